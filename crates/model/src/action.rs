@@ -1,0 +1,218 @@
+//! What a caller asks for, already parsed: a value of these types cannot be malformed, only refused.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use crate::{BackendName, ExecutionId, LimitName, Secret, SessionId};
+
+/// Everything that can be asked of the server.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Create a session.
+    CreateSession(CreateSession),
+    /// Run a command in a session.
+    ExecuteCommand(ExecuteCommand),
+    /// Read an execution, waiting for news.
+    GetExecution(GetExecution),
+    /// End an execution and its whole process tree.
+    CancelExecution(ExecutionId),
+    /// Write to an execution's standard input.
+    RespondExecution {
+        /// Which execution.
+        execution: ExecutionId,
+        /// Bytes for its standard input; may be empty.
+        data: Secret<Vec<u8>>,
+        /// Close standard input afterwards.
+        close: bool,
+    },
+    /// The window of an execution's terminal changed.
+    ResizeTerminal {
+        /// Which execution.
+        execution: ExecutionId,
+        /// Its new size.
+        terminal: Terminal,
+    },
+    /// The caller's sessions.
+    ListSessions,
+    /// One session.
+    GetSession(SessionId),
+    /// End a session and remove everything of it.
+    DestroySession(SessionId),
+    /// Lifecycle events of a session and tails of its executions.
+    GetSessionLogs {
+        /// Which session.
+        session: SessionId,
+        /// How many lines at most.
+        tail: u32,
+    },
+    /// Copy files into or out of a session.
+    TransferFiles(TransferFiles),
+    /// Move a session's end of life.
+    ExtendSession {
+        /// Which session.
+        session: SessionId,
+        /// By how much; capped by the operator's maximum lifetime.
+        by: Duration,
+    },
+    /// What this server is and can do.
+    GetServerInfo,
+}
+
+impl Action {
+    /// The action's name in the audit log.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Action::CreateSession(_) => "session.create",
+            Action::ExecuteCommand(_) => "execution.start",
+            Action::GetExecution(_) => "execution.read",
+            Action::CancelExecution(_) => "execution.cancel",
+            Action::RespondExecution { .. } => "execution.stdin",
+            Action::ResizeTerminal { .. } => "execution.resize",
+            Action::ListSessions => "session.list",
+            Action::GetSession(_) => "session.read",
+            Action::DestroySession(_) => "session.destroy",
+            Action::GetSessionLogs { .. } => "session.logs",
+            Action::TransferFiles(_) => "files.transfer",
+            Action::ExtendSession { .. } => "session.extend",
+            Action::GetServerInfo => "server.read",
+        }
+    }
+
+    /// Whether the action changes anything: those are durable in the audit log before they start.
+    pub const fn changes_state(&self) -> bool {
+        match self {
+            Action::CreateSession(_)
+            | Action::ExecuteCommand(_)
+            | Action::CancelExecution(_)
+            | Action::RespondExecution { .. }
+            | Action::DestroySession(_)
+            | Action::TransferFiles(_)
+            | Action::ExtendSession { .. } => true,
+            Action::GetExecution(_)
+            | Action::ResizeTerminal { .. }
+            | Action::ListSessions
+            | Action::GetSession(_)
+            | Action::GetSessionLogs { .. }
+            | Action::GetServerInfo => false,
+        }
+    }
+}
+
+/// See [`Action::CreateSession`].
+#[derive(Debug, Clone)]
+pub struct CreateSession {
+    /// The project directory on the host, absolute; it becomes `/workspace`.
+    pub project_path: PathBuf,
+    /// A name for people; the server makes one up otherwise.
+    pub name: Option<String>,
+    /// Which backend; the server's choice otherwise.
+    pub backend: Option<BackendName>,
+    /// Further host directories.
+    pub mounts: Vec<MountRequest>,
+    /// Limits that the caller names.
+    pub limits: Vec<LimitRequest>,
+    /// Lifetime from now; capped by the operator's maximum.
+    pub ttl: Option<Duration>,
+    /// End the session after that long without a running execution or a call.
+    pub idle: Option<Duration>,
+    /// Environment of every execution in the session.
+    pub env: BTreeMap<String, Secret<String>>,
+    /// Two calls with the same key make one session.
+    pub idempotency_key: Option<String>,
+}
+
+/// One limit that the caller names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitRequest {
+    /// Which limit.
+    pub limit: LimitName,
+    /// Its value in the unit of the name; only narrows the profile.
+    pub value: u64,
+}
+
+/// A host directory that the caller wants inside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountRequest {
+    /// Absolute path on the host.
+    pub host_path: PathBuf,
+    /// Absolute path inside.
+    pub container_path: PathBuf,
+    /// Mount read-only (the default of the door).
+    pub read_only: bool,
+}
+
+/// What to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommandLine {
+    /// A line for `/bin/sh -c` inside the sandbox.
+    Shell(String),
+    /// Program and arguments, no shell.
+    Argv(Vec<String>),
+}
+
+/// Size of a terminal, character cells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terminal {
+    /// Rows.
+    pub rows: u16,
+    /// Columns.
+    pub columns: u16,
+}
+
+/// See [`Action::ExecuteCommand`].
+#[derive(Debug, Clone)]
+pub struct ExecuteCommand {
+    /// In which session.
+    pub session: SessionId,
+    /// What to run.
+    pub command: CommandLine,
+    /// Working directory inside; `/workspace` otherwise.
+    pub cwd: Option<PathBuf>,
+    /// Environment beside the session's.
+    pub env: BTreeMap<String, Secret<String>>,
+    /// Standard input, given at once and then closed. `None`: an input that stays open for
+    /// [`Action::RespondExecution`] only where `keep_stdin_open` says so, else empty.
+    pub stdin: Option<Secret<Vec<u8>>>,
+    /// Leave standard input open after `stdin`.
+    pub keep_stdin_open: bool,
+    /// Run on a terminal of that size; standard error then joins standard output.
+    pub terminal: Option<Terminal>,
+    /// Kill the whole tree after that long.
+    pub timeout: Option<Duration>,
+    /// Answer after at most that long; the execution goes on.
+    pub wait: Duration,
+}
+
+/// See [`Action::GetExecution`].
+#[derive(Debug, Clone)]
+pub struct GetExecution {
+    /// Which execution.
+    pub execution: ExecutionId,
+    /// First byte of standard output that is wanted.
+    pub stdout_cursor: u64,
+    /// First byte of standard error that is wanted.
+    pub stderr_cursor: u64,
+    /// Answer after at most that long when there is nothing new.
+    pub wait: Duration,
+}
+
+/// Which way files go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransferDirection {
+    /// Host to sandbox.
+    ToContainer,
+    /// Sandbox to host.
+    FromContainer,
+}
+
+/// See [`Action::TransferFiles`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransferFiles {
+    /// Which session.
+    pub session: SessionId,
+    /// Which way.
+    pub direction: TransferDirection,
+    /// Where from: a host path for [`TransferDirection::ToContainer`], else a path inside.
+    pub source: PathBuf,
+    /// Where to.
+    pub destination: PathBuf,
+}

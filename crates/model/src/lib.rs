@@ -1,0 +1,35 @@
+//! The nouns of the product: what every other crate talks about. No IO, no async, no policy.
+//!
+//! Reading order: identities, what a caller asks ([`Action`]), what a sandbox must be ([`SandboxSpec`]), what is in
+//! force ([`Attestation`]), what the caller gets back ([`Outcome`] or [`Refusal`]).
+
+#![forbid(unsafe_code)]
+
+mod action;
+mod attestation;
+mod ids;
+mod limits;
+mod outcome;
+mod principal;
+mod reason;
+mod sandbox;
+mod secret;
+
+pub use action::{
+    Action, CommandLine, CreateSession, ExecuteCommand, GetExecution, LimitRequest, MountRequest, Terminal,
+    TransferDirection, TransferFiles,
+};
+pub use attestation::{Attestation, Layer, LayerInForce, Requirement};
+pub use ids::{ExecutionId, IdError, OwnerId, SessionId};
+pub use limits::{Enforcement, Limit, LimitInForce, LimitName, Limits};
+pub use outcome::{
+    ExecutionState, ExecutionView, LogLine, Outcome, ProtectedChange, ServerInfo, SessionState, SessionView,
+    StreamView, TransferReport, UsageView,
+};
+pub use principal::{Call, ClientInfo, Credentials, Principal};
+pub use reason::{Reason, Refusal};
+pub use sandbox::{
+    BackendName, BindMount, HostDirectory, ProtectedPath, Protection, RootFileSystem, SandboxSpec, AGENT_GID,
+    AGENT_UID, STATE_PATH, SUPERVISOR_DIRECTORY, WORKSPACE_PATH,
+};
+pub use secret::Secret;

@@ -1,0 +1,125 @@
+//! What a sandbox must be: decided by policy, carried out by a backend, never changed in between.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Layer, Limits, OwnerId, Requirement, SessionId};
+
+/// The agent's uid inside every sandbox.
+pub const AGENT_UID: u32 = 1000;
+/// The agent's gid inside every sandbox.
+pub const AGENT_GID: u32 = 1000;
+/// Where the project stands inside.
+pub const WORKSPACE_PATH: &str = "/workspace";
+/// Where the session's durable state stands inside.
+pub const STATE_PATH: &str = "/state";
+/// Where the host's socket for the supervisor stands inside, mounted read-only.
+pub const SUPERVISOR_DIRECTORY: &str = "/run/supervisor";
+
+/// Which walls a sandbox is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum BackendName {
+    /// The embedded runtime.
+    Native,
+    /// The in-process fake of the tests.
+    Fake,
+}
+
+impl BackendName {
+    /// The name in replies and configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            BackendName::Native => "native",
+            BackendName::Fake => "fake",
+        }
+    }
+}
+
+/// A directory of the host that was looked at when the decision fell. Whoever opens it again must find the same inode,
+/// without following any link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostDirectory {
+    /// Absolute and free of links (canonical) when it was looked at.
+    pub path: PathBuf,
+    /// `st_dev` then.
+    pub device: u64,
+    /// `st_ino` then.
+    pub inode: u64,
+    /// Owner then.
+    pub uid: u32,
+    /// Group then.
+    pub gid: u32,
+}
+
+/// A host directory inside the sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BindMount {
+    /// The host's side.
+    pub source: HostDirectory,
+    /// Absolute path inside; never below a path that the sandbox builds itself.
+    pub target: PathBuf,
+    /// Mounted read-only, recursively.
+    pub read_only: bool,
+}
+
+/// How a path of the workspace that the host would execute or trust is kept from the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Protection {
+    /// It exists: mounted read-only over itself.
+    ReadOnly,
+    /// It does not exist: an empty, read-only placeholder stands there while the sandbox lives, and is removed from the
+    /// host afterwards. `directory` says which kind.
+    Masked {
+        /// The placeholder is a directory, else a file.
+        directory: bool,
+    },
+    /// A directory on the way to a protected path: mounted over itself, writable, so that it cannot be renamed away.
+    Pinned,
+}
+
+/// A protected path of the workspace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProtectedPath {
+    /// Relative to the workspace; no `..`, no empty part. Parents come before children.
+    pub relative: PathBuf,
+    /// How it is protected.
+    pub protection: Protection,
+}
+
+/// What the root file system is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RootFileSystem {
+    /// The host's own system directories, read-only.
+    HostSystem,
+    /// An unpacked root file system, read-only.
+    Directory(HostDirectory),
+}
+
+/// Everything a backend must know to build one sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxSpec {
+    /// The session.
+    pub session: SessionId,
+    /// The installation that owns it.
+    pub owner: OwnerId,
+    /// Root file system.
+    pub root: RootFileSystem,
+    /// What stands at [`WORKSPACE_PATH`]: written by the agent, comes back owned by its owner.
+    pub workspace: HostDirectory,
+    /// Protected paths of the workspace.
+    pub protected: Vec<ProtectedPath>,
+    /// Further mounts of the caller and the operator.
+    pub mounts: Vec<BindMount>,
+    /// Resource limits.
+    pub limits: Limits,
+    /// A named limit that is only soft is accepted (`dangerously_accept_soft_limits`).
+    pub accept_soft_limits: bool,
+    /// Layers of protection, and how much each is insisted on.
+    pub layers: Vec<(Layer, Requirement)>,
+    /// How long the sandbox lives without a renewal, milliseconds.
+    pub lease_ms: u32,
+}

@@ -1,0 +1,2 @@
+//! (to be written)
+#![deny(unsafe_code)]

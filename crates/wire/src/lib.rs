@@ -1,0 +1,25 @@
+//! Frames between the host and the supervisor: pure, bounded, fuzzed. Knows no sockets.
+//!
+//! A frame is a little-endian `u32` length followed by that many bytes, which are one [`ToSupervisor`] or [`ToHost`] in
+//! postcard's encoding. The supervisor speaks only when it is asked: after its [`Hello`], every frame it sends is the
+//! reply to a request that is still open, so the host can bound everything it receives by what it asked for.
+//!
+//! Reading order: [`frame`](Decoder) for the envelope, `message` for what is said, `arguments` for how the supervisor
+//! is started.
+
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod frame;
+mod message;
+
+pub use arguments::{ArgumentError, SupervisorArguments};
+pub use frame::{
+    Decoder, WireError, encode, MAX_CHUNK_BYTES, MAX_TO_HOST_BYTES, MAX_TO_SUPERVISOR_BYTES,
+};
+pub use message::{
+    Attestation, Cause, Ended, Entry, EntryKind, ExecutionKey, ExecutionStatus, Exit, Fault, FaultKind, Hello,
+    MountFact, OutputChunk, OutputMode, Reply, Request, SoftLimits, StartSpec, Stdin, Stream, StreamStatus,
+    TerminalSize, ToHost, ToSupervisor, TransferEnd, TransferFrame, TransferKind, TransferSpec, Welcome,
+    MAX_EXECUTIONS, MAX_MOUNT_FACTS, MAX_OPEN_REQUESTS, MAX_WAIT_MS, PROTOCOL_VERSION,
+};
