@@ -55,6 +55,38 @@ pub enum Action {
     },
     /// What this server is and can do.
     GetServerInfo,
+    /// End a session for a reason of the server's own: only [`crate::Principal::System`] may ask.
+    ReapSession {
+        /// Which session.
+        session: SessionId,
+        /// Why.
+        because: ReapCause,
+    },
+}
+
+/// Why the server ends a session by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReapCause {
+    /// Its lifetime is over.
+    Lifetime,
+    /// Nobody used it for its idle time.
+    Idle,
+    /// Its sandbox ended, or broke its protocol.
+    SandboxEnded,
+    /// Left over from an earlier server, and not to be found again.
+    Orphaned,
+}
+
+impl ReapCause {
+    /// A sentence for the session's owner.
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            ReapCause::Lifetime => "its lifetime was over",
+            ReapCause::Idle => "nobody used it for its idle time",
+            ReapCause::SandboxEnded => "its sandbox ended",
+            ReapCause::Orphaned => "its sandbox was gone when the server came back",
+        }
+    }
 }
 
 impl Action {
@@ -74,6 +106,7 @@ impl Action {
             Action::TransferFiles(_) => "files.transfer",
             Action::ExtendSession { .. } => "session.extend",
             Action::GetServerInfo => "server.read",
+            Action::ReapSession { .. } => "session.reap",
         }
     }
 
@@ -86,7 +119,8 @@ impl Action {
             | Action::RespondExecution { .. }
             | Action::DestroySession(_)
             | Action::TransferFiles(_)
-            | Action::ExtendSession { .. } => true,
+            | Action::ExtendSession { .. }
+            | Action::ReapSession { .. } => true,
             Action::GetExecution(_)
             | Action::ResizeTerminal { .. }
             | Action::ListSessions

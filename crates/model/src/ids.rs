@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 /// A text that is not an identifier of the expected kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a valid {kind}: expected `{prefix}` followed by {digits} lower-case hexadecimal digits")]
+#[error(
+    "not a valid {kind}: expected `{prefix}` followed by {digits} lower-case hexadecimal digits"
+)]
 pub struct IdError {
     kind: &'static str,
     prefix: &'static str,
@@ -114,7 +116,12 @@ impl SessionId {
     /// The deterministic name of this session's container, cgroup and other objects: a lost reply to a create call is
     /// found again by this name.
     pub fn object_name(&self, owner: &OwnerId) -> String {
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hex = |bytes: &[u8]| {
+            bytes
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>()
+        };
         format!("claude-code-{}-{}", hex(&owner.0[..4]), hex(&self.0))
     }
 }
@@ -143,7 +150,12 @@ mod tests {
     fn upper_case_and_foreign_prefixes_are_refused() {
         let digits = "0123456789abcdef0123456789abcdef";
         assert!(format!("s-{digits}").parse::<SessionId>().is_ok());
-        for wrong in [digits.to_owned(), format!("x-{digits}"), format!("s-{}", digits.to_uppercase()), format!("s-{digits}0")] {
+        for wrong in [
+            digits.to_owned(),
+            format!("x-{digits}"),
+            format!("s-{}", digits.to_uppercase()),
+            format!("s-{digits}0"),
+        ] {
             assert!(wrong.parse::<SessionId>().is_err(), "{wrong}");
         }
     }

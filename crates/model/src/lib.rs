@@ -16,20 +16,20 @@ mod sandbox;
 mod secret;
 
 pub use action::{
-    Action, CommandLine, CreateSession, ExecuteCommand, GetExecution, LimitRequest, MountRequest, Terminal,
-    TransferDirection, TransferFiles,
+    Action, CommandLine, CreateSession, ExecuteCommand, GetExecution, LimitRequest, MountRequest,
+    ReapCause, Terminal, TransferDirection, TransferFiles,
 };
 pub use attestation::{Attestation, Layer, LayerInForce, Requirement};
 pub use ids::{ExecutionId, IdError, OwnerId, SessionId};
 pub use limits::{Enforcement, Limit, LimitInForce, LimitName, Limits};
 pub use outcome::{
-    ExecutionState, ExecutionView, LogLine, Outcome, ProtectedChange, ServerInfo, SessionState, SessionView,
-    StreamView, TransferReport, UsageView,
+    ExecutionState, ExecutionView, LogLine, Outcome, ProtectedChange, ServerInfo, SessionState,
+    SessionView, StreamView, TransferReport, UsageView,
 };
 pub use principal::{Call, ClientInfo, Credentials, Principal};
 pub use reason::{Reason, Refusal};
 pub use sandbox::{
-    BackendName, BindMount, HostDirectory, ProtectedPath, Protection, RootFileSystem, SandboxSpec, AGENT_GID,
-    AGENT_UID, STATE_PATH, SUPERVISOR_DIRECTORY, WORKSPACE_PATH,
+    AGENT_GID, AGENT_UID, BackendName, BindMount, HostDirectory, ProtectedPath, Protection,
+    RootFileSystem, STATE_PATH, SUPERVISOR_DIRECTORY, SandboxSpec, WORKSPACE_PATH,
 };
 pub use secret::Secret;

@@ -61,7 +61,10 @@ pub struct Limit {
 impl Limit {
     /// A limit that comes from the profile, not from the caller.
     pub const fn default_of(value: u64) -> Self {
-        Limit { value, named: false }
+        Limit {
+            value,
+            named: false,
+        }
     }
 }
 

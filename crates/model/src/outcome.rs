@@ -188,7 +188,10 @@ impl ExecutionState {
     pub const fn is_final(self) -> bool {
         match self {
             ExecutionState::Queued | ExecutionState::Running => false,
-            ExecutionState::Exited | ExecutionState::Killed | ExecutionState::TimedOut | ExecutionState::Failed => true,
+            ExecutionState::Exited
+            | ExecutionState::Killed
+            | ExecutionState::TimedOut
+            | ExecutionState::Failed => true,
         }
     }
 }

@@ -125,8 +125,12 @@ impl Refusal {
 
     /// A fault of ours: the caller learns the code, the log learns the chain.
     pub fn internal(error: &dyn std::error::Error) -> Self {
-        Refusal::new(Reason::Internal, "The server failed to carry this out.", "Try again; the server's log says more.")
-            .with_cause(error)
+        Refusal::new(
+            Reason::Internal,
+            "The server failed to carry this out.",
+            "Try again; the server's log says more.",
+        )
+        .with_cause(error)
     }
 
     /// Names the argument at fault.
@@ -177,6 +181,9 @@ mod tests {
         let count = codes.len();
         codes.dedup();
         assert_eq!(codes.len(), count);
-        assert!(codes.iter().all(|code| code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')));
+        assert!(codes.iter().all(|code| {
+            code.bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+        }));
     }
 }
