@@ -4,7 +4,10 @@
 use std::{io, path::PathBuf};
 
 use async_trait::async_trait;
-use model::{BackendName, Enforcement, Layer, LayerInForce, LimitInForce, LimitName, SandboxSpec, SessionId, UsageView};
+use model::{
+    BackendName, Enforcement, Layer, LayerInForce, LimitInForce, LimitName, SandboxSpec, SessionId,
+    UsageView,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::mpsc,
@@ -107,7 +110,10 @@ pub struct Capability {
 impl Capability {
     /// How that limit will be enforced.
     pub fn enforcement(&self, limit: LimitName) -> Enforcement {
-        self.limits.iter().find(|found| found.limit == limit).map_or(Enforcement::None, |found| found.enforcement)
+        self.limits
+            .iter()
+            .find(|found| found.limit == limit)
+            .map_or(Enforcement::None, |found| found.enforcement)
     }
 }
 

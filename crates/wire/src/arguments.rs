@@ -35,7 +35,12 @@ pub enum ArgumentError {
 impl SupervisorArguments {
     /// The arguments after the program's name.
     pub fn to_argv(&self) -> Vec<String> {
-        let mut argv = vec!["--socket".to_owned(), self.socket.clone(), "--spool".to_owned(), self.spool.clone()];
+        let mut argv = vec![
+            "--socket".to_owned(),
+            self.socket.clone(),
+            "--spool".to_owned(),
+            self.spool.clone(),
+        ];
         for path in &self.writable {
             argv.extend(["--writable".to_owned(), path.clone()]);
         }
@@ -60,14 +65,23 @@ impl SupervisorArguments {
         let (mut socket, mut spool, mut lease_ms) = (None, None, None);
         let (mut writable, mut soft) = (Vec::new(), SoftLimits::default());
         while let Some(option) = argv.next() {
-            let value = argv.next().ok_or_else(|| ArgumentError::Value(option.clone()))?;
-            let number = || value.parse::<u64>().map_err(|_| ArgumentError::Value(option.clone()));
+            let value = argv
+                .next()
+                .ok_or_else(|| ArgumentError::Value(option.clone()))?;
+            let number = || {
+                value
+                    .parse::<u64>()
+                    .map_err(|_| ArgumentError::Value(option.clone()))
+            };
             match option.as_str() {
                 "--socket" => socket = Some(value),
                 "--spool" => spool = Some(value),
                 "--writable" => writable.push(value),
                 "--lease-ms" => {
-                    lease_ms = Some(u32::try_from(number()?).map_err(|_| ArgumentError::Value(option.clone()))?);
+                    lease_ms = Some(
+                        u32::try_from(number()?)
+                            .map_err(|_| ArgumentError::Value(option.clone()))?,
+                    );
                 }
                 "--soft-memory-bytes" => soft.memory_bytes = number()?,
                 "--soft-pids" => soft.pids = number()?,
@@ -96,14 +110,24 @@ mod tests {
             writable: vec!["/workspace".into(), "/tmp".into()],
             spool: "/state".into(),
             lease_ms: 60_000,
-            soft: SoftLimits { memory_bytes: 1, pids: 2, state_bytes: 3 },
+            soft: SoftLimits {
+                memory_bytes: 1,
+                pids: 2,
+                state_bytes: 3,
+            },
         };
-        assert_eq!(SupervisorArguments::parse(arguments.to_argv()), Ok(arguments));
+        assert_eq!(
+            SupervisorArguments::parse(arguments.to_argv()),
+            Ok(arguments)
+        );
     }
 
     #[test]
     fn unknown_options_are_refused() {
         let argv = ["--lease", "1"].map(String::from);
-        assert_eq!(SupervisorArguments::parse(argv), Err(ArgumentError::Unknown("--lease".into())));
+        assert_eq!(
+            SupervisorArguments::parse(argv),
+            Err(ArgumentError::Unknown("--lease".into()))
+        );
     }
 }

@@ -62,7 +62,11 @@ pub struct Decoder {
 impl Decoder {
     /// A decoder that refuses frames over `limit` bytes before it has read them.
     pub const fn new(limit: usize) -> Self {
-        Decoder { limit, buffer: Vec::new(), start: 0 }
+        Decoder {
+            limit,
+            buffer: Vec::new(),
+            start: 0,
+        }
     }
 
     /// Adds bytes as they came.
@@ -86,12 +90,19 @@ impl Decoder {
     /// beyond repair: drop the connection.
     pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, WireError> {
         let available = &self.buffer[self.start..];
-        let Some(prefix) = available.first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
+        let Some(prefix) = available.first_chunk::<LENGTH_BYTES>() else {
+            return Ok(None);
+        };
         let bytes = u32::from_le_bytes(*prefix) as usize;
         if bytes > self.limit {
-            return Err(WireError::TooLarge { bytes, limit: self.limit });
+            return Err(WireError::TooLarge {
+                bytes,
+                limit: self.limit,
+            });
         }
-        let Some(body) = available[LENGTH_BYTES..].get(..bytes) else { return Ok(None) };
+        let Some(body) = available[LENGTH_BYTES..].get(..bytes) else {
+            return Ok(None);
+        };
         let (message, rest) = postcard::take_from_bytes(body).map_err(WireError::Malformed)?;
         if !rest.is_empty() {
             return Err(WireError::Trailing(rest.len()));
@@ -123,7 +134,13 @@ mod tests {
     fn read(offset: u64) -> ToSupervisor {
         ToSupervisor::Request {
             id: 7,
-            request: Request::Read { execution: [3; 16], stream: Stream::Stdout, offset, max_bytes: 9, wait_ms: 0 },
+            request: Request::Read {
+                execution: [3; 16],
+                stream: Stream::Stdout,
+                offset,
+                max_bytes: 9,
+                wait_ms: 0,
+            },
         }
     }
 
@@ -156,7 +173,13 @@ mod tests {
     fn a_length_over_the_limit_is_refused_before_the_bytes_come() {
         let mut decoder = Decoder::new(100);
         decoder.push(&101u32.to_le_bytes());
-        assert_eq!(decoder.next::<ToSupervisor>(), Err(WireError::TooLarge { bytes: 101, limit: 100 }));
+        assert_eq!(
+            decoder.next::<ToSupervisor>(),
+            Err(WireError::TooLarge {
+                bytes: 101,
+                limit: 100
+            })
+        );
     }
 
     #[test]

@@ -15,11 +15,12 @@ mod message;
 
 pub use arguments::{ArgumentError, SupervisorArguments};
 pub use frame::{
-    Decoder, WireError, encode, MAX_CHUNK_BYTES, MAX_TO_HOST_BYTES, MAX_TO_SUPERVISOR_BYTES,
+    Decoder, MAX_CHUNK_BYTES, MAX_TO_HOST_BYTES, MAX_TO_SUPERVISOR_BYTES, WireError, encode,
 };
 pub use message::{
-    Attestation, Cause, Ended, Entry, EntryKind, ExecutionKey, ExecutionStatus, Exit, Fault, FaultKind, Hello,
-    MountFact, OutputChunk, OutputMode, Reply, Request, SoftLimits, StartSpec, Stdin, Stream, StreamStatus,
-    TerminalSize, ToHost, ToSupervisor, TransferEnd, TransferFrame, TransferKind, TransferSpec, Welcome,
-    MAX_EXECUTIONS, MAX_MOUNT_FACTS, MAX_OPEN_REQUESTS, MAX_WAIT_MS, PROTOCOL_VERSION,
+    Attestation, Cause, Ended, Entry, EntryKind, ExecutionKey, ExecutionStatus, Exit, Fault,
+    FaultKind, Hello, MAX_EXECUTIONS, MAX_MOUNT_FACTS, MAX_OPEN_REQUESTS, MAX_WAIT_MS, MountFact,
+    OutputChunk, OutputMode, PROTOCOL_VERSION, Reply, Request, SoftLimits, StartSpec, Stdin,
+    Stream, StreamStatus, TerminalSize, ToHost, ToSupervisor, TransferEnd, TransferFrame,
+    TransferKind, TransferSpec, Welcome,
 };
