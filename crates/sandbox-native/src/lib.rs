@@ -1,2 +1,22 @@
-//! (to be written)
+//! The embedded runtime: sandboxes from the kernel's own parts, without a daemon and without an image.
+//!
+//! Reading order: [`Native`] (the verbs), `creation` (what the server does for one sandbox), `helper` (the re-executed,
+//! single-threaded process that makes the namespaces), `inside` (what the new process does to itself before it becomes
+//! the supervisor), `enter` (the only unsafe code), then cgroups, ownership, records, the seccomp profile, the probe.
+//!
+//! What this does not stop: a fault of the kernel itself. All sandboxes share it.
+
 #![deny(unsafe_code)]
+
+mod config;
+mod helper;
+mod native;
+mod supervisor;
+
+pub use config::{CgroupChoice, NativeConfig};
+pub use helper::{become_subreaper, helper_main};
+pub use native::Native;
+pub use supervisor::supervisor_binary;
+
+/// The first argument that tells the application's `main` to call [`helper_main`].
+pub const HELPER_ARGUMENT: &str = "__sandbox-helper";
