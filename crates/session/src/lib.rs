@@ -1,2 +1,4 @@
-//! (to be written)
+//! Sessions (in the making).
 #![forbid(unsafe_code)]
+
+pub mod protected;
