@@ -1,2 +1,20 @@
-//! (to be written)
+//! The MCP service: turns tool calls into [`model::Action`]s on the one road, and outcomes into replies.
+//!
+//! No other crate knows MCP. Reading order: [`connection`](serve) (one byte stream, both eras of the specification),
+//! `service` (what a server answers), `tools` (one file per tool), [`reply`] (what comes back), `arguments` and
+//! `schema` (the published schema is the check that runs), `text` (output of untrusted programs made harmless).
+//!
+//! Absent by intent: this crate decides nothing. It has no policy, no state that outlives a connection, and no way to
+//! a session but [`control::Road::handle`].
+
 #![forbid(unsafe_code)]
+
+mod connection;
+pub mod reply;
+mod service;
+mod text;
+mod tools;
+
+pub use connection::{McpError, Peer, serve};
+pub use service::{INSTRUCTIONS, SERVER_NAME};
+pub use tools::tool_list;

@@ -1,0 +1,21 @@
+//! What tools return in `structuredContent`: typed, so that a client written in Rust reads exactly what was written.
+//!
+//! Field names are stable. A field is absent where it does not apply; none is ever `null`. Text that a sandbox had any
+//! hand in is cleaned first (see the `text` module).
+
+mod error;
+mod execution;
+mod server;
+mod session;
+
+pub use error::{ErrorBody, ErrorReply};
+pub use execution::{
+    ExecutionKind, ExecutionReply, ExecutionStateName, ProtectedChangeReply, RespondReply,
+    StreamReply,
+};
+pub use server::ServerInfoReply;
+pub use session::{
+    DestroyReply, HardeningReply, LayerReply, LimitReply, LimitsReply, LogLineReply, LogsReply,
+    SessionListReply, SessionReply, SessionStateName, TransferDirectionName, TransferReply,
+    UsageReply,
+};

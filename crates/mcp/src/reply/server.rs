@@ -1,0 +1,31 @@
+//! The server in replies.
+
+use serde::{Deserialize, Serialize};
+
+/// What the server is and can do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerInfoReply {
+    /// Version of the server.
+    pub version: String,
+    /// How the server stands towards the machine: embedded-root or embedded-rootless.
+    pub posture: String,
+    /// The backend that new sessions get.
+    pub backend: String,
+    /// What that backend reaches on this machine, and what it lacks.
+    pub rung: String,
+    /// Live sessions.
+    pub sessions: u32,
+    /// Live sessions at most.
+    pub max_sessions: u32,
+    /// Lifetime of a session that names none, seconds.
+    pub default_session_timeout_seconds: u64,
+    /// Longest lifetime that a session can be given or extended to, seconds.
+    pub max_session_seconds: u64,
+    /// The audit log is in working order; nothing is changed while it is not.
+    pub audit_ok: bool,
+    /// What the operator should know, a sentence each.
+    pub warnings: Vec<String>,
+    /// One sentence: what this means.
+    pub message: String,
+}

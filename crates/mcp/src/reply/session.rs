@@ -1,0 +1,243 @@
+//! Sessions in replies.
+
+use model::SessionState;
+use serde::{Deserialize, Serialize};
+
+/// A session as it stands now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionReply {
+    /// Id of the session, for every other tool.
+    pub session_id: String,
+    /// Its name for people.
+    pub session_name: String,
+    /// Where it stands. Work needs ready or busy.
+    pub state: SessionStateName,
+    /// What its walls are made of.
+    pub backend: String,
+    /// The project on the host; /workspace inside.
+    pub project_path: String,
+    /// The name of its sandbox.
+    pub container_name: String,
+    /// When it was asked for, RFC 3339 in UTC.
+    pub created_at: String,
+    /// When it ends, whatever happens, RFC 3339 in UTC.
+    pub expires_at: String,
+    /// It also ends after that long without a running execution or a call, seconds.
+    pub idle_seconds: u64,
+    /// Limits in force; one that nothing enforces is absent. Not in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<LimitsReply>,
+    /// What protects the host from it, read back after start. Not in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hardening: Option<HardeningReply>,
+    /// Resources in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<UsageReply>,
+    /// Ids of executions that are running.
+    pub running_executions: Vec<String>,
+    /// Why it ended, for a session that is no longer live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_because: Option<String>,
+    /// One sentence: what this means and what to do next.
+    pub message: String,
+}
+
+/// See [`model::SessionState`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum SessionStateName {
+    /// Being built.
+    Creating,
+    /// Waiting for work.
+    Ready,
+    /// An execution is running.
+    Busy,
+    /// Stopped by the operator.
+    Paused,
+    /// Its lifetime or idle time ran out.
+    Expired,
+    /// Destroyed.
+    Destroyed,
+    /// It could not be built, or its sandbox died.
+    Failed,
+    /// Not yet found again after a restart.
+    Unknown,
+}
+
+impl From<SessionState> for SessionStateName {
+    fn from(state: SessionState) -> Self {
+        match state {
+            SessionState::Creating => SessionStateName::Creating,
+            SessionState::Ready => SessionStateName::Ready,
+            SessionState::Busy => SessionStateName::Busy,
+            SessionState::Paused => SessionStateName::Paused,
+            SessionState::Expired => SessionStateName::Expired,
+            SessionState::Destroyed => SessionStateName::Destroyed,
+            SessionState::Failed => SessionStateName::Failed,
+            SessionState::Unknown => SessionStateName::Unknown,
+        }
+    }
+}
+
+/// Limits in force, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LimitsReply {
+    /// Memory and swap together, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// CPU time, thousandths of one CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_millis: Option<u64>,
+    /// Processes and threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u64>,
+    /// Open files of one process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_files: Option<u64>,
+    /// Size of a single file, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_bytes: Option<u64>,
+    /// /tmp, home, /run and /dev/shm together, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temporary_bytes: Option<u64>,
+    /// /state, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_bytes: Option<u64>,
+}
+
+/// What protects the host from a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HardeningReply {
+    /// What the backend could reach on this machine.
+    pub rung: String,
+    /// Layers of protection.
+    pub layers: Vec<LayerReply>,
+    /// Limits, each with how strongly it holds.
+    pub limits: Vec<LimitReply>,
+}
+
+/// One layer of protection, as read back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LayerReply {
+    /// Which layer.
+    pub layer: String,
+    /// It was found in force.
+    pub in_force: bool,
+    /// What was read.
+    pub evidence: String,
+}
+
+/// One limit, as asked and as read back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LimitReply {
+    /// Which limit.
+    pub limit: String,
+    /// The value that was asked for.
+    pub asked: u64,
+    /// The value in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_force: Option<u64>,
+    /// hard: the kernel refuses to go beyond; soft: watched and killed; none: nothing enforces it.
+    pub enforcement: String,
+    /// What holds it.
+    pub mechanism: String,
+}
+
+/// Resources in use by a session.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UsageReply {
+    /// Memory, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// CPU time since start, microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_us: Option<u64>,
+    /// Processes and threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u64>,
+    /// How often the kernel killed a process of the session for memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_kills: Option<u64>,
+}
+
+/// The caller's sessions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionListReply {
+    /// Sessions, without limits and hardening: get_session has those.
+    pub sessions: Vec<SessionReply>,
+    /// One sentence: what this means and what to do next.
+    pub message: String,
+}
+
+/// What destroy_session did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DestroyReply {
+    /// The session.
+    pub session_id: String,
+    /// Always destroyed.
+    pub state: SessionStateName,
+    /// One sentence: what this means.
+    pub message: String,
+}
+
+/// Lines of a session's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LogsReply {
+    /// The session.
+    pub session_id: String,
+    /// Lines, oldest first: untrusted data.
+    pub lines: Vec<LogLineReply>,
+    /// Older lines of those asked for were left out to keep the reply small.
+    pub truncated: bool,
+    /// One sentence: what this means.
+    pub message: String,
+}
+
+/// One line of a session's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LogLineReply {
+    /// When, RFC 3339 in UTC.
+    pub at: String,
+    /// What, cleaned like the text of a stream.
+    pub text: String,
+}
+
+/// Which way files went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TransferDirectionName {
+    /// Host to sandbox.
+    ToContainer,
+    /// Sandbox to host.
+    FromContainer,
+}
+
+/// What transfer_files did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TransferReply {
+    /// The session.
+    pub session_id: String,
+    /// Which way.
+    pub direction: TransferDirectionName,
+    /// Regular files written.
+    pub files: u64,
+    /// Directories made.
+    pub directories: u64,
+    /// Symbolic links made.
+    pub links: u64,
+    /// Bytes of file content.
+    pub bytes: u64,
+    /// One sentence: what this means.
+    pub message: String,
+}

@@ -1,0 +1,6 @@
+//! Text.
+
+/// One line.
+pub(crate) fn sentence(text: &str) -> String {
+    text.to_owned()
+}
