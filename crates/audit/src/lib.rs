@@ -1,2 +1,27 @@
-//! (to be written)
+//! The write-ahead, hash-chained, fail-closed audit log: one JSON record per line, durable before anything changes.
+//!
+//! Reading order: what is recorded ([`Intent`], [`Parameter`], [`Event`], [`Closing`]), the log ([`AuditLog`],
+//! [`Entry`]), one line of it ([`Record`]), and how it is checked ([`verify`]).
+//!
+//! What this does not stop: somebody who may write the file can recompute the whole chain, as it has no key yet, and
+//! nothing on the same disk survives its owner's wish to delete it. What it does stop: any change of a record, a line
+//! or the tail that is not a complete forgery of log and head file.
+
 #![forbid(unsafe_code)]
+
+mod entry;
+mod error;
+mod intent;
+mod log;
+mod read;
+mod record;
+mod text;
+mod verify;
+
+pub use entry::Entry;
+pub use error::AuditError;
+pub use intent::{Closing, Durability, Event, Intent, Parameter};
+pub use log::{AuditConfig, AuditLog};
+pub use read::{ReadError, Records, read};
+pub use record::{Actor, Client, Phase, Record};
+pub use verify::{Fault, FaultKind, OpenIntent, VerifyError, VerifyReport, Warning, verify};
