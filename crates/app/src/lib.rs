@@ -1,2 +1,16 @@
-//! (to be written)
+//! The front door: the program `claude-code-mcp`. Alone reads the environment and configuration files, alone names
+//! concrete backends.
+//!
+//! ```text
+//! claude-code-mcp            front ──┐ handshake, then bytes
+//! claude-code-mcp session …  cli   ──┴─► unix socket ─► server ─► mcp or stream door ─► the one road (House)
+//! claude-code-mcp serve      server, elected by flock, started on demand by the two above
+//! ```
+
 #![forbid(unsafe_code)]
+
+pub mod config;
+pub mod server;
+pub mod front;
+pub mod cli;
+pub mod wiring;

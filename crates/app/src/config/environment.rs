@@ -1,0 +1,118 @@
+//! The environment, as a value: read once at the start, never changed, replaced in tests.
+
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+    path::{Path, PathBuf},
+};
+
+/// An environment variable beside those of the configuration keys.
+#[derive(Debug, Clone, Copy)]
+pub struct Variable {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does.
+    pub documentation: &'static str,
+}
+
+/// The configuration file to read instead of the usual one.
+pub(super) const CONFIG_FILE: Variable = Variable {
+    name: "CLAUDE_CODE_MCP_CONFIG",
+    documentation: "The configuration file to read; it must exist. Flag: `--config`.",
+};
+const LOG: Variable = Variable {
+    name: "CLAUDE_CODE_MCP_LOG",
+    documentation: "What the server logs, as a filter of the `tracing` crate: `info` (default), `debug`, \
+                    `session=debug,info`.",
+};
+const PROJECT_DIR: Variable = Variable {
+    name: "CLAUDE_PROJECT_DIR",
+    documentation: "Set by Claude Code: the project directory that the client hands over; its working directory \
+                    otherwise.",
+};
+const HOME: Variable = Variable { name: "HOME", documentation: "The home directory." };
+const XDG_CONFIG_HOME: Variable = Variable {
+    name: "XDG_CONFIG_HOME",
+    documentation: "Where the usual configuration file stands (`claude-code-mcp/config.toml`); `~/.config` otherwise.",
+};
+const XDG_STATE_HOME: Variable = Variable {
+    name: "XDG_STATE_HOME",
+    documentation: "Where the state directory stands; `~/.local/state` otherwise.",
+};
+const XDG_RUNTIME_DIR: Variable = Variable {
+    name: "XDG_RUNTIME_DIR",
+    documentation: "Where the server's socket stands (`claude-code-mcp/`); the state directory otherwise.",
+};
+const NO_COLOR: Variable =
+    Variable { name: "NO_COLOR", documentation: "Set to anything: no colors in the command line's output." };
+
+/// Every variable that is read and is no configuration key's.
+pub const OTHER_VARIABLES: &[Variable] =
+    &[CONFIG_FILE, LOG, PROJECT_DIR, HOME, XDG_CONFIG_HOME, XDG_STATE_HOME, XDG_RUNTIME_DIR, NO_COLOR];
+
+/// Environment variables and the user's id.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    variables: BTreeMap<OsString, OsString>,
+    uid: u32,
+}
+
+impl Environment {
+    /// The environment of this process.
+    pub fn of_process() -> Self {
+        Environment { variables: std::env::vars_os().collect(), uid: rustix::process::geteuid().as_raw() }
+    }
+
+    /// An environment with these variables, for a user with that id.
+    pub fn of<'a>(uid: u32, variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let variables = variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        Environment { variables, uid }
+    }
+
+    /// The variable's value. An empty one counts as not set.
+    pub fn get(&self, name: &str) -> Option<&OsStr> {
+        self.variables.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
+    }
+
+    /// The effective user id.
+    pub const fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    /// The home directory, if it is known and absolute.
+    pub fn home(&self) -> Option<PathBuf> {
+        self.absolute(HOME.name)
+    }
+
+    /// The filter of the server's log.
+    pub fn log_filter(&self) -> Option<&str> {
+        self.get(LOG.name)?.to_str()
+    }
+
+    /// The project directory that Claude Code names.
+    pub fn project_dir(&self) -> Option<PathBuf> {
+        self.absolute(PROJECT_DIR.name)
+    }
+
+    /// Colors are not wanted.
+    pub fn no_color(&self) -> bool {
+        self.get(NO_COLOR.name).is_some()
+    }
+
+    pub(super) fn config_home(&self) -> Option<PathBuf> {
+        self.absolute(XDG_CONFIG_HOME.name).or_else(|| Some(self.home()?.join(".config")))
+    }
+
+    pub(super) fn state_home(&self) -> Option<PathBuf> {
+        self.absolute(XDG_STATE_HOME.name)
+    }
+
+    pub(super) fn runtime_dir(&self) -> Option<PathBuf> {
+        self.absolute(XDG_RUNTIME_DIR.name)
+    }
+
+    /// The base directory specification says that a relative path in such a variable is to be ignored.
+    fn absolute(&self, name: &str) -> Option<PathBuf> {
+        self.get(name).map(Path::new).filter(|path| path.is_absolute()).map(Path::to_path_buf)
+    }
+}

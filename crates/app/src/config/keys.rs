@@ -1,0 +1,139 @@
+//! Every configuration key, once.
+
+/// What a key's value may be. Bounds are inclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// An absolute path; `~/` stands for the home directory.
+    Path,
+    /// Several of them: a TOML list, or separated by colons in a variable.
+    PathList,
+    /// A duration, seconds; a text with a unit (`90s`, `15m`, `2h`, `1d`) is accepted too.
+    Seconds {
+        /// Least.
+        min: u64,
+        /// Most.
+        max: u64,
+    },
+    /// A number.
+    Count {
+        /// Least.
+        min: u64,
+        /// Most.
+        max: u64,
+    },
+    /// A size, bytes; a text with a unit (`512m`, `2g`) is accepted too.
+    Bytes {
+        /// Least.
+        min: u64,
+        /// Most.
+        max: u64,
+    },
+    /// A number of CPUs with up to three decimals; bounds in thousandths.
+    Cpus {
+        /// Least.
+        min: u64,
+        /// Most.
+        max: u64,
+    },
+    /// `true` or `false`; a variable may also say `1`, `0`, `yes`, `no`.
+    Switch,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+}
+
+/// One configuration key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    /// Its name in the file; a dot stands for a TOML table.
+    pub name: &'static str,
+    /// Its environment variable.
+    pub variable: &'static str,
+    /// What it may be.
+    pub kind: Kind,
+    /// Its default, as the file would say it, or in words.
+    pub default: &'static str,
+    /// What it does, for the reference page.
+    pub documentation: &'static str,
+}
+
+/// A year: no duration here is longer. Timers further away are mistakes of unit.
+const YEAR_SECONDS: u64 = 365 * 86_400;
+/// One tebibyte: sizes beyond are mistakes of unit.
+const TEBIBYTE: u64 = 1 << 40;
+/// One mebibyte.
+const MEBIBYTE: u64 = 1 << 20;
+
+macro_rules! keys {
+    ($($constant:ident = $name:literal, $variable:literal, $kind:expr, $default:literal, $documentation:literal;)*) => {
+        $(pub(super) const $constant: Key = Key {
+            name: $name, variable: $variable, kind: $kind, default: $default, documentation: $documentation,
+        };)*
+
+        /// Every key, in the order of the reference page.
+        pub const KEYS: &[Key] = &[$($constant,)*];
+    };
+}
+
+keys! {
+    PROJECT_ROOTS = "project_roots", "CLAUDE_CODE_MCP_PROJECT_ROOTS", Kind::PathList, "[]",
+        "Directories below which a session's project may stand, beside the project directory that each client hands \
+         over. Never `/` or the home directory itself.";
+    EXTRA_READ_ONLY = "extra_read_only", "CLAUDE_CODE_MCP_EXTRA_READ_ONLY", Kind::PathList, "[]",
+        "Host directories that every session sees read-only at the same path: toolchains under a home or `/opt`. \
+         `claude-code-mcp doctor` prints the line for the entries of your `PATH`.";
+    STATE_DIR = "state_dir", "CLAUDE_CODE_MCP_STATE_DIR", Kind::Path,
+        "`$XDG_STATE_HOME/claude-code-mcp`, else `~/.local/state/claude-code-mcp`; as root `/var/lib/claude-code-mcp`",
+        "Where the server keeps its state. One server runs per user and state directory. Made with mode 0700. \
+         Flag: `--state-dir`.";
+    AUDIT_LOG = "audit_log", "MCP_AUDIT_LOG", Kind::Path, "`audit.jsonl` in the state directory",
+        "The audit log. The server does not start when it cannot be written, and changes nothing that it cannot log.";
+    DEFAULT_SESSION_TIMEOUT = "default_session_timeout", "DEFAULT_SESSION_TIMEOUT",
+        Kind::Seconds { min: 1, max: YEAR_SECONDS }, "3600",
+        "Lifetime of a session whose creator names none. At most `max_session_timeout`.";
+    MAX_SESSION_TIMEOUT = "max_session_timeout", "CLAUDE_CODE_MCP_MAX_SESSION_TIMEOUT",
+        Kind::Seconds { min: 1, max: YEAR_SECONDS }, "86400",
+        "Longest lifetime that a session can be given or extended to.";
+    DEFAULT_IDLE_TIMEOUT = "default_idle_timeout", "CLAUDE_CODE_MCP_DEFAULT_IDLE_TIMEOUT",
+        Kind::Seconds { min: 1, max: YEAR_SECONDS }, "1800",
+        "A session ends after that long without a running execution or a call, when its creator names nothing else.";
+    MAX_CONCURRENT_SESSIONS = "max_concurrent_sessions", "MAX_CONCURRENT_SESSIONS",
+        Kind::Count { min: 1, max: 10_000 }, "10",
+        "Sessions that may live at one time.";
+    MAX_EXECUTION_TIMEOUT = "max_execution_timeout", "CLAUDE_CODE_MCP_MAX_EXECUTION_TIMEOUT",
+        Kind::Seconds { min: 1, max: YEAR_SECONDS }, "21600",
+        "Longest running time of one execution, also when its caller names none; its whole process tree is then ended.";
+    LEASE_SECONDS = "lease_seconds", "CLAUDE_CODE_MCP_LEASE_SECONDS", Kind::Seconds { min: 2, max: 3600 }, "60",
+        "How long a session lives without a sign of life from the server. It ends by itself afterwards, whether or not \
+         a server ever comes back.";
+    IDLE_EXIT_SECONDS = "idle_exit_seconds", "CLAUDE_CODE_MCP_IDLE_EXIT_SECONDS",
+        Kind::Seconds { min: 1, max: YEAR_SECONDS }, "30",
+        "A server that was started on demand ends after that long without a client and without a live session. A \
+         server that was started by `serve` stays.";
+    BACKEND = "backend", "CLAUDE_CODE_MCP_BACKEND", Kind::Choice(&["auto", "native"]), "\"auto\"",
+        "What sessions are made of: `native` is the embedded runtime, `auto` the best that works here, decided once \
+         per server start.";
+    LIMIT_MEMORY = "limits.memory", "CLAUDE_CODE_MCP_LIMIT_MEMORY",
+        Kind::Bytes { min: 16 * MEBIBYTE, max: TEBIBYTE }, "the hardening profile's",
+        "Memory and swap of a session together.";
+    LIMIT_CPUS = "limits.cpus", "CLAUDE_CODE_MCP_LIMIT_CPUS", Kind::Cpus { min: 10, max: 1_024_000 },
+        "the hardening profile's", "CPUs of a session.";
+    LIMIT_PIDS = "limits.pids", "CLAUDE_CODE_MCP_LIMIT_PIDS", Kind::Count { min: 8, max: 4_194_304 },
+        "the hardening profile's", "Processes and threads of a session.";
+    LIMIT_OPEN_FILES = "limits.open_files", "CLAUDE_CODE_MCP_LIMIT_OPEN_FILES",
+        Kind::Count { min: 64, max: 1_048_576 }, "the hardening profile's", "Open files of one process.";
+    LIMIT_FILE_SIZE = "limits.file_size", "CLAUDE_CODE_MCP_LIMIT_FILE_SIZE",
+        Kind::Bytes { min: MEBIBYTE, max: TEBIBYTE }, "the hardening profile's", "Size of a single file.";
+    LIMIT_TEMPORARY = "limits.temporary", "CLAUDE_CODE_MCP_LIMIT_TEMPORARY",
+        Kind::Bytes { min: MEBIBYTE, max: TEBIBYTE }, "the hardening profile's",
+        "`/tmp`, home, `/run` and `/dev/shm` of a session together; they live in memory.";
+    LIMIT_STATE = "limits.state", "CLAUDE_CODE_MCP_LIMIT_STATE", Kind::Bytes { min: MEBIBYTE, max: TEBIBYTE },
+        "the hardening profile's", "`/state` of a session.";
+    ALLOW_PROTECTED_CHANGES = "allow_protected_changes", "CLAUDE_CODE_MCP_ALLOW_PROTECTED_CHANGES", Kind::Switch,
+        "false",
+        "Leave files in place that a session made and that this machine would execute or trust (`.git/hooks` of a \
+         nested repository, `.envrc`, …). They are reported either way; by default they are moved aside.";
+    DANGEROUSLY_ACCEPT_SOFT_LIMITS = "dangerously_accept_soft_limits",
+        "CLAUDE_CODE_MCP_DANGEROUSLY_ACCEPT_SOFT_LIMITS", Kind::Switch, "false",
+        "Accept a limit that a caller names although the kernel cannot enforce it here and the supervisor only watches \
+         it. Without this such a session is refused.";
+}

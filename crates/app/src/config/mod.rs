@@ -1,0 +1,73 @@
+//! Configuration: raw layers (file, environment, flags) → one resolved [`Config`] whose values cannot be out of bounds.
+//!
+//! Every key stands once, in [`keys`]: its name, its environment variable, its bounds, its default, its documentation.
+
+mod document;
+mod environment;
+mod error;
+mod keys;
+mod layers;
+mod nearest;
+mod paths;
+mod resolve;
+pub mod units;
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+pub use document::reference_page;
+pub use environment::{Environment, Variable, OTHER_VARIABLES};
+pub use error::ConfigError;
+pub use keys::{Key, Kind, KEYS};
+pub use layers::Flags;
+pub use paths::{check_private_directory, make_private_directory, Paths, PathsError};
+pub use resolve::load;
+
+use model::LimitName;
+
+/// Which walls sessions are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackendChoice {
+    /// The best that works here, decided once per server start.
+    Auto,
+    /// The embedded runtime.
+    Native,
+}
+
+/// The resolved configuration. Made by [`load`] alone, so every value is within its bounds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The configuration file that was read, if there is one.
+    pub file: Option<PathBuf>,
+    /// State directory and what stands in it.
+    pub paths: Paths,
+    /// Directories below which projects may stand, beside the roots that a client hands over. Absolute, never `/` or
+    /// the home directory.
+    pub project_roots: Vec<PathBuf>,
+    /// Host directories (toolchains) that every sandbox sees read-only at the same path.
+    pub extra_read_only: Vec<PathBuf>,
+    /// Where the audit log stands.
+    pub audit_log: PathBuf,
+    /// Lifetime of a session whose creator names none.
+    pub default_session_timeout: Duration,
+    /// Longest lifetime that a session can be given or extended to.
+    pub max_session_timeout: Duration,
+    /// Idle time after which a session ends when its creator names none.
+    pub default_idle_timeout: Duration,
+    /// Live sessions at one time.
+    pub max_concurrent_sessions: u32,
+    /// Longest running time of one execution; also the default.
+    pub max_execution_timeout: Duration,
+    /// How long a sandbox lives without a renewal by the server.
+    pub lease: Duration,
+    /// A server that was started on demand ends after that long without client and session.
+    pub idle_exit: Duration,
+    /// Which walls.
+    pub backend: BackendChoice,
+    /// Limits of a session whose creator names none, where they differ from the hardening profile's. In the unit of
+    /// the [`LimitName`].
+    pub limits: BTreeMap<LimitName, u64>,
+    /// Protected files that a session made or changed in a `direct` workspace are reported, but stay.
+    pub allow_protected_changes: bool,
+    /// A limit that a caller names may be merely watched (`soft`) where the kernel cannot enforce it.
+    pub dangerously_accept_soft_limits: bool,
+}

@@ -1,0 +1,245 @@
+//! From raw layers to the resolved [`Config`]: types, bounds and defaults.
+
+use std::{
+    collections::BTreeMap,
+    path::{Component, Path, PathBuf},
+    time::Duration,
+};
+
+use model::LimitName;
+use toml::Value;
+
+use super::{
+    BackendChoice, Config, ConfigError, Environment, Flags, Key, Kind, Paths, keys,
+    layers::{Given, Layers},
+    units::{UnitError, format_size, parse_cpus, parse_duration, parse_size},
+};
+
+/// Which key sets which limit.
+const LIMITS: [(&Key, LimitName); 7] = [
+    (&keys::LIMIT_MEMORY, LimitName::MemoryBytes),
+    (&keys::LIMIT_CPUS, LimitName::CpuMillis),
+    (&keys::LIMIT_PIDS, LimitName::Pids),
+    (&keys::LIMIT_OPEN_FILES, LimitName::OpenFiles),
+    (&keys::LIMIT_FILE_SIZE, LimitName::FileBytes),
+    (&keys::LIMIT_TEMPORARY, LimitName::TemporaryBytes),
+    (&keys::LIMIT_STATE, LimitName::StateBytes),
+];
+
+/// Reads file, environment and flags, in rising order of precedence.
+///
+/// # Errors
+/// For an unreadable or untrusted file, an unknown key, a wrong type, a value out of its bounds.
+pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigError> {
+    let layers = Layers::read(flags, environment)?;
+    let reader = Reader { layers: &layers, environment };
+    let state_dir = match reader.path(&keys::STATE_DIR)? {
+        Some(path) => path,
+        None => usual_state_dir(environment)?,
+    };
+    let config = Config {
+        file: layers.file.clone(),
+        audit_log: reader.path(&keys::AUDIT_LOG)?.unwrap_or_else(|| state_dir.join("audit.jsonl")),
+        paths: Paths::new(state_dir, environment.runtime_dir(), environment.uid()),
+        project_roots: reader.directories(&keys::PROJECT_ROOTS)?,
+        extra_read_only: reader.directories(&keys::EXTRA_READ_ONLY)?,
+        default_session_timeout: reader.seconds(&keys::DEFAULT_SESSION_TIMEOUT)?,
+        max_session_timeout: reader.seconds(&keys::MAX_SESSION_TIMEOUT)?,
+        default_idle_timeout: reader.seconds(&keys::DEFAULT_IDLE_TIMEOUT)?,
+        max_concurrent_sessions: reader.count(&keys::MAX_CONCURRENT_SESSIONS)?,
+        max_execution_timeout: reader.seconds(&keys::MAX_EXECUTION_TIMEOUT)?,
+        lease: reader.seconds(&keys::LEASE_SECONDS)?,
+        idle_exit: reader.seconds(&keys::IDLE_EXIT_SECONDS)?,
+        backend: reader.backend()?,
+        limits: reader.limits()?,
+        allow_protected_changes: reader.switch(&keys::ALLOW_PROTECTED_CHANGES)?,
+        dangerously_accept_soft_limits: reader.switch(&keys::DANGEROUSLY_ACCEPT_SOFT_LIMITS)?,
+    };
+    if config.default_session_timeout > config.max_session_timeout {
+        return Err(ConfigError::Contradiction {
+            smaller: keys::DEFAULT_SESSION_TIMEOUT.name,
+            larger: keys::MAX_SESSION_TIMEOUT.name,
+            value: config.default_session_timeout.as_secs(),
+            limit: config.max_session_timeout.as_secs(),
+        });
+    }
+    Ok(config)
+}
+
+fn usual_state_dir(environment: &Environment) -> Result<PathBuf, ConfigError> {
+    if let Some(state_home) = environment.state_home() {
+        return Ok(state_home.join("claude-code-mcp"));
+    }
+    if environment.uid() == 0 {
+        return Ok(PathBuf::from("/var/lib/claude-code-mcp"));
+    }
+    Ok(environment.home().ok_or(ConfigError::NoHome)?.join(".local/state/claude-code-mcp"))
+}
+
+struct Reader<'a> {
+    layers: &'a Layers,
+    environment: &'a Environment,
+}
+
+impl Reader<'_> {
+    fn seconds(&self, key: &'static Key) -> Result<Duration, ConfigError> {
+        self.number_or_default(key).map(Duration::from_secs)
+    }
+
+    fn count(&self, key: &'static Key) -> Result<u32, ConfigError> {
+        let value = self.number_or_default(key)?;
+        u32::try_from(value).map_err(|_| wrong_type(key, self.layers.get(key), "a smaller number"))
+    }
+
+    /// The value, or the default that the key documents.
+    fn number_or_default(&self, key: &'static Key) -> Result<u64, ConfigError> {
+        match self.number(key)? {
+            Some(value) => Ok(value),
+            None => key.default.parse().map_err(|_| wrong_type(key, None, "a number by default")),
+        }
+    }
+
+    fn number(&self, key: &'static Key) -> Result<Option<u64>, ConfigError> {
+        let Some(given) = self.layers.get(key) else { return Ok(None) };
+        let (value, min, max) = match key.kind {
+            Kind::Seconds { min, max } => (number(key, given, |text| Ok(parse_duration(text)?.as_secs()))?, min, max),
+            Kind::Bytes { min, max } => (number(key, given, parse_size)?, min, max),
+            Kind::Cpus { min, max } => (cpus(key, given)?, min, max),
+            Kind::Count { min, max } => (count(key, given)?, min, max),
+            Kind::Path | Kind::PathList | Kind::Switch | Kind::Choice(_) => {
+                return Err(wrong_type(key, Some(given), "no number"));
+            }
+        };
+        if value < min || value > max {
+            let shown = |value| shown(key.kind, value);
+            return Err(ConfigError::OutOfRange {
+                key: key.name,
+                origin: given.origin.clone(),
+                value: shown(value),
+                min: shown(min),
+                max: shown(max),
+            });
+        }
+        Ok(Some(value))
+    }
+
+    fn limits(&self) -> Result<BTreeMap<LimitName, u64>, ConfigError> {
+        let mut limits = BTreeMap::new();
+        for (key, limit) in LIMITS {
+            if let Some(value) = self.number(key)? {
+                limits.insert(limit, value);
+            }
+        }
+        Ok(limits)
+    }
+
+    fn switch(&self, key: &'static Key) -> Result<bool, ConfigError> {
+        match self.layers.get(key) {
+            None => Ok(false),
+            Some(Given { value: Value::Boolean(value), .. }) => Ok(*value),
+            given @ Some(_) => Err(wrong_type(key, given, "true or false")),
+        }
+    }
+
+    fn backend(&self) -> Result<BackendChoice, ConfigError> {
+        let key = &keys::BACKEND;
+        let Some(given) = self.layers.get(key) else { return Ok(BackendChoice::Auto) };
+        match given.value.as_str() {
+            Some("auto") => Ok(BackendChoice::Auto),
+            Some("native") => Ok(BackendChoice::Native),
+            _ => Err(wrong_type(key, Some(given), "\"auto\" or \"native\"")),
+        }
+    }
+
+    fn path(&self, key: &'static Key) -> Result<Option<PathBuf>, ConfigError> {
+        let Some(given) = self.layers.get(key) else { return Ok(None) };
+        let text = given.value.as_str().ok_or_else(|| wrong_type(key, Some(given), "a path"))?;
+        self.absolute(key, given, text).map(Some)
+    }
+
+    /// A list of directories that are offered to sessions: never the whole machine, never a whole home.
+    fn directories(&self, key: &'static Key) -> Result<Vec<PathBuf>, ConfigError> {
+        let Some(given) = self.layers.get(key) else { return Ok(Vec::new()) };
+        let wrong = || wrong_type(key, Some(given), "a list of paths");
+        let list = given.value.as_array().ok_or_else(wrong)?;
+        let mut directories = Vec::with_capacity(list.len());
+        for entry in list {
+            let path = self.absolute(key, given, entry.as_str().ok_or_else(wrong)?)?;
+            if self.environment.home().is_some_and(|home| home.starts_with(&path)) || path == Path::new("/") {
+                let why = "holds the whole home directory; name directories below it";
+                return Err(ConfigError::Path { key: key.name, origin: given.origin.clone(), path, why });
+            }
+            directories.push(path);
+        }
+        Ok(directories)
+    }
+
+    fn absolute(&self, key: &'static Key, given: &Given, text: &str) -> Result<PathBuf, ConfigError> {
+        let home = || self.environment.home().ok_or(ConfigError::NoHome);
+        let path = match text.strip_prefix("~/") {
+            Some(rest) => home()?.join(rest),
+            None if text == "~" => home()?,
+            None => PathBuf::from(text),
+        };
+        let refused = |path: PathBuf, why| Err(ConfigError::Path { key: key.name, origin: given.origin.clone(), path, why });
+        if !path.is_absolute() {
+            return refused(path, "must be an absolute path, or begin with ~/");
+        }
+        if path.components().any(|part| part == Component::ParentDir) || text.contains('\0') {
+            return refused(path, "must not hold `..` or a null byte");
+        }
+        Ok(path.components().collect())
+    }
+}
+
+fn number(
+    key: &'static Key,
+    given: &Given,
+    parse: impl Fn(&str) -> Result<u64, UnitError>,
+) -> Result<u64, ConfigError> {
+    let parsed = match &given.value {
+        Value::Integer(value) => parse(&value.to_string()),
+        Value::String(text) => parse(text),
+        Value::Float(_) | Value::Boolean(_) | Value::Datetime(_) | Value::Array(_) | Value::Table(_) => {
+            return Err(wrong_type(key, Some(given), "a number, or a text with a unit"));
+        }
+    };
+    parsed.map_err(|source| ConfigError::Unit { key: key.name, origin: given.origin.clone(), source })
+}
+
+fn cpus(key: &'static Key, given: &Given) -> Result<u64, ConfigError> {
+    match &given.value {
+        Value::Float(value) => {
+            let given = Given { value: Value::String(value.to_string()), origin: given.origin.clone() };
+            number(key, &given, parse_cpus)
+        }
+        Value::Integer(_)
+        | Value::String(_)
+        | Value::Boolean(_)
+        | Value::Datetime(_)
+        | Value::Array(_)
+        | Value::Table(_) => number(key, given, parse_cpus),
+    }
+}
+
+fn count(key: &'static Key, given: &Given) -> Result<u64, ConfigError> {
+    given
+        .value
+        .as_integer()
+        .and_then(|value| u64::try_from(value).ok())
+        .ok_or_else(|| wrong_type(key, Some(given), "a whole number, not negative"))
+}
+
+fn shown(kind: Kind, value: u64) -> String {
+    match kind {
+        Kind::Seconds { .. } => format!("{value} seconds"),
+        Kind::Bytes { .. } => format_size(value),
+        Kind::Cpus { .. } => format!("{}.{:03} CPUs", value / 1000, value % 1000),
+        Kind::Count { .. } | Kind::Path | Kind::PathList | Kind::Switch | Kind::Choice(_) => value.to_string(),
+    }
+}
+
+fn wrong_type(key: &'static Key, given: Option<&Given>, expected: &str) -> ConfigError {
+    let origin = given.map_or(super::layers::Origin::Flag("(built-in default)"), |given| given.origin.clone());
+    ConfigError::WrongType { key: key.name, expected: expected.to_owned(), origin }
+}
