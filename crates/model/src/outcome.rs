@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, time::SystemTime};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Attestation, BackendName, ExecutionId, SessionId};
 
 /// The answer to an [`crate::Action`].
@@ -239,7 +241,7 @@ pub struct ExecutionView {
 }
 
 /// A path that the host would execute or trust, and that a sandbox made or changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProtectedChange {
     /// Relative to the workspace.
     pub path: PathBuf,
