@@ -28,6 +28,9 @@ pub enum BackendName {
 }
 
 impl BackendName {
+    /// Every backend.
+    pub const ALL: [BackendName; 2] = [BackendName::Native, BackendName::Fake];
+
     /// The name in replies and configuration.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -58,7 +58,34 @@ pub enum StoreError {
     /// No random identifier could be made.
     #[error("no random bytes from the kernel")]
     Random(#[source] getrandom::Error),
-    /// A thread panicked while it held the connection.
-    #[error("the state database was left in the middle of an operation")]
-    Poisoned,
+    /// The file is damaged.
+    #[error("the state database is damaged: {found}")]
+    Damaged {
+        /// What the check found first.
+        found: String,
+    },
+}
+
+/// Names the step that failed.
+pub(crate) fn failed_to(step: &'static str) -> impl Fn(rusqlite::Error) -> StoreError {
+    move |source| StoreError::Database { step, source }
+}
+
+impl StoreError {
+    /// The file itself is damaged, as opposed to busy, full or not ours.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            StoreError::Database { source, .. } => matches!(
+                source.sqlite_error_code(),
+                Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase)
+            ),
+            StoreError::Damaged { .. } => true,
+            StoreError::File { .. }
+            | StoreError::Newer { .. }
+            | StoreError::Foreign { .. }
+            | StoreError::UnknownValue { .. }
+            | StoreError::OutOfRange { .. }
+            | StoreError::Random(_) => false,
+        }
+    }
 }

@@ -6,11 +6,18 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod executions;
+mod open;
 mod records;
+mod rows;
+mod schema;
+mod sessions;
 mod store;
 
 pub use error::StoreError;
+pub use executions::{MAX_EVENT_BYTES, MAX_EVENTS_PER_SESSION, MAX_EXECUTIONS_PER_SESSION};
+pub use open::OpenReport;
 pub use records::{
     EventRecord, ExecutionChange, ExecutionRecord, Filter, Reserved, SessionChange, SessionRecord,
 };
-pub use store::{OpenReport, Store};
+pub use store::Store;

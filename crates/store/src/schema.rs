@@ -1,0 +1,141 @@
+//! The tables, and how a file is told to be ours.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use crate::{StoreError, error::failed_to};
+
+/// `application_id` of our files: `CCMS` in ASCII. A database with another one is somebody else's.
+const APPLICATION_ID: i64 = 0x4343_4d53;
+
+/// Schema of this program. A higher number in a file means a newer program wrote it. Each issue that changes the tables
+/// raises it and adds a step to [`migrate`].
+pub(crate) const SCHEMA_VERSION: i64 = 1;
+
+/// Names of all tables: a file that lacks one is damaged.
+const TABLES: [&str; 4] = ["events", "executions", "meta", "sessions"];
+
+/// `STRICT` refuses values of a wrong type; `number` keeps the order of insertion whatever the clock says.
+const VERSION_1: &str = "
+CREATE TABLE meta (
+    key TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE sessions (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    principal TEXT NOT NULL,
+    name TEXT NOT NULL,
+    state TEXT NOT NULL,
+    backend TEXT NOT NULL,
+    project_path BLOB NOT NULL,
+    created_at_ms INTEGER NOT NULL,
+    expires_at_ms INTEGER NOT NULL,
+    idle_ms INTEGER NOT NULL,
+    last_used_at_ms INTEGER NOT NULL,
+    idempotency_key TEXT,
+    arguments_digest BLOB NOT NULL,
+    spec BLOB,
+    attestation BLOB,
+    ended_because TEXT,
+    ended_at_ms INTEGER
+) STRICT;
+CREATE UNIQUE INDEX sessions_by_key ON sessions (principal, idempotency_key) WHERE idempotency_key IS NOT NULL;
+CREATE INDEX sessions_by_state ON sessions (state);
+CREATE TABLE executions (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    session TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+    state TEXT NOT NULL,
+    started_at_ms INTEGER NOT NULL,
+    ended_at_ms INTEGER,
+    timeout_ms INTEGER,
+    exit_code INTEGER,
+    signal INTEGER,
+    oom_killed INTEGER NOT NULL,
+    duration_ms INTEGER NOT NULL,
+    failure TEXT,
+    protected_changes BLOB
+) STRICT;
+CREATE INDEX executions_by_session ON executions (session, number);
+CREATE TABLE events (
+    number INTEGER PRIMARY KEY,
+    session TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+    at_ms INTEGER NOT NULL,
+    text TEXT NOT NULL
+) STRICT;
+CREATE INDEX events_by_session ON events (session, number);
+";
+
+/// What a file turned out to be.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// Ours, with this schema or an older one.
+    Ours,
+    /// Nothing in it yet.
+    Empty,
+    /// Somebody else's tables.
+    Foreign,
+    /// Ours by its number, but tables are missing.
+    Damaged,
+}
+
+/// Looks at a file without changing it.
+pub(crate) fn recognize(connection: &Connection) -> Result<Found, StoreError> {
+    let application_id = pragma(connection, "application_id")?;
+    let version = pragma(connection, "user_version")?;
+    let tables = table_names(connection)?;
+    if application_id == APPLICATION_ID {
+        return match version {
+            found if found > SCHEMA_VERSION => Err(StoreError::Newer {
+                found,
+                supported: SCHEMA_VERSION,
+            }),
+            SCHEMA_VERSION if tables != TABLES => Ok(Found::Damaged),
+            found if found < 1 => Ok(Found::Damaged),
+            _ => Ok(Found::Ours),
+        };
+    }
+    let empty = application_id == 0 && version == 0 && tables.is_empty();
+    Ok(if empty { Found::Empty } else { Found::Foreign })
+}
+
+/// Brings an empty or older file to [`SCHEMA_VERSION`], all or nothing.
+pub(crate) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(failed_to("begin the migration"))?;
+    // Looked at again under the lock: another process may just have done it.
+    let version = pragma(&transaction, "user_version")?;
+    if version < 1 {
+        transaction
+            .execute_batch(VERSION_1)
+            .map_err(failed_to("make its tables"))?;
+    }
+    transaction
+        .execute_batch(&format!(
+            "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION};"
+        ))
+        .map_err(failed_to("note its schema"))?;
+    transaction
+        .commit()
+        .map_err(failed_to("commit the migration"))
+}
+
+fn pragma(connection: &Connection, name: &str) -> Result<i64, StoreError> {
+    connection
+        .pragma_query_value(None, name, |row| row.get(0))
+        .map_err(failed_to("read its header"))
+}
+
+fn table_names(connection: &Connection) -> Result<Vec<String>, StoreError> {
+    let query = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name";
+    let mut statement = connection
+        .prepare(query)
+        .map_err(failed_to("list its tables"))?;
+    let names = statement
+        .query_map([], |row| row.get(0))
+        .map_err(failed_to("list its tables"))?;
+    names
+        .collect::<Result<_, _>>()
+        .map_err(failed_to("list its tables"))
+}
