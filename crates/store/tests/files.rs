@@ -1,5 +1,13 @@
 //! What the store does with files that are damaged, foreign, newer, or left by a killed process.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    clippy::print_stdout
+)]
+
 mod common;
 
 use std::{
@@ -122,7 +130,8 @@ fn a_missing_directory_is_an_error() {
 /// Every way to damage the file ends in a working, empty store with the same owner, and the damaged file is kept.
 #[test]
 fn a_damaged_file_is_put_aside_and_the_owner_is_kept() {
-    let damages: [(&str, fn(&mut Vec<u8>)); 5] = [
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage); 5] = [
         ("no database at all", |bytes| {
             *bytes = b"this is not a database, but it is long enough to be one".repeat(40)
         }),

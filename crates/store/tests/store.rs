@@ -1,5 +1,13 @@
 //! What the store promises to its callers.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    clippy::print_stdout
+)]
+
 mod common;
 
 use std::sync::{Arc, Barrier};
