@@ -67,6 +67,13 @@ pub enum TransferError {
     /// An entry or its content is not what a transfer may hold.
     #[error("a transfer may not hold that: {0}")]
     Invalid(String),
+    /// A link whose target is absolute, climbs above the root of the transfer, or climbs after it descended (where a
+    /// further link could carry it outside).
+    #[error("the link {path:?} may lead out of the tree", path = String::from_utf8_lossy(.path))]
+    LinkLeaves {
+        /// The link, relative to the root of the transfer.
+        path: Vec<u8>,
+    },
     /// The peer broke the protocol of transfers.
     #[error("the supervisor broke the protocol of transfers: {0}")]
     Protocol(String),

@@ -1,0 +1,76 @@
+//! One connection of a supervisor: frames in, never more buffered than one of them and a read's worth.
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+use wire::{Decoder, MAX_TO_HOST_BYTES, ToHost, WireError};
+
+use crate::Connection;
+
+/// Bytes taken from the kernel in one read: a full frame of output arrives in about one.
+const READ_BYTES: usize = 160 * 1024;
+
+/// Bytes asked for until the first large frame shows that this connection carries content.
+const FIRST_READ_BYTES: usize = 8 * 1024;
+
+/// Takes frames off one direction of a connection. Cancel-safe: what was read stays in it.
+pub(super) struct FrameReader<R> {
+    source: R,
+    decoder: Decoder,
+    buffer: Vec<u8>,
+}
+
+/// Why no further frame comes.
+#[derive(Debug)]
+pub(super) enum ReadEnd {
+    /// The peer closed the connection, or it broke.
+    Closed,
+    /// The peer sent what is no frame.
+    Garbage(WireError),
+}
+
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    pub(super) fn new(source: R) -> Self {
+        FrameReader {
+            source,
+            decoder: Decoder::new(MAX_TO_HOST_BYTES),
+            buffer: vec![0; FIRST_READ_BYTES],
+        }
+    }
+
+    /// The next frame.
+    pub(super) async fn next(&mut self) -> Result<ToHost, ReadEnd> {
+        loop {
+            if let Some(frame) = self.decoder.next().map_err(ReadEnd::Garbage)? {
+                return Ok(frame);
+            }
+            let count = match self.source.read(&mut self.buffer).await {
+                Ok(0) | Err(_) => return Err(ReadEnd::Closed),
+                Ok(count) => count,
+            };
+            self.decoder.push(&self.buffer[..count]);
+            if count == self.buffer.len() && count < READ_BYTES {
+                self.buffer.resize(READ_BYTES, 0);
+            }
+        }
+    }
+}
+
+/// A connection that has sent its first frame.
+pub(super) type Channel = FrameReader<Connection>;
+
+impl Channel {
+    /// Splits it, so that a slow direction never holds up the other.
+    pub(super) fn split(
+        self,
+    ) -> (
+        FrameReader<tokio::io::ReadHalf<Connection>>,
+        tokio::io::WriteHalf<Connection>,
+    ) {
+        let (read, write) = tokio::io::split(self.source);
+        let reader = FrameReader {
+            source: read,
+            decoder: self.decoder,
+            buffer: self.buffer,
+        };
+        (reader, write)
+    }
+}

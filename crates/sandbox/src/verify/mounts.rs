@@ -1,0 +1,112 @@
+//! Which mounts may be writable, and how.
+
+use model::{ProtectedPath, Protection, STATE_PATH, SandboxSpec, WORKSPACE_PATH};
+use wire::MountFact;
+
+use super::MountFlaw;
+
+/// Writable places that a sandbox builds itself, with the kind of file system each may be (empty: any). The kernel
+/// shows `/proc` and the terminals' file system writable; what may be written in them is not a matter of mounts.
+const BUILT_IN: [(&str, &str); 11] = [
+    (WORKSPACE_PATH, ""),
+    (STATE_PATH, ""),
+    ("/tmp", "tmpfs"),
+    ("/run", "tmpfs"),
+    ("/home", "tmpfs"),
+    ("/var/tmp", "tmpfs"),
+    ("/dev/shm", "tmpfs"),
+    ("/dev/pts", "devpts"),
+    ("/dev/mqueue", "mqueue"),
+    ("/proc", "proc"),
+    ("/dev", "tmpfs"),
+];
+
+/// Below it each user's home.
+const HOMES: &str = "/home/";
+
+/// Single device files, bound one by one where no device can be made: the only mounts that may carry devices. Writing
+/// to them reaches the driver, not a file system.
+const DEVICES: [&str; 7] = [
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+    "/dev/tty",
+    "/dev/ptmx",
+];
+
+pub(super) fn flaws(spec: &SandboxSpec, mounts: &[MountFact]) -> Vec<MountFlaw> {
+    let writable = mounts
+        .iter()
+        .filter(|mount| !mount.read_only && !DEVICES.contains(&mount.target.as_str()));
+    let mut flaws: Vec<MountFlaw> = writable
+        .filter_map(|mount| {
+            writable_flaw(spec, mount).map(|flaw| MountFlaw {
+                target: mount.target.clone(),
+                flaw,
+            })
+        })
+        .collect();
+    flaws.extend(unprotected(spec, mounts));
+    flaws
+}
+
+fn writable_flaw(spec: &SandboxSpec, mount: &MountFact) -> Option<&'static str> {
+    if !is_expected(spec, mount) {
+        Some("writable")
+    } else if !mount.nosuid {
+        Some("writable without nosuid")
+    } else if !mount.nodev {
+        Some("writable without nodev")
+    } else {
+        None
+    }
+}
+
+fn is_expected(spec: &SandboxSpec, mount: &MountFact) -> bool {
+    let target = mount.target.as_str();
+    let built_in = BUILT_IN
+        .iter()
+        .any(|(path, kind)| *path == target && (kind.is_empty() || *kind == mount.kind));
+    let home = mount.kind == "tmpfs"
+        && target
+            .strip_prefix(HOMES)
+            .is_some_and(|name| !name.contains('/'));
+    let asked = spec
+        .mounts
+        .iter()
+        .any(|bind| !bind.read_only && bind.target.as_os_str() == target);
+    // A directory on the way to a protected path is mounted over itself, writable.
+    let mut pinned = spec
+        .protected
+        .iter()
+        .filter(|path| path.protection == Protection::Pinned);
+    built_in || home || asked || pinned.any(|path| target_of(path) == target)
+}
+
+/// Every protected path stands under a read-only mount of its own, and nothing writable was mounted over it.
+fn unprotected(spec: &SandboxSpec, mounts: &[MountFact]) -> Vec<MountFlaw> {
+    let guarded = spec.protected.iter().filter(|path| match path.protection {
+        Protection::ReadOnly | Protection::Masked { .. } => true,
+        Protection::Pinned => false,
+    });
+    let is_guarded = |target: &String| {
+        let mut over = mounts
+            .iter()
+            .filter(|mount| mount.target == *target)
+            .peekable();
+        over.peek().is_some() && over.all(|mount| mount.read_only)
+    };
+    let missing = guarded.map(target_of).filter(|target| !is_guarded(target));
+    missing
+        .map(|target| MountFlaw {
+            target,
+            flaw: "not protected by a read-only mount",
+        })
+        .collect()
+}
+
+fn target_of(path: &ProtectedPath) -> String {
+    format!("{WORKSPACE_PATH}/{}", path.relative.display())
+}
