@@ -1,2 +1,56 @@
-//! (to be written)
+//! Who may do what: pure decisions, no IO, and the only place that can make a permit.
+//!
+//! Reading order: what the operator configured ([`PolicyConfig`]), what was looked up before the decision
+//! ([`CreateFacts`]), the decisions ([`Policy`]), what they hand out ([`CreatePermit`] and its siblings). The security
+//! data stands in `profiles/*.json`, a reason for each entry, and is built into the program.
+//!
+//! Work without a decision does not compile: a permit cannot be made outside this crate,
+//!
+//! ```compile_fail,E0451
+//! let forged = policy::ListingPermit { owner: None };
+//! ```
+//!
+//! and one decision allows one piece of work, because a permit cannot be copied:
+//!
+//! ```compile_fail,E0599
+//! fn twice(permit: policy::SessionPermit) -> [policy::SessionPermit; 2] {
+//!     [permit.clone(), permit]
+//! }
+//! ```
+//!
+//! What this does not stop: a path that changes between decision and use. Permits carry the device and inode that were
+//! looked at, and whoever opens the path again compares them.
+
 #![forbid(unsafe_code)]
+
+mod admission;
+mod command;
+mod config;
+mod create;
+mod environment;
+mod facts;
+mod forbidden;
+mod hardening;
+mod lexical;
+mod limits;
+mod mounts;
+mod permit;
+mod protected;
+mod roots;
+mod transfer;
+
+pub use admission::{ExecutionVerb, Policy, SessionTimes, SessionVerb, SystemVerb};
+pub use command::{
+    MAX_ARGUMENT_BYTES, MAX_ARGUMENTS, MAX_COMMAND_BYTES, MAX_STDIN_BYTES, MAX_WAIT,
+};
+pub use config::{PolicyConfig, PolicyError};
+pub use create::{MAX_IDEMPOTENCY_KEY_BYTES, MAX_NAME_CHARACTERS};
+pub use environment::{MAX_ENVIRONMENT_BYTES, MAX_ENVIRONMENT_VARIABLES};
+pub use facts::{CreateFacts, EntryKind, PathFacts};
+pub use mounts::MAX_MOUNTS;
+pub use permit::{
+    CommandParts, CommandPermit, CreateParts, CreatePermit, ExecutionPermit, ExtendPermit,
+    ListingPermit, SessionPermit, SystemPermit, TransferParts, TransferPermit,
+};
+pub use protected::{ProtectedPaths, Rule, RuleKind, WhenMissing};
+pub use transfer::{MAX_TRANSFER_BYTES, MAX_TRANSFER_ENTRIES};

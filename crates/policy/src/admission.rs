@@ -1,0 +1,338 @@
+//! The decisions about sessions and executions that exist, and what all decisions share.
+//!
+//! | principal | create, command, transfer, extend, stdin, resize | read, logs, destroy, cancel | list | system |
+//! |---|---|---|---|---|
+//! | the server's user | own sessions | own sessions | own sessions | – |
+//! | another user | – | – | nothing | – |
+//! | the server itself | – | every session | every session | yes |
+//!
+//! Whatever stands not here is refused.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use model::{ExecutionId, Limits, Principal, Reason, Refusal, SessionId};
+
+use crate::{
+    ExecutionPermit, ExtendPermit, ListingPermit, PolicyConfig, PolicyError, SessionPermit,
+    SystemPermit, command::MAX_STDIN_BYTES, forbidden::ForbiddenPaths, hardening::Hardening,
+    protected::ProtectedPaths, roots::Roots,
+};
+
+/// Decides. Holds the configuration and the built-in security data; looks at nothing else and keeps no state.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    pub(crate) config: PolicyConfig,
+    pub(crate) forbidden: ForbiddenPaths,
+    pub(crate) protected: ProtectedPaths,
+    pub(crate) hardening: Hardening,
+}
+
+/// What is done with a session that exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionVerb {
+    /// Look at it.
+    Read,
+    /// Read its log.
+    Logs,
+    /// End it and remove everything of it.
+    Destroy,
+}
+
+/// What is done with an execution that exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExecutionVerb {
+    /// Read its state and output.
+    Read,
+    /// End it and its whole process tree.
+    Cancel,
+    /// Write to its standard input.
+    Respond {
+        /// How much.
+        bytes: usize,
+    },
+    /// Its terminal's window changed.
+    Resize,
+}
+
+/// What the server does on its own account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SystemVerb {
+    /// After a start: adopt, unwind or remove what an earlier server left.
+    Recover,
+    /// End a session whose lifetime or idle time ran out.
+    Expire(SessionId),
+    /// Remove the remains of a sandbox that no session needs.
+    Reap(SessionId),
+    /// End because nobody needs the server any more, or because it was told to.
+    Shutdown,
+}
+
+/// When a session began and ends, and what time it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionTimes {
+    /// When it was asked for.
+    pub created_at: SystemTime,
+    /// When its lifetime ends.
+    pub expires_at: SystemTime,
+    /// Now.
+    pub now: SystemTime,
+}
+
+/// What kind of work a decision is about, for the role table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// Brings something new into a session or keeps it alive: never the server's own idea.
+    New,
+    /// Looks at it or ends it.
+    Upkeep,
+}
+
+impl Policy {
+    /// Reads the built-in data and checks the configuration.
+    ///
+    /// # Errors
+    /// A configuration that makes no sense, naming the option.
+    pub fn new(config: PolicyConfig) -> Result<Self, PolicyError> {
+        let forbidden = ForbiddenPaths::load(&config.home, &config.state_directory)?;
+        let hardening = Hardening::load()?;
+        config.check(&forbidden, &hardening)?;
+        Ok(Policy {
+            config,
+            forbidden,
+            protected: ProtectedPaths::load()?,
+            hardening,
+        })
+    }
+
+    /// The limits of the built-in profile: where a configuration starts.
+    ///
+    /// # Errors
+    /// Never for the data that is built in; a test reads it.
+    pub fn default_limits() -> Result<Limits, PolicyError> {
+        Ok(Hardening::load()?.defaults())
+    }
+
+    /// Relative paths of a project whose kind must be looked up, without following links, before
+    /// [`Policy::admit_create`]; parents come before children.
+    pub fn protected_candidates(&self) -> &[PathBuf] {
+        self.protected.candidates()
+    }
+
+    /// Paths that the host would execute or trust.
+    pub const fn protected(&self) -> &ProtectedPaths {
+        &self.protected
+    }
+
+    /// Directories below which this caller may have sessions: the operator's and the caller's roots, without `/`, the home
+    /// itself, system and credential directories, the state directory, and parents of any of these. Roots must be
+    /// canonical; one that contains a link matches nothing.
+    pub fn roots_of(&self, principal: &Principal) -> Vec<PathBuf> {
+        Roots::of(principal, &self.config.project_roots, &self.forbidden).into_vec()
+    }
+
+    /// Decides on a session that exists. `owner` is who owns it, `None` when there is no such session.
+    ///
+    /// # Errors
+    /// [`Reason::SessionNotFound`], the same for an unknown and a foreign session.
+    pub fn admit_session(
+        &self,
+        principal: &Principal,
+        verb: SessionVerb,
+        session: SessionId,
+        owner: Option<&str>,
+    ) -> Result<SessionPermit, Refusal> {
+        self.require_owner(principal, owner, Work::Upkeep)?;
+        Ok(SessionPermit { session, verb })
+    }
+
+    /// Decides on an execution that exists. `owner` is who owns its session, `None` when there is no such execution.
+    ///
+    /// # Errors
+    /// [`Reason::ExecutionNotFound`], the same for an unknown and a foreign execution; [`Reason::TooLarge`] for more
+    /// standard input than one call can bring.
+    pub fn admit_execution(
+        &self,
+        principal: &Principal,
+        verb: ExecutionVerb,
+        execution: ExecutionId,
+        owner: Option<&str>,
+    ) -> Result<ExecutionPermit, Refusal> {
+        let work = match verb {
+            ExecutionVerb::Read | ExecutionVerb::Cancel => Work::Upkeep,
+            ExecutionVerb::Respond { .. } | ExecutionVerb::Resize => Work::New,
+        };
+        match self.access(principal, owner, work) {
+            Access::Granted => {}
+            Access::NotForTheServer => return Err(not_for_the_server()),
+            Access::Hidden => {
+                let message = "There is no execution of this id.";
+                let hint = "`get_session` names a session's running executions; ended ones are kept for a while only.";
+                return Err(
+                    Refusal::new(Reason::ExecutionNotFound, message, hint).in_field("executionId")
+                );
+            }
+        }
+        match verb {
+            ExecutionVerb::Respond { bytes } if bytes > MAX_STDIN_BYTES => {
+                let message = format!(
+                    "{bytes} bytes are more standard input than the {MAX_STDIN_BYTES} of one call."
+                );
+                Err(Refusal::new(Reason::TooLarge, message, "Send it in pieces.").in_field("data"))
+            }
+            ExecutionVerb::Read
+            | ExecutionVerb::Cancel
+            | ExecutionVerb::Respond { .. }
+            | ExecutionVerb::Resize => Ok(ExecutionPermit { execution, verb }),
+        }
+    }
+
+    /// Decides on a later end of a session. The new end is cut at the operator's maximum lifetime.
+    ///
+    /// # Errors
+    /// [`Reason::SessionNotFound`]; [`Reason::SessionExpired`]; [`Reason::InvalidArgument`] for no time at all;
+    /// [`Reason::LimitReached`] when it already lives as long as allowed.
+    pub fn admit_extend(
+        &self,
+        principal: &Principal,
+        session: SessionId,
+        owner: Option<&str>,
+        by: Duration,
+        times: SessionTimes,
+    ) -> Result<ExtendPermit, Refusal> {
+        self.require_owner(principal, owner, Work::New)?;
+        if by.is_zero() {
+            let hint = "Name how many seconds longer it should live.";
+            return Err(Refusal::new(
+                Reason::InvalidArgument,
+                "An extension by nothing changes nothing.",
+                hint,
+            )
+            .in_field("seconds"));
+        }
+        if times.now >= times.expires_at {
+            return Err(Refusal::new(
+                Reason::SessionExpired,
+                "The session's lifetime is over.",
+                "Create a new session.",
+            ));
+        }
+        let maximum = self.config.max_ttl;
+        let latest = times
+            .created_at
+            .checked_add(maximum)
+            .unwrap_or(times.expires_at);
+        let expires_at = times
+            .expires_at
+            .checked_add(by)
+            .map_or(latest, |asked| asked.min(latest));
+        if expires_at <= times.expires_at {
+            let message = format!(
+                "The session already lives as long as a session may: {} seconds.",
+                maximum.as_secs()
+            );
+            let hint = "Create a new session, or let the operator raise `max_session_lifetime` in the configuration file.";
+            return Err(Refusal::new(Reason::LimitReached, message, hint).in_field("seconds"));
+        }
+        Ok(ExtendPermit {
+            session,
+            expires_at,
+        })
+    }
+
+    /// Which sessions this caller may list: its own; the server all; somebody else none.
+    pub fn admit_listing(&self, principal: &Principal) -> ListingPermit {
+        let owner = match principal {
+            Principal::LocalUser { .. } => Some(principal.name()),
+            Principal::System => None,
+        };
+        ListingPermit { owner }
+    }
+
+    /// Decides on what only the server does.
+    ///
+    /// # Errors
+    /// [`Reason::PolicyDenied`] for everybody else.
+    pub fn admit_system(
+        &self,
+        principal: &Principal,
+        verb: SystemVerb,
+    ) -> Result<SystemPermit, Refusal> {
+        match principal {
+            Principal::System => Ok(SystemPermit { verb }),
+            Principal::LocalUser { .. } => {
+                let message = "Only the server itself does that.";
+                Err(Refusal::new(
+                    Reason::PolicyDenied,
+                    message,
+                    "Use `destroy_session` for a session of yours.",
+                ))
+            }
+        }
+    }
+
+    /// The name of the one user who is served.
+    pub(crate) fn local_user(&self, principal: &Principal) -> Result<String, Refusal> {
+        match principal {
+            Principal::LocalUser { uid, .. } if *uid == self.config.server_uid => {
+                Ok(principal.name())
+            }
+            Principal::LocalUser { .. } => {
+                let message = "This server belongs to another user.";
+                Err(Refusal::new(
+                    Reason::PolicyDenied,
+                    message,
+                    "Start a server of your own.",
+                ))
+            }
+            Principal::System => Err(not_for_the_server()),
+        }
+    }
+
+    pub(crate) fn require_owner(
+        &self,
+        principal: &Principal,
+        owner: Option<&str>,
+        work: Work,
+    ) -> Result<(), Refusal> {
+        match self.access(principal, owner, work) {
+            Access::Granted => Ok(()),
+            Access::NotForTheServer => Err(not_for_the_server()),
+            Access::Hidden => {
+                let message = "There is no session of this id.";
+                let hint = "`list_sessions` shows your sessions; `create_session` makes a new one.";
+                Err(Refusal::new(Reason::SessionNotFound, message, hint).in_field("sessionId"))
+            }
+        }
+    }
+
+    fn access(&self, principal: &Principal, owner: Option<&str>, work: Work) -> Access {
+        match (principal, owner, work) {
+            (Principal::System, _, Work::New) => Access::NotForTheServer,
+            (Principal::System, Some(_), Work::Upkeep) => Access::Granted,
+            (Principal::LocalUser { uid, .. }, Some(owner), _)
+                if *uid == self.config.server_uid && owner == principal.name() =>
+            {
+                Access::Granted
+            }
+            (Principal::LocalUser { .. } | Principal::System, _, _) => Access::Hidden,
+        }
+    }
+}
+
+enum Access {
+    Granted,
+    /// Unknown or foreign: the caller cannot tell which.
+    Hidden,
+    NotForTheServer,
+}
+
+fn not_for_the_server() -> Refusal {
+    Refusal::new(
+        Reason::PolicyDenied,
+        "The server does not start work on its own account.",
+        "Call as a user.",
+    )
+}

@@ -1,0 +1,178 @@
+//! May this caller have this session?
+
+use std::time::Duration;
+
+use model::{CreateSession, Principal, Reason, Refusal};
+
+use crate::{
+    CreateFacts, CreateParts, CreatePermit, Policy, environment, lexical, limits,
+    mounts::HostRules, roots::Roots,
+};
+
+/// Longest name of a session, characters: fits a line of a list.
+pub const MAX_NAME_CHARACTERS: usize = 64;
+/// Longest idempotency key, bytes: room for two UUIDs and a word.
+pub const MAX_IDEMPOTENCY_KEY_BYTES: usize = 128;
+
+impl Policy {
+    /// Decides on a new session.
+    ///
+    /// # Errors
+    /// [`Reason::PathNotAllowed`], [`Reason::PathForbidden`], [`Reason::PathProtected`], [`Reason::PathNotFound`],
+    /// [`Reason::PathUnsafe`] or [`Reason::WorkspaceNotMappable`] for the project and the mounts;
+    /// [`Reason::InvalidArgument`], [`Reason::TooLarge`] or [`Reason::PolicyDenied`] for the rest.
+    pub fn admit_create(
+        &self,
+        principal: &Principal,
+        asked: &CreateSession,
+        facts: CreateFacts,
+    ) -> Result<CreatePermit, Refusal> {
+        let owner = self.local_user(principal)?;
+        self.check_plain_arguments(asked)?;
+        if facts.mounts.len() != asked.mounts.len() {
+            return Err(not_looked_up("mcpMounts"));
+        }
+        let roots = Roots::of(principal, &self.config.project_roots, &self.forbidden);
+        let rules = HostRules {
+            roots: &roots,
+            forbidden: &self.forbidden,
+            protected: &self.protected,
+            server_uid: self.config.server_uid,
+        };
+        let workspace = rules.directory(&asked.project_path, &facts.project, "projectPath")?;
+        rules.writable(&workspace, "projectPath")?;
+        let mounts = rules.mounts(
+            &workspace,
+            &self.config.operator_mounts,
+            &asked.mounts,
+            &facts.mounts,
+        )?;
+        let limits = limits::narrow(&self.config.limits, &asked.limits, &self.hardening)?;
+        self.check_protectable(&facts)?;
+        let ttl = asked
+            .ttl
+            .unwrap_or(self.config.default_ttl)
+            .min(self.config.max_ttl);
+        Ok(CreatePermit {
+            parts: CreateParts {
+                owner,
+                name: asked.name.clone(),
+                backend: self.config.backend,
+                workspace,
+                protected: self.protected.plan(&facts.existing),
+                mounts,
+                limits,
+                accept_soft_limits: self.config.dangerously_accept_soft_limits,
+                layers: self.hardening.layers().to_vec(),
+                ttl,
+                idle: asked.idle.unwrap_or(self.config.default_idle).min(ttl),
+                lease: self.config.lease,
+                env: asked.env.clone(),
+                max_sessions: self.config.max_sessions,
+                idempotency_key: asked.idempotency_key.clone(),
+                allow_protected_changes: self.config.allow_protected_changes,
+            },
+        })
+    }
+
+    fn check_plain_arguments(&self, asked: &CreateSession) -> Result<(), Refusal> {
+        check_name(asked.name.as_deref())?;
+        check_idempotency_key(asked.idempotency_key.as_deref())?;
+        check_time(asked.ttl, "ttlSeconds")?;
+        check_time(asked.idle, "idleSeconds")?;
+        environment::check(&asked.env, &self.hardening)?;
+        match asked.backend {
+            Some(backend) if backend != self.config.backend => {
+                let ours = self.config.backend.as_str();
+                let message = format!("This server has no backend `{}`.", backend.as_str());
+                let hint =
+                    format!("Leave it out or name `{ours}`; the server chose it when it started.");
+                Err(Refusal::new(Reason::BackendUnavailable, message, hint).in_field("backend"))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn check_protectable(&self, facts: &CreateFacts) -> Result<(), Refusal> {
+        if self
+            .protected_candidates()
+            .iter()
+            .any(|candidate| !facts.existing.contains_key(candidate))
+        {
+            return Err(not_looked_up("projectPath"));
+        }
+        let Some(path) = self.protected.unpinnable(&facts.existing) else {
+            return Ok(());
+        };
+        let message = format!(
+            "`{}` of the project is a link or special file, which cannot be protected.",
+            path.display()
+        );
+        let hint = "Replace it by the file or directory itself, and try again.";
+        Err(Refusal::new(Reason::PathUnsafe, message, hint).in_field("projectPath"))
+    }
+}
+
+/// Our own fault, and no reason to be lenient.
+fn not_looked_up(field: &str) -> Refusal {
+    let message = "The server did not look at everything that the decision needs.";
+    Refusal::new(
+        Reason::Internal,
+        message,
+        "Try again; the server's log says more.",
+    )
+    .in_field(field)
+}
+
+fn check_name(name: Option<&str>) -> Result<(), Refusal> {
+    let Some(name) = name else { return Ok(()) };
+    let allowed =
+        |character: char| character.is_alphanumeric() || matches!(character, ' ' | '-' | '_' | '.');
+    let fits = !name.is_empty() && name.chars().count() <= MAX_NAME_CHARACTERS;
+    let starts = name.chars().next().is_some_and(char::is_alphanumeric);
+    if fits
+        && starts
+        && !name.ends_with(' ')
+        && name
+            .chars()
+            .all(|character| allowed(character) && !lexical::is_deceptive(character))
+    {
+        return Ok(());
+    }
+    let message = "The session's name has characters or a length that a name cannot have.";
+    let hint = format!(
+        "Use 1 to {MAX_NAME_CHARACTERS} letters, digits, spaces, `-`, `_` or `.`, beginning with a letter or digit."
+    );
+    Err(Refusal::new(Reason::InvalidArgument, message, hint).in_field("sessionName"))
+}
+
+fn check_idempotency_key(key: Option<&str>) -> Result<(), Refusal> {
+    let Some(key) = key else { return Ok(()) };
+    if !key.is_empty()
+        && key.len() <= MAX_IDEMPOTENCY_KEY_BYTES
+        && key.bytes().all(|byte| byte.is_ascii_graphic())
+    {
+        return Ok(());
+    }
+    let hint = format!(
+        "Use 1 to {MAX_IDEMPOTENCY_KEY_BYTES} printable ASCII characters without spaces, such as a UUID."
+    );
+    Err(Refusal::new(
+        Reason::InvalidArgument,
+        "The idempotency key is empty, too long or has other characters.",
+        hint,
+    )
+    .in_field("idempotencyKey"))
+}
+
+fn check_time(time: Option<Duration>, field: &str) -> Result<(), Refusal> {
+    match time {
+        Some(time) if time < Duration::from_secs(1) => Err(Refusal::new(
+            Reason::InvalidArgument,
+            "The time is shorter than a second.",
+            "Use at least 1, or leave it out.",
+        )
+        .in_field(field)),
+        Some(_) | None => Ok(()),
+    }
+}
