@@ -1,14 +1,14 @@
-//! The one road: every call, from whichever door, passes [`Road::handle`].
+//! The one road: every call, from whichever door, passes [`Road::handle`], and the order of checks exists there once.
+//!
+//! Reading order: [`Road`] (what a door sees), `road` (the order of checks), `facts` (what is looked up before a
+//! decision), `recorded` (what the audit log hears of a call), `keeper` (the server's own calls).
 
 #![forbid(unsafe_code)]
 
-use async_trait::async_trait;
-use model::{Call, Outcome, Refusal};
+mod facts;
+mod keeper;
+mod recorded;
+mod road;
 
-/// What a door knows of the house: one way in. Doors are tested against a scripted road.
-#[async_trait]
-pub trait Road: Send + Sync + 'static {
-    /// Carries out one call, or says why not. Cancel-safe for the caller: dropping the future ends the wait, never the
-    /// work.
-    async fn handle(&self, call: Call) -> Result<Outcome, Refusal>;
-}
+pub use keeper::{KeeperSettings, keep};
+pub use road::{Control, Road, ServerFacts};

@@ -1,4 +1,24 @@
-//! Sessions (in the making).
+//! Sessions: their lifecycle, their executions, their leases, and how they are found again after a restart.
+//!
+//! Every verb takes a permit that only policy makes, and consumes it: work without a decision does not compile.
+//! Reading order: [`Sessions`] (the verbs), `create` (the steps of a new session), `execution` (one running command),
+//! `keeper` (who renews the lease and sees the end), `recover` (after a restart), [`protected`] and [`transfer`] (what a
+//! session does to the project on the host).
+
 #![forbid(unsafe_code)]
 
+mod create;
+mod execution;
+mod files;
+mod keeper;
+mod live;
+mod logs;
 pub mod protected;
+mod recover;
+mod refusals;
+mod sessions;
+pub mod transfer;
+mod view;
+
+pub use recover::Recovered;
+pub use sessions::{ReapRequest, Sessions, Setup};

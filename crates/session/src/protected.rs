@@ -19,7 +19,8 @@ use std::{
 
 use model::ProtectedChange;
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat, openat, openat2, renameat_with, statat,
+    AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat, openat, openat2,
+    renameat_with, statat,
 };
 
 /// Directories that one scan visits at most; beyond, the scan reports itself incomplete. A checkout of the Linux kernel
@@ -35,8 +36,11 @@ const CHANGE_TIME_GRAIN: Duration = Duration::from_millis(20);
 
 /// Says whether a path, relative to the workspace, is protected, and why.
 pub trait Protects: Send + Sync {
-    /// The reason, for a protected path.
-    fn reason(&self, relative: &Path) -> Option<String>;
+    /// The reason, for a protected directory.
+    fn directory(&self, relative: &Path) -> Option<String>;
+
+    /// The reason, for a protected file, link or anything else that is no directory.
+    fn file(&self, relative: &Path) -> Option<String>;
 }
 
 /// What a scan found.
@@ -89,10 +93,22 @@ impl Scanner {
     ///
     /// # Errors
     /// When the workspace cannot be read.
-    pub fn baseline(root: OwnedFd, mounted: Vec<PathBuf>, rules: &dyn Protects) -> io::Result<Self> {
-        let mut scanner = Scanner { root, mounted, directories: HashMap::new(), known: HashMap::new() };
+    pub fn baseline(
+        root: OwnedFd,
+        mounted: Vec<PathBuf>,
+        rules: &dyn Protects,
+    ) -> io::Result<Self> {
+        let mut scanner = Scanner {
+            root,
+            mounted,
+            directories: HashMap::new(),
+            known: HashMap::new(),
+        };
         let (found, _) = scanner.walk(rules)?;
-        scanner.known = found.into_iter().map(|found| (found.path, found.fingerprint)).collect();
+        scanner.known = found
+            .into_iter()
+            .map(|found| (found.path, found.fingerprint))
+            .collect();
         Ok(scanner)
     }
 
@@ -103,7 +119,10 @@ impl Scanner {
     /// When the workspace itself cannot be read. Entries that vanish meanwhile are passed over.
     pub fn scan(&mut self, rules: &dyn Protects, move_aside: bool) -> io::Result<ScanReport> {
         let (all, incomplete) = self.walk(rules)?;
-        let mut report = ScanReport { changes: Vec::new(), incomplete };
+        let mut report = ScanReport {
+            changes: Vec::new(),
+            incomplete,
+        };
         let mut known = HashMap::with_capacity(all.len());
         for found in all {
             if self.known.get(&found.path) == Some(&found.fingerprint) {
@@ -114,11 +133,19 @@ impl Scanner {
                 report.incomplete = true;
                 continue;
             }
-            let moved_to = if move_aside { self.move_aside(&found.path) } else { None };
+            let moved_to = if move_aside {
+                self.move_aside(&found.path)
+            } else {
+                None
+            };
             if moved_to.is_none() && !move_aside {
                 known.insert(found.path.clone(), found.fingerprint);
             }
-            report.changes.push(ProtectedChange { path: found.path, moved_to, reason: found.reason });
+            report.changes.push(ProtectedChange {
+                path: found.path,
+                moved_to,
+                reason: found.reason,
+            });
         }
         self.known = known;
         Ok(report)
@@ -134,7 +161,9 @@ impl Scanner {
             found: Vec::new(),
             incomplete: false,
             visited: 0,
-            now: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+            now: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default(),
         };
         let root = openat(&self.root, ".", DIRECTORY, Mode::empty())?;
         walk.directory(&root, PathBuf::new(), None, 0)?;
@@ -146,7 +175,10 @@ impl Scanner {
     /// the next scan meets it again.
     fn move_aside(&self, path: &Path) -> Option<PathBuf> {
         let name = path.file_name()?;
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
         let flags = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         let parent_fd = openat2(&self.root, parent, DIRECTORY, Mode::empty(), flags).ok()?;
         for attempt in 0..16_u8 {
@@ -165,7 +197,10 @@ impl Scanner {
 /// What a file that was moved aside ends with, before a digit. Git, editors and direnv go by exact names.
 const ASIDE_SUFFIX: &str = ".moved-aside-by-claude-code-mcp-";
 
-const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
 
 struct Walk<'a> {
     rules: &'a dyn Protects,
@@ -180,7 +215,13 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     /// Visits one directory and what is below it. `inside` is the reason of the protected directory round it, if any.
-    fn directory(&mut self, fd: &OwnedFd, path: PathBuf, inside: Option<&str>, depth: usize) -> io::Result<()> {
+    fn directory(
+        &mut self,
+        fd: &OwnedFd,
+        path: PathBuf,
+        inside: Option<&str>,
+        depth: usize,
+    ) -> io::Result<()> {
         self.visited += 1;
         if self.visited > MAX_DIRECTORIES || depth > MAX_DEPTH {
             self.incomplete = true;
@@ -189,18 +230,21 @@ impl Walk<'_> {
         let stat = rustix::fs::fstat(fd)?;
         let changed = change_time(&stat);
         let memory = self.previous.remove(&(stat.st_dev, stat.st_ino));
-        let directory = match memory.filter(|memory| memory.path == path && memory.changed == changed) {
-            Some(memory) => memory,
-            None => self.read(fd, path, changed, inside)?,
-        };
+        let directory =
+            match memory.filter(|memory| memory.path == path && memory.changed == changed) {
+                Some(memory) => memory,
+                None => self.read(fd, path, changed, inside)?,
+            };
         for (name, reason) in &directory.protected {
             self.note(fd, directory.path.join(name), name, reason);
         }
         for name in &directory.children {
             let child_path = directory.path.join(name);
             // One that vanished, or is no longer a directory, has changed this directory too: the next scan sees it.
-            let Ok(child) = openat(fd, name.as_os_str(), DIRECTORY, Mode::empty()) else { continue };
-            let reason = self.rules.reason(&child_path);
+            let Ok(child) = openat(fd, name.as_os_str(), DIRECTORY, Mode::empty()) else {
+                continue;
+            };
+            let reason = self.rules.directory(&child_path);
             self.directory(&child, child_path, inside.or(reason.as_deref()), depth + 1)?;
         }
         if settled(changed, self.now) {
@@ -209,12 +253,29 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn read(&self, fd: &OwnedFd, path: PathBuf, changed: ChangeTime, inside: Option<&str>) -> io::Result<Directory> {
-        let mut directory = Directory { path, changed, children: Vec::new(), protected: Vec::new() };
+    fn read(
+        &self,
+        fd: &OwnedFd,
+        path: PathBuf,
+        changed: ChangeTime,
+        inside: Option<&str>,
+    ) -> io::Result<Directory> {
+        let mut directory = Directory {
+            path,
+            changed,
+            children: Vec::new(),
+            protected: Vec::new(),
+        };
         for entry in Dir::read_from(fd)? {
             let entry = entry?;
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if name == "." || name == ".." || self.mounted.iter().any(|mounted| *mounted == directory.path.join(name)) {
+            if name == "."
+                || name == ".."
+                || self
+                    .mounted
+                    .iter()
+                    .any(|mounted| *mounted == directory.path.join(name))
+            {
                 continue;
             }
             if is_directory(fd, name, entry.file_type()) {
@@ -229,26 +290,36 @@ impl Walk<'_> {
     fn file_reason(&self, path: &Path, inside: Option<&str>) -> Option<String> {
         let name = path.file_name()?;
         // Git never runs these: every `git init` brings a dozen.
-        if name.as_bytes().ends_with(b".sample") || contains(name.as_bytes(), ASIDE_SUFFIX.as_bytes()) {
+        if name.as_bytes().ends_with(b".sample")
+            || contains(name.as_bytes(), ASIDE_SUFFIX.as_bytes())
+        {
             return None;
         }
-        if name == ".git" && path.parent().is_some_and(|parent| !parent.as_os_str().is_empty()) {
-            return Some("points git at a repository elsewhere, whose hooks and configuration it would run".to_owned());
-        }
-        inside.map(str::to_owned).or_else(|| self.rules.reason(path))
+        inside.map(str::to_owned).or_else(|| self.rules.file(path))
     }
 
     fn note(&mut self, parent: &OwnedFd, path: PathBuf, name: &OsStr, reason: &str) {
-        let Ok(stat) = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) else { return };
-        let fingerprint =
-            Fingerprint { inode: stat.st_ino, size: stat.st_size, mode: stat.st_mode, changed: change_time(&stat) };
-        self.found.push(Found { path, reason: reason.to_owned(), fingerprint });
+        let Ok(stat) = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) else {
+            return;
+        };
+        let fingerprint = Fingerprint {
+            inode: stat.st_ino,
+            size: stat.st_size,
+            mode: stat.st_mode,
+            changed: change_time(&stat),
+        };
+        self.found.push(Found {
+            path,
+            reason: reason.to_owned(),
+            fingerprint,
+        });
     }
 }
 
 /// Whether a directory had come to rest when it was looked at, so that its change time will tell a later change.
 fn settled((seconds, nanoseconds): ChangeTime, now: Duration) -> bool {
-    let changed = Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX / 2)) + Duration::from_nanos(nanoseconds);
+    let changed = Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX / 2))
+        + Duration::from_nanos(nanoseconds);
     changed + CHANGE_TIME_GRAIN < now
 }
 
@@ -271,7 +342,9 @@ fn is_directory(parent: &OwnedFd, name: &OsStr, kind: FileType) -> bool {
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
+    haystack
+        .windows(needle.len())
+        .any(|window| window == needle)
 }
 
 #[cfg(test)]
@@ -282,9 +355,18 @@ mod tests {
     struct Rules;
 
     impl Protects for Rules {
-        fn reason(&self, relative: &Path) -> Option<String> {
-            let protected = relative.ends_with(".git/hooks") || relative.ends_with(".git/config") || relative.ends_with(".envrc");
-            protected.then(|| "test rule".to_owned())
+        fn directory(&self, relative: &Path) -> Option<String> {
+            relative
+                .ends_with(".git/hooks")
+                .then(|| "test rule".to_owned())
+        }
+
+        fn file(&self, relative: &Path) -> Option<String> {
+            let names = [".git/config", ".envrc", ".git"];
+            names
+                .iter()
+                .any(|name| relative.ends_with(name))
+                .then(|| "test rule".to_owned())
         }
     }
 
@@ -299,7 +381,11 @@ mod tests {
     }
 
     fn changed(report: &ScanReport) -> Vec<&str> {
-        let mut paths: Vec<_> = report.changes.iter().map(|change| change.path.to_str().unwrap()).collect();
+        let mut paths: Vec<_> = report
+            .changes
+            .iter()
+            .map(|change| change.path.to_str().unwrap())
+            .collect();
         paths.sort_unstable();
         paths
     }
@@ -319,12 +405,18 @@ mod tests {
         let mut scanner = scanner(root.path(), &[]);
         let hook = root.path().join("deep/er/.git/hooks/post-checkout");
         write(&hook, "echo owned");
-        write(&root.path().join("deep/er/.git/hooks/update.sample"), "harmless");
+        write(
+            &root.path().join("deep/er/.git/hooks/update.sample"),
+            "harmless",
+        );
         let report = scanner.scan(&Rules, true).unwrap();
         assert_eq!(changed(&report), ["deep/er/.git/hooks/post-checkout"]);
         let moved = report.changes[0].moved_to.as_ref().unwrap();
         assert!(!hook.exists());
-        assert_eq!(fs::read_to_string(root.path().join(moved)).unwrap(), "echo owned");
+        assert_eq!(
+            fs::read_to_string(root.path().join(moved)).unwrap(),
+            "echo owned"
+        );
         assert_eq!(scanner.scan(&Rules, true).unwrap(), ScanReport::default());
     }
 
@@ -335,10 +427,25 @@ mod tests {
         write(&file, "export A=1");
         std::thread::sleep(CHANGE_TIME_GRAIN * 2);
         let mut scanner = scanner(root.path(), &[]);
-        assert_eq!(scanner.directories.len(), 2, "both directories are remembered");
-        fs::OpenOptions::new().write(true).open(&file).and_then(|mut file| io::Write::write_all(&mut file, b"EXPORT")).unwrap();
-        assert_eq!(changed(&scanner.scan(&Rules, false).unwrap()), ["sub/.envrc"]);
-        assert_eq!(changed(&scanner.scan(&Rules, false).unwrap()), Vec::<&str>::new(), "allowed once, not reported again");
+        assert_eq!(
+            scanner.directories.len(),
+            2,
+            "both directories are remembered"
+        );
+        fs::OpenOptions::new()
+            .write(true)
+            .open(&file)
+            .and_then(|mut file| io::Write::write_all(&mut file, b"EXPORT"))
+            .unwrap();
+        assert_eq!(
+            changed(&scanner.scan(&Rules, false).unwrap()),
+            ["sub/.envrc"]
+        );
+        assert_eq!(
+            changed(&scanner.scan(&Rules, false).unwrap()),
+            Vec::<&str>::new(),
+            "allowed once, not reported again"
+        );
     }
 
     #[test]
@@ -359,7 +466,10 @@ mod tests {
         fs::create_dir(root.path().join("sub")).unwrap();
         std::os::unix::fs::symlink(outside.path(), root.path().join("sub/.git")).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", root.path().join("sub/.envrc")).unwrap();
-        assert_eq!(changed(&scanner.scan(&Rules, true).unwrap()), ["sub/.envrc", "sub/.git"]);
+        assert_eq!(
+            changed(&scanner.scan(&Rules, true).unwrap()),
+            ["sub/.envrc", "sub/.git"]
+        );
         assert!(outside.path().join("hooks/pre-push").exists());
     }
 
@@ -370,6 +480,9 @@ mod tests {
         std::thread::sleep(CHANGE_TIME_GRAIN * 2);
         let mut scanner = scanner(root.path(), &[]);
         fs::rename(root.path().join("x/innocent"), root.path().join("x/.git")).unwrap();
-        assert_eq!(changed(&scanner.scan(&Rules, true).unwrap()), ["x/.git/hooks/pre-commit"]);
+        assert_eq!(
+            changed(&scanner.scan(&Rules, true).unwrap()),
+            ["x/.git/hooks/pre-commit"]
+        );
     }
 }

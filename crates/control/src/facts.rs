@@ -1,0 +1,167 @@
+//! What is looked up before a decision, so that the decision itself can be pure.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+};
+
+use model::{CreateSession, HostDirectory, Refusal};
+use policy::{CreateFacts, EntryKind, PathFacts, Policy};
+use rustix::{
+    fd::OwnedFd,
+    fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2},
+    io::Errno,
+};
+
+/// Looks at every path that a new session names.
+pub(crate) async fn for_create(
+    policy: &Policy,
+    request: &CreateSession,
+) -> Result<CreateFacts, Refusal> {
+    let project = request.project_path.clone();
+    let mounts: Vec<PathBuf> = request
+        .mounts
+        .iter()
+        .map(|mount| mount.host_path.clone())
+        .collect();
+    let candidates = policy.protected_candidates().to_vec();
+    let looked = tokio::task::spawn_blocking(move || {
+        let (project, root) = directory(&project);
+        let existing = root
+            .map(|root| entries(&root, candidates))
+            .unwrap_or_default();
+        CreateFacts {
+            project,
+            mounts: mounts.iter().map(|mount| directory(mount).0).collect(),
+            existing,
+        }
+    });
+    looked.await.map_err(|error| Refusal::internal(&error))
+}
+
+/// What stands at a path, links resolved once; the result is then opened without following any, so that it is what was
+/// resolved.
+fn directory(path: &Path) -> (PathFacts, Option<OwnedFd>) {
+    let canonical = match std::fs::canonicalize(path) {
+        Ok(canonical) => canonical,
+        Err(error) => return (unreadable(&error), None),
+    };
+    let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let opened = openat2(rustix::fs::CWD, &canonical, flags, Mode::empty(), resolve)
+        .and_then(|fd| fstat(&fd).map(|stat| (fd, stat)));
+    match opened {
+        Ok((fd, stat)) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+            let found = HostDirectory {
+                path: canonical,
+                device: stat.st_dev,
+                inode: stat.st_ino,
+                uid: stat.st_uid,
+                gid: stat.st_gid,
+            };
+            (PathFacts::Directory(found), Some(fd))
+        }
+        Ok(_) => (PathFacts::NotDirectory, None),
+        Err(errno) => (unreadable(&io::Error::from(errno)), None),
+    }
+}
+
+fn unreadable(error: &io::Error) -> PathFacts {
+    match error.kind() {
+        io::ErrorKind::NotFound => PathFacts::Missing,
+        io::ErrorKind::NotADirectory => PathFacts::NotDirectory,
+        _ => PathFacts::Unreadable,
+    }
+}
+
+/// What stands at each protected candidate of a project. What cannot be told is left out, and policy refuses then.
+fn entries(root: &OwnedFd, candidates: Vec<PathBuf>) -> BTreeMap<PathBuf, EntryKind> {
+    candidates
+        .into_iter()
+        .filter_map(|path| entry(root, &path).map(|kind| (path, kind)))
+        .collect()
+}
+
+fn entry(root: &OwnedFd, path: &Path) -> Option<EntryKind> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    match openat2(root, path, flags, Mode::empty(), resolve).and_then(fstat) {
+        Ok(stat) => Some(match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => EntryKind::File,
+            FileType::Directory => EntryKind::Directory,
+            FileType::Symlink
+            | FileType::Fifo
+            | FileType::Socket
+            | FileType::CharacterDevice
+            | FileType::BlockDevice
+            | FileType::Unknown => EntryKind::Other,
+        }),
+        Err(Errno::NOENT | Errno::NOTDIR) => Some(EntryKind::Missing),
+        // A link, as the last part or on the way.
+        Err(Errno::LOOP) => Some(EntryKind::Other),
+        Err(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_link_to_a_project_is_resolved_once_and_named_by_its_target() {
+        let base = tempfile::tempdir().unwrap();
+        let real = base.path().canonicalize().unwrap().join("real");
+        fs::create_dir(&real).unwrap();
+        std::os::unix::fs::symlink(&real, base.path().join("link")).unwrap();
+        let (facts, _) = directory(&base.path().join("link"));
+        assert!(matches!(facts, PathFacts::Directory(found) if found.path == real));
+        assert_eq!(
+            directory(&base.path().join("missing")).0,
+            PathFacts::Missing
+        );
+        fs::write(base.path().join("file"), "").unwrap();
+        assert_eq!(
+            directory(&base.path().join("file")).0,
+            PathFacts::NotDirectory
+        );
+        assert_eq!(
+            directory(&base.path().join("file/below")).0,
+            PathFacts::NotDirectory
+        );
+    }
+
+    #[test]
+    fn entries_are_told_apart_without_following_links() {
+        let base = tempfile::tempdir().unwrap();
+        fs::create_dir_all(base.path().join(".git/hooks")).unwrap();
+        fs::write(base.path().join(".git/config"), "").unwrap();
+        std::os::unix::fs::symlink("/etc", base.path().join(".vscode")).unwrap();
+        let (_, root) = directory(base.path());
+        let kinds = entries(
+            &root.unwrap(),
+            [
+                ".git/hooks",
+                ".git/config",
+                ".vscode",
+                ".vscode/passwd",
+                ".envrc",
+            ]
+            .map(PathBuf::from)
+            .to_vec(),
+        );
+        let kinds: Vec<_> = kinds
+            .into_iter()
+            .map(|(path, kind)| (path.display().to_string(), kind))
+            .collect();
+        let expected = [
+            (".envrc", EntryKind::Missing),
+            (".git/config", EntryKind::File),
+            (".git/hooks", EntryKind::Directory),
+            (".vscode", EntryKind::Other),
+            (".vscode/passwd", EntryKind::Other),
+        ];
+        assert_eq!(kinds, expected.map(|(path, kind)| (path.to_owned(), kind)));
+    }
+}

@@ -1,0 +1,130 @@
+//! What the audit log hears of a call: names, numbers and paths as they are; commands, input and values of the
+//! environment as digest and length only.
+
+use std::time::Duration;
+
+use audit::Parameter;
+use model::{Action, CommandLine, CreateSession, ExecuteCommand, SessionId, TransferDirection};
+
+/// The session that an action names.
+pub(crate) const fn session(action: &Action) -> Option<SessionId> {
+    match action {
+        Action::ExecuteCommand(request) => Some(request.session),
+        Action::TransferFiles(request) => Some(request.session),
+        Action::GetSession(session)
+        | Action::DestroySession(session)
+        | Action::GetSessionLogs { session, .. }
+        | Action::ExtendSession { session, .. }
+        | Action::ReapSession { session, .. } => Some(*session),
+        Action::CreateSession(_)
+        | Action::GetExecution(_)
+        | Action::CancelExecution(_)
+        | Action::RespondExecution { .. }
+        | Action::ResizeTerminal { .. }
+        | Action::ListSessions
+        | Action::GetServerInfo => None,
+    }
+}
+
+/// The details of an action.
+pub(crate) fn parameters(action: &Action) -> Vec<(&'static str, Parameter)> {
+    match action {
+        Action::CreateSession(request) => create(request),
+        Action::ExecuteCommand(request) => command(request),
+        Action::GetExecution(request) => vec![("execution", word(request.execution))],
+        Action::CancelExecution(execution) => vec![("execution", word(execution))],
+        Action::RespondExecution {
+            execution,
+            data,
+            close,
+        } => vec![
+            ("execution", word(execution)),
+            ("stdin", Parameter::content(data.expose())),
+            ("close", word(close)),
+        ],
+        Action::ResizeTerminal {
+            execution,
+            terminal,
+        } => vec![
+            ("execution", word(execution)),
+            ("rows", Parameter::Number(terminal.rows.into())),
+            ("columns", Parameter::Number(terminal.columns.into())),
+        ],
+        Action::GetSessionLogs { tail, .. } => vec![("tail", Parameter::Number((*tail).into()))],
+        Action::TransferFiles(request) => vec![
+            (
+                "direction",
+                word(match request.direction {
+                    TransferDirection::ToContainer => "to_container",
+                    TransferDirection::FromContainer => "from_container",
+                }),
+            ),
+            ("source", Parameter::Path(request.source.clone())),
+            ("destination", Parameter::Path(request.destination.clone())),
+        ],
+        Action::ExtendSession { by, .. } => vec![("seconds", seconds(*by))],
+        Action::ReapSession { because, .. } => vec![("because", word(format!("{because:?}")))],
+        Action::ListSessions
+        | Action::GetSession(_)
+        | Action::DestroySession(_)
+        | Action::GetServerInfo => Vec::new(),
+    }
+}
+
+fn create(request: &CreateSession) -> Vec<(&'static str, Parameter)> {
+    let mut parameters = vec![("project", Parameter::Path(request.project_path.clone()))];
+    if let Some(name) = &request.name {
+        parameters.push(("name", word(name)));
+    }
+    for mount in &request.mounts {
+        let access = if mount.read_only {
+            "mount_read_only"
+        } else {
+            "mount_writable"
+        };
+        parameters.push((access, Parameter::Path(mount.host_path.clone())));
+    }
+    for limit in &request.limits {
+        parameters.push((limit.limit.as_str(), Parameter::Number(limit.value)));
+    }
+    if let Some(ttl) = request.ttl {
+        parameters.push(("ttl_seconds", seconds(ttl)));
+    }
+    if let Some(idle) = request.idle {
+        parameters.push(("idle_seconds", seconds(idle)));
+    }
+    parameters.push((
+        "environment_variables",
+        Parameter::Number(request.env.len() as u64),
+    ));
+    parameters
+}
+
+fn command(request: &ExecuteCommand) -> Vec<(&'static str, Parameter)> {
+    let line = match &request.command {
+        CommandLine::Shell(line) => line.as_bytes().to_vec(),
+        CommandLine::Argv(argv) => argv.join("\0").into_bytes(),
+    };
+    let mut parameters = vec![("command", Parameter::content(&line))];
+    if let Some(cwd) = &request.cwd {
+        parameters.push(("cwd", Parameter::Path(cwd.clone())));
+    }
+    if let Some(stdin) = &request.stdin {
+        parameters.push(("stdin", Parameter::content(stdin.expose())));
+    }
+    if let Some(timeout) = request.timeout {
+        parameters.push(("timeout_seconds", seconds(timeout)));
+    }
+    if request.terminal.is_some() {
+        parameters.push(("terminal", word("yes")));
+    }
+    parameters
+}
+
+fn word(value: impl ToString) -> Parameter {
+    Parameter::Word(value.to_string())
+}
+
+fn seconds(duration: Duration) -> Parameter {
+    Parameter::Number(duration.as_secs())
+}

@@ -1,0 +1,365 @@
+//! A new session, step by step, each with its undo:
+//!
+//! ```text
+//! reserve ──► create_sandbox ──► attach ──► verify_hardening ──► prepare_workspace ──► ready
+//!    │              │              │               │                    │
+//!    ▼              ▼              ▼               ▼                    ▼
+//!  failed  ◄── destroy the sandbox, whatever of it exists ◄─────────────┘
+//! ```
+//!
+//! A destroy in the middle wins: the last step finds the session no longer `creating` and unwinds.
+
+use std::{
+    os::fd::OwnedFd,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use model::{
+    Attestation, Protection, Reason, Refusal, SandboxSpec, SessionId, SessionState, SessionView,
+};
+use policy::{CreateParts, CreatePermit};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use sandbox::Supervisor;
+use sha2::{Digest, Sha256};
+use store::{Reserved, SessionChange, SessionRecord};
+
+use crate::{
+    live::{Live, Parts, ProtectedBy},
+    protected::Scanner,
+    refusals,
+    sessions::{Inner, Sessions, now_ms},
+    view,
+};
+
+/// How long a new supervisor may take to dial and greet.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a repeated call waits for the session that the first one is making.
+const TWIN_PATIENCE: Duration = Duration::from_secs(30);
+/// How often it looks.
+const TWIN_INTERVAL: Duration = Duration::from_millis(20);
+
+/// What the steps have made so far.
+struct Made {
+    supervisor: Supervisor,
+    attestation: Attestation,
+    scanner: Scanner,
+}
+
+impl Sessions {
+    /// Creates a session. `digest` tells a repeated call with the same idempotency key from another call.
+    ///
+    /// # Errors
+    /// Every step can fail; nothing is left then.
+    pub async fn create(
+        &self,
+        id: SessionId,
+        permit: CreatePermit,
+    ) -> Result<SessionView, Refusal> {
+        let parts = permit.into_parts();
+        let record = new_record(id, &parts);
+        let spec = self.spec(id, &parts);
+        match self.0.reserve(&record, parts.max_sessions).await? {
+            Reserved::New => {}
+            Reserved::Existing(record) => return self.0.twin(record.id).await,
+            Reserved::Conflict => return Err(conflict()),
+            Reserved::LimitReached { live } => return Err(limit_reached(live)),
+        }
+        let created = match self.0.build(&spec).await {
+            Ok(made) => self.0.ready_now(&record, &spec, parts, made).await,
+            Err(refusal) => Err(refusal),
+        };
+        match created {
+            Ok(view) => Ok(view),
+            Err(refusal) => {
+                self.0.unwind(id, &refusal).await;
+                Err(refusal)
+            }
+        }
+    }
+
+    fn spec(&self, id: SessionId, parts: &CreateParts) -> SandboxSpec {
+        SandboxSpec {
+            session: id,
+            owner: self.0.setup.store.owner(),
+            root: self.0.setup.root.clone(),
+            workspace: parts.workspace.clone(),
+            protected: parts.protected.clone(),
+            mounts: parts.mounts.clone(),
+            limits: parts.limits,
+            accept_soft_limits: parts.accept_soft_limits,
+            layers: parts.layers.clone(),
+            lease_ms: u32::try_from(parts.lease.as_millis()).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+impl Inner {
+    async fn reserve(&self, record: &SessionRecord, max_live: u32) -> Result<Reserved, Refusal> {
+        let record = record.clone();
+        self.stored(move |store| store.reserve_session(&record, max_live))
+            .await
+    }
+
+    async fn build(&self, spec: &SandboxSpec) -> Result<Made, Refusal> {
+        let backend = &self.setup.backend;
+        let lease = Duration::from_millis(u64::from(spec.lease_ms));
+        let link = backend
+            .create(spec)
+            .await
+            .map_err(|error| refusals::backend(&error))?;
+        let (attached, scanner) = tokio::join!(
+            Supervisor::attach(link, lease, HANDSHAKE_TIMEOUT),
+            self.baseline(spec)
+        );
+        let (supervisor, hello) = attached.map_err(|error| refusals::supervisor(&error))?;
+        let outside = backend
+            .inspect(spec.session)
+            .await
+            .map_err(|error| refusals::backend(&error))?;
+        let attestation =
+            sandbox::verify(spec, &hello.attestation, &outside, &self.setup.host_view)
+                .map_err(|weakness| refusals::weakness(&weakness))?;
+        Ok(Made {
+            supervisor,
+            attestation,
+            scanner: scanner?,
+        })
+    }
+
+    /// What stands in the workspace before anything untrusted runs.
+    pub(crate) async fn baseline(&self, spec: &SandboxSpec) -> Result<Scanner, Refusal> {
+        let (workspace, policy) = (spec.workspace.clone(), self.setup.policy.clone());
+        let mounted = spec
+            .protected
+            .iter()
+            .filter(|path| !matches!(path.protection, Protection::Pinned))
+            .map(|path| path.relative.clone())
+            .collect();
+        let scanned = tokio::task::spawn_blocking(move || {
+            let root = open_workspace(&workspace.path)?;
+            let stat = rustix::fs::fstat(&root)?;
+            if (stat.st_dev, stat.st_ino) != (workspace.device, workspace.inode) {
+                return Err(std::io::Error::from(
+                    std::io::ErrorKind::StaleNetworkFileHandle,
+                ));
+            }
+            Scanner::baseline(root, mounted, &ProtectedBy(&policy))
+        })
+        .await;
+        let refused = |error: &dyn std::error::Error| {
+            Refusal::new(
+                Reason::PathUnsafe,
+                "The project could not be read for a first look at its protected paths.",
+                "Check that every directory of the project can be read and does not change meanwhile.",
+            )
+            .in_field("projectPath")
+            .with_cause(error)
+        };
+        match scanned {
+            Ok(result) => result.map_err(|error| refused(&error)),
+            Err(error) => Err(Refusal::internal(&error)),
+        }
+    }
+
+    async fn ready_now(
+        self: &Arc<Self>,
+        record: &SessionRecord,
+        spec: &SandboxSpec,
+        parts: CreateParts,
+        made: Made,
+    ) -> Result<SessionView, Refusal> {
+        let change = SessionChange {
+            state: Some(SessionState::Ready),
+            spec: serde_json::to_vec(spec).ok(),
+            attestation: serde_json::to_vec(&made.attestation).ok(),
+            ..SessionChange::default()
+        };
+        let id = record.id;
+        let live = Live::new(
+            Parts {
+                id,
+                owner: parts.owner,
+                workspace: parts.workspace,
+                env: parts.env,
+                idle: parts.idle,
+                lease: parts.lease,
+                expires_at: view::time(record.expires_at_ms),
+                scanner: Some(made.scanner),
+                policy: self.setup.policy.clone(),
+                allow_protected_changes: parts.allow_protected_changes,
+            },
+            made.supervisor,
+        );
+        let won = self
+            .stored(move |store| store.update_session(id, &[SessionState::Creating], &change))
+            .await?;
+        if !won {
+            return Err(self.not_ready(id).await);
+        }
+        self.insert_live(live.clone());
+        self.keep(&live);
+        self.note(id, "session ready").await;
+        let mut record = record.clone();
+        record.state = SessionState::Ready;
+        record.attestation = serde_json::to_vec(&made.attestation).ok();
+        Ok(self.view(&record).await)
+    }
+
+    /// Takes back every step of a session that did not come to be.
+    async fn unwind(&self, id: SessionId, refusal: &Refusal) {
+        if let Err(error) = self.setup.backend.destroy(id).await {
+            // The reconciler finds what is left: the session is not live on record.
+            tracing::warn!(session = %id, %error, "something of a failed session is left");
+        }
+        let change = SessionChange {
+            state: Some(SessionState::Failed),
+            ended_because: Some(refusal.message.clone()),
+            ended_at_ms: Some(now_ms()),
+            ..SessionChange::default()
+        };
+        let failed = self
+            .stored(move |store| store.update_session(id, &[SessionState::Creating], &change))
+            .await;
+        if let Err(refusal) = failed {
+            tracing::error!(session = %id, detail = ?refusal.detail, "a failed session is still on record as creating");
+        }
+        self.note(id, format!("session failed: {}", refusal.message))
+            .await;
+    }
+
+    /// The session that an earlier call with the same key made, or is making.
+    async fn twin(&self, id: SessionId) -> Result<SessionView, Refusal> {
+        let deadline = tokio::time::Instant::now() + TWIN_PATIENCE;
+        loop {
+            let record = self
+                .record(id)
+                .await?
+                .ok_or_else(refusals::session_not_found)?;
+            match record.state {
+                SessionState::Creating if tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(TWIN_INTERVAL).await;
+                }
+                SessionState::Creating => return Err(refusals::not_live(record.state, None)),
+                SessionState::Failed | SessionState::Expired | SessionState::Destroyed => {
+                    return Err(refusals::not_live(
+                        record.state,
+                        record.ended_because.as_deref(),
+                    ));
+                }
+                SessionState::Ready
+                | SessionState::Busy
+                | SessionState::Paused
+                | SessionState::Unknown => {
+                    return Ok(self.view(&record).await);
+                }
+            }
+        }
+    }
+}
+
+/// Opens a workspace without following any link.
+pub(crate) fn open_workspace(path: &std::path::Path) -> std::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    Ok(openat2(
+        rustix::fs::CWD,
+        path,
+        flags,
+        Mode::empty(),
+        resolve,
+    )?)
+}
+
+fn new_record(id: SessionId, parts: &CreateParts) -> SessionRecord {
+    let now = SystemTime::now();
+    let created_at_ms = view::milliseconds(now);
+    let name = parts
+        .name
+        .clone()
+        .unwrap_or_else(|| default_name(id, &parts.workspace.path));
+    SessionRecord {
+        id,
+        principal: parts.owner.clone(),
+        name,
+        state: SessionState::Creating,
+        backend: parts.backend,
+        project_path: parts.workspace.path.clone(),
+        created_at_ms,
+        expires_at_ms: view::milliseconds(now + parts.ttl),
+        idle_ms: u64::try_from(parts.idle.as_millis()).unwrap_or(u64::MAX),
+        last_used_at_ms: created_at_ms,
+        idempotency_key: parts.idempotency_key.clone(),
+        arguments_digest: digest(parts),
+        spec: None,
+        attestation: None,
+        ended_because: None,
+        ended_at_ms: None,
+    }
+}
+
+/// The project's name and the beginning of the id.
+fn default_name(id: SessionId, project: &std::path::Path) -> String {
+    let project: PathBuf = project.file_name().map(PathBuf::from).unwrap_or_default();
+    let project: String = project
+        .to_string_lossy()
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c))
+        .take(40)
+        .collect();
+    let id = id.to_string();
+    format!(
+        "{}-{}",
+        if project.is_empty() {
+            "session"
+        } else {
+            &project
+        },
+        &id[2..8]
+    )
+}
+
+/// Digest of everything that makes two calls the same. Values of the environment go in as they are, and nobody can read
+/// them back from the digest together with the rest.
+fn digest(parts: &CreateParts) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    let mut add = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    };
+    let shape = format!(
+        "{:?}{:?}{:?}{:?}{:?}{:?}{:?}",
+        parts.name,
+        parts.backend,
+        parts.workspace.path,
+        parts.mounts,
+        parts.limits,
+        parts.ttl,
+        parts.idle
+    );
+    add(shape.as_bytes());
+    for (name, value) in &parts.env {
+        add(name.as_bytes());
+        add(value.expose().as_bytes());
+    }
+    hash.finalize().into()
+}
+
+fn conflict() -> Refusal {
+    Refusal::new(
+        Reason::IdempotencyConflict,
+        "The idempotencyKey was used before with other arguments.",
+        "Use a new key for a new session, or repeat the call exactly.",
+    )
+    .in_field("idempotencyKey")
+}
+
+fn limit_reached(live: u32) -> Refusal {
+    Refusal::new(
+        Reason::LimitReached,
+        format!("{live} sessions are live, as many as the server allows."),
+        "Destroy one with destroy_session, or let the operator raise MAX_CONCURRENT_SESSIONS.",
+    )
+    .retry_after_ms(5_000)
+}

@@ -1,0 +1,421 @@
+//! The verbs of sessions, and the registry of those that are live.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use model::{
+    ExecutionId, ReapCause, Reason, Refusal, RootFileSystem, SessionId, SessionState, SessionView,
+};
+use policy::{ExtendPermit, ListingPermit, Policy, SessionPermit, SystemPermit};
+use sandbox::{Backend, HostView};
+use store::{Filter, SessionChange, SessionRecord, Store};
+use tokio::sync::mpsc;
+
+use crate::{execution::Execution, live::Live, refusals, view};
+
+/// What sessions are built on.
+pub struct Setup {
+    /// Desired state.
+    pub store: Store,
+    /// The walls.
+    pub backend: Arc<dyn Backend>,
+    /// The decisions' data that work needs: protected paths.
+    pub policy: Arc<Policy>,
+    /// What a sandbox must differ from.
+    pub host_view: HostView,
+    /// Protected paths that a session makes may stay; they are only reported.
+    pub allow_protected_changes: bool,
+    /// Root file system of new sessions.
+    pub root: RootFileSystem,
+    /// Where sessions that must be ended are reported: whoever listens puts a call on the road.
+    pub reap: mpsc::UnboundedSender<ReapRequest>,
+}
+
+/// A session that the server must end by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReapRequest {
+    /// Which.
+    pub session: SessionId,
+    /// Why.
+    pub because: ReapCause,
+}
+
+/// All sessions of this server. Clones share them.
+#[derive(Clone)]
+pub struct Sessions(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) setup: Setup,
+    live: Mutex<HashMap<SessionId, Arc<Live>>>,
+    executions: Mutex<HashMap<ExecutionId, Arc<Execution>>>,
+}
+
+/// Ended executions that are remembered in memory; older ones are read from the store.
+const MAX_REMEMBERED_EXECUTIONS: usize = 4_096;
+
+impl Sessions {
+    /// No session is live yet: see [`Sessions::recover`].
+    pub fn new(setup: Setup) -> Self {
+        let (live, executions) = (Mutex::default(), Mutex::default());
+        Sessions(Arc::new(Inner {
+            setup,
+            live,
+            executions,
+        }))
+    }
+
+    /// Who owns a session; `None` for one that never was.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn owner(&self, session: SessionId) -> Result<Option<String>, Refusal> {
+        if let Some(live) = self.0.live(session) {
+            return Ok(Some(live.owner.clone()));
+        }
+        Ok(self.0.record(session).await?.map(|record| record.principal))
+    }
+
+    /// Session and owner of an execution; `None` for one that never was.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn execution_owner(
+        &self,
+        execution: ExecutionId,
+    ) -> Result<Option<(SessionId, String)>, Refusal> {
+        if let Some(found) = self.0.execution(execution) {
+            return Ok(Some((found.session, found.owner.clone())));
+        }
+        let Some(record) = self
+            .0
+            .stored(move |store| store.execution(execution))
+            .await?
+        else {
+            return Ok(None);
+        };
+        Ok(self
+            .owner(record.session)
+            .await?
+            .map(|owner| (record.session, owner)))
+    }
+
+    /// Times of a live session, for deciding on an extension: created, expires.
+    ///
+    /// # Errors
+    /// When the store fails, or the session is not live.
+    pub async fn times(
+        &self,
+        session: SessionId,
+    ) -> Result<Option<(SystemTime, SystemTime)>, Refusal> {
+        let record = self.0.record(session).await?;
+        Ok(record.map(|record| {
+            (
+                view::time(record.created_at_ms),
+                view::time(record.expires_at_ms),
+            )
+        }))
+    }
+
+    /// The project directory of a session.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn project(&self, session: SessionId) -> Result<Option<std::path::PathBuf>, Refusal> {
+        Ok(self
+            .0
+            .record(session)
+            .await?
+            .map(|record| record.project_path))
+    }
+
+    /// How many sessions hold a place.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn count(&self) -> Result<u32, Refusal> {
+        let live = self
+            .0
+            .stored(|store| {
+                store.sessions(Filter {
+                    principal: None,
+                    live_only: true,
+                })
+            })
+            .await?;
+        Ok(u32::try_from(live.len()).unwrap_or(u32::MAX))
+    }
+
+    /// Live sessions, oldest first.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn list(&self, permit: ListingPermit) -> Result<Vec<SessionView>, Refusal> {
+        let owner = permit.into_parts();
+        let records = self
+            .0
+            .stored(move |store| {
+                store.sessions(Filter {
+                    principal: owner.as_deref(),
+                    live_only: true,
+                })
+            })
+            .await?;
+        let mut views = Vec::with_capacity(records.len());
+        for record in records {
+            views.push(self.0.view(&record).await);
+        }
+        Ok(views)
+    }
+
+    /// One session, ended ones included as long as they are remembered.
+    ///
+    /// # Errors
+    /// `session_not_found`, or when the store fails.
+    pub async fn get(&self, permit: SessionPermit) -> Result<SessionView, Refusal> {
+        let (session, _) = permit.into_parts();
+        let record = self
+            .0
+            .record(session)
+            .await?
+            .ok_or_else(refusals::session_not_found)?;
+        Ok(self.0.view(&record).await)
+    }
+
+    /// Ends a session and removes everything of it. Success also when it had ended before.
+    ///
+    /// # Errors
+    /// When something of it is left; the reconciler goes on removing it.
+    pub async fn destroy(&self, permit: SessionPermit) -> Result<SessionId, Refusal> {
+        let (session, _) = permit.into_parts();
+        self.0
+            .end(
+                session,
+                SessionState::Destroyed,
+                "it was destroyed by its owner",
+            )
+            .await?;
+        Ok(session)
+    }
+
+    /// Ends a session for a reason of the server's own.
+    ///
+    /// # Errors
+    /// As for [`Sessions::destroy`].
+    pub async fn reap(
+        &self,
+        permit: SystemPermit,
+        session: SessionId,
+        because: ReapCause,
+    ) -> Result<SessionId, Refusal> {
+        let _ = permit.into_parts();
+        let state = match because {
+            ReapCause::Lifetime | ReapCause::Idle => SessionState::Expired,
+            ReapCause::SandboxEnded | ReapCause::Orphaned => SessionState::Failed,
+        };
+        self.0.end(session, state, because.sentence()).await?;
+        Ok(session)
+    }
+
+    /// Moves a session's end of life.
+    ///
+    /// # Errors
+    /// When it is not live, or the store fails.
+    pub async fn extend(&self, permit: ExtendPermit) -> Result<SessionView, Refusal> {
+        let (session, expires_at) = permit.into_parts();
+        let live = self.0.ready(session).await?;
+        let change = SessionChange {
+            expires_at_ms: Some(view::milliseconds(expires_at)),
+            ..SessionChange::default()
+        };
+        let moved = self
+            .0
+            .stored(move |store| store.update_session(session, &LIVE, &change))
+            .await?;
+        if !moved {
+            return Err(self.0.not_ready(session).await);
+        }
+        live.set_expiry(expires_at);
+        self.0.note(session, "its end of life was moved").await;
+        let record = self
+            .0
+            .record(session)
+            .await?
+            .ok_or_else(refusals::session_not_found)?;
+        Ok(self.0.view(&record).await)
+    }
+
+    /// Removes what is remembered of sessions that ended longer ago than `age`.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn forget_ended(&self, age: Duration) -> Result<u64, Refusal> {
+        let before = now_ms().saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        self.0
+            .stored(move |store| store.purge_ended_before(before))
+            .await
+    }
+}
+
+/// States in which a session holds a place.
+pub(crate) const LIVE: [SessionState; 5] = [
+    SessionState::Creating,
+    SessionState::Ready,
+    SessionState::Busy,
+    SessionState::Paused,
+    SessionState::Unknown,
+];
+
+impl Inner {
+    pub(crate) fn live(&self, session: SessionId) -> Option<Arc<Live>> {
+        lock(&self.live).get(&session).cloned()
+    }
+
+    pub(crate) fn insert_live(&self, live: Arc<Live>) {
+        lock(&self.live).insert(live.id, live);
+    }
+
+    pub(crate) fn execution(&self, execution: ExecutionId) -> Option<Arc<Execution>> {
+        lock(&self.executions).get(&execution).cloned()
+    }
+
+    pub(crate) fn executions_of(&self, session: SessionId) -> Vec<Arc<Execution>> {
+        lock(&self.executions)
+            .values()
+            .filter(|execution| execution.session == session)
+            .cloned()
+            .collect()
+    }
+
+    pub(crate) fn insert_execution(&self, execution: Arc<Execution>) {
+        let mut executions = lock(&self.executions);
+        if executions.len() >= MAX_REMEMBERED_EXECUTIONS {
+            executions.retain(|_, known| !known.is_final());
+        }
+        executions.insert(execution.id, execution);
+    }
+
+    /// Runs a blocking piece of store work off the async threads.
+    pub(crate) async fn stored<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, store::StoreError> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let store = self.setup.store.clone();
+        match tokio::task::spawn_blocking(move || work(&store)).await {
+            Ok(result) => result.map_err(|error| Refusal::internal(&error)),
+            Err(error) => Err(Refusal::internal(&error)),
+        }
+    }
+
+    pub(crate) async fn record(
+        &self,
+        session: SessionId,
+    ) -> Result<Option<SessionRecord>, Refusal> {
+        self.stored(move |store| store.session(session)).await
+    }
+
+    /// Adds a line to a session's log. Best effort: a log line never fails an action that happened.
+    pub(crate) async fn note(&self, session: SessionId, text: impl Into<String>) {
+        let (text, at) = (text.into(), now_ms());
+        if let Err(refusal) = self
+            .stored(move |store| store.add_event(session, at, &text))
+            .await
+        {
+            tracing::warn!(%session, detail = ?refusal.detail, "a line of the session's log was lost");
+        }
+    }
+
+    /// The live session, or why there is none.
+    pub(crate) async fn ready(&self, session: SessionId) -> Result<Arc<Live>, Refusal> {
+        match self.live(session) {
+            Some(live) => Ok(live),
+            None => Err(self.not_ready(session).await),
+        }
+    }
+
+    /// Why a session cannot work.
+    pub(crate) async fn not_ready(&self, session: SessionId) -> Refusal {
+        match self.record(session).await {
+            Ok(Some(record)) => refusals::not_live(record.state, record.ended_because.as_deref()),
+            Ok(None) => refusals::session_not_found(),
+            Err(refusal) => refusal,
+        }
+    }
+
+    pub(crate) async fn view(&self, record: &SessionRecord) -> SessionView {
+        let live = self.live(record.id);
+        let usage = match &live {
+            Some(_) => self.setup.backend.stats(record.id).await.ok(),
+            None => None,
+        };
+        let name = record.id.object_name(&self.setup.store.owner());
+        view::session(record, name, usage, live.map(|live| live.running()))
+    }
+
+    /// Ends a session: first on record, so that nothing new starts, then its walls, then what it left in the project.
+    async fn end(
+        &self,
+        session: SessionId,
+        state: SessionState,
+        because: &str,
+    ) -> Result<(), Refusal> {
+        let change = SessionChange {
+            state: Some(state),
+            ended_because: Some(because.to_owned()),
+            ended_at_ms: Some(now_ms()),
+            ..SessionChange::default()
+        };
+        let ended_now = self
+            .stored(move |store| store.update_session(session, &LIVE, &change))
+            .await?;
+        let live = lock(&self.live).remove(&session);
+        if let Some(live) = &live {
+            live.stop_keeping();
+        }
+        let destroyed = self.setup.backend.destroy(session).await;
+        if let Some(live) = live {
+            live.abandon_executions();
+            self.last_scan(&live).await;
+        }
+        if ended_now {
+            self.note(session, format!("session {}: {because}", state.as_str()))
+                .await;
+        }
+        destroyed.map_err(|error| {
+            Refusal::new(
+                Reason::Internal,
+                "The session is ended, but something of it is still being removed.",
+                "The server goes on removing it; nothing is left for you to do.",
+            )
+            .with_cause(&error)
+        })
+    }
+
+    /// What the session's last processes left in the project.
+    async fn last_scan(&self, live: &Arc<Live>) {
+        let report = live.scan().await;
+        for change in report.changes {
+            let text = match change.moved_to {
+                Some(moved) => format!("protected path {:?} was moved to {moved:?}", change.path),
+                None => format!("protected path {:?} was changed", change.path),
+            };
+            self.note(live.id, text).await;
+        }
+    }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| {
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        })
+}
+
+/// A lock whose holder panicked holds data that is still consistent: every critical section here is one step.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
