@@ -88,6 +88,10 @@ impl Decoder {
     /// # Errors
     /// As soon as the length is over the limit, or when the frame is not exactly one message. The stream is then
     /// beyond repair: drop the connection.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an iterator has one item type; this has one for each call"
+    )]
     pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, WireError> {
         let available = &self.buffer[self.start..];
         let Some(prefix) = available.first_chunk::<LENGTH_BYTES>() else {
