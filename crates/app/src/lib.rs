@@ -11,6 +11,7 @@
 
 pub mod config;
 pub mod server;
+pub mod stream;
 pub mod front;
 pub mod cli;
 pub mod wiring;

@@ -1,13 +1,166 @@
 //! Builds the house: the one place that names concrete backends and stores.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use crate::{config::Config, server::House};
+use anyhow::Context;
+use async_trait::async_trait;
+use audit::{AuditConfig, AuditLog, Event, Parameter};
+use control::{Control, KeeperSettings, Road, ServerFacts};
+use model::{BackendName, Limit, RootFileSystem};
+use policy::{Policy, PolicyConfig};
+use sandbox::{Backend, Capability, HostView};
+use sandbox_native::{Native, NativeConfig};
+use session::{Sessions, Setup};
+use store::Store;
+use tokio::{sync::mpsc, task::AbortHandle};
+
+use crate::{
+    config::{BackendChoice, Config},
+    server::House,
+};
+
+/// Between two rounds of the reconciler.
+const RECONCILE_EVERY: Duration = Duration::from_secs(15);
+/// How long ended sessions are remembered: long enough to read tomorrow why last night's work ended.
+const REMEMBER_ENDED: Duration = Duration::from_secs(24 * 3600);
+/// Executions that run in one session at once: an agent, its shells, and room.
+const MAX_RUNNING_EXECUTIONS: u32 = 32;
 
 /// Builds everything behind the doors and puts right what an earlier server left.
 ///
 /// # Errors
 /// When any part of it cannot be built: the server then does not start.
 pub async fn build(config: &Config) -> anyhow::Result<Arc<dyn House>> {
-    anyhow::bail!("no house is wired for the state directory {}", config.paths.state_dir.display())
+    let database = config.paths.state_dir.join("state.db");
+    let (store, opened) = Store::open(&database).context("the state database cannot be used")?;
+    let audit = AuditLog::open(AuditConfig { path: config.audit_log.clone(), owner: store.owner() })
+        .context("the audit log cannot be used (MCP_AUDIT_LOG, or `audit_log` in the configuration file)")?;
+    let native = native(config, &store).context("the embedded backend cannot be used")?;
+    let backend: Arc<dyn Backend> = Arc::new(native);
+    let capability = backend.capability().await.context("no sandbox can be built on this machine")?;
+    let policy = Arc::new(policy(config, backend.name())?);
+    let (reap, reap_requests) = mpsc::unbounded_channel();
+    let sessions = Sessions::new(Setup {
+        store,
+        backend: backend.clone(),
+        policy: policy.clone(),
+        host_view: HostView::read().context("the server's own namespaces cannot be read")?,
+        allow_protected_changes: config.allow_protected_changes,
+        root: RootFileSystem::HostSystem,
+        reap,
+    });
+    let mut warnings: Vec<String> =
+        capability.advice.iter().map(|advice| format!("{} {}", advice.missing, advice.remedy)).collect();
+    if let Some(aside) = opened.quarantined {
+        tracing::error!(path = %aside.display(), "the state database was damaged and is set aside");
+        warnings.push("The state database was damaged and set aside; sessions of before are removed.".to_owned());
+    }
+    announce(&audit, &capability).await?;
+    let control = Control::new(audit.clone(), policy, sessions, facts(config, backend.name(), capability, warnings));
+    let settings = KeeperSettings { reconcile_every: RECONCILE_EVERY, remember_ended: REMEMBER_ENDED };
+    let keeper = tokio::spawn(control::keep(control.clone(), reap_requests, settings)).abort_handle();
+    Ok(Arc::new(Wired { control, audit, keeper }))
+}
+
+fn native(config: &Config, store: &Store) -> anyhow::Result<Native> {
+    sandbox_native::become_subreaper().context("the server cannot look after its sandboxes' processes")?;
+    let mut native = NativeConfig::new(config.paths.state_dir.clone(), store.owner());
+    native.extra_read_only.clone_from(&config.extra_read_only);
+    Ok(Native::open(native)?)
+}
+
+/// The embedded backend alone, for looking at what this machine can enforce.
+///
+/// # Errors
+/// When the state directory cannot be used.
+pub fn backend_for_doctor(config: &Config) -> anyhow::Result<Arc<dyn Backend>> {
+    match config.backend {
+        BackendChoice::Auto | BackendChoice::Native => {}
+    }
+    let owner = model::OwnerId::random().context("no random bytes from the kernel")?;
+    let mut native = NativeConfig::new(config.paths.state_dir.clone(), owner);
+    native.extra_read_only.clone_from(&config.extra_read_only);
+    Ok(Arc::new(Native::open(native)?))
+}
+
+fn policy(config: &Config, backend: BackendName) -> anyhow::Result<Policy> {
+    let mut limits = Policy::default_limits().context("the built-in hardening profile is broken")?;
+    for (name, value) in &config.limits {
+        limits.set(*name, Limit::default_of(*value));
+    }
+    let home = std::env::home_dir().filter(|home| home.is_absolute()).unwrap_or_else(|| PathBuf::from("/root"));
+    let policy = Policy::new(PolicyConfig {
+        project_roots: config.project_roots.iter().map(|root| canonical(root)).collect(),
+        home: canonical(&home),
+        state_directory: canonical(&config.paths.state_dir),
+        server_uid: rustix::process::geteuid().as_raw(),
+        limits,
+        max_sessions: config.max_concurrent_sessions,
+        default_ttl: config.default_session_timeout,
+        max_ttl: config.max_session_timeout,
+        default_idle: config.default_idle_timeout,
+        max_execution_timeout: config.max_execution_timeout,
+        max_running_executions: MAX_RUNNING_EXECUTIONS,
+        lease: config.lease,
+        allow_protected_changes: config.allow_protected_changes,
+        dangerously_accept_soft_limits: config.dangerously_accept_soft_limits,
+        operator_mounts: Vec::new(),
+        backend,
+    })?;
+    Ok(policy)
+}
+
+/// The path without links, or as it is where it does not exist: nothing lies below it then.
+fn canonical(path: &std::path::Path) -> PathBuf {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
+fn facts(config: &Config, backend: BackendName, capability: Capability, warnings: Vec<String>) -> ServerFacts {
+    ServerFacts {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uid: rustix::process::geteuid().as_raw(),
+        posture: capability.posture,
+        backend,
+        rung: capability.rung,
+        max_sessions: config.max_concurrent_sessions,
+        default_session_timeout_seconds: config.default_session_timeout.as_secs(),
+        max_session_seconds: config.max_session_timeout.as_secs(),
+        warnings,
+    }
+}
+
+/// The first records of a server: that it started, and how it stands towards the machine.
+async fn announce(audit: &AuditLog, capability: &Capability) -> anyhow::Result<()> {
+    let word = |text: &str| Parameter::Word(text.to_owned());
+    let start = vec![("version", word(env!("CARGO_PKG_VERSION"))), ("posture", word(&capability.posture))];
+    audit.event(Event { action: "server.start", session: None, parameters: start }).await?;
+    Ok(())
+}
+
+struct Wired {
+    control: Control,
+    audit: AuditLog,
+    keeper: AbortHandle,
+}
+
+#[async_trait]
+impl House for Wired {
+    fn road(&self) -> Arc<dyn Road> {
+        Arc::new(self.control.clone())
+    }
+
+    async fn live_sessions(&self) -> u32 {
+        // Not knowing is no reason to end: as long as the store fails, somebody may still have a session.
+        self.control.sessions().count().await.unwrap_or(u32::MAX)
+    }
+
+    async fn shutdown(&self) {
+        self.control.close();
+        self.keeper.abort();
+        let stop = Event { action: "server.stop", session: None, parameters: Vec::new() };
+        if let Err(error) = self.audit.event(stop).await {
+            tracing::warn!(%error, "the end of the server is not in the audit log");
+        }
+        self.audit.flush().await;
+    }
 }

@@ -11,8 +11,8 @@ const HEAD: &str = "\
 
 One TOML file, read from `~/.config/claude-code-mcp/config.toml` (`$XDG_CONFIG_HOME`; as root
 `/etc/claude-code-mcp/config.toml`) when it is there, or from the path in `--config` or `CLAUDE_CODE_MCP_CONFIG`.
-An environment variable wins over the file, a flag over both: every key can be given as `--set key=value`. An unknown key,
-a wrong type or a value out of its bounds is an error, and nothing starts.
+An environment variable wins over the file, a flag over both: every key can be given as `--set key=value`, with
+the value written as in a variable. An unknown key, a wrong type or a value out of its bounds is an error, and nothing starts.
 
 The server reads its configuration once, when it starts. A server that is already running keeps what it started with:
 `claude-code-mcp server stop` ends it, the next client starts another.

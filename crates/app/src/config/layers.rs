@@ -124,7 +124,9 @@ impl Layers {
             let origin = Origin::Flag("--set");
             let key = find(name.trim(), &origin)?;
             let value = value.trim();
-            let parsed = value.parse::<Value>().unwrap_or_else(|_| from_text(key, value));
+            // As in a variable; a list or a quoted text may also be written as in the file.
+            let toml = if value.starts_with(['[', '"', '\'']) { value.parse::<Value>().ok() } else { None };
+            let parsed = toml.unwrap_or_else(|| from_text(key, value));
             self.put(key.name, parsed, origin)?;
         }
         if let Some(path) = &flags.state_dir {

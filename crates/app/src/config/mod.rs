@@ -71,3 +71,6 @@ pub struct Config {
     /// A limit that a caller names may be merely watched (`soft`) where the kernel cannot enforce it.
     pub dangerously_accept_soft_limits: bool,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,269 @@
+//! The configuration from outside: files, variables and flags in, a configuration or a sentence out.
+
+use std::{os::unix::fs::PermissionsExt, path::Path, time::Duration};
+
+use super::*;
+
+struct Case {
+    scratch: tempfile::TempDir,
+    uid: u32,
+}
+
+impl Case {
+    fn new() -> Self {
+        Case { scratch: tempfile::tempdir().unwrap(), uid: rustix::process::geteuid().as_raw() }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.scratch.path().join("config.toml")
+    }
+
+    fn load(&self, file: &str, variables: &[(&str, &str)], set: &[&str]) -> Result<Config, ConfigError> {
+        std::fs::write(self.file(), file).unwrap();
+        let mut all = vec![("HOME", "/home/someone")];
+        all.extend_from_slice(variables);
+        let set = set.iter().map(|text| (*text).to_owned()).collect();
+        load(&Flags { config: Some(self.file()), state_dir: None, set }, &Environment::of(self.uid, all))
+    }
+}
+
+/// The error and its causes, the scratch path left out.
+fn sentence(case: &Case, error: &ConfigError) -> String {
+    let mut sentence = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        sentence.push_str(": ");
+        sentence.push_str(cause.to_string().lines().next().unwrap_or_default());
+        source = cause.source();
+    }
+    sentence.replace(&case.file().display().to_string(), "FILE")
+}
+
+#[test]
+fn defaults_are_those_of_the_reference_page() {
+    let config = load(&Flags::default(), &Environment::of(4242, [("HOME", "/home/someone")])).unwrap();
+    assert_eq!(config.file, None);
+    assert_eq!(config.paths.state_dir, Path::new("/home/someone/.local/state/claude-code-mcp"));
+    assert_eq!(config.audit_log, Path::new("/home/someone/.local/state/claude-code-mcp/audit.jsonl"));
+    assert_eq!(config.default_session_timeout, Duration::from_secs(3600));
+    assert_eq!(config.max_session_timeout, Duration::from_secs(86_400));
+    assert_eq!(config.default_idle_timeout, Duration::from_secs(1800));
+    assert_eq!(config.max_concurrent_sessions, 10);
+    assert_eq!(config.lease, Duration::from_secs(60));
+    assert_eq!(config.idle_exit, Duration::from_secs(30));
+    assert_eq!(config.backend, BackendChoice::Auto);
+    assert!(config.limits.is_empty() && config.project_roots.is_empty() && config.extra_read_only.is_empty());
+    assert!(!config.allow_protected_changes && !config.dangerously_accept_soft_limits);
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_a_flag_over_both() {
+    let case = Case::new();
+    let count = |file, variables: &[_], set: &[_]| case.load(file, variables, set).unwrap().max_concurrent_sessions;
+    let file = "max_concurrent_sessions = 2";
+    let variable = ("MAX_CONCURRENT_SESSIONS", "3");
+    assert_eq!(count("", &[], &[]), 10);
+    assert_eq!(count(file, &[], &[]), 2);
+    assert_eq!(count(file, &[variable], &[]), 3);
+    assert_eq!(count(file, &[variable], &["max_concurrent_sessions=4"]), 4);
+    assert_eq!(count(file, &[variable], &["max_concurrent_sessions=4", "max_concurrent_sessions = 5"]), 5);
+    assert_eq!(count(file, &[("MAX_CONCURRENT_SESSIONS", "")], &[]), 2, "an empty variable counts as not set");
+}
+
+#[test]
+fn every_key_is_read_from_the_file_and_from_its_variable() {
+    let case = Case::new();
+    let file = r#"
+        project_roots = ["~/src", "/srv/code/"]
+        extra_read_only = ["/opt/tools"]
+        state_dir = "/var/tmp/state"
+        audit_log = "/var/log/audit.jsonl"
+        default_session_timeout = "15m"
+        max_session_timeout = 7200
+        default_idle_timeout = 60
+        max_concurrent_sessions = 1
+        max_execution_timeout = "1h"
+        lease_seconds = 5
+        idle_exit_seconds = 1
+        backend = "native"
+        allow_protected_changes = true
+        dangerously_accept_soft_limits = true
+        [limits]
+        memory = "2g"
+        cpus = 1.5
+        pids = 100
+        open_files = 512
+        file_size = "1g"
+        temporary = 67108864
+        state = "1.5g"
+    "#;
+    let from_file = case.load(file, &[], &[]).unwrap();
+    assert_eq!(from_file.project_roots, [Path::new("/home/someone/src"), Path::new("/srv/code")]);
+    assert_eq!(from_file.limits[&LimitName::CpuMillis], 1500);
+    assert_eq!(from_file.limits[&LimitName::MemoryBytes], 2 << 30);
+    assert_eq!(from_file.limits.len(), 7);
+
+    let variables = [
+        ("CLAUDE_CODE_MCP_PROJECT_ROOTS", "~/src:/srv/code"),
+        ("CLAUDE_CODE_MCP_EXTRA_READ_ONLY", "/opt/tools"),
+        ("CLAUDE_CODE_MCP_STATE_DIR", "/var/tmp/state"),
+        ("MCP_AUDIT_LOG", "/var/log/audit.jsonl"),
+        ("DEFAULT_SESSION_TIMEOUT", "900"),
+        ("CLAUDE_CODE_MCP_MAX_SESSION_TIMEOUT", "2h"),
+        ("CLAUDE_CODE_MCP_DEFAULT_IDLE_TIMEOUT", "1m"),
+        ("MAX_CONCURRENT_SESSIONS", "1"),
+        ("CLAUDE_CODE_MCP_MAX_EXECUTION_TIMEOUT", "3600"),
+        ("CLAUDE_CODE_MCP_LEASE_SECONDS", "5"),
+        ("CLAUDE_CODE_MCP_IDLE_EXIT_SECONDS", "1"),
+        ("CLAUDE_CODE_MCP_BACKEND", "native"),
+        ("CLAUDE_CODE_MCP_ALLOW_PROTECTED_CHANGES", "1"),
+        ("CLAUDE_CODE_MCP_DANGEROUSLY_ACCEPT_SOFT_LIMITS", "yes"),
+        ("CLAUDE_CODE_MCP_LIMIT_MEMORY", "2g"),
+        ("CLAUDE_CODE_MCP_LIMIT_CPUS", "1.5"),
+        ("CLAUDE_CODE_MCP_LIMIT_PIDS", "100"),
+        ("CLAUDE_CODE_MCP_LIMIT_OPEN_FILES", "512"),
+        ("CLAUDE_CODE_MCP_LIMIT_FILE_SIZE", "1g"),
+        ("CLAUDE_CODE_MCP_LIMIT_TEMPORARY", "64m"),
+        ("CLAUDE_CODE_MCP_LIMIT_STATE", "1536m"),
+    ];
+    assert_eq!(variables.len(), KEYS.len());
+    assert_eq!(case.load("", &variables, &[]).unwrap(), from_file);
+    let set: Vec<_> = KEYS
+        .iter()
+        .filter_map(|key| variables.iter().find(|(name, _)| *name == key.variable).map(|(_, v)| (key.name, v)))
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    assert_eq!(case.load("", &[], &set.iter().map(String::as_str).collect::<Vec<_>>()).unwrap(), from_file);
+}
+
+#[test]
+fn what_is_not_accepted_is_named_with_its_place() {
+    let case = Case::new();
+    let table: &[(&str, &[(&str, &str)], &[&str], &str)] = &[
+        ("lease_second = 1", &[], &[], "unknown key `lease_second` in FILE; did you mean `lease_seconds`?"),
+        ("colour = 1", &[], &[], "unknown key `colour` in FILE"),
+        ("[limits]\nmemmory = 1", &[], &[], "unknown key `limits.memmory` in FILE; did you mean `limits.memory`?"),
+        ("[limit]\nmemory = 1", &[], &[], "unknown key `limit` in FILE"),
+        ("", &[], &["memory=2g"], "unknown key `memory` in the flag --set"),
+        ("", &[], &["memory"], "`--set memory` must have the form `--set key=value`"),
+        ("= 1", &[], &[], "the configuration file FILE is not valid TOML: TOML parse error at line 1, column 1"),
+        (
+            "max_concurrent_sessions = 0",
+            &[],
+            &[],
+            "`max_concurrent_sessions` in FILE is 0, but must be from 1 to 10000",
+        ),
+        (
+            "max_concurrent_sessions = -1",
+            &[],
+            &[],
+            "`max_concurrent_sessions` in FILE must be a whole number, not negative",
+        ),
+        (
+            "",
+            &[("MAX_CONCURRENT_SESSIONS", "many")],
+            &[],
+            "`max_concurrent_sessions` in the variable MAX_CONCURRENT_SESSIONS must be a whole number, not negative",
+        ),
+        (
+            "",
+            &[("DEFAULT_SESSION_TIMEOUT", "1w")],
+            &[],
+            "`default_session_timeout` in the variable DEFAULT_SESSION_TIMEOUT cannot be read: \"1w\" is not a duration \
+             such as 90, 90s, 15m, 2h or 1d",
+        ),
+        (
+            "lease_seconds = 4000",
+            &[],
+            &[],
+            "`lease_seconds` in FILE is 4000 seconds, but must be from 2 seconds to 3600 seconds",
+        ),
+        (
+            "default_session_timeout = \"2d\"",
+            &[],
+            &[],
+            "`default_session_timeout` is 172800 seconds, which is more than `max_session_timeout` (86400 seconds)",
+        ),
+        (
+            "[limits]\nmemory = \"1m\"",
+            &[],
+            &[],
+            "`limits.memory` in FILE is 1 MiB, but must be from 16 MiB to 1 TiB",
+        ),
+        ("[limits]\ncpus = true", &[], &[], "`limits.cpus` in FILE must be a number, or a text with a unit"),
+        ("backend = \"docker\"", &[], &[], "`backend` in FILE must be \"auto\" or \"native\""),
+        ("allow_protected_changes = \"yes\"", &[], &[], "`allow_protected_changes` in FILE must be true or false"),
+        ("project_roots = \"/srv\"", &[], &[], "`project_roots` in FILE must be a list of paths"),
+        ("project_roots = [\"srv\"]", &[], &[], "`project_roots` in FILE: srv must be an absolute path, or begin with ~/"),
+        ("audit_log = \"/a/../b\"", &[], &[], "`audit_log` in FILE: /a/../b must not hold `..` or a null byte"),
+    ];
+    for (file, variables, set, expected) in table {
+        let error = case.load(file, variables, set).expect_err(expected);
+        assert_eq!(sentence(&case, &error), *expected);
+    }
+}
+
+#[test]
+fn neither_the_whole_machine_nor_a_whole_home_is_ever_offered() {
+    let case = Case::new();
+    for key in ["project_roots", "extra_read_only"] {
+        for path in ["/", "/home", "/home/someone", "~", "~/", "//", "/./"] {
+            let result = case.load(&format!("{key} = [{path:?}]"), &[], &[]);
+            assert!(matches!(result, Err(ConfigError::Path { .. })), "{key} {path}");
+        }
+        assert!(case.load(&format!("{key} = [\"~/src\"]"), &[], &[]).is_ok());
+    }
+}
+
+#[test]
+fn a_file_that_others_can_write_is_not_trusted() {
+    let case = Case::new();
+    let flags = Flags { config: Some(case.file()), ..Flags::default() };
+    let environment = Environment::of(case.uid, [("HOME", "/home/someone")]);
+    std::fs::write(case.file(), "").unwrap();
+    assert!(load(&flags, &environment).is_ok());
+    std::fs::set_permissions(case.file(), std::fs::Permissions::from_mode(0o666)).unwrap();
+    assert!(matches!(load(&flags, &environment), Err(ConfigError::Unsafe { .. })));
+}
+
+#[test]
+fn a_named_file_must_exist_and_the_usual_one_need_not() {
+    let case = Case::new();
+    let home = case.scratch.path().to_str().unwrap();
+    let missing = format!("{home}/missing.toml");
+    let usual = Environment::of(4242, [("HOME", home), ("XDG_CONFIG_HOME", home)]);
+    assert!(load(&Flags::default(), &usual).is_ok());
+    let flags = Flags { config: Some(missing.clone().into()), ..Flags::default() };
+    assert!(matches!(load(&flags, &usual), Err(ConfigError::Read { .. })));
+    let named = Environment::of(4242, [("HOME", home), ("CLAUDE_CODE_MCP_CONFIG", missing.as_str())]);
+    assert!(matches!(load(&Flags::default(), &named), Err(ConfigError::Read { .. })));
+}
+
+#[test]
+fn the_state_directory_follows_the_base_directories() {
+    let state = |uid, variables: &[(&str, &str)]| {
+        load(&Flags::default(), &Environment::of(uid, variables.iter().copied())).map(|config| config.paths.state_dir)
+    };
+    let home = ("HOME", "/home/u");
+    assert_eq!(state(7, &[home]).unwrap(), Path::new("/home/u/.local/state/claude-code-mcp"));
+    assert_eq!(state(7, &[home, ("XDG_STATE_HOME", "/s")]).unwrap(), Path::new("/s/claude-code-mcp"));
+    assert_eq!(
+        state(7, &[home, ("XDG_STATE_HOME", "relative")]).unwrap(),
+        Path::new("/home/u/.local/state/claude-code-mcp")
+    );
+    assert!(matches!(state(7, &[]), Err(ConfigError::NoHome)));
+    assert_eq!(state(7, &[("CLAUDE_CODE_MCP_STATE_DIR", "/x")]).unwrap(), Path::new("/x"));
+}
+
+#[test]
+fn names_of_keys_and_variables_are_unique_and_danger_is_named() {
+    let mut names: Vec<_> = KEYS.iter().flat_map(|key| [key.name, key.variable]).collect();
+    names.extend(OTHER_VARIABLES.iter().map(|variable| variable.name));
+    names.sort_unstable();
+    let count = names.len();
+    names.dedup();
+    assert_eq!(names.len(), count);
+    for key in KEYS.iter().filter(|key| key.variable.contains("DANGEROUSLY")) {
+        assert!(key.name.starts_with("dangerously_"));
+    }
+}
