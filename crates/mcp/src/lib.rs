@@ -1,17 +1,23 @@
 //! The MCP service: turns tool calls into [`model::Action`]s on the one road, and outcomes into replies.
 //!
-//! No other crate knows MCP. Reading order: [`connection`](serve) (one byte stream, both eras of the specification),
-//! `service` (what a server answers), `tools` (one file per tool), [`reply`] (what comes back), `arguments` and
-//! `schema` (the published schema is the check that runs), `text` (output of untrusted programs made harmless).
+//! No other crate knows MCP. Reading order: `connection` ([`serve`]: one byte stream, both eras of the specification),
+//! `service` (what the server answers), `call` (one call, whatever happens on the way), `tools` (one file per tool),
+//! `arguments` and `schema` (the published schema is the check that runs), [`reply`] and `shape` (what comes back, and
+//! how much of it), `text` (output of untrusted programs made harmless).
 //!
 //! Absent by intent: this crate decides nothing. It has no policy, no state that outlives a connection, and no way to
 //! a session but [`control::Road::handle`].
 
 #![forbid(unsafe_code)]
 
+mod arguments;
+mod call;
 mod connection;
+mod progress;
 pub mod reply;
+mod schema;
 mod service;
+mod shape;
 mod text;
 mod tools;
 

@@ -1,28 +1,171 @@
-//! What the server answers.
+//! What the server answers: the opening of both eras, the list of tools, and their calls. Everything else that the
+//! protocol knows is `method_not_found`, also the lists that rmcp would answer with nothing in them.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use control::Road;
-use model::Credentials;
-use rmcp::ServerHandler;
+use model::{ClientInfo, Credentials};
+use rmcp::{
+    ErrorData, RoleServer, ServerHandler,
+    model::{
+        CacheScope, CallToolRequestParams, CallToolResponse, CompleteRequestMethod,
+        CompleteRequestParams, CompleteResult, Implementation, ListPromptsRequestMethod,
+        ListPromptsResult, ListResourceTemplatesRequestMethod, ListResourceTemplatesResult,
+        ListResourcesRequestMethod, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
+        ProtocolVersion, ServerCapabilities, ServerConfig, Tool,
+    },
+    service::RequestContext,
+};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+
+use crate::{
+    call::{self, Caller},
+    text,
+    tools::{self, find},
+};
 
 /// The server's name in both openings.
 pub const SERVER_NAME: &str = "claude-code-container";
 
-/// What a client's model reads first.
-pub const INSTRUCTIONS: &str = "";
+/// What a client's model reads first, in both openings. At most 2,000 characters: clients cut what is longer.
+pub const INSTRUCTIONS: &str = include_str!("instructions.txt");
 
-pub(crate) struct Service {}
+/// Revisions that are tested. Older ones know batches, which are not served.
+const PROTOCOL_VERSIONS: &[ProtocolVersion] = &[
+    ProtocolVersion::V_2025_06_18,
+    ProtocolVersion::V_2025_11_25,
+    ProtocolVersion::V_2026_07_28,
+];
+
+/// How long a client may keep the list of tools, milliseconds. It is compiled in, so only an update changes it.
+const TOOL_LIST_TTL_MS: u64 = 5 * 60 * 1000;
+
+/// Calls of one connection that may be open at once; one more is refused. An agent with many parallel waits stays below.
+const MAX_OPEN_CALLS: usize = 64;
+
+/// Longest name and version of a client that is recorded, bytes.
+const MAX_CLIENT_TEXT_BYTES: usize = 64;
+
+/// The server as one connection sees it.
+pub(crate) struct Service {
+    road: Arc<dyn Road>,
+    credentials: Credentials,
+    shutdown: CancellationToken,
+    open_calls: Semaphore,
+}
 
 impl Service {
     pub(crate) fn new(
-        _road: Arc<dyn Road>,
-        _credentials: Credentials,
-        _shutdown: CancellationToken,
+        road: Arc<dyn Road>,
+        credentials: Credentials,
+        shutdown: CancellationToken,
     ) -> Self {
-        Service {}
+        Service {
+            road,
+            credentials,
+            shutdown,
+            open_calls: Semaphore::new(MAX_OPEN_CALLS),
+        }
+    }
+
+    fn caller(&self, context: &RequestContext<RoleServer>) -> Caller {
+        let client = context.client_info().map(|client| ClientInfo {
+            name: text::line(&client.name, MAX_CLIENT_TEXT_BYTES),
+            version: text::line(&client.version, MAX_CLIENT_TEXT_BYTES),
+        });
+        Caller {
+            road: Arc::clone(&self.road),
+            credentials: self.credentials.clone(),
+            client: client.unwrap_or_default(),
+        }
     }
 }
 
-impl ServerHandler for Service {}
+impl ServerHandler for Service {
+    fn get_info(&self) -> ServerConfig {
+        let implementation = Implementation::new(SERVER_NAME, env!("CARGO_PKG_VERSION"))
+            .with_title("Claude Code Container")
+            .with_description("Hardened sandbox sessions for commands and coding agents");
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+            .with_protocol_version(ProtocolVersion::LATEST_WITH_INITIALIZE)
+            .with_server_info(implementation)
+            .with_instructions(INSTRUCTIONS)
+    }
+
+    fn supported_protocol_versions(&self) -> Cow<'static, [ProtocolVersion]> {
+        Cow::Borrowed(PROTOCOL_VERSIONS)
+    }
+
+    fn get_tool(&self, name: &str) -> Option<Tool> {
+        find(name).map(|entry| entry.tool.clone())
+    }
+
+    async fn list_tools(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        if request.is_some_and(|request| request.cursor.is_some()) {
+            return Err(ErrorData::invalid_params(
+                "tools/list has one page and gives no cursor",
+                None,
+            ));
+        }
+        let mut result = ListToolsResult::with_all_items(tools::tool_list());
+        result.ttl_ms = Some(TOOL_LIST_TTL_MS);
+        result.cache_scope = Some(CacheScope::Public);
+        Ok(result)
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let Some(entry) = find(&request.name) else {
+            return Err(tools::unknown(&request.name));
+        };
+        let Ok(_permit) = self.open_calls.try_acquire() else {
+            return Ok(call::refused(&call::too_many()).into());
+        };
+        let caller = self.caller(&context);
+        let arguments = request.arguments.unwrap_or_default();
+        let result = call::carry_out(entry, arguments, caller, &context, &self.shutdown).await?;
+        Ok(result.into())
+    }
+
+    async fn complete(
+        &self,
+        _request: CompleteRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<CompleteResult, ErrorData> {
+        Err(ErrorData::method_not_found::<CompleteRequestMethod>())
+    }
+
+    async fn list_prompts(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        Err(ErrorData::method_not_found::<ListPromptsRequestMethod>())
+    }
+
+    async fn list_resources(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        Err(ErrorData::method_not_found::<ListResourcesRequestMethod>())
+    }
+
+    async fn list_resource_templates(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        Err(ErrorData::method_not_found::<
+            ListResourceTemplatesRequestMethod,
+        >())
+    }
+}

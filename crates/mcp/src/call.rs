@@ -1,0 +1,118 @@
+//! One call of a tool: from its arguments to its result, whatever happens on the way.
+//!
+//! A cancelled request ends the wait: the future on the road is dropped, which leaves the work alone. A panic anywhere
+//! below is this one call's failure.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use control::Road;
+use futures::FutureExt;
+use model::{Action, Call, ClientInfo, Credentials, Outcome, Reason, Refusal};
+use rmcp::{
+    ErrorData, RoleServer,
+    model::{CallToolResult, JsonObject},
+    service::RequestContext,
+};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::{progress::Progress, reply::ErrorReply, tools::Entry};
+
+/// When a call that found too many others open is worth another try, milliseconds.
+const TOO_MANY_RETRY_MS: u64 = 1000;
+/// After a cancel, how long the road has to give up a shutdown's calls before they are answered for it.
+const SHUTDOWN_GRACE: Duration = Duration::from_millis(200);
+
+/// Whoever calls, and the way to the house.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    pub(crate) road: Arc<dyn Road>,
+    pub(crate) credentials: Credentials,
+    pub(crate) client: ClientInfo,
+}
+
+impl Caller {
+    /// Takes the road.
+    pub(crate) async fn ask(&self, action: Action) -> Result<Outcome, Refusal> {
+        let call = Call {
+            credentials: self.credentials.clone(),
+            client: self.client.clone(),
+            action,
+        };
+        self.road.handle(call).await
+    }
+}
+
+/// Calls the tool. `Err` only for a request that the client itself cancelled: nobody reads that answer.
+pub(crate) async fn carry_out(
+    entry: &'static Entry,
+    arguments: JsonObject,
+    caller: Caller,
+    context: &RequestContext<RoleServer>,
+    shutdown: &CancellationToken,
+) -> Result<CallToolResult, ErrorData> {
+    let mut progress = Progress::new(entry.tool.name.as_ref(), context);
+    let work = AssertUnwindSafe((entry.run)(arguments, caller)).catch_unwind();
+    tokio::pin!(work);
+    let answer = loop {
+        tokio::select! {
+            biased;
+            answer = &mut work => break answer.unwrap_or_else(|_panic| Err(panicked(entry))),
+            () = context.ct.cancelled() => {
+                if !shutdown.is_cancelled() {
+                    return Err(ErrorData::internal_error("the request was cancelled", None));
+                }
+                break match tokio::time::timeout(SHUTDOWN_GRACE, &mut work).await {
+                    Ok(answer) => answer.unwrap_or_else(|_panic| Err(panicked(entry))),
+                    Err(_elapsed) => Err(shutting_down()),
+                };
+            }
+            () = progress.tick() => {}
+        }
+    };
+    progress.finish().await;
+    Ok(match answer {
+        Ok(reply) => CallToolResult::structured(reply),
+        Err(refusal) => refused(&refusal),
+    })
+}
+
+/// A refusal as a tool result that the model can act on.
+pub(crate) fn refused(refusal: &Refusal) -> CallToolResult {
+    let reply = serde_json::to_value(ErrorReply::from(refusal)).unwrap_or(Value::Null);
+    CallToolResult::structured_error(reply)
+}
+
+/// The refusal of one call too many on a connection.
+pub(crate) fn too_many() -> Refusal {
+    Refusal::new(
+        Reason::RateLimited,
+        "Too many calls of this client are open at once.",
+        "Wait for some of them to end, then call again.",
+    )
+    .retry_after_ms(TOO_MANY_RETRY_MS)
+}
+
+fn shutting_down() -> Refusal {
+    Refusal::new(
+        Reason::ShuttingDown,
+        "The server is shutting down, so it stopped waiting; what was started goes on where it can.",
+        "Reconnect, then look with list_sessions and get_execution.",
+    )
+}
+
+fn panicked(entry: &Entry) -> Refusal {
+    internal(&format!("a call of {} panicked", entry.tool.name))
+}
+
+/// The refusal of a fault of this crate, which is logged here: the road never hears of it.
+pub(crate) fn internal(detail: &str) -> Refusal {
+    tracing::error!(detail, "a call failed in the MCP service");
+    let mut refusal = Refusal::new(
+        Reason::Internal,
+        "The server failed to carry this out.",
+        "Try again; the server's log says more.",
+    );
+    refusal.detail = Some(detail.to_owned());
+    refusal
+}

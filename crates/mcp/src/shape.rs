@@ -1,0 +1,9 @@
+//! Views of the house turned into replies.
+
+mod execution;
+mod session;
+mod stream;
+
+pub(crate) use execution::{Observed, execution};
+pub(crate) use session::{listed_session, session, timestamp};
+pub(crate) use stream::{MAX_REPLY_TEXT_BYTES, TAIL_BYTES};

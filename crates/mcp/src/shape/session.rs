@@ -1,0 +1,149 @@
+//! Sessions in replies.
+
+use std::time::SystemTime;
+
+use model::{Attestation, Enforcement, LimitName, SessionState, SessionView};
+
+use crate::{
+    reply::{HardeningReply, LayerReply, LimitReply, LimitsReply, SessionReply, UsageReply},
+    text,
+};
+
+/// RFC 3339 in UTC.
+pub(crate) fn timestamp(at: SystemTime) -> String {
+    // A time that the calendar cannot hold (year 10,000) is shown as the last or first that it can.
+    let limit = if at < SystemTime::UNIX_EPOCH {
+        jiff::Timestamp::MIN
+    } else {
+        jiff::Timestamp::MAX
+    };
+    jiff::Timestamp::try_from(at).unwrap_or(limit).to_string()
+}
+
+/// A session in full.
+pub(crate) fn session(view: &SessionView) -> SessionReply {
+    SessionReply {
+        limits: view.attestation.as_ref().map(limits),
+        hardening: view.attestation.as_ref().map(hardening),
+        ..listed_session(view)
+    }
+}
+
+/// A session among others: without limits and hardening, which would make a list too long to read.
+pub(crate) fn listed_session(view: &SessionView) -> SessionReply {
+    SessionReply {
+        session_id: view.id.to_string(),
+        session_name: text::sentence(&view.name),
+        state: view.state.into(),
+        backend: view.backend.as_str().to_owned(),
+        project_path: text::sentence(&view.project_path.to_string_lossy()),
+        container_name: view.container_name.clone(),
+        created_at: timestamp(view.created_at),
+        expires_at: timestamp(view.expires_at),
+        idle_seconds: view.idle_seconds,
+        limits: None,
+        hardening: None,
+        usage: view.usage.as_ref().map(|usage| UsageReply {
+            memory_bytes: usage.memory_bytes,
+            cpu_us: usage.cpu_us,
+            pids: usage.pids,
+            oom_kills: usage.oom_kills,
+        }),
+        running_executions: view
+            .running_executions
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        ended_because: view.ended_because.as_deref().map(text::sentence),
+        message: message(view),
+    }
+}
+
+fn limits(attestation: &Attestation) -> LimitsReply {
+    let mut limits = LimitsReply::default();
+    for limit in &attestation.limits {
+        let place = match limit.limit {
+            LimitName::MemoryBytes => &mut limits.memory_bytes,
+            LimitName::CpuMillis => &mut limits.cpu_millis,
+            LimitName::Pids => &mut limits.pids,
+            LimitName::OpenFiles => &mut limits.open_files,
+            LimitName::FileBytes => &mut limits.file_bytes,
+            LimitName::TemporaryBytes => &mut limits.temporary_bytes,
+            LimitName::StateBytes => &mut limits.state_bytes,
+        };
+        *place = match limit.enforcement {
+            Enforcement::None => None,
+            Enforcement::Soft | Enforcement::Hard => limit.in_force.or(Some(limit.asked)),
+        };
+    }
+    limits
+}
+
+fn hardening(attestation: &Attestation) -> HardeningReply {
+    HardeningReply {
+        rung: text::sentence(&attestation.rung),
+        layers: attestation
+            .layers
+            .iter()
+            .map(|layer| LayerReply {
+                layer: camel_case(&layer.layer),
+                in_force: layer.in_force,
+                evidence: text::sentence(&layer.evidence),
+            })
+            .collect(),
+        limits: attestation
+            .limits
+            .iter()
+            .map(|limit| LimitReply {
+                limit: limit.limit.as_str().to_owned(),
+                asked: limit.asked,
+                in_force: limit.in_force,
+                enforcement: camel_case(&limit.enforcement),
+                mechanism: text::sentence(&limit.mechanism),
+            })
+            .collect(),
+    }
+}
+
+/// The name that the noun itself has in JSON.
+fn camel_case(noun: &impl serde::Serialize) -> String {
+    serde_json::to_value(noun)
+        .ok()
+        .and_then(|value| value.as_str().map(str::to_owned))
+        .unwrap_or_default()
+}
+
+fn message(view: &SessionView) -> String {
+    let id = view.id;
+    let ends = timestamp(view.expires_at);
+    match view.state {
+        SessionState::Creating => {
+            format!("Still being built; call get_session with sessionId {id} in a moment.")
+        }
+        SessionState::Ready => format!(
+            "Ready: run commands with execute_command and sessionId {id}. It ends at {ends} or after {} s unused.",
+            view.idle_seconds
+        ),
+        SessionState::Busy => format!(
+            "{} executions are running; more can be started with execute_command. It ends at {ends}, whatever runs.",
+            view.running_executions.len()
+        ),
+        SessionState::Paused => {
+            "Stopped by the operator; nothing runs until it is resumed.".to_owned()
+        }
+        SessionState::Expired => {
+            "Its time ran out and everything in it is gone; create a new one.".to_owned()
+        }
+        SessionState::Destroyed => {
+            "Destroyed; everything in it is gone. Create a new one to go on.".to_owned()
+        }
+        SessionState::Failed => {
+            "It failed and everything in it is gone; endedBecause says why. Create a new one."
+                .to_owned()
+        }
+        SessionState::Unknown => {
+            "Not yet found again after a restart of the server; call get_session in a few seconds."
+                .to_owned()
+        }
+    }
+}

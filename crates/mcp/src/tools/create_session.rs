@@ -1,0 +1,271 @@
+//! `create_session`
+
+use std::{collections::BTreeMap, time::Duration};
+
+use model::{
+    Action, BackendName, CreateSession as Create, LimitName, LimitRequest, MountRequest, Outcome,
+    Refusal, Secret,
+};
+use rmcp::model::JsonObject;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{Definition, Hints, fields, unexpected};
+use crate::{arguments::invalid, call::Caller, reply::SessionReply, shape};
+
+/// Characters of a session's name.
+const MAX_NAME_CHARACTERS: u64 = 64;
+/// Further host directories of one session.
+const MAX_MOUNTS: usize = 16;
+
+/// Arguments of the original and of later versions. They are refused by name, never dropped: whoever passes one counts
+/// on it.
+const NOT_YET: [(&str, &str); 14] = [
+    (
+        "apiKey",
+        "Set ANTHROPIC_API_KEY in the environment of the server instead; no key is passed into a session.",
+    ),
+    ("useBedrock", "Leave it out."),
+    ("awsRegion", "Leave it out."),
+    (
+        "awsAccessKeyId",
+        "Leave it out; no key is passed into a session.",
+    ),
+    (
+        "awsSecretAccessKey",
+        "Leave it out; no key is passed into a session.",
+    ),
+    (
+        "awsSessionToken",
+        "Leave it out; no key is passed into a session.",
+    ),
+    ("bedrockModel", "Leave it out."),
+    ("bedrockSmallModel", "Leave it out."),
+    ("mcpConfig", "Leave it out."),
+    (
+        "strictPermissions",
+        "Leave it out; the session is isolated either way.",
+    ),
+    (
+        "dockerOpts",
+        "Use `limits` for memory, CPU and processes; the other protections are always on.",
+    ),
+    (
+        "image",
+        "Leave it out; sessions see the host's system directories read-only.",
+    ),
+    (
+        "workspace",
+        "Leave it out; the project is mounted so that changes are made in place.",
+    ),
+    ("from", "Leave it out; sessions cannot be forked yet."),
+];
+
+pub(super) struct CreateSession;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Parameters {
+    /// Absolute path of the project directory on the host. It becomes /workspace, and changes made there are made in
+    /// the real files. It must lie in a directory that the client works in or that the operator allows.
+    #[schemars(length(min = 1, max = 4095))]
+    project_path: String,
+    /// Name for people, 1 to 64 characters. Default: one is made up.
+    #[schemars(length(min = 1, max = MAX_NAME_CHARACTERS))]
+    session_name: Option<String>,
+    /// What the walls are made of. Default: what the server has chosen for this machine.
+    backend: Option<Backend>,
+    /// Further host directories, at most 16.
+    #[serde(default)]
+    #[schemars(length(max = MAX_MOUNTS))]
+    mcp_mounts: Vec<Mount>,
+    /// Lifetime in seconds from now, capped by the operator. Default: the server's default, see get_server_info.
+    #[schemars(range(min = 1, max = fields::MAX_LIFETIME_SECONDS))]
+    ttl_seconds: Option<u64>,
+    /// End the session after so many seconds without a running execution or a call. Default: the server's default.
+    #[schemars(range(min = 1, max = fields::MAX_LIFETIME_SECONDS))]
+    idle_seconds: Option<u64>,
+    /// Environment variables of every execution, at most 256. Whatever runs inside can read them: pass no secrets that
+    /// the code must not see.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
+    env: BTreeMap<String, Secret<String>>,
+    /// Any text of 1 to 128 characters. A second call with the same key and arguments returns the session of the first
+    /// instead of making another, so a call whose answer was lost can be repeated.
+    #[schemars(length(min = 1, max = 128))]
+    idempotency_key: Option<String>,
+    /// Resource limits. They can only narrow the server's; a limit named here is enforced by the kernel, or the call is
+    /// refused. Default: the server's limits, shown in the reply.
+    limits: Option<Limits>,
+}
+
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+enum Backend {
+    /// The embedded runtime.
+    Native,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Mount {
+    /// Absolute path of a directory on the host.
+    #[schemars(length(min = 1, max = 4095))]
+    host_path: String,
+    /// Absolute path inside.
+    #[schemars(length(min = 1, max = 4095))]
+    container_path: String,
+    /// Mount it read-only. Default: true.
+    #[serde(default = "yes")]
+    read_only: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Limits {
+    /// Memory and swap together, bytes.
+    #[schemars(range(min = 1))]
+    memory_bytes: Option<u64>,
+    /// CPU time, thousandths of one CPU: 1500 is one and a half CPUs.
+    #[schemars(range(min = 1))]
+    cpu_millis: Option<u64>,
+    /// Processes and threads.
+    #[schemars(range(min = 1))]
+    pids: Option<u64>,
+    /// Open files of one process.
+    #[schemars(range(min = 1))]
+    open_files: Option<u64>,
+    /// Size of a single file, bytes.
+    #[schemars(range(min = 1))]
+    file_bytes: Option<u64>,
+    /// /tmp, home and other temporary places together, bytes.
+    #[schemars(range(min = 1))]
+    temporary_bytes: Option<u64>,
+}
+
+impl Limits {
+    fn requests(&self) -> Vec<LimitRequest> {
+        let named = [
+            (LimitName::MemoryBytes, self.memory_bytes),
+            (LimitName::CpuMillis, self.cpu_millis),
+            (LimitName::Pids, self.pids),
+            (LimitName::OpenFiles, self.open_files),
+            (LimitName::FileBytes, self.file_bytes),
+            (LimitName::TemporaryBytes, self.temporary_bytes),
+        ];
+        named
+            .into_iter()
+            .filter_map(|(limit, value)| {
+                Some(LimitRequest {
+                    limit,
+                    value: value?,
+                })
+            })
+            .collect()
+    }
+}
+
+impl TryFrom<Parameters> for Action {
+    type Error = Refusal;
+
+    fn try_from(parameters: Parameters) -> Result<Action, Refusal> {
+        for (field, text) in [
+            ("sessionName", &parameters.session_name),
+            ("idempotencyKey", &parameters.idempotency_key),
+        ] {
+            text.as_deref()
+                .map_or(Ok(()), |text| fields::no_controls(field, text))?;
+        }
+        let env = fields::environment(parameters.env)?;
+        if fields::environment_bytes(&env) > fields::MAX_START_BYTES {
+            return Err(invalid(
+                "env",
+                format!("`env` is larger than {} bytes.", fields::MAX_START_BYTES),
+            ));
+        }
+        Ok(Action::CreateSession(Create {
+            project_path: fields::host_path("projectPath", &parameters.project_path)?,
+            name: parameters.session_name,
+            backend: parameters
+                .backend
+                .map(|Backend::Native| BackendName::Native),
+            mounts: mounts(&parameters.mcp_mounts)?,
+            limits: parameters
+                .limits
+                .map(|limits| limits.requests())
+                .unwrap_or_default(),
+            ttl: parameters.ttl_seconds.map(Duration::from_secs),
+            idle: parameters.idle_seconds.map(Duration::from_secs),
+            env,
+            idempotency_key: parameters.idempotency_key,
+        }))
+    }
+}
+
+fn mounts(mounts: &[Mount]) -> Result<Vec<MountRequest>, Refusal> {
+    let request = |(index, mount): (usize, &Mount)| {
+        let inside = format!("mcpMounts[{index}].containerPath");
+        if !mount.container_path.starts_with('/') {
+            let message = format!(
+                "`{inside}` must be an absolute path inside the session, beginning with /."
+            );
+            return Err(invalid(inside, message));
+        }
+        Ok(MountRequest {
+            host_path: fields::host_path(
+                &format!("mcpMounts[{index}].hostPath"),
+                &mount.host_path,
+            )?,
+            container_path: fields::inner_path(&inside, &mount.container_path)?,
+            read_only: mount.read_only,
+        })
+    };
+    mounts.iter().enumerate().map(request).collect()
+}
+
+impl Definition for CreateSession {
+    const NAME: &'static str = "create_session";
+    const TITLE: &'static str = "Create a sandbox session";
+    const DESCRIPTION: &'static str = "Creates an isolated session on a project directory of the host: a hardened \
+        sandbox without network, in which execute_command runs commands. Use one session per project or experiment; \
+        several run in parallel.\n\n\
+        The project stands at /workspace and is changed in place; /state is kept for the session, /tmp and home live in \
+        memory, everything else is read-only. Files that the host itself would execute or trust (such as .git/hooks) \
+        cannot be written. The reply tells in hardening which protections and limits were found in force after start.\n\n\
+        Lifetime: the session ends at expiresAt (ttlSeconds from now), or after idleSeconds without a running execution \
+        or a call, or with destroy_session; extend_session moves expiresAt. Everything but the project is then gone, and \
+        its id is answered session_expired or session_destroyed: create a new one. It belongs to the user, not to the \
+        connection: a disconnect or a cancelled request does not end it, and list_sessions finds it again. Repeat a call \
+        whose answer was lost with the same idempotencyKey.";
+    const HINTS: Hints = Hints {
+        read_only: false,
+        destructive: false,
+        idempotent: false,
+    };
+    type Parameters = Parameters;
+    type Reply = SessionReply;
+
+    fn refuse_early(arguments: &JsonObject) -> Result<(), Refusal> {
+        match NOT_YET
+            .iter()
+            .find(|(name, _)| arguments.contains_key(*name))
+        {
+            Some((name, advice)) => Err(invalid(
+                *name,
+                format!("`{name}` is not supported yet by this server. {advice}"),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    async fn run(parameters: Parameters, caller: Caller) -> Result<SessionReply, Refusal> {
+        let Outcome::Session(view) = caller.ask(Action::try_from(parameters)?).await? else {
+            return Err(unexpected(Self::NAME));
+        };
+        Ok(shape::session(&view))
+    }
+}
