@@ -16,7 +16,7 @@ pub struct Intent {
     pub principal: String,
     /// With which program, as it names itself.
     pub client: ClientInfo,
-    /// What was asked for; see [`Parameter`]. At most [`crate::record::MAX_PARAMETERS`] are kept.
+    /// What was asked for; see [`Parameter`]. At most [`crate::MAX_PARAMETERS`] are kept.
     pub parameters: Vec<(&'static str, Parameter)>,
 }
 
@@ -37,9 +37,9 @@ pub struct Event {
 pub enum Parameter {
     /// A number.
     Number(u64),
-    /// A short, identifier-like text. Escaped, and capped at [`crate::text::MAX_WORD_BYTES`].
+    /// A short, identifier-like text. Escaped, and capped at [`crate::MAX_WORD_BYTES`].
     Word(String),
-    /// A path. Escaped, and capped at [`crate::text::MAX_PATH_BYTES`].
+    /// A path. Escaped, and capped at [`crate::MAX_PATH_BYTES`].
     Path(PathBuf),
     /// Anything else (prompts, commands, file contents, values of variables): digest and length only.
     Content {

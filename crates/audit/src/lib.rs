@@ -11,17 +11,25 @@
 
 mod entry;
 mod error;
+mod files;
+mod head;
 mod intent;
+mod ledger;
+mod lines;
 mod log;
 mod read;
 mod record;
+mod recovery;
+mod reserve;
 mod text;
 mod verify;
+mod writer;
 
 pub use entry::Entry;
 pub use error::AuditError;
 pub use intent::{Closing, Durability, Event, Intent, Parameter};
 pub use log::{AuditConfig, AuditLog};
 pub use read::{ReadError, Records, read};
-pub use record::{Actor, Client, Phase, Record};
+pub use record::{Actor, Body, Client, MAX_PARAMETERS, MAX_RECORD_BYTES, Phase, Record};
+pub use text::{MAX_PATH_BYTES, MAX_WORD_BYTES};
 pub use verify::{Fault, FaultKind, OpenIntent, VerifyError, VerifyReport, Warning, verify};

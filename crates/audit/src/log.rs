@@ -1,54 +1,356 @@
-//! The log.
-use crate::{AuditError, Durability, Entry, Event, Intent};
+//! The log, as callers see it.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    thread::ThreadId,
+    time::Duration,
+};
+
+use jiff::Timestamp;
 use model::OwnerId;
-use std::path::PathBuf;
+use rustix::{fs::OFlags, rand::GetRandomFlags};
+use tokio::sync::oneshot;
+
+use crate::{
+    AuditError, Durability, Entry, Event, Intent,
+    files::{self, Place, at},
+    head::{self, Head},
+    ledger::{Ledger, WriteFailed},
+    record::{self, Actor, Middle},
+    recovery::{self, OPEN_ACTION, Recovered},
+    reserve::{self, Reserve},
+    writer::{self, Class, Job, Shared, Writer},
+};
+
+/// Longest wait for a record to be durable. A disk that takes longer does not work, and callers have timeouts of their
+/// own (`facts/security.md` §1.A).
+pub(crate) const MAX_WAIT: Duration = Duration::from_secs(2);
+/// Most records that wait for the writer: beyond that, intents of changes are refused and reads are counted only. At
+/// the promised 2,000 operations a second this is what [`MAX_WAIT`] lets through, twice.
+const MAX_QUEUED: usize = 8_192;
+
 /// Where the log is.
 #[derive(Debug, Clone)]
 pub struct AuditConfig {
-    /// The log file (`MCP_AUDIT_LOG`); its directory must exist. `NAME.head` and `NAME.reserve` stand beside it.
+    /// The log file (`MCP_AUDIT_LOG`); its directory must exist and be writable by nobody else. `NAME.head` and
+    /// `NAME.reserve` stand beside it.
     pub path: PathBuf,
     /// The installation; part of what hashes of principals are made of.
     pub owner: OwnerId,
 }
-/// The log.
+
+/// The open log. Cheap to clone; the file is closed and unlocked when the last clone and the last [`Entry`] are gone.
 #[derive(Clone)]
-pub struct AuditLog;
+pub struct AuditLog(Arc<Inner>);
+
+struct Inner {
+    jobs: Option<mpsc::Sender<Job>>,
+    shared: Arc<Shared>,
+    owner: OwnerId,
+    system: Actor,
+    /// Random, so that operations of two runs never share an id.
+    run: String,
+    next_operation: AtomicU64,
+    writer: ThreadId,
+    /// Disconnected when the writer has ended.
+    ended: Mutex<mpsc::Receiver<()>>,
+}
+
 impl AuditLog {
-    /// Opens.
+    /// Opens the log, or makes it: locks it, repairs a torn end, closes intents of a killed run with `unknown`, and
+    /// records `audit.open`. All of this is durable when it returns. Blocks.
     ///
     /// # Errors
-    /// See [`AuditError`].
+    /// When records could not be written safely there, or what stands there is not a log that can be continued. See
+    /// [`AuditError`].
     pub fn open(config: AuditConfig) -> Result<AuditLog, AuditError> {
-        Err(AuditError::BadPath { path: config.path })
+        let place = Place::open(&config.path)?;
+        let (file, _) = place.open_file("", OFlags::APPEND)?;
+        files::lock(&file, place.path(""))?;
+        let head = Head::read_beside(&config.path);
+        let recovered = recovery::recover(&place, &file, head)?;
+        let (head_file, _) = place.open_file(head::SUFFIX, OFlags::empty())?;
+        let (reserve_file, _) = place.open_file(reserve::SUFFIX, OFlags::empty())?;
+        let (reserve, misfit) = Reserve::open(reserve_file, recovered.end.link)
+            .map_err(at("prepare the reserve beside", &config.path))?;
+        let mut start = Start {
+            recovered,
+            system: Actor::new(config.owner, "system"),
+            lines: Vec::new(),
+        };
+        if let Some(misfit) = misfit {
+            start
+                .recovered
+                .gaps
+                .push(put_reserve_aside(&place, &misfit)?);
+        }
+        place.sync()?;
+        let had_head = if head.is_some() { "found" } else { "missing" };
+        let (end, run_offset) = start.write_lines(&reserve, &config, had_head);
+        let mut ledger = Ledger::new(place, file, head_file, start.recovered.end, run_offset);
+        ledger
+            .append(&start.lines, end, true)
+            .map_err(|failed: WriteFailed| at("write", &config.path)(failed.source))?;
+        AuditLog::start(ledger, reserve, config.owner, start.system)
     }
-    /// Records an intent.
+
+    fn start(
+        ledger: Ledger,
+        mut reserve: Reserve,
+        owner: OwnerId,
+        system: Actor,
+    ) -> Result<AuditLog, AuditError> {
+        let failed = |step| {
+            move |source: std::io::Error| AuditError::Unavailable {
+                why: step,
+                source: Some(Arc::new(source)),
+            }
+        };
+        reserve
+            .clear()
+            .map_err(failed("its reserve cannot be cleared"))?;
+        let mut run = [0; 8];
+        rustix::rand::getrandom(&mut run, GetRandomFlags::empty())
+            .map_err(|error| failed("no random bytes from the kernel")(error.into()))?;
+        let shared = Arc::new(Shared::default());
+        shared.healthy.store(true, Ordering::Relaxed);
+        let writer = Writer::new(ledger, reserve, shared.clone(), system.clone());
+        let (jobs, waiting) = mpsc::channel();
+        let (ending, ended) = mpsc::channel::<()>();
+        let thread = std::thread::Builder::new()
+            .name("audit".to_owned())
+            .spawn(move || {
+                writer.run(&waiting);
+                drop(ending);
+            })
+            .map_err(failed("its writer cannot be started"))?;
+        Ok(AuditLog(Arc::new(Inner {
+            jobs: Some(jobs),
+            shared,
+            owner,
+            system,
+            run: hex::encode(run),
+            next_operation: AtomicU64::new(1),
+            writer: thread.thread().id(),
+            ended: Mutex::new(ended),
+        })))
+    }
+
+    /// Records that an action is about to start; see [`Durability`] for what is certain when this returns. Waits 2 s at
+    /// most. Must run on a tokio runtime with its timer.
     ///
     /// # Errors
-    /// [`AuditError::Unavailable`].
-    pub async fn begin(
-        &self,
-        _intent: Intent,
-        _durability: Durability,
-    ) -> Result<Entry, AuditError> {
-        Err(AuditError::Unavailable {
-            why: "not built yet",
-            source: None,
-        })
+    /// [`AuditError::Unavailable`], for [`Durability::Durable`] alone: then nothing may be changed.
+    pub async fn begin(&self, intent: Intent, durability: Durability) -> Result<Entry, AuditError> {
+        let number = self.0.next_operation.fetch_add(1, Ordering::Relaxed);
+        let actor = Actor::new(self.0.owner, &intent.principal);
+        // From here on the entry reports `aborted` when this call is given up, also in the middle of the wait.
+        let entry = Entry::new(
+            self.clone(),
+            format!("{}-{number}", self.0.run),
+            intent,
+            actor,
+            durability,
+        );
+        let class = match durability {
+            Durability::Buffered => return Ok(entry),
+            Durability::Durable => Class::Refusable,
+            Durability::Reserve => Class::Unstoppable,
+        };
+        match (self.append(entry.intent(), class).await, durability) {
+            (Ok(()), _) | (Err(_), Durability::Reserve) => Ok(entry),
+            (Err(NotWritten::Refused(error)), _) => {
+                entry.disarm();
+                Err(error)
+            }
+            // It may be written yet, so its result will be, too.
+            (Err(NotWritten::Late), _) => Err(NotWritten::Late.into()),
+        }
     }
-    /// Records an event.
+
+    /// Records something that nobody asked for. It is durable, if only in the reserve, when this returns.
     ///
     /// # Errors
-    /// [`AuditError::Unavailable`].
-    pub async fn event(&self, _event: Event) -> Result<(), AuditError> {
-        Err(AuditError::Unavailable {
-            why: "not built yet",
-            source: None,
-        })
+    /// [`AuditError::Unavailable`] when it is neither.
+    pub async fn event(&self, event: Event) -> Result<(), AuditError> {
+        let parameters = record::parameters(&event.parameters);
+        let middle = writer::event(
+            &self.0.system,
+            event.action,
+            event.session,
+            parameters,
+            "ok",
+        );
+        Ok(self.append(middle, Class::Needed).await?)
     }
-    /// Whether the last write worked.
+
+    /// Whether the last write worked. A log that failed is tried again with each record, and once a second.
     pub fn is_healthy(&self) -> bool {
-        false
+        self.0.shared.healthy.load(Ordering::Relaxed)
     }
-    /// Waits until everything handed over is on disk (at most 2 s).
-    pub async fn flush(&self) {}
+
+    /// Waits until everything handed over so far is written and synced, or could not be; 2 s at most.
+    pub async fn flush(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.send(Job::Flush(reply)) {
+            let _ = tokio::time::timeout(MAX_WAIT, answer).await;
+        }
+    }
+
+    /// Hands a record to the writer and waits for what became of it.
+    pub(crate) async fn append(&self, middle: Middle, class: Class) -> Result<(), NotWritten> {
+        if class == Class::Refusable && self.is_full() {
+            let refusal = AuditError::Unavailable {
+                why: "too many records wait for the disk",
+                source: None,
+            };
+            return Err(NotWritten::Refused(refusal));
+        }
+        let (reply, answer) = oneshot::channel();
+        let ended = || {
+            NotWritten::Refused(AuditError::Unavailable {
+                why: "its writer has ended",
+                source: None,
+            })
+        };
+        if !self.send(Job::Append {
+            middle,
+            class,
+            reply: Some(reply),
+        }) {
+            return Err(ended());
+        }
+        match tokio::time::timeout(MAX_WAIT, answer).await {
+            Ok(Ok(outcome)) => outcome.map_err(NotWritten::Refused),
+            Ok(Err(_)) => Err(ended()),
+            Err(_) => Err(NotWritten::Late),
+        }
+    }
+
+    /// Hands a record to the writer and does not wait.
+    pub(crate) fn append_later(&self, middle: Middle, class: Class) {
+        if class == Class::Read && self.is_full() {
+            self.0.shared.dropped_reads.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        self.send(Job::Append {
+            middle,
+            class,
+            reply: None,
+        });
+    }
+
+    fn is_full(&self) -> bool {
+        self.0.shared.queued.load(Ordering::Relaxed) >= MAX_QUEUED
+    }
+
+    fn send(&self, job: Job) -> bool {
+        self.0.shared.queued.fetch_add(1, Ordering::Relaxed);
+        self.0
+            .jobs
+            .as_ref()
+            .is_some_and(|jobs| jobs.send(job).is_ok())
+    }
+}
+
+/// The last handle waits for the writer, so that whoever opens the log next finds it unlocked and whole. A disk that
+/// hangs is not waited for.
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if std::thread::current().id() != self.writer
+            && let Ok(ended) = self.ended.get_mut()
+        {
+            let _ = ended.recv_timeout(MAX_WAIT);
+        }
+    }
+}
+
+/// Why a record is not known to be durable.
+pub(crate) enum NotWritten {
+    /// It is not in the log and never will be.
+    Refused(AuditError),
+    /// No answer in time: it may come.
+    Late,
+}
+
+impl From<NotWritten> for AuditError {
+    fn from(not_written: NotWritten) -> Self {
+        match not_written {
+            NotWritten::Refused(error) => error,
+            NotWritten::Late => AuditError::Unavailable {
+                why: "the disk did not answer within 2 s",
+                source: None,
+            },
+        }
+    }
+}
+
+/// What a run writes first.
+struct Start {
+    recovered: Recovered,
+    system: Actor,
+    lines: Vec<u8>,
+}
+
+impl Start {
+    /// The reserve's records, gaps, results of the killed run, and last `audit.open`. Returns the chain's end and where
+    /// in the log `audit.open` starts.
+    fn write_lines(
+        &mut self,
+        reserve: &Reserve,
+        config: &AuditConfig,
+        had_head: &str,
+    ) -> (record::Link, u64) {
+        let now = Timestamp::now();
+        let mut end = reserve.end().unwrap_or(self.recovered.end.link);
+        self.lines.extend_from_slice(reserve.lines());
+        for line in reserve.lines().split(|byte| *byte == b'\n') {
+            self.recovered.open.note(line);
+        }
+        for details in &self.recovered.gaps {
+            end = end.append(&writer::gap(&self.system, details), now, &mut self.lines);
+        }
+        let mut closed = 0;
+        for result in std::mem::take(&mut self.recovered.open).into_results() {
+            end = end.append(&result.encode(), now, &mut self.lines);
+            closed += 1;
+        }
+        let run_offset = self.recovered.end.bytes + self.lines.len() as u64;
+        let parameters = record::parameters(&[
+            ("owner", crate::Parameter::Word(config.owner.to_string())),
+            (
+                "version",
+                crate::Parameter::Word(env!("CARGO_PKG_VERSION").to_owned()),
+            ),
+            ("head", crate::Parameter::Word(had_head.to_owned())),
+            ("recovered", crate::Parameter::Number(closed)),
+        ]);
+        end = end.append(
+            &writer::event(&self.system, OPEN_ACTION, None, parameters, "ok"),
+            now,
+            &mut self.lines,
+        );
+        (end, run_offset)
+    }
+}
+
+/// Records of the reserve that do not continue the log: kept as they are, beside it.
+fn put_reserve_aside(place: &Place, misfit: &[u8]) -> Result<recovery::GapDetails, AuditError> {
+    use std::io::Write;
+    let suffix = format!("{}-{}", reserve::SUFFIX, recovery::now_ms());
+    let mut file = place.create_file(&suffix)?;
+    file.write_all(misfit)
+        .and_then(|()| file.sync_all())
+        .map_err(at("write", &place.path(&suffix)))?;
+    Ok(vec![
+        ("kind", crate::Parameter::Word("reserve_misfit".to_owned())),
+        ("bytes", crate::Parameter::Number(misfit.len() as u64)),
+        ("kept_in", crate::Parameter::Path(place.path(&suffix))),
+    ])
 }
