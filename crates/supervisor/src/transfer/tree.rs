@@ -1,0 +1,70 @@
+//! Opening and removing below a directory without ever leaving it.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::{
+    fs::{AtFlags, CWD, Dir, Mode, OFlags, ResolveFlags, openat, openat2, unlinkat},
+    io::{self, Errno},
+};
+
+/// Directories below each other that a removal enters. The agent can nest deeper than any transfer; what is deeper
+/// stays, on its own disk.
+const MAX_REMOVAL_DEPTH: usize = 256;
+
+/// No link is followed, no mount of magic links entered, the starting directory never left.
+const BENEATH: ResolveFlags =
+    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+
+/// Opens below a directory; no parts mean the directory itself.
+pub fn open_beneath(directory: impl AsFd, parts: &[&[u8]], flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+    let path = if parts.is_empty() { b".".to_vec() } else { parts.join(b"/".as_slice()) };
+    openat2(directory, path, flags | OFlags::CLOEXEC, mode, BENEATH)
+}
+
+/// Opens a directory below another, on the same mount.
+pub fn open_on_same_mount(directory: impl AsFd, name: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
+    openat2(directory, name, flags | OFlags::CLOEXEC, Mode::empty(), BENEATH | ResolveFlags::NO_XDEV)
+}
+
+/// The root of all paths.
+pub fn root() -> io::Result<OwnedFd> {
+    openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// The names in a directory, sorted; [`Errno::OVERFLOW`] for more than `most`.
+pub fn names(directory: impl AsFd, most: u64) -> io::Result<Vec<Vec<u8>>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if matches!(name, b"." | b"..") {
+            continue;
+        }
+        if names.len() as u64 >= most {
+            return Err(Errno::OVERFLOW);
+        }
+        names.push(name.to_vec());
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Removes a file, or a directory and all below it.
+pub fn remove(directory: impl AsFd, name: &[u8]) -> io::Result<()> {
+    remove_to_depth(directory, name, MAX_REMOVAL_DEPTH)
+}
+
+fn remove_to_depth(directory: impl AsFd, name: &[u8], depth: usize) -> io::Result<()> {
+    let directory = directory.as_fd();
+    match unlinkat(directory, name, AtFlags::empty()) {
+        Err(Errno::ISDIR | Errno::PERM) if depth > 0 => {}
+        result => return result,
+    }
+    // Modes are set last, so a directory that was about to be moved may refuse its owner by now.
+    let _ = rustix::fs::chmodat(directory, name, Mode::RWXU, AtFlags::empty());
+    let below = open_beneath(directory, &[name], OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
+    for inner in names(&below, u64::MAX)? {
+        remove_to_depth(&below, &inner, depth - 1)?;
+    }
+    unlinkat(directory, name, AtFlags::REMOVEDIR)
+}
