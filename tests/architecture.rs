@@ -1,0 +1,92 @@
+//! The arrows of the house: which crate may know which. `ARCHITECTURE.md` shows the same table.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Crate, and the crates of this workspace that it may use.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("model", &[]),
+    ("wire", &[]),
+    ("policy", &["model"]),
+    ("audit", &["model"]),
+    ("store", &["model"]),
+    ("supervisor", &["wire"]),
+    ("sandbox", &["model", "wire"]),
+    ("sandbox-native", &["sandbox", "model", "wire"]),
+    ("session", &["model", "policy", "store", "sandbox"]),
+    ("control", &["model", "policy", "audit", "store", "session"]),
+    ("mcp", &["control", "model"]),
+    (
+        "app",
+        &["model", "wire", "policy", "audit", "store", "sandbox", "sandbox-native", "session", "control", "mcp"],
+    ),
+];
+
+#[test]
+fn every_crate_uses_only_what_it_may() {
+    let arrows: BTreeMap<&str, BTreeSet<&str>> =
+        ARROWS.iter().map(|(name, uses)| (*name, uses.iter().copied().collect())).collect();
+    let metadata = cargo_metadata::MetadataCommand::new().no_deps().exec().expect("cargo metadata");
+    let members: BTreeSet<&str> = metadata.packages.iter().map(|package| package.name.as_str()).collect();
+    assert_eq!(members, arrows.keys().copied().collect(), "a crate without arrows, or arrows without a crate");
+    for package in &metadata.packages {
+        let used: BTreeSet<&str> = package
+            .dependencies
+            .iter()
+            .map(|dependency| dependency.name.as_str())
+            .filter(|name| members.contains(name))
+            .collect();
+        let allowed = &arrows[package.name.as_str()];
+        let forbidden: Vec<_> = used.difference(allowed).collect();
+        assert!(forbidden.is_empty(), "{} must not know {forbidden:?}", package.name);
+    }
+}
+
+#[test]
+fn unsafe_code_is_fenced() {
+    let allowed = ["crates/supervisor/", "crates/sandbox-native/src/enter"];
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut found = 0;
+    for file in rust_files(&root.join("crates")) {
+        let text = std::fs::read_to_string(&file).expect("a source file");
+        let relative = file.strip_prefix(&root).expect("below the root").display().to_string();
+        let has_unsafe = text.lines().any(|line| {
+            let code = line.split("//").next().unwrap_or_default();
+            code.contains("unsafe {") || code.contains("unsafe fn") || code.contains("unsafe impl")
+        });
+        if has_unsafe {
+            found += 1;
+            assert!(allowed.iter().any(|place| relative.starts_with(place)), "unsafe code in {relative}");
+        }
+        if file.ends_with("src/lib.rs") && !relative.contains("sandbox-native") {
+            assert!(text.contains("#![forbid(unsafe_code)]"), "{relative} does not forbid unsafe code");
+        }
+    }
+    assert!(found > 0, "the search found no unsafe code where there is some: it looks in the wrong place");
+}
+
+#[test]
+fn only_the_app_reads_the_environment() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    for name in ["model", "wire", "policy", "audit", "store", "sandbox", "session", "control", "mcp"] {
+        for file in rust_files(&root.join("crates").join(name).join("src")) {
+            let text = std::fs::read_to_string(&file).expect("a source file");
+            assert!(!text.contains("env::var"), "{} reads the environment", file.display());
+        }
+    }
+}
+
+fn rust_files(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut files = Vec::new();
+    let mut open = vec![directory.to_owned()];
+    while let Some(directory) = open.pop() {
+        for entry in std::fs::read_dir(&directory).expect("a directory").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    files
+}

@@ -1,0 +1,452 @@
+//! What the tests of the real binary share: a machine of their own (state, project, user), an MCP client over stdio that
+//! speaks raw JSON-RPC, and a census of everything that a session makes.
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufRead, BufReader, Write},
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::{
+        Mutex, OnceLock,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, channel},
+    },
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+/// An ordinary user of the tests: any id without an account, so without subordinate ids and groups.
+pub const ORDINARY_UID: u32 = 12_345;
+/// How long a test waits for what takes milliseconds.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// As whom the server runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum User {
+    /// uid 0.
+    Root,
+    /// Without privileges. When the test itself is not root, whoever runs it.
+    Ordinary,
+}
+
+/// Users that this machine can play. A missing one is told loudly, and is a failure where `REQUIRE` names it.
+pub fn users() -> Vec<User> {
+    if rustix::process::geteuid().is_root() {
+        vec![User::Root, User::Ordinary]
+    } else {
+        skip("root", "the tests do not run as root");
+        vec![User::Ordinary]
+    }
+}
+
+/// Reports a leg that cannot run here.
+///
+/// # Panics
+/// When `REQUIRE` names the leg.
+pub fn skip(leg: &str, why: &str) {
+    let required = std::env::var("REQUIRE").unwrap_or_default();
+    assert!(!required.split(',').any(|name| name == leg), "the leg {leg} is required: {why}");
+    eprintln!("SKIPPED {leg}: {why}");
+    if let Some(log) = std::env::var_os("SKIP_LOG")
+        && let Ok(mut log) = fs::OpenOptions::new().create(true).append(true).open(log)
+    {
+        let _ = writeln!(log, "{leg}: {why}");
+    }
+}
+
+/// The program under test, at a place that every user can execute.
+pub fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let built = Path::new(env!("CARGO_BIN_EXE_claude-code-mcp"));
+        let reachable = built
+            .ancestors()
+            .skip(1)
+            .all(|directory| fs::metadata(directory).is_ok_and(|found| found.permissions().mode() & 0o005 == 0o005));
+        if reachable {
+            return built.to_owned();
+        }
+        let copy = std::env::temp_dir().join(format!("claude-code-mcp-under-test-{}", std::process::id()));
+        fs::copy(built, &copy).expect("a copy of the program");
+        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).expect("its mode");
+        copy
+    })
+}
+
+/// A place for one test: state directory, home, project.
+pub struct Machine {
+    pub user: User,
+    base: PathBuf,
+    pub project: PathBuf,
+    environment: Vec<(String, String)>,
+}
+
+impl Machine {
+    pub fn new(user: User) -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let base = std::env::temp_dir().join(format!("ccm-{}-{count}", std::process::id()));
+        let project = base.join("project");
+        fs::create_dir_all(&project).expect("a project");
+        for directory in ["state", "home", "run"] {
+            fs::create_dir(base.join(directory)).expect("a directory");
+        }
+        let machine = Machine { user, base, project, environment: Vec::new() };
+        for directory in ["project", "state", "home", "run"] {
+            machine.give(&machine.base.join(directory));
+        }
+        for (name, mode) in [("state", 0o700), ("run", 0o700)] {
+            fs::set_permissions(machine.base.join(name), fs::Permissions::from_mode(mode)).expect("its mode");
+        }
+        machine
+    }
+
+    /// Sets a variable for everything that runs on this machine from now on.
+    pub fn set(&mut self, name: &str, value: &str) -> &mut Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn base(&self) -> &Path {
+        &self.base
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.base.join("state/claude-code-mcp")
+    }
+
+    pub fn audit_log(&self) -> PathBuf {
+        self.state().join("audit.jsonl")
+    }
+
+    /// Gives a path to the machine's user.
+    pub fn give(&self, path: &Path) {
+        if let Some(uid) = self.uid() {
+            chown(path, Some(uid), Some(uid)).expect("an owner");
+        }
+    }
+
+    pub fn write(&self, relative: &str, content: &str) -> PathBuf {
+        let path = self.project.join(relative);
+        let mut missing: Vec<_> =
+            path.ancestors().skip(1).take_while(|directory| !directory.exists()).map(Path::to_owned).collect();
+        while let Some(directory) = missing.pop() {
+            fs::create_dir(&directory).expect("a directory");
+            self.give(&directory);
+        }
+        fs::write(&path, content).expect("a file");
+        self.give(&path);
+        path
+    }
+
+    fn uid(&self) -> Option<u32> {
+        (self.user == User::Ordinary && rustix::process::geteuid().is_root()).then_some(ORDINARY_UID)
+    }
+
+    /// A command on this machine, as its user, in its project.
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
+            .env("HOME", self.base.join("home"))
+            .env("XDG_STATE_HOME", self.base.join("state"))
+            .env("XDG_RUNTIME_DIR", self.base.join("run"))
+            .env("CLAUDE_CODE_MCP_IDLE_EXIT_SECONDS", "1")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .current_dir(&self.project);
+        if let Some(uid) = self.uid() {
+            command.uid(uid).gid(uid);
+        }
+        command
+    }
+
+    /// The command line of the program.
+    pub fn cli(&self, arguments: &[&str]) -> std::process::Output {
+        self.command(program()).args(arguments).stdin(Stdio::null()).output().expect("the program runs")
+    }
+
+    /// A stdio front with its client, greeted.
+    pub fn client(&self) -> Client {
+        Client::start(self)
+    }
+
+    /// Pid of the elected server, if one runs.
+    pub fn server_pid(&self) -> Option<i32> {
+        let lock = fs::read_to_string(self.state().join("server.lock")).ok()?;
+        let digits: String = lock.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+        digits.parse().ok().filter(|pid| Path::new(&format!("/proc/{pid}")).exists())
+    }
+
+    /// Waits until the server has ended by itself.
+    pub fn wait_for_server_end(&self) {
+        until("the server has ended", || self.server_pid().is_none());
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if let Some(pid) = self.server_pid().and_then(rustix::process::Pid::from_raw) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+        for pid in self.sandbox_pids() {
+            if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+        let _ = fs::remove_dir_all(&self.base);
+    }
+}
+
+/// Waits for a condition.
+///
+/// # Panics
+/// When it does not come true in [`PATIENCE`].
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "never came true: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// An MCP client on a stdio front, in the 2025-11-25 era.
+pub struct Client {
+    pub child: Child,
+    stdin: Option<ChildStdin>,
+    lines: Receiver<Value>,
+    next_id: u64,
+    pub greeting: Value,
+}
+
+impl Client {
+    fn start(machine: &Machine) -> Self {
+        let mut child = machine
+            .command(program())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the front starts");
+        let stdout = BufReader::new(child.stdout.take().expect("its output"));
+        let stderr = BufReader::new(child.stderr.take().expect("its errors"));
+        let (send, lines) = channel();
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                let message = serde_json::from_str(&line).unwrap_or_else(|_| json!({ "garbage": line }));
+                if send.send(message).is_err() {
+                    break;
+                }
+            }
+        });
+        std::thread::spawn(move || stderr.lines().map_while(Result::ok).for_each(|line| eprintln!("front: {line}")));
+        let stdin = child.stdin.take();
+        let mut client = Client { child, stdin, lines, next_id: 0, greeting: Value::Null };
+        client.greeting = client
+            .request(
+                "initialize",
+                json!({
+                    "protocolVersion": "2025-11-25",
+                    "capabilities": {},
+                    "clientInfo": { "name": "tests", "version": "1" },
+                }),
+            )
+            .expect("a greeting");
+        client.notify("notifications/initialized", json!({}));
+        client
+    }
+
+    pub fn send(&mut self, message: &Value) {
+        let stdin = self.stdin.as_mut().expect("an open input");
+        writeln!(stdin, "{message}").and_then(|()| stdin.flush()).expect("the front reads");
+    }
+
+    pub fn notify(&mut self, method: &str, params: Value) {
+        self.send(&json!({ "jsonrpc": "2.0", "method": method, "params": params }));
+    }
+
+    /// Sends a request without waiting for its answer.
+    pub fn post(&mut self, method: &str, params: Value) -> u64 {
+        self.next_id += 1;
+        let id = self.next_id;
+        self.send(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }));
+        id
+    }
+
+    /// The answer to a request: `Err` is a protocol error.
+    pub fn answer(&mut self, id: u64) -> Result<Value, Value> {
+        let deadline = Instant::now() + Duration::from_secs(90);
+        loop {
+            let message = match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(message) => message,
+                Err(RecvTimeoutError::Timeout) => panic!("no answer to request {id}"),
+                Err(RecvTimeoutError::Disconnected) => return Err(json!("the front has ended")),
+            };
+            assert!(message.get("garbage").is_none(), "standard output carries something else: {message}");
+            if message["id"] == json!(id) {
+                return match message.get("error") {
+                    Some(error) => Err(error.clone()),
+                    None => Ok(message["result"].clone()),
+                };
+            }
+        }
+    }
+
+    pub fn request(&mut self, method: &str, params: Value) -> Result<Value, Value> {
+        let id = self.post(method, params);
+        self.answer(id)
+    }
+
+    /// Calls a tool: `Ok` is its structured content, `Err` its error object.
+    pub fn tool(&mut self, name: &str, arguments: Value) -> Result<Value, Value> {
+        let result = self.request("tools/call", json!({ "name": name, "arguments": arguments }))?;
+        let content = result["structuredContent"].clone();
+        if result["isError"] == json!(true) { Err(content["error"].clone()) } else { Ok(content) }
+    }
+
+    /// Creates a session on a project.
+    pub fn create(&mut self, project: &Path) -> String {
+        self.create_with(json!({ "projectPath": project }))
+    }
+
+    pub fn create_with(&mut self, arguments: Value) -> String {
+        let session = self.tool("create_session", arguments).expect("a session");
+        session["sessionId"].as_str().expect("its id").to_owned()
+    }
+
+    /// Runs a shell line to its end and gives the execution.
+    pub fn run(&mut self, session: &str, line: &str) -> Value {
+        let arguments = json!({ "sessionId": session, "command": line, "waitSeconds": 40, "timeoutSeconds": 60 });
+        self.tool("execute_command", arguments).expect("an execution")
+    }
+
+    /// Standard output of a shell line that must succeed.
+    pub fn output(&mut self, session: &str, line: &str) -> String {
+        let execution = self.run(session, line);
+        assert_eq!(execution["exitCode"], json!(0), "{line}: {execution:#}");
+        execution["stdout"]["text"].as_str().unwrap_or_default().trim_end().to_owned()
+    }
+
+    pub fn destroy(&mut self, session: &str) {
+        self.tool("destroy_session", json!({ "sessionId": session })).expect("destroyed");
+    }
+
+    /// Closes standard input, as a client does that ends.
+    pub fn close(mut self) -> std::process::ExitStatus {
+        self.stdin = None;
+        self.child.wait().expect("the front ends")
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.stdin = None;
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Everything that sessions of a machine make on the host.
+#[derive(Debug, PartialEq, Eq, Default)]
+pub struct Census {
+    pub processes: BTreeSet<i32>,
+    pub cgroups: BTreeSet<PathBuf>,
+    pub instances: BTreeSet<PathBuf>,
+    pub project: BTreeSet<PathBuf>,
+    pub mounts: BTreeSet<String>,
+}
+
+impl Machine {
+    /// Pids of supervisors whose sandbox belongs to this machine: those that can be told by the mounted socket directory.
+    pub fn sandbox_pids(&self) -> Vec<i32> {
+        let marker = self.state().join("native").display().to_string();
+        pids()
+            .into_iter()
+            .filter(|pid| {
+                let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+                let own = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+                mounts != own && mounts.contains(&marker)
+            })
+            .collect()
+    }
+
+    pub fn census(&self) -> Census {
+        let instances = fs::read_dir(self.state().join("native"))
+            .map(|entries| entries.flatten().map(|entry| entry.path()).filter(|path| is_instance(path)).collect())
+            .unwrap_or_default();
+        Census {
+            processes: self.sandbox_pids().into_iter().collect(),
+            cgroups: cgroups(&owner_prefix(&self.state())),
+            instances,
+            project: walk(&self.project).into_iter().collect(),
+            mounts: fs::read_to_string("/proc/self/mountinfo")
+                .unwrap_or_default()
+                .lines()
+                .filter(|line| line.contains(&self.base.display().to_string()))
+                .map(str::to_owned)
+                .collect(),
+        }
+    }
+}
+
+fn is_instance(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("s-"))
+}
+
+fn pids() -> Vec<i32> {
+    fs::read_dir("/proc")
+        .map(|entries| entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+        .unwrap_or_default()
+}
+
+/// Name prefix of this installation's objects, from any instance that the state directory has ever had.
+fn owner_prefix(state: &Path) -> String {
+    fs::read_to_string(state.join("state.db.owner"))
+        .ok()
+        .and_then(|owner| owner.trim().strip_prefix("o-").map(|hex| format!("claude-code-{}", &hex[..8])))
+        .unwrap_or_else(|| "claude-code-".to_owned())
+}
+
+fn cgroups(prefix: &str) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![PathBuf::from("/sys/fs/cgroup")];
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                if entry.file_name().to_string_lossy().starts_with(prefix) {
+                    found.insert(entry.path());
+                }
+                open.push(entry.path());
+            }
+        }
+    }
+    found
+}
+
+/// Every path below a directory, links not followed.
+pub fn walk(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![directory.to_owned()];
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                open.push(entry.path());
+            }
+            found.push(entry.path());
+        }
+    }
+    found
+}
+
+/// Tests that watch processes of the whole machine, or load it, run one at a time.
+pub fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
