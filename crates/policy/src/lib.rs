@@ -4,17 +4,33 @@
 //! ([`CreateFacts`]), the decisions ([`Policy`]), what they hand out ([`CreatePermit`] and its siblings). The security
 //! data stands in `profiles/*.json`, a reason for each entry, and is built into the program.
 //!
-//! Work without a decision does not compile: a permit cannot be made outside this crate,
+//! Work without a decision does not compile. A permit can be spent,
+//!
+//! ```
+//! fn spend(permit: policy::SessionPermit, listing: policy::ListingPermit) -> Option<String> {
+//!     let (_session, _verb) = permit.into_parts();
+//!     listing.into_parts()
+//! }
+//! ```
+//!
+//! but not made outside this crate,
 //!
 //! ```compile_fail,E0451
 //! let forged = policy::ListingPermit { owner: None };
 //! ```
 //!
-//! and one decision allows one piece of work, because a permit cannot be copied:
+//! not copied, and not spent twice:
 //!
 //! ```compile_fail,E0599
 //! fn twice(permit: policy::SessionPermit) -> [policy::SessionPermit; 2] {
 //!     [permit.clone(), permit]
+//! }
+//! ```
+//!
+//! ```compile_fail,E0382
+//! fn twice(permit: policy::SessionPermit) {
+//!     let _ = permit.into_parts();
+//!     let _ = permit.into_parts();
 //! }
 //! ```
 //!
@@ -38,6 +54,9 @@ mod permit;
 mod protected;
 mod roots;
 mod transfer;
+
+#[cfg(test)]
+mod tests;
 
 pub use admission::{ExecutionVerb, Policy, SessionTimes, SessionVerb, SystemVerb};
 pub use command::{

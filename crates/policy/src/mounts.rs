@@ -108,14 +108,17 @@ impl HostRules<'_> {
             .roots
             .holding(&directory.path)
             .and_then(|root| directory.path.strip_prefix(root).ok());
-        match relative.and_then(|relative| self.protected.touches(relative)) {
-            Some(rule) => {
-                let message = format!("The directory lies in a protected path. {}", rule.reason());
-                let hint = "Name the project's directory instead, or mount it read-only.";
-                Err(Refusal::new(Reason::PathProtected, message, hint).in_field(field))
+        let why = match relative.and_then(|relative| self.protected.touches(relative)) {
+            Some(rule) => rule.reason(),
+            // Also when a root itself lies there: a client that was started in `.git` is a mistake.
+            None if ProtectedPaths::in_repository(&directory.path) => {
+                "It is the inside of a git repository."
             }
-            None => Ok(()),
-        }
+            None => return Ok(()),
+        };
+        let message = format!("The directory lies in a protected path. {why}");
+        let hint = "Name the project's directory instead, or mount it read-only.";
+        Err(Refusal::new(Reason::PathProtected, message, hint).in_field(field))
     }
 
     /// The caller's mounts beside those of the operator.

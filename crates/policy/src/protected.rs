@@ -210,6 +210,11 @@ impl ProtectedPaths {
         self.find(relative, |_| true)
     }
 
+    /// The path lies in a `.git`, or is one: never something to hand out, whatever the roots.
+    pub(crate) fn in_repository(path: &Path) -> bool {
+        lexical::names(path).any(|name| same(OsStr::new(".git"), name))
+    }
+
     /// What a transfer into `destination` (relative to the workspace) must not write: `path` relative to the
     /// destination, or `**/path` at any depth below it, by whole components.
     pub fn refuse_patterns(&self, destination: &Path) -> Vec<String> {

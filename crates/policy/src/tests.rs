@@ -1,0 +1,10 @@
+//! Whole decisions, through the public interface.
+
+mod commands;
+mod create;
+mod fixture;
+mod hostile;
+mod properties;
+mod protected;
+mod roles;
+mod transfers;

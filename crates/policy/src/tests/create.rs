@@ -1,0 +1,573 @@
+//! New sessions: what a permit holds, and why one is refused.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use model::{
+    BackendName, BindMount, CreateSession, LimitName, LimitRequest, MountRequest, Principal,
+    Protection, Reason, Refusal, Requirement, Secret,
+};
+
+use super::fixture::*;
+use crate::{CreateFacts, CreateParts, EntryKind, PathFacts, Policy, PolicyConfig};
+
+fn admit(
+    change: impl FnOnce(&mut CreateSession, &mut CreateFacts),
+) -> Result<CreateParts, Refusal> {
+    admit_with(config(), change)
+}
+
+fn admit_with(
+    config: PolicyConfig,
+    change: impl FnOnce(&mut CreateSession, &mut CreateFacts),
+) -> Result<CreateParts, Refusal> {
+    let policy = Policy::new(config).unwrap();
+    let (mut asked, mut facts) = (create(PROJECT), facts(&policy, PROJECT, &[]));
+    change(&mut asked, &mut facts);
+    policy
+        .admit_create(&alice(), &asked, facts)
+        .map(|permit| permit.into_parts())
+}
+
+/// Adds a mount whose host path is what it says it is.
+fn add(
+    asked: &mut CreateSession,
+    facts: &mut CreateFacts,
+    host: &str,
+    container: &str,
+    read_only: bool,
+) {
+    asked.mounts.push(MountRequest {
+        host_path: host.into(),
+        container_path: container.into(),
+        read_only,
+    });
+    facts.mounts.push(PathFacts::Directory(directory(host)));
+}
+
+#[test]
+fn a_permit_holds_everything_that_a_sandbox_is_made_of() {
+    let parts = admit(|asked, facts| {
+        asked.name = Some("fix".into());
+        asked.ttl = Some(Duration::from_secs(600));
+        asked.env.insert("A".into(), Secret::new("b".into()));
+        asked.limits.push(LimitRequest {
+            limit: LimitName::Pids,
+            value: 64,
+        });
+        add(asked, facts, "/srv/code/data", "/data", false);
+        facts.existing.insert(".git".into(), EntryKind::Directory);
+        facts.existing.insert(".git/config".into(), EntryKind::File);
+    })
+    .unwrap();
+    assert_eq!(parts.owner, OWNER);
+    assert_eq!(parts.name.as_deref(), Some("fix"));
+    assert_eq!(parts.backend, BackendName::Native);
+    assert_eq!(parts.workspace, directory(PROJECT));
+    assert_eq!(
+        parts.mounts,
+        [BindMount {
+            source: directory("/srv/code/data"),
+            target: "/data".into(),
+            read_only: false
+        }]
+    );
+    assert_eq!(
+        (parts.limits.pids.value, parts.limits.pids.named),
+        (64, true)
+    );
+    assert!(!parts.limits.memory_bytes.named);
+    assert_eq!(
+        (parts.ttl, parts.idle),
+        (Duration::from_secs(600), Duration::from_secs(600)),
+        "idle never exceeds the lifetime"
+    );
+    assert_eq!(parts.lease, Duration::from_secs(60));
+    assert_eq!(
+        parts.env.get("A").map(Secret::expose).map(String::as_str),
+        Some("b")
+    );
+    assert_eq!(parts.max_sessions, 10);
+    assert!(!parts.accept_soft_limits && !parts.allow_protected_changes);
+    assert!(
+        parts
+            .layers
+            .iter()
+            .any(|(layer, how)| *layer == model::Layer::Seccomp && *how == Requirement::Required)
+    );
+    let protection = |path: &str| {
+        parts
+            .protected
+            .iter()
+            .find(|found| found.relative == Path::new(path))
+            .map(|found| found.protection)
+    };
+    assert_eq!(protection(".git"), Some(Protection::Pinned));
+    assert_eq!(protection(".git/config"), Some(Protection::ReadOnly));
+    assert_eq!(
+        protection(".git/hooks"),
+        Some(Protection::Masked { directory: true })
+    );
+}
+
+#[test]
+fn lifetimes_are_cut_at_the_maximum() {
+    let parts = admit(|asked, _| {
+        asked.ttl = Some(Duration::MAX);
+        asked.idle = Some(Duration::MAX);
+    })
+    .unwrap();
+    assert_eq!(
+        (parts.ttl, parts.idle),
+        (Duration::from_secs(86_400), Duration::from_secs(86_400))
+    );
+    refused_as(
+        admit(|asked, _| asked.ttl = Some(Duration::ZERO)),
+        Reason::InvalidArgument,
+        "ttlSeconds",
+        "zero",
+    );
+    refused_as(
+        admit(|asked, _| asked.idle = Some(Duration::ZERO)),
+        Reason::InvalidArgument,
+        "idleSeconds",
+        "zero",
+    );
+}
+
+#[test]
+fn a_refused_root_names_the_option_to_set() {
+    for outside in ["/srv/other", "/", HOME] {
+        let result = admit(|asked, facts| {
+            asked.project_path = outside.into();
+            facts.project = PathFacts::Directory(directory(outside));
+        });
+        let refusal = refused(result, outside);
+        assert!(
+            refusal.hint.contains("CLAUDE_CODE_MCP_PROJECT_ROOTS")
+                && refusal.hint.contains("project_roots = [...]"),
+            "{refusal:?}"
+        );
+        assert_eq!(refusal.field.as_deref(), Some("projectPath"));
+    }
+}
+
+#[test]
+fn what_is_not_there_is_told_only_below_a_root() {
+    let ask = |path: &str, found: PathFacts| {
+        admit(|asked, facts| {
+            asked.project_path = path.into();
+            facts.project = found;
+        })
+    };
+    let table = [
+        (PathFacts::Missing, Reason::PathNotFound),
+        (PathFacts::NotDirectory, Reason::PathForbidden),
+        (PathFacts::Unreadable, Reason::PathForbidden),
+    ];
+    let outside: Vec<_> = table
+        .iter()
+        .map(|(found, _)| refused(ask("/srv/other/x", found.clone()), "outside"))
+        .collect();
+    assert!(
+        outside
+            .iter()
+            .all(|refusal| *refusal == outside[0] && refusal.reason == Reason::PathNotAllowed),
+        "{outside:?}"
+    );
+    for (found, reason) in table {
+        refused_as(
+            ask("/srv/code/x", found.clone()),
+            reason,
+            "projectPath",
+            &format!("{found:?}"),
+        );
+    }
+}
+
+#[test]
+fn without_root_only_the_users_own_directories_are_written() {
+    let owned_by = |uid: u32, server_uid: u32| {
+        let mut config = config();
+        config.server_uid = server_uid;
+        let policy = Policy::new(config).unwrap();
+        let mut facts = facts(&policy, PROJECT, &[]);
+        let mut project = directory(PROJECT);
+        project.uid = uid;
+        facts.project = PathFacts::Directory(project);
+        let who = Principal::LocalUser {
+            uid: server_uid,
+            roots: Vec::new(),
+        };
+        policy.admit_create(&who, &create(PROJECT), facts).map(drop)
+    };
+    assert_eq!(owned_by(UID, UID), Ok(()));
+    for uid in [0, 1000, 1234] {
+        assert_eq!(owned_by(uid, 0), Ok(()), "root maps every owner");
+    }
+    for uid in [0, 1234] {
+        refused_as(
+            owned_by(uid, UID),
+            Reason::WorkspaceNotMappable,
+            "projectPath",
+            &uid.to_string(),
+        );
+    }
+}
+
+#[test]
+fn foreign_mounts_are_read_only_or_refused() {
+    let mount = |read_only| {
+        admit(|asked, facts| {
+            add(asked, facts, "/srv/code/shared", "/data", read_only);
+            let mut shared = directory("/srv/code/shared");
+            shared.uid = 0;
+            facts.mounts = vec![PathFacts::Directory(shared)];
+        })
+    };
+    assert!(mount(true).is_ok());
+    refused_as(
+        mount(false),
+        Reason::WorkspaceNotMappable,
+        "mcpMounts[0].hostPath",
+        "writable",
+    );
+}
+
+#[test]
+fn no_mount_leads_round_the_protected_paths() {
+    let mount = |host: &str, read_only| {
+        admit(|asked, facts| add(asked, facts, host, "/data", read_only)).map(drop)
+    };
+    for host in [
+        "/srv/code/app/.git",
+        "/srv/code/app/.git/hooks",
+        "/srv/code/app",
+        "/srv/code/app/src",
+        "/srv/code",
+        "/srv/code/b/.vscode",
+        "/srv/code/b/.git/objects",
+    ] {
+        refused_as(
+            mount(host, false),
+            Reason::PathProtected,
+            "mcpMounts[0].hostPath",
+            host,
+        );
+        assert_eq!(mount(host, true), Ok(()), "reading {host} is no danger");
+    }
+    assert_eq!(mount("/srv/code/app2", false), Ok(()));
+}
+
+#[test]
+fn a_protected_directory_is_no_project() {
+    let ask = |path: &str, roots: &[&str]| {
+        let policy = policy();
+        let who = Principal::LocalUser {
+            uid: UID,
+            roots: roots.iter().map(PathBuf::from).collect(),
+        };
+        policy
+            .admit_create(&who, &create(path), facts(&policy, path, &[]))
+            .map(drop)
+    };
+    for path in [
+        "/srv/code/app/.git",
+        "/srv/code/app/.git/hooks",
+        "/srv/code/app/.claude",
+        "/srv/code/app/.GIT/refs",
+        "/srv/code/a/.husky",
+    ] {
+        refused_as(ask(path, &[]), Reason::PathProtected, "projectPath", path);
+    }
+    // A person who starts the client there has chosen it (Claude Code keeps its worktrees there), except inside `.git`.
+    let worktree = "/srv/code/app/.claude/worktrees/x";
+    refused_as(
+        ask(worktree, &[]),
+        Reason::PathProtected,
+        "projectPath",
+        worktree,
+    );
+    assert_eq!(ask(worktree, &[worktree]), Ok(()));
+    refused_as(
+        ask("/srv/code/app/.git", &["/srv/code/app/.git"]),
+        Reason::PathProtected,
+        "projectPath",
+        "started in .git",
+    );
+}
+
+#[test]
+fn mounts_are_apart_and_few() {
+    let targets = |targets: &[&str]| {
+        admit(|asked, facts| {
+            for (index, target) in targets.iter().enumerate() {
+                add(asked, facts, &format!("/srv/code/m{index}"), target, true);
+            }
+        })
+        .map(drop)
+    };
+    assert_eq!(targets(&["/data", "/data2", "/mnt/a", "/mnt/b"]), Ok(()));
+    for clash in [
+        ["/data", "/data"],
+        ["/data", "/data/x"],
+        ["/data/x", "/data"],
+        ["/data", "//data/"],
+    ] {
+        refused_as(
+            targets(&clash),
+            Reason::InvalidArgument,
+            "mcpMounts[1].containerPath",
+            &format!("{clash:?}"),
+        );
+    }
+    let many: Vec<_> = (0..=crate::MAX_MOUNTS)
+        .map(|index| format!("/m{index}"))
+        .collect();
+    let many: Vec<_> = many.iter().map(String::as_str).collect();
+    assert_eq!(targets(&many[1..]), Ok(()));
+    refused_as(
+        targets(&many),
+        Reason::TooLarge,
+        "mcpMounts",
+        "one too many",
+    );
+}
+
+#[test]
+fn the_operators_mounts_come_first_and_callers_stay_off_them() {
+    let mut config = config();
+    let tools = BindMount {
+        source: directory("/home/alice/.cargo/bin"),
+        target: "/home/alice/.cargo/bin".into(),
+        read_only: true,
+    };
+    config.operator_mounts.push(tools.clone());
+    let mount = |target: &str| {
+        admit_with(config.clone(), |asked, facts| {
+            add(asked, facts, "/srv/code/data", target, true)
+        })
+    };
+    assert_eq!(mount("/data").unwrap().mounts[0], tools);
+    for clash in [
+        "/home/alice",
+        "/home/alice/.cargo/bin",
+        "/home/alice/.cargo/bin/x",
+    ] {
+        refused_as(
+            mount(clash),
+            Reason::InvalidArgument,
+            "mcpMounts[0].containerPath",
+            clash,
+        );
+    }
+}
+
+#[test]
+fn facts_that_were_not_looked_up_refuse_the_session() {
+    let internal =
+        |change: fn(&mut CreateSession, &mut CreateFacts)| admit(change).unwrap_err().reason;
+    assert_eq!(
+        internal(|_, facts| facts
+            .existing
+            .retain(|path, _| path != Path::new(".git/hooks"))),
+        Reason::Internal
+    );
+    assert_eq!(
+        internal(|_, facts| facts.existing.clear()),
+        Reason::Internal
+    );
+    assert_eq!(
+        internal(|_, facts| facts.mounts.push(PathFacts::Missing)),
+        Reason::Internal
+    );
+    let mount = MountRequest {
+        host_path: "/srv/code/x".into(),
+        container_path: "/data".into(),
+        read_only: true,
+    };
+    assert_eq!(
+        admit(|asked, _| asked.mounts.push(mount))
+            .unwrap_err()
+            .reason,
+        Reason::Internal
+    );
+}
+
+#[test]
+fn a_protected_path_that_is_a_link_refuses_the_session() {
+    for odd in [".git", ".git/config", ".claude"] {
+        let result = admit(|_, facts| facts.existing.extend([(odd.into(), EntryKind::Other)]));
+        let refusal = refused_as(result, Reason::PathUnsafe, "projectPath", odd);
+        assert!(refusal.message.contains(odd));
+    }
+}
+
+#[test]
+fn another_backend_is_not_here() {
+    assert!(admit(|asked, _| asked.backend = Some(BackendName::Native)).is_ok());
+    refused_as(
+        admit(|asked, _| asked.backend = Some(BackendName::Fake)),
+        Reason::BackendUnavailable,
+        "backend",
+        "fake",
+    );
+}
+
+#[test]
+fn a_configuration_that_makes_no_sense_names_its_option() {
+    type Change = fn(&mut PolicyConfig);
+    let table: [(&str, Change); 21] = [
+        ("project_roots[0]", |config| {
+            config.project_roots = vec!["code".into()]
+        }),
+        ("project_roots[0]", |config| {
+            config.project_roots = vec!["/srv/../code".into()]
+        }),
+        ("project_roots[1]", |config| {
+            config.project_roots.push(HOME.into())
+        }),
+        ("project_roots[1]", |config| {
+            config.project_roots.push("/".into())
+        }),
+        ("project_roots[1]", |config| {
+            config.project_roots.push("/etc/nginx".into())
+        }),
+        ("home", |config| config.home = "".into()),
+        ("state_directory", |config| {
+            config.state_directory = "/".into()
+        }),
+        ("limits.memoryBytes", |config| {
+            config.limits.memory_bytes.value = 1
+        }),
+        ("limits.pids", |config| config.limits.pids.value = u64::MAX),
+        ("limits.temporaryBytes", |config| {
+            config.limits.temporary_bytes.value = config.limits.memory_bytes.value + 1
+        }),
+        ("max_concurrent_sessions", |config| config.max_sessions = 0),
+        ("max_running_executions", |config| {
+            config.max_running_executions = 0
+        }),
+        ("default_session_timeout", |config| {
+            config.default_ttl = config.max_ttl * 2
+        }),
+        ("default_session_timeout", |config| {
+            config.default_ttl = Duration::ZERO
+        }),
+        ("max_session_lifetime", |config| {
+            config.max_ttl = Duration::from_secs(31 * 86_400)
+        }),
+        ("idle_timeout", |config| {
+            config.default_idle = Duration::ZERO
+        }),
+        ("max_execution_timeout", |config| {
+            config.max_execution_timeout = config.max_ttl * 2
+        }),
+        ("lease", |config| config.lease = Duration::ZERO),
+        ("mounts", |config| {
+            config
+                .operator_mounts
+                .push(operator("/home/alice/.ssh", "/keys", true))
+        }),
+        ("mounts", |config| {
+            config
+                .operator_mounts
+                .push(operator("/opt/tools", "/usr/tools", true))
+        }),
+        ("mounts", |config| {
+            config
+                .operator_mounts
+                .push(operator("/opt/tools", "/opt/tools", false))
+        }),
+    ];
+    for (option, change) in table {
+        let mut config = config();
+        change(&mut config);
+        let Err(error) = Policy::new(config) else {
+            panic!("{option} was taken")
+        };
+        let error = error.to_string();
+        assert!(error.contains(&format!("`{option}`")), "{option}: {error}");
+    }
+    let mut config = config();
+    config
+        .operator_mounts
+        .push(operator("/opt/tools", "/opt/tools", true));
+    assert!(Policy::new(config).is_ok());
+}
+
+fn operator(source: &str, target: &str, read_only: bool) -> BindMount {
+    BindMount {
+        source: directory(source),
+        target: target.into(),
+        read_only,
+    }
+}
+
+#[test]
+fn a_limit_only_narrows() {
+    let limit = |limit, value| {
+        admit(|asked, _| asked.limits.push(LimitRequest { limit, value }))
+            .map(|parts| parts.limits.get(limit))
+    };
+    assert_eq!(
+        limit(LimitName::MemoryBytes, 2 << 30).unwrap().value,
+        2 << 30,
+        "the guide's \"2g\""
+    );
+    assert_eq!(
+        limit(LimitName::CpuMillis, 500).unwrap().value,
+        500,
+        "the guide's CpuQuota"
+    );
+    assert_eq!(
+        limit(LimitName::MemoryBytes, 16 << 20).unwrap().value,
+        16 << 20
+    );
+    let refusal = refused_as(
+        limit(LimitName::MemoryBytes, (2 << 30) + 1),
+        Reason::InvalidArgument,
+        "limits.memoryBytes",
+        "over",
+    );
+    assert!(
+        refusal.message.contains("2147483648") && refusal.hint.contains("limits.memoryBytes"),
+        "{refusal:?}"
+    );
+    refused_as(
+        limit(LimitName::MemoryBytes, (16 << 20) - 1),
+        Reason::InvalidArgument,
+        "limits.memoryBytes",
+        "under",
+    );
+    refused_as(
+        limit(LimitName::Pids, 7),
+        Reason::InvalidArgument,
+        "limits.pids",
+        "under",
+    );
+    refused_as(
+        limit(LimitName::Pids, 0),
+        Reason::InvalidArgument,
+        "limits.pids",
+        "zero",
+    );
+    refused_as(
+        limit(LimitName::StateBytes, u64::MAX),
+        Reason::InvalidArgument,
+        "limits.stateBytes",
+        "huge",
+    );
+    let twice = admit(|asked, _| {
+        asked.limits = vec![
+            LimitRequest {
+                limit: LimitName::Pids,
+                value: 64
+            };
+            2
+        ]
+    });
+    refused_as(twice, Reason::InvalidArgument, "limits.pids", "twice");
+}
