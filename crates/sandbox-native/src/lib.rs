@@ -8,9 +8,25 @@
 
 #![deny(unsafe_code)]
 
+mod cgroup;
+mod channel;
 mod config;
+mod creation;
+mod enter;
 mod helper;
+mod idmap;
+mod inside;
+mod inspection;
+mod link;
 mod native;
+mod placeholder;
+mod plan;
+mod probe;
+mod record;
+mod removal;
+mod root_file_system;
+mod seccomp;
+mod sources;
 mod supervisor;
 
 pub use config::{CgroupChoice, NativeConfig};

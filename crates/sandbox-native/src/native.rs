@@ -1,28 +1,218 @@
 //! The backend's verbs.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    os::fd::OwnedFd,
+    path::PathBuf,
+    sync::{Arc, Condvar, Mutex, OnceLock, PoisonError},
+};
+
 use async_trait::async_trait;
-use model::{BackendName, SandboxSpec, SessionId, UsageView};
+use model::{BackendName, Layer, Requirement, SandboxSpec, SessionId, UsageView};
 use sandbox::{Backend, BackendError, Capability, Inspection, Link, Listed};
 
-use crate::NativeConfig;
+use crate::{
+    config::NativeConfig,
+    creation::{self, Ground},
+    inspection, link,
+    probe::{self, Machine},
+    record::{Layout, Record},
+    removal,
+    supervisor::sealed_supervisor,
+};
 
 /// The embedded runtime.
+#[derive(Clone)]
 pub struct Native {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
     config: NativeConfig,
+    layout: Layout,
+    program: OwnedFd,
+    extra_read_only: Vec<PathBuf>,
+    machine: OnceLock<Machine>,
+    busy: Busy,
+}
+
+/// Sessions that a verb is changing right now: creating and destroying one never overlap.
+#[derive(Default)]
+struct Busy {
+    sessions: Mutex<BTreeSet<SessionId>>,
+    changed: Condvar,
+}
+
+impl Busy {
+    fn enter(&self, session: SessionId) -> BusyGuard<'_> {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        while !sessions.insert(session) {
+            sessions = self
+                .changed
+                .wait(sessions)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        BusyGuard {
+            busy: self,
+            session,
+        }
+    }
+}
+
+struct BusyGuard<'busy> {
+    busy: &'busy Busy,
+    session: SessionId,
+}
+
+impl Drop for BusyGuard<'_> {
+    fn drop(&mut self) {
+        self.busy
+            .sessions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.session);
+        self.busy.changed.notify_all();
+    }
 }
 
 impl Native {
-    /// Prepares the state directory. Creates no sandbox and changes nothing outside of it.
+    /// Prepares the state directory and clears what an earlier server was about to delete. Creates no sandbox and
+    /// changes nothing outside of the state directory.
     ///
     /// # Errors
-    /// When the directory cannot be used.
+    /// When the directory cannot be used, or a directory that the operator offers does not exist.
     pub fn open(config: NativeConfig) -> Result<Native, BackendError> {
-        Ok(Native { config })
+        let layout = Layout::prepare(&config.state_directory)
+            .map_err(|e| step("prepare the state directory", e))?;
+        removal::empty_trash(&layout)
+            .map_err(|e| step("empty the trash of the state directory", e))?;
+        layout
+            .sweep_ranges()
+            .map_err(|e| step("give back unused user ids", e))?;
+        let offered: io::Result<Vec<PathBuf>> = config
+            .extra_read_only
+            .iter()
+            .map(fs::canonicalize)
+            .collect();
+        let extra_read_only =
+            offered.map_err(|e| step("find a directory that the operator offers", e))?;
+        let program = sealed_supervisor().map_err(|e| step("seal the supervisor", e))?;
+        let shared = Shared {
+            config,
+            layout,
+            program,
+            extra_read_only,
+            machine: OnceLock::new(),
+            busy: Busy::default(),
+        };
+        Ok(Native {
+            shared: Arc::new(shared),
+        })
     }
-    fn unavailable(&self) -> BackendError {
-        BackendError::Unavailable {
-            why: format!("being written for {}", self.config.owner),
-            remedy: String::new(),
+
+    /// Runs `work` where it may block.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared) -> Result<T, BackendError> + Send + 'static,
+    ) -> Result<T, BackendError> {
+        let shared = Arc::clone(&self.shared);
+        tokio::task::spawn_blocking(move || work(&shared))
+            .await
+            .map_err(|error| step("finish a blocking step", io::Error::other(error)))?
+    }
+}
+
+impl Shared {
+    fn machine(&self) -> Result<&Machine, BackendError> {
+        if let Some(machine) = self.machine.get() {
+            return Ok(machine);
         }
+        // Two at once probe twice and find the same.
+        let found = probe::probe(&self.config)?;
+        Ok(self.machine.get_or_init(|| found))
+    }
+
+    fn check(&self, spec: &SandboxSpec) -> Result<(), BackendError> {
+        if spec.owner != self.config.owner {
+            return Err(BackendError::Unsupported(
+                "sandboxes of another owner".to_owned(),
+            ));
+        }
+        let capability = &self.machine()?.capability;
+        let missing: Option<Layer> = spec
+            .layers
+            .iter()
+            .find(|(layer, need)| {
+                *need == Requirement::Required && !capability.layers.contains(layer)
+            })
+            .map(|(layer, _)| *layer);
+        if let Some(layer) = missing {
+            let why = format!("this machine does not offer it ({})", capability.rung);
+            return Err(BackendError::LayerUnavailable { layer, why });
+        }
+        creation::check_limits(spec, capability)
+    }
+
+    fn create(&self, spec: SandboxSpec) -> Result<creation::Created, BackendError> {
+        self.check(&spec)?;
+        let _busy = self.busy.enter(spec.session);
+        let ground = Ground {
+            config: &self.config,
+            layout: &self.layout,
+            machine: self.machine()?,
+            program: &self.program,
+            extra_read_only: &self.extra_read_only,
+        };
+        creation::create(&ground, spec)
+    }
+
+    /// The record and a handle of pid 1 of a sandbox that lives.
+    fn running(&self, session: SessionId) -> Result<(Record, i32, OwnedFd), BackendError> {
+        let record =
+            Record::read(&self.layout.instance(session)).map_err(|e| step("read the record", e))?;
+        let record = record.ok_or(BackendError::NotFound)?;
+        let process = record.process.clone().ok_or(BackendError::NotFound)?;
+        let pidfd = removal::living(&process).ok_or(BackendError::NotFound)?;
+        Ok((record, process.pid, pidfd))
+    }
+
+    fn list(&self) -> Result<Vec<Listed>, BackendError> {
+        let mut sessions = self.layout.list().map_err(|e| step("list sessions", e))?;
+        let groups = self
+            .machine()?
+            .hierarchy
+            .object_names()
+            .map_err(|e| step("list control groups", e))?;
+        sessions.extend(groups.iter().filter_map(|name| self.own_session(name)));
+        sessions.sort_unstable();
+        sessions.dedup();
+        let listed = |session| Listed {
+            session,
+            running: self.running(session).is_ok(),
+        };
+        Ok(sessions.into_iter().map(listed).collect())
+    }
+
+    /// The session of a group's name, if the name is one of ours.
+    fn own_session(&self, object_name: &str) -> Option<SessionId> {
+        let (_, digits) = object_name.rsplit_once('-')?;
+        let session: SessionId = format!("s-{digits}").parse().ok()?;
+        (session.object_name(&self.config.owner) == object_name).then_some(session)
+    }
+
+    fn freeze(&self, session: SessionId, frozen: bool) -> Result<(), BackendError> {
+        let (record, ..) = self.running(session)?;
+        if !record.hierarchy.can_freeze() {
+            return Err(BackendError::Unsupported(
+                "pausing needs a control group with a freezer".to_owned(),
+            ));
+        }
+        let verb = if frozen { "pause" } else { "resume" };
+        record
+            .hierarchy
+            .freeze(&record.object_name, frozen)
+            .map_err(|e| step(verb, e))
     }
 }
 
@@ -31,31 +221,89 @@ impl Backend for Native {
     fn name(&self) -> BackendName {
         BackendName::Native
     }
+
     async fn capability(&self) -> Result<Capability, BackendError> {
-        Err(self.unavailable())
+        self.blocking(|shared| Ok(shared.machine()?.capability.clone()))
+            .await
     }
-    async fn create(&self, _: &SandboxSpec) -> Result<Link, BackendError> {
-        Err(self.unavailable())
+
+    async fn create(&self, spec: &SandboxSpec) -> Result<Link, BackendError> {
+        let spec = spec.clone();
+        let created = self.blocking(move |shared| shared.create(spec)).await?;
+        link::serve(created.listener, created.pid, created.pidfd)
+            .map_err(|e| step("listen for the supervisor", e))
     }
-    async fn connect(&self, _: SessionId) -> Result<Link, BackendError> {
-        Err(self.unavailable())
+
+    async fn connect(&self, session: SessionId) -> Result<Link, BackendError> {
+        let (listener, pid, pidfd) = self
+            .blocking(move |shared| {
+                let _busy = shared.busy.enter(session);
+                let (_, pid, pidfd) = shared.running(session)?;
+                let listener = link::bind(&shared.layout.instance(session));
+                Ok((
+                    listener.map_err(|e| step("listen for the supervisor", e))?,
+                    pid,
+                    pidfd,
+                ))
+            })
+            .await?;
+        link::serve(listener, pid, pidfd).map_err(|e| step("listen for the supervisor", e))
     }
-    async fn inspect(&self, _: SessionId) -> Result<Inspection, BackendError> {
-        Err(self.unavailable())
+
+    async fn inspect(&self, session: SessionId) -> Result<Inspection, BackendError> {
+        self.blocking(move |shared| {
+            let (record, pid, pidfd) = shared.running(session)?;
+            let rung = shared.machine()?.capability.rung.clone();
+            let found = inspection::inspect(&record, pid, rung);
+            // What was read is its own only if it lived to the end of the reading.
+            if link::ended(&pidfd) {
+                return Err(BackendError::NotFound);
+            }
+            found.map_err(|e| step("look at the sandbox", e))
+        })
+        .await
     }
+
     async fn list(&self) -> Result<Vec<Listed>, BackendError> {
-        Err(self.unavailable())
+        self.blocking(Shared::list).await
     }
-    async fn stats(&self, _: SessionId) -> Result<UsageView, BackendError> {
-        Err(self.unavailable())
+
+    async fn stats(&self, session: SessionId) -> Result<UsageView, BackendError> {
+        self.blocking(move |shared| {
+            let (record, ..) = shared.running(session)?;
+            Ok(record.hierarchy.usage(&record.object_name))
+        })
+        .await
     }
-    async fn pause(&self, _: SessionId) -> Result<(), BackendError> {
-        Err(self.unavailable())
+
+    async fn pause(&self, session: SessionId) -> Result<(), BackendError> {
+        self.blocking(move |shared| shared.freeze(session, true))
+            .await
     }
-    async fn resume(&self, _: SessionId) -> Result<(), BackendError> {
-        Err(self.unavailable())
+
+    async fn resume(&self, session: SessionId) -> Result<(), BackendError> {
+        self.blocking(move |shared| shared.freeze(session, false))
+            .await
     }
-    async fn destroy(&self, _: SessionId) -> Result<(), BackendError> {
-        Err(self.unavailable())
+
+    async fn destroy(&self, session: SessionId) -> Result<(), BackendError> {
+        self.blocking(move |shared| {
+            let _busy = shared.busy.enter(session);
+            let hierarchy = match shared.machine() {
+                Ok(machine) => machine.hierarchy.clone(),
+                // Removing must work where creating no longer does; the record says where the groups are.
+                Err(_) => crate::cgroup::detect(&shared.config.cgroup),
+            };
+            removal::remove(&shared.layout, &shared.config, &hierarchy, session)
+                .map_err(|e| step("remove it", e))
+        })
+        .await
+    }
+}
+
+fn step(step: &str, source: io::Error) -> BackendError {
+    BackendError::Step {
+        step: step.to_owned(),
+        source,
     }
 }

@@ -1,0 +1,490 @@
+//! Control groups: where they can be made, limits, what is read back, removal. Version 2 first, version 1 for root.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use model::{LimitName, Limits, UsageView};
+use rustix::{
+    fs::{Mode, OFlags},
+    process::Pid,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::config::CgroupChoice;
+
+/// The group that holds the groups of all sandboxes.
+const PARENT: &str = "claude-code-mcp";
+/// Period of the CPU quota, microseconds: the kernel's default.
+const CPU_PERIOD_US: u64 = 100_000;
+/// Smallest quota that the kernel takes, microseconds.
+const CPU_QUOTA_MIN_US: u64 = 1_000;
+/// Looks at a group that is still busy before giving up; with [`REMOVE_PAUSE`] between, half a second in all.
+const REMOVE_ATTEMPTS: u32 = 250;
+const REMOVE_PAUSE: Duration = Duration::from_millis(2);
+
+/// Where groups are made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Hierarchy {
+    /// Nowhere.
+    None,
+    /// Version 1: mount points of the controllers, some of which may share one.
+    Version1(Controllers),
+    /// Version 2: the directory in which the sandboxes' groups are made, with its controllers switched on.
+    Version2(PathBuf),
+}
+
+/// Mount points of version 1.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Controllers {
+    /// `memory`.
+    pub memory: Option<PathBuf>,
+    /// `pids`.
+    pub pids: Option<PathBuf>,
+    /// `cpu`.
+    pub cpu: Option<PathBuf>,
+    /// `cpuacct`.
+    pub cpuacct: Option<PathBuf>,
+    /// `freezer`.
+    pub freezer: Option<PathBuf>,
+}
+
+impl Controllers {
+    fn all(&self) -> impl Iterator<Item = &PathBuf> {
+        [
+            &self.memory,
+            &self.pids,
+            &self.cpu,
+            &self.cpuacct,
+            &self.freezer,
+        ]
+        .into_iter()
+        .flatten()
+    }
+}
+
+/// The best place that this process can use, found by making a group there.
+pub(crate) fn detect(choice: &CgroupChoice) -> Hierarchy {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    match choice {
+        CgroupChoice::Disabled => Hierarchy::None,
+        CgroupChoice::Below(directory) => version_2(directory).unwrap_or(Hierarchy::None),
+        CgroupChoice::Automatic => version_2_candidates(&mounts, &own)
+            .iter()
+            .find_map(|directory| version_2(directory))
+            .or_else(|| version_1(&mounts))
+            .unwrap_or(Hierarchy::None),
+    }
+}
+
+/// The root of the hierarchy, for root; else the own group and the one above, which is where a delegated subtree starts
+/// when the server stands in a leaf of it.
+fn version_2_candidates(mounts: &str, own: &str) -> Vec<PathBuf> {
+    let mut candidates = Vec::new();
+    for mount in mount_points(mounts, "cgroup2").map(|(point, _)| point) {
+        candidates.push(mount.clone());
+        if let Some(path) = own.lines().find_map(|line| line.strip_prefix("0::/")) {
+            let group = mount.join(path);
+            candidates.extend(
+                group
+                    .parent()
+                    .filter(|parent| parent.starts_with(&mount))
+                    .map(Path::to_owned),
+            );
+            candidates.push(group);
+        }
+    }
+    candidates
+}
+
+fn version_2(directory: &Path) -> Option<Hierarchy> {
+    let offered = fs::read_to_string(directory.join("cgroup.controllers")).ok()?;
+    let offers = |name: &str| offered.split_whitespace().any(|found| found == name);
+    if !["memory", "pids"].iter().all(|name| offers(name)) {
+        return None;
+    }
+    let parent = directory.join(PARENT);
+    for place in [directory, &parent] {
+        if place == parent.as_path() {
+            make_directory(&parent).ok()?;
+        }
+        for name in ["memory", "pids", "cpu"].iter().filter(|name| offers(name)) {
+            let _ = write(&place.join("cgroup.subtree_control"), &format!("+{name}"));
+        }
+    }
+    let probe = parent.join(format!("probe-{}", std::process::id()));
+    make_directory(&probe).ok()?;
+    let usable = ["memory.max", "pids.max"]
+        .iter()
+        .all(|file| probe.join(file).exists());
+    let _ = fs::remove_dir(&probe);
+    usable.then_some(Hierarchy::Version2(parent))
+}
+
+fn version_1(mounts: &str) -> Option<Hierarchy> {
+    let find = |controller: &str| {
+        let mut points = mount_points(mounts, "cgroup");
+        let point = points
+            .find(|(_, options)| options.split(',').any(|option| option == controller))?
+            .0;
+        make_directory(&point.join(PARENT)).ok().map(|()| point)
+    };
+    let controllers = Controllers {
+        memory: find("memory"),
+        pids: find("pids"),
+        cpu: find("cpu"),
+        cpuacct: find("cpuacct"),
+        freezer: find("freezer"),
+    };
+    let any = controllers.all().next().is_some();
+    any.then_some(Hierarchy::Version1(controllers))
+}
+
+/// Mount points and super-block options of that file system type, from the lines of `mountinfo`.
+fn mount_points<'text>(
+    mounts: &'text str,
+    kind: &'text str,
+) -> impl Iterator<Item = (PathBuf, &'text str)> {
+    mounts.lines().filter_map(move |line| {
+        let (before, after) = line.split_once(" - ")?;
+        let mut after = after.split(' ');
+        let found = after.next()? == kind;
+        let options = after.nth(1)?;
+        found.then_some((PathBuf::from(before.split(' ').nth(4)?), options))
+    })
+}
+
+impl Hierarchy {
+    /// How that limit is held: `None` when not by a control group.
+    pub fn holds(&self, limit: LimitName) -> Option<&'static str> {
+        match (self, limit) {
+            (Hierarchy::Version2(_), LimitName::MemoryBytes) => Some("cgroup v2 memory"),
+            (Hierarchy::Version2(_), LimitName::Pids) => Some("cgroup v2 pids"),
+            (Hierarchy::Version2(parent), LimitName::CpuMillis) => {
+                let switched_on =
+                    fs::read_to_string(parent.join("cgroup.subtree_control")).unwrap_or_default();
+                switched_on
+                    .split_whitespace()
+                    .any(|name| name == "cpu")
+                    .then_some("cgroup v2 cpu")
+            }
+            (Hierarchy::Version1(found), LimitName::MemoryBytes) => {
+                found.memory.as_ref().map(|_| "cgroup v1 memory")
+            }
+            (Hierarchy::Version1(found), LimitName::Pids) => {
+                found.pids.as_ref().map(|_| "cgroup v1 pids")
+            }
+            (Hierarchy::Version1(found), LimitName::CpuMillis) => {
+                found.cpu.as_ref().map(|_| "cgroup v1 cpu")
+            }
+            (
+                _,
+                LimitName::MemoryBytes
+                | LimitName::Pids
+                | LimitName::CpuMillis
+                | LimitName::OpenFiles
+                | LimitName::FileBytes
+                | LimitName::TemporaryBytes
+                | LimitName::StateBytes,
+            ) => None,
+        }
+    }
+
+    /// In one word for the rung's name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Hierarchy::None => "no cgroup",
+            Hierarchy::Version1(_) => "cgroup v1",
+            Hierarchy::Version2(_) => "cgroup v2",
+        }
+    }
+
+    /// A freezer is there.
+    pub fn can_freeze(&self) -> bool {
+        match self {
+            Hierarchy::None => false,
+            Hierarchy::Version1(found) => found.freezer.is_some(),
+            Hierarchy::Version2(_) => true,
+        }
+    }
+
+    /// The directories of one sandbox's groups.
+    pub fn groups(&self, object_name: &str) -> Vec<PathBuf> {
+        let mut groups = match self {
+            Hierarchy::None => Vec::new(),
+            Hierarchy::Version1(found) => found
+                .all()
+                .map(|point| point.join(PARENT).join(object_name))
+                .collect(),
+            Hierarchy::Version2(parent) => vec![parent.join(object_name)],
+        };
+        groups.dedup();
+        groups
+    }
+
+    /// Names of all groups of sandboxes, of whichever owner.
+    ///
+    /// # Errors
+    /// When a directory cannot be listed.
+    pub fn object_names(&self) -> io::Result<Vec<String>> {
+        let parents: Vec<PathBuf> = match self {
+            Hierarchy::None => Vec::new(),
+            Hierarchy::Version1(found) => found.all().map(|point| point.join(PARENT)).collect(),
+            Hierarchy::Version2(parent) => vec![parent.clone()],
+        };
+        let mut names = Vec::new();
+        for parent in parents {
+            for entry in fs::read_dir(parent)? {
+                names.extend(entry?.file_name().into_string().ok());
+            }
+        }
+        names.sort_unstable();
+        names.dedup();
+        Ok(names)
+    }
+
+    /// Makes the groups and sets the limits.
+    ///
+    /// # Errors
+    /// When a limit cannot be set. What was made stays, for [`Hierarchy::remove`].
+    pub fn create(&self, object_name: &str, limits: &Limits) -> io::Result<()> {
+        for group in self.groups(object_name) {
+            match fs::create_dir(&group) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                other => other?,
+            }
+        }
+        let memory = limits.memory_bytes.value.to_string();
+        let pids = limits.pids.value.to_string();
+        let quota =
+            (limits.cpu_millis.value.saturating_mul(CPU_PERIOD_US) / 1000).max(CPU_QUOTA_MIN_US);
+        match self {
+            Hierarchy::None => Ok(()),
+            Hierarchy::Version2(parent) => {
+                let group = parent.join(object_name);
+                write(&group.join("memory.max"), &memory)?;
+                write_if_there(&group.join("memory.swap.max"), "0")?;
+                write(&group.join("pids.max"), &pids)?;
+                write_if_there(&group.join("cpu.max"), &format!("{quota} {CPU_PERIOD_US}"))
+            }
+            Hierarchy::Version1(found) => {
+                let group = |point: &PathBuf| point.join(PARENT).join(object_name);
+                if let Some(group) = found.memory.as_ref().map(group) {
+                    write(&group.join("memory.limit_in_bytes"), &memory)?;
+                    write_if_there(&group.join("memory.memsw.limit_in_bytes"), &memory)?;
+                }
+                if let Some(group) = found.pids.as_ref().map(group) {
+                    write(&group.join("pids.max"), &pids)?;
+                }
+                if let Some(group) = found.cpu.as_ref().map(group) {
+                    write(&group.join("cpu.cfs_period_us"), &CPU_PERIOD_US.to_string())?;
+                    write(&group.join("cpu.cfs_quota_us"), &quota.to_string())?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The group that a process can be born in: version 2 only.
+    ///
+    /// # Errors
+    /// When the group cannot be opened.
+    pub fn birth_group(&self, object_name: &str) -> io::Result<Option<OwnedFd>> {
+        match self {
+            Hierarchy::None | Hierarchy::Version1(_) => Ok(None),
+            Hierarchy::Version2(parent) => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                Ok(Some(rustix::fs::open(
+                    parent.join(object_name),
+                    flags,
+                    Mode::empty(),
+                )?))
+            }
+        }
+    }
+
+    /// Moves a process into the groups that it was not born in.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn attach(&self, object_name: &str, pid: Pid) -> io::Result<()> {
+        match self {
+            Hierarchy::None | Hierarchy::Version2(_) => Ok(()),
+            Hierarchy::Version1(_) => {
+                let pid = pid.as_raw_nonzero().to_string();
+                self.groups(object_name)
+                    .iter()
+                    .try_for_each(|group| write(&group.join("cgroup.procs"), &pid))
+            }
+        }
+    }
+
+    /// Removes the groups; right after their last process ended the kernel is still busy with them.
+    ///
+    /// # Errors
+    /// When one stays.
+    pub fn remove(&self, object_name: &str) -> io::Result<()> {
+        self.groups(object_name)
+            .iter()
+            .try_for_each(|group| remove_group(group))
+    }
+
+    /// The limit that the kernel holds, in the limit's own unit.
+    pub fn read_back(&self, object_name: &str, limit: LimitName) -> Option<u64> {
+        let number = |group: PathBuf, file: &str| read(&group.join(file))?.parse::<u64>().ok();
+        match self {
+            Hierarchy::None => None,
+            Hierarchy::Version2(parent) => {
+                let group = parent.join(object_name);
+                match limit {
+                    LimitName::MemoryBytes => number(group, "memory.max"),
+                    LimitName::Pids => number(group, "pids.max"),
+                    LimitName::CpuMillis => {
+                        let line = read(&group.join("cpu.max"))?;
+                        let (quota, period) = line.split_once(' ')?;
+                        cpu_millis(quota.parse().ok()?, period.parse().ok()?)
+                    }
+                    LimitName::OpenFiles
+                    | LimitName::FileBytes
+                    | LimitName::TemporaryBytes
+                    | LimitName::StateBytes => None,
+                }
+            }
+            Hierarchy::Version1(found) => {
+                let group =
+                    |point: &Option<PathBuf>| Some(point.as_ref()?.join(PARENT).join(object_name));
+                match limit {
+                    LimitName::MemoryBytes => {
+                        number(group(&found.memory)?, "memory.limit_in_bytes")
+                    }
+                    LimitName::Pids => number(group(&found.pids)?, "pids.max"),
+                    LimitName::CpuMillis => {
+                        let group = group(&found.cpu)?;
+                        cpu_millis(
+                            number(group.clone(), "cpu.cfs_quota_us")?,
+                            number(group, "cpu.cfs_period_us")?,
+                        )
+                    }
+                    LimitName::OpenFiles
+                    | LimitName::FileBytes
+                    | LimitName::TemporaryBytes
+                    | LimitName::StateBytes => None,
+                }
+            }
+        }
+    }
+
+    /// Resources in use.
+    pub fn usage(&self, object_name: &str) -> UsageView {
+        let number = |group: &Path, file: &str| read(&group.join(file))?.parse::<u64>().ok();
+        match self {
+            Hierarchy::None => UsageView::default(),
+            Hierarchy::Version2(parent) => {
+                let group = parent.join(object_name);
+                UsageView {
+                    memory_bytes: number(&group, "memory.current"),
+                    cpu_us: field(&group.join("cpu.stat"), "usage_usec"),
+                    pids: number(&group, "pids.current"),
+                    oom_kills: field(&group.join("memory.events"), "oom_kill"),
+                }
+            }
+            Hierarchy::Version1(found) => {
+                let group =
+                    |point: &Option<PathBuf>| Some(point.as_ref()?.join(PARENT).join(object_name));
+                let (memory, pids, cpu) = (
+                    group(&found.memory),
+                    group(&found.pids),
+                    group(&found.cpuacct),
+                );
+                UsageView {
+                    memory_bytes: memory
+                        .as_ref()
+                        .and_then(|group| number(group, "memory.usage_in_bytes")),
+                    cpu_us: cpu.and_then(|group| Some(number(&group, "cpuacct.usage")? / 1000)),
+                    pids: pids.and_then(|group| number(&group, "pids.current")),
+                    oom_kills: memory
+                        .and_then(|group| field(&group.join("memory.oom_control"), "oom_kill")),
+                }
+            }
+        }
+    }
+
+    /// Stops or continues all processes of the group.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn freeze(&self, object_name: &str, frozen: bool) -> io::Result<()> {
+        match self {
+            Hierarchy::None => Err(io::ErrorKind::Unsupported.into()),
+            Hierarchy::Version2(parent) => write(
+                &parent.join(object_name).join("cgroup.freeze"),
+                if frozen { "1" } else { "0" },
+            ),
+            Hierarchy::Version1(found) => {
+                let point = found.freezer.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+                let state = if frozen { "FROZEN" } else { "THAWED" };
+                write(
+                    &point.join(PARENT).join(object_name).join("freezer.state"),
+                    state,
+                )
+            }
+        }
+    }
+}
+
+fn cpu_millis(quota_us: u64, period_us: u64) -> Option<u64> {
+    quota_us.checked_mul(1000)?.checked_div(period_us)
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
+fn remove_group(group: &Path) -> io::Result<()> {
+    let mut attempt = 0;
+    loop {
+        match fs::remove_dir(group) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error)
+                if error.raw_os_error() == Some(libc::EBUSY) && attempt < REMOVE_ATTEMPTS =>
+            {
+                attempt += 1;
+                thread::sleep(REMOVE_PAUSE);
+            }
+            other => return other,
+        }
+    }
+}
+
+fn write(path: &Path, content: &str) -> io::Result<()> {
+    File::options()
+        .write(true)
+        .open(path)?
+        .write_all(content.as_bytes())
+}
+
+fn write_if_there(path: &Path, content: &str) -> io::Result<()> {
+    match write(path, content) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn read(path: &Path) -> Option<String> {
+    Some(fs::read_to_string(path).ok()?.trim_end().to_owned())
+}
+
+fn field(path: &Path, name: &str) -> Option<u64> {
+    read(path)?
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+}

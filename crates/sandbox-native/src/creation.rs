@@ -1,0 +1,262 @@
+//! One sandbox, from the server's side: its directory, its ids, its socket, then the helper. Either all of it exists
+//! afterwards or nothing.
+
+use std::{
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{fs::chown, net::UnixListener, net::UnixStream, process::CommandExt},
+    },
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use model::{
+    AGENT_GID, AGENT_UID, Enforcement, LimitName, STATE_PATH, SUPERVISOR_DIRECTORY, SandboxSpec,
+    WORKSPACE_PATH,
+};
+use sandbox::{BackendError, Capability};
+use wire::{SoftLimits, SupervisorArguments};
+
+use crate::{
+    cgroup::Hierarchy,
+    channel,
+    config::NativeConfig,
+    link,
+    plan::{Answer, Failure, FailureKind, Identity, Order, Plan},
+    probe::Machine,
+    record::Layout,
+    removal,
+};
+
+/// How long the helper may take: a healthy machine needs milliseconds, a thrashing one seconds.
+const HELPER_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A sandbox that runs.
+pub(crate) struct Created {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    pub listener: UnixListener,
+}
+
+/// What creation needs to know besides the spec.
+pub(crate) struct Ground<'server> {
+    pub config: &'server NativeConfig,
+    pub layout: &'server Layout,
+    pub machine: &'server Machine,
+    pub program: &'server OwnedFd,
+    pub extra_read_only: &'server [std::path::PathBuf],
+}
+
+/// Refuses what this machine cannot enforce, before anything is made.
+///
+/// # Errors
+/// [`BackendError::LimitUnenforceable`].
+pub(crate) fn check_limits(
+    spec: &SandboxSpec,
+    capability: &Capability,
+) -> Result<(), BackendError> {
+    for limit in LimitName::ALL {
+        let enforcement = capability.enforcement(limit);
+        if spec.limits.get(limit).named
+            && enforcement != Enforcement::Hard
+            && !spec.accept_soft_limits
+        {
+            let why = format!(
+                "this machine enforces it {} ({})",
+                enforcement_name(enforcement),
+                capability.rung
+            );
+            return Err(BackendError::LimitUnenforceable { limit, why });
+        }
+    }
+    Ok(())
+}
+
+fn enforcement_name(enforcement: Enforcement) -> &'static str {
+    match enforcement {
+        Enforcement::None => "not at all",
+        Enforcement::Soft => "only by watching",
+        Enforcement::Hard => "by the kernel",
+    }
+}
+
+/// Makes it.
+///
+/// # Errors
+/// See [`sandbox::Backend::create`].
+pub(crate) fn create(ground: &Ground<'_>, spec: SandboxSpec) -> Result<Created, BackendError> {
+    let session = spec.session;
+    let instance =
+        ground
+            .layout
+            .create_instance(session)
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::AlreadyExists => BackendError::AlreadyExists,
+                _ => step("make the session's directory", source),
+            })?;
+    let identity = match take_identity(ground, &spec) {
+        Ok(identity) => identity,
+        Err(error) => {
+            undo(ground, &spec, None);
+            return Err(error);
+        }
+    };
+    build(ground, &instance, identity, &spec).inspect_err(|_| undo(ground, &spec, Some(identity)))
+}
+
+fn take_identity(ground: &Ground<'_>, spec: &SandboxSpec) -> Result<Identity, BackendError> {
+    match ground.machine.identity {
+        Identity::Range { .. } => ground
+            .layout
+            .take_range(ground.config, spec.session)
+            .map_err(|source| step("take a range of user ids", source)),
+        user @ (Identity::Subordinate { .. } | Identity::Single { .. }) => Ok(user),
+    }
+}
+
+/// The helper has undone what it did; this removes what the server did, and what a killed helper left.
+fn undo(ground: &Ground<'_>, spec: &SandboxSpec, identity: Option<Identity>) {
+    let removed = removal::remove(
+        ground.layout,
+        ground.config,
+        &ground.machine.hierarchy,
+        spec.session,
+    );
+    let released = identity.map_or(Ok(()), |identity| {
+        ground
+            .layout
+            .release_range(ground.config, spec.session, identity)
+    });
+    if let Err(error) = removed.and(released) {
+        tracing::error!(session = %spec.session, %error, "remains of a failed creation stay until the next start");
+    }
+}
+
+fn build(
+    ground: &Ground<'_>,
+    instance: &Path,
+    identity: Identity,
+    spec: &SandboxSpec,
+) -> Result<Created, BackendError> {
+    if let Identity::Range { base } = identity {
+        // Owned by the agent on the disk, too: what it marks set-user-id then is nobody's.
+        chown(
+            instance.join("state"),
+            Some(base + AGENT_UID),
+            Some(base + AGENT_GID),
+        )
+        .map_err(|source| step("give the state directory to the agent", source))?;
+    }
+    let listener =
+        link::bind(instance).map_err(|source| step("listen for the supervisor", source))?;
+    let plan = Plan {
+        spec: spec.clone(),
+        instance: instance.to_owned(),
+        object_name: spec.session.object_name(&ground.config.owner),
+        identity,
+        hierarchy: ground.machine.hierarchy.clone(),
+        extra_read_only: ground.extra_read_only.to_owned(),
+        supervisor_arguments: supervisor_arguments(spec, &ground.machine.hierarchy).to_argv(),
+    };
+    let order = Order::Create(Box::new(plan));
+    let (answer, pidfd) = ask_helper(ground.config, &order, Some(ground.program))?;
+    match (answer, pidfd) {
+        (Answer::Created { pid }, Some(pidfd)) => Ok(Created {
+            pid,
+            pidfd,
+            listener,
+        }),
+        (Answer::Failed(failure), _) => Err(failure.into()),
+        (Answer::Created { .. } | Answer::Probed, _) => Err(step(
+            "understand the helper",
+            io::ErrorKind::InvalidData.into(),
+        )),
+    }
+}
+
+fn supervisor_arguments(spec: &SandboxSpec, hierarchy: &Hierarchy) -> SupervisorArguments {
+    let soft = |limit: LimitName| match hierarchy.holds(limit) {
+        Some(_) => 0,
+        None => spec.limits.get(limit).value,
+    };
+    let mut writable: Vec<String> = [
+        WORKSPACE_PATH,
+        STATE_PATH,
+        "/tmp",
+        "/home/agent",
+        "/run",
+        "/dev/shm",
+    ]
+    .map(String::from)
+    .to_vec();
+    let mounts = spec.mounts.iter().filter(|mount| !mount.read_only);
+    writable.extend(mounts.filter_map(|mount| Some(mount.target.to_str()?.to_owned())));
+    SupervisorArguments {
+        socket: format!("{SUPERVISOR_DIRECTORY}/{}", link::SOCKET_NAME),
+        writable,
+        spool: STATE_PATH.to_owned(),
+        lease_ms: spec.lease_ms,
+        soft: SoftLimits {
+            memory_bytes: soft(LimitName::MemoryBytes),
+            // RLIMIT_NPROC holds it where no control group does.
+            pids: 0,
+            state_bytes: spec.limits.state_bytes.value,
+        },
+    }
+}
+
+/// Starts the helper, tells it what to do and waits for its answer.
+///
+/// # Errors
+/// When it cannot be started, ends without an answer or takes too long.
+pub(crate) fn ask_helper(
+    config: &NativeConfig,
+    order: &Order,
+    program: Option<&OwnedFd>,
+) -> Result<(Answer, Option<OwnedFd>), BackendError> {
+    let (ours, theirs) =
+        UnixStream::pair().map_err(|source| step("make a channel to the helper", source))?;
+    ours.set_read_timeout(Some(HELPER_PATIENCE))
+        .map_err(|source| step("make a channel to the helper", source))?;
+    let mut helper = Command::new(&config.helper)
+        .args(&config.helper_arguments)
+        .arg0("claude-code-mcp-helper")
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|source| step("start the helper", source))?;
+    let answer = channel::send(&ours, order, program.map(AsFd::as_fd))
+        .and_then(|()| channel::receive(&ours));
+    if let Err(error) = &answer {
+        tracing::error!(%error, "the helper gave no answer");
+        let _ = helper.kill();
+    }
+    // It has nothing left to do but end; nobody needs to wait for that.
+    std::thread::spawn(move || helper.wait());
+    answer.map_err(|source| step("hear from the helper", source))
+}
+
+fn step(step: &str, source: io::Error) -> BackendError {
+    BackendError::Step {
+        step: step.to_owned(),
+        source,
+    }
+}
+
+impl From<Failure> for BackendError {
+    fn from(failure: Failure) -> Self {
+        match failure.kind {
+            FailureKind::Step => BackendError::Step {
+                step: failure.step,
+                source: io::Error::from_raw_os_error(failure.errno),
+            },
+            FailureKind::PathChanged(path) => BackendError::PathChanged { path },
+            FailureKind::NotMappable(why) => BackendError::WorkspaceNotMappable(why),
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! What the new process does to itself, from its birth in the namespaces to the execution of the supervisor. Nothing
+//! untrusted runs before its last step, and every step that fails ends it.
+//!
+//! ```text
+//! wait for "go" → ids → cgroup namespace → private mounts → new root → pivot → names, lo
+//!   → rlimits → keyring → capabilities, ids → no_new_privs → seccomp → execute
+//! ```
+
+use std::{
+    convert::Infallible,
+    ffi::CString,
+    io::Read,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use model::{AGENT_GID, AGENT_UID, LimitName};
+use rustix::{
+    fs::{CWD, Mode, OFlags, open},
+    net::{AddressFamily, SocketType, socket},
+    process::{
+        Gid, Resource, Rlimit, Signal, Uid, getrlimit, set_parent_process_death_signal, setrlimit,
+        setsid, umask,
+    },
+    thread::{
+        CapabilitiesSecureBits, CapabilitySet, CapabilitySets, clear_ambient_capability_set,
+        remove_capability_from_bounding_set, set_capabilities, set_capabilities_secure_bits,
+        set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+    },
+};
+use seccompiler::BpfProgram;
+
+use crate::{
+    enter::{self, MountAttributes},
+    idmap::OwnerMaps,
+    plan::{At, Failure, Identity, Plan},
+    root_file_system,
+    sources::{self, Sources},
+};
+
+/// The name that the machine has inside.
+const HOST_NAME: &[u8] = b"sandbox";
+/// Locked memory of one process, bytes: the kernel's default before it became generous.
+const MEMORY_LOCK_BYTES: u64 = 64 * 1024;
+/// Signals that may wait for the agent's uid.
+const PENDING_SIGNALS: u64 = 4096;
+/// Highest capability number that a kernel may know: the sets have 64 bits.
+const LAST_CAPABILITY: u32 = 63;
+
+/// What the parent prepared for the child.
+pub(crate) struct Birth<'plan> {
+    /// What to build.
+    pub plan: &'plan Plan,
+    /// Mounts that root made beforehand; an ordinary user's child makes its own.
+    pub sources: Option<Sources>,
+    /// The supervisor.
+    pub program: BorrowedFd<'plan>,
+    /// The system-call filters.
+    pub filters: [BpfProgram; 2],
+}
+
+/// Becomes the supervisor. Returns only when a step failed.
+pub(crate) fn become_supervisor(birth: Birth<'_>, go: impl Read) -> Result<Infallible, Failure> {
+    let plan = birth.plan;
+    wait_for_go(go)?;
+    enter_ids(plan.identity)?;
+    die_with_parent(true)?;
+    enter::enter_cgroup_namespace().at("enter a cgroup namespace")?;
+    // A mask first: modes of what is made below are exact.
+    umask(Mode::empty());
+    make_mounts_private()?;
+    let sources = match birth.sources {
+        Some(sources) => sources,
+        None => sources::open_all(plan, &mut OwnerMaps::new(plan.identity))?,
+    };
+    root_file_system::build(plan, sources)?;
+    umask(Mode::from_raw_mode(0o022));
+    rustix::system::sethostname(HOST_NAME).at("set the host name")?;
+    let internet = socket(AddressFamily::INET, SocketType::DGRAM, None).at("open a socket")?;
+    enter::switch_loopback_on(internet.as_fd()).at("switch the loopback interface on")?;
+    drop(internet);
+    setsid().at("leave the session of processes")?;
+    let arguments = arguments(plan)?;
+    no_standard_streams()?;
+    set_resource_limits(plan)?;
+    // A kernel without keyrings has nothing to leave.
+    let _ = enter::join_new_session_keyring();
+    drop_privileges(plan.identity)?;
+    enter::close_on_execution_from(3).at("close descriptors")?;
+    die_with_parent(false)?;
+    for filter in &birth.filters {
+        seccompiler::apply_filter(filter).map_err(|_| Failure {
+            kind: crate::plan::FailureKind::Step,
+            step: "install the system-call filter".to_owned(),
+            errno: std::io::Error::last_os_error().raw_os_error().unwrap_or(0),
+        })?;
+    }
+    enter::reset_signals().at("reset signals")?;
+    let error = enter::execute(birth.program, &arguments);
+    Err(Failure::at("execute the supervisor", &error))
+}
+
+/// The parent has mapped ids, moved this process to its groups and written the record.
+fn wait_for_go(mut go: impl Read) -> Result<(), Failure> {
+    let mut byte = [0];
+    match go.read_exact(&mut byte) {
+        Ok(()) => Ok(()),
+        Err(error) => Err(Failure::at("wait for the helper", &error)),
+    }
+}
+
+/// Takes an id that exists in the new user namespace.
+pub(crate) fn enter_ids(identity: Identity) -> Result<(), Failure> {
+    match identity {
+        Identity::Range { .. } => set_ids(0, 0),
+        // These are the agent's already.
+        Identity::Subordinate { .. } | Identity::Single { .. } => Ok(()),
+    }
+}
+
+fn set_ids(uid: u32, gid: u32) -> Result<(), Failure> {
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    set_thread_groups(&[]).at("drop supplementary groups")?;
+    set_thread_res_gid(gid, gid, gid).at("set the group id")?;
+    set_thread_res_uid(uid, uid, uid).at("set the user id")
+}
+
+fn die_with_parent(yes: bool) -> Result<(), Failure> {
+    set_parent_process_death_signal(yes.then_some(Signal::KILL))
+        .at("tie this process to the helper")
+}
+
+/// Nothing mounted here reaches the host, and nothing mounted there later reaches us.
+pub(crate) fn make_mounts_private() -> Result<(), Failure> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = open("/", flags, Mode::empty()).at("open the root directory")?;
+    let change = MountAttributes {
+        recursive: true,
+        private: true,
+        ..MountAttributes::default()
+    };
+    enter::set_mount_attributes(root.as_fd(), change).at("make mounts private")
+}
+
+fn arguments(plan: &Plan) -> Result<Vec<CString>, Failure> {
+    let words =
+        std::iter::once("supervisor").chain(plan.supervisor_arguments.iter().map(String::as_str));
+    words
+        .map(|word| {
+            CString::new(word)
+                .map_err(std::io::Error::from)
+                .at("pass an argument")
+        })
+        .collect()
+}
+
+/// Descriptors 0 to 2 are the sandbox's own `/dev/null`: nothing of the server's is left to write to.
+fn no_standard_streams() -> Result<(), Failure> {
+    let null =
+        open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).at("open /dev/null")?;
+    rustix::stdio::dup2_stdin(&null).at("replace standard input")?;
+    rustix::stdio::dup2_stdout(&null).at("replace standard output")?;
+    rustix::stdio::dup2_stderr(&null).at("replace standard error")
+}
+
+fn set_resource_limits(plan: &Plan) -> Result<(), Failure> {
+    let asked = |name: LimitName| plan.spec.limits.get(name).value;
+    let limits = [
+        (Resource::Nofile, asked(LimitName::OpenFiles)),
+        (Resource::Fsize, asked(LimitName::FileBytes)),
+        (Resource::Nproc, asked(LimitName::Pids)),
+        (Resource::Core, 0),
+        (Resource::Memlock, MEMORY_LOCK_BYTES),
+        (Resource::Sigpending, PENDING_SIGNALS),
+        (Resource::Msgqueue, 0),
+        (Resource::Nice, 0),
+        (Resource::Rtprio, 0),
+    ];
+    for (resource, value) in limits {
+        // Never above what the server itself has: raising it would need a capability of the host.
+        let value = getrlimit(resource)
+            .maximum
+            .map_or(value, |maximum| value.min(maximum));
+        setrlimit(
+            resource,
+            Rlimit {
+                current: Some(value),
+                maximum: Some(value),
+            },
+        )
+        .at("set a resource limit")?;
+    }
+    Ok(())
+}
+
+/// Empties all five capability sets for good and becomes the agent.
+fn drop_privileges(identity: Identity) -> Result<(), Failure> {
+    for capability in 0..=LAST_CAPABILITY {
+        match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << capability))
+        {
+            // Beyond the last capability that this kernel knows.
+            Err(rustix::io::Errno::INVAL) => break,
+            result => result.at("drop a capability from the bounding set")?,
+        }
+    }
+    clear_ambient_capability_set().at("clear the ambient capabilities")?;
+    let bits = CapabilitiesSecureBits::NO_ROOT
+        | CapabilitiesSecureBits::NO_ROOT_LOCKED
+        | CapabilitiesSecureBits::NO_SETUID_FIXUP
+        | CapabilitiesSecureBits::NO_SETUID_FIXUP_LOCKED
+        | CapabilitiesSecureBits::KEEP_CAPS_LOCKED
+        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
+        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED;
+    set_capabilities_secure_bits(bits).at("lock the secure bits")?;
+    match identity {
+        Identity::Range { .. } | Identity::Subordinate { .. } => set_ids(AGENT_UID, AGENT_GID)?,
+        // The kernel forbids to change groups in a namespace of a single id.
+        Identity::Single { .. } => {}
+    }
+    let none = CapabilitySet::empty();
+    set_capabilities(
+        None,
+        CapabilitySets {
+            effective: none,
+            permitted: none,
+            inheritable: none,
+        },
+    )
+    .at("empty the capability sets")?;
+    set_no_new_privs(true).at("set no_new_privs")
+}
+
+/// A handle of that directory.
+pub(crate) fn open_directory(path: &str) -> Result<OwnedFd, rustix::io::Errno> {
+    rustix::fs::openat(
+        CWD,
+        path,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+}

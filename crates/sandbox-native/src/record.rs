@@ -1,0 +1,365 @@
+//! What is written down about each sandbox, so that a later server finds all of it: one directory for each session under
+//! `native/`, and one lock file for each range of ids.
+//!
+//! ```text
+//! native/sessions/<session id>/record.json   written before anything untrusted runs
+//!                              socket/       the host's socket, mounted read-only inside
+//!                              state/        /state
+//! native/ranges/<index>                      names the session that uses the range
+//! native/trash/                              on its way out
+//! ```
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use model::{OwnerId, SessionId};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    cgroup::Hierarchy,
+    config::NativeConfig,
+    placeholder::Placeholder,
+    plan::{Identity, RANGE_IDS},
+};
+
+/// Where things stand in the state directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    root: PathBuf,
+}
+
+/// One sandbox, as written down.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// Its session.
+    pub session: SessionId,
+    /// Name of its objects.
+    pub object_name: String,
+    /// Where its groups are.
+    pub hierarchy: Hierarchy,
+    /// Whose ids it uses.
+    pub identity: Identity,
+    /// Its pid 1; `None` before there is one.
+    pub process: Option<ProcessRecord>,
+    /// What was put into the project to keep a place.
+    pub placeholders: Vec<Placeholder>,
+    /// The workspace on the host.
+    pub workspace: model::HostDirectory,
+    /// What was asked, for the read-back.
+    pub limits: model::Limits,
+}
+
+/// A process that cannot be mistaken for another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProcessRecord {
+    /// Its id, as the server sees it.
+    pub pid: i32,
+    /// Field 22 of `/proc/<pid>/stat`: ticks since boot.
+    pub start_ticks: u64,
+    /// The boot it belongs to.
+    pub boot_id: String,
+}
+
+impl ProcessRecord {
+    /// Of a process that lives now.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn of(pid: i32) -> io::Result<Self> {
+        Ok(ProcessRecord {
+            pid,
+            start_ticks: start_ticks(pid)?,
+            boot_id: boot_id()?,
+        })
+    }
+}
+
+/// Ticks since boot at which that process started.
+pub(crate) fn start_ticks(pid: i32) -> io::Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The second field is a name that may hold anything; nothing after its last parenthesis does.
+    let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
+    after
+        .split_whitespace()
+        .nth(19)
+        .and_then(|field| field.parse().ok())
+        .ok_or(io::ErrorKind::InvalidData.into())
+}
+
+/// Random, one for each start of the machine.
+pub(crate) fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?
+        .trim_end()
+        .to_owned())
+}
+
+impl Layout {
+    /// Makes the directories that are missing.
+    ///
+    /// # Errors
+    /// When they cannot be made.
+    pub fn prepare(state_directory: &Path) -> io::Result<Self> {
+        // Links on the way would defeat the check that no path holds one.
+        private_directory(state_directory)?;
+        let root = fs::canonicalize(state_directory)?.join("native");
+        let layout = Layout { root };
+        for directory in [
+            layout.root.clone(),
+            layout.sessions(),
+            layout.ranges(),
+            layout.trash(),
+        ] {
+            private_directory(&directory)?;
+        }
+        Ok(layout)
+    }
+
+    fn sessions(&self) -> PathBuf {
+        self.root.join("sessions")
+    }
+
+    fn ranges(&self) -> PathBuf {
+        self.root.join("ranges")
+    }
+
+    /// Where directories go before they are deleted.
+    pub fn trash(&self) -> PathBuf {
+        self.root.join("trash")
+    }
+
+    /// The directory of one session.
+    pub fn instance(&self, session: SessionId) -> PathBuf {
+        self.sessions().join(session.to_string())
+    }
+
+    /// Makes the directory of one session.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when there is one.
+    pub fn create_instance(&self, session: SessionId) -> io::Result<PathBuf> {
+        let instance = self.instance(session);
+        fs::DirBuilder::new().mode(0o700).create(&instance)?;
+        // Both are seen inside as mounts of their own; nobody outside gets past the directory above.
+        fs::DirBuilder::new()
+            .mode(0o755)
+            .create(instance.join("socket"))?;
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(instance.join("state"))?;
+        Ok(instance)
+    }
+
+    /// Sessions of which anything is left.
+    ///
+    /// # Errors
+    /// When the list cannot be read completely.
+    pub fn list(&self) -> io::Result<Vec<SessionId>> {
+        let mut sessions = Vec::new();
+        for entry in fs::read_dir(self.sessions())? {
+            let name = entry?.file_name();
+            match name.to_str().and_then(|name| name.parse().ok()) {
+                Some(session) => sessions.push(session),
+                None => tracing::warn!(
+                    ?name,
+                    "a foreign name among the sessions' directories is left alone"
+                ),
+            }
+        }
+        sessions.sort_unstable();
+        Ok(sessions)
+    }
+
+    /// Takes a free range of ids for that session. Starts looking at a place that depends on the owner, so that two
+    /// installations on one machine rarely use the same ids.
+    ///
+    /// # Errors
+    /// `QuotaExceeded` when none is free.
+    pub fn take_range(&self, config: &NativeConfig, session: SessionId) -> io::Result<Identity> {
+        let count = config.uid_range_count.max(1);
+        let start = u32::from_le_bytes(owner_seed(&config.owner)) % count;
+        for index in (0..count).map(|step| (start + step) % count) {
+            let Some(base) = index
+                .checked_mul(RANGE_IDS)
+                .and_then(|offset| config.uid_range_base.checked_add(offset))
+            else {
+                continue;
+            };
+            let path = self.ranges().join(index.to_string());
+            match File::options()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(path)
+            {
+                Ok(mut file) => {
+                    file.write_all(session.to_string().as_bytes())?;
+                    return Ok(Identity::Range { base });
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::ErrorKind::QuotaExceeded.into())
+    }
+
+    /// Gives back the ranges that no session with a directory uses.
+    ///
+    /// # Errors
+    /// When the list cannot be read.
+    pub fn sweep_ranges(&self) -> io::Result<()> {
+        for entry in fs::read_dir(self.ranges())? {
+            let path = entry?.path();
+            let session = fs::read_to_string(&path)
+                .ok()
+                .and_then(|text| text.parse::<SessionId>().ok());
+            if session.is_none_or(|session| !self.instance(session).exists()) {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives back the range at that base.
+    ///
+    /// # Errors
+    /// When its lock file cannot be removed.
+    pub fn release_range(
+        &self,
+        config: &NativeConfig,
+        session: SessionId,
+        identity: Identity,
+    ) -> io::Result<()> {
+        let Identity::Range { base } = identity else {
+            return Ok(());
+        };
+        let Some(offset) = base.checked_sub(config.uid_range_base) else {
+            return Ok(());
+        };
+        let path = self.ranges().join((offset / RANGE_IDS).to_string());
+        match fs::read_to_string(&path) {
+            Ok(holder) if holder == session.to_string() => fs::remove_file(path),
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn owner_seed(owner: &OwnerId) -> [u8; 4] {
+    let bytes = owner.as_bytes();
+    [bytes[0], bytes[1], bytes[2], bytes[3]]
+}
+
+fn private_directory(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+}
+
+/// Where the record stands.
+fn record_path(instance: &Path) -> PathBuf {
+    instance.join("record.json")
+}
+
+impl Record {
+    /// Writes it so that a reader sees the old one or the new one, never a part. Not flushed to the disk: what it is
+    /// about does not survive the machine either.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, instance: &Path) -> io::Result<()> {
+        let temporary = instance.join("record.new");
+        let mut file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        file.write_all(&serde_json::to_vec(self)?)?;
+        fs::rename(temporary, record_path(instance))
+    }
+
+    /// Reads it; `None` when there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read or is damaged.
+    pub fn read(instance: &Path) -> io::Result<Option<Self>> {
+        match fs::read(record_path(instance)) {
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout() -> (tempfile::TempDir, Layout, NativeConfig) {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::prepare(directory.path()).unwrap();
+        let mut config =
+            NativeConfig::new(directory.path().to_owned(), OwnerId::from_bytes([7; 8]));
+        config.uid_range_count = 3;
+        (directory, layout, config)
+    }
+
+    #[test]
+    fn ranges_are_given_once_and_come_back() {
+        let (_directory, layout, config) = layout();
+        let session = |byte| SessionId::from_bytes([byte; 16]);
+        let taken: Vec<_> = (1..=3)
+            .map(|byte| layout.take_range(&config, session(byte)).unwrap())
+            .collect();
+        let mut bases: Vec<_> = taken
+            .iter()
+            .map(|identity| format!("{identity:?}"))
+            .collect();
+        bases.sort();
+        bases.dedup();
+        assert_eq!(bases.len(), 3);
+        assert!(layout.take_range(&config, session(4)).is_err());
+        layout.release_range(&config, session(4), taken[0]).unwrap();
+        assert!(
+            layout.take_range(&config, session(4)).is_err(),
+            "a range of another session came free"
+        );
+        layout.release_range(&config, session(1), taken[0]).unwrap();
+        assert_eq!(layout.take_range(&config, session(4)).unwrap(), taken[0]);
+    }
+
+    #[test]
+    fn ranges_of_sessions_that_are_gone_come_free() {
+        let (_directory, layout, config) = layout();
+        let session = SessionId::from_bytes([1; 16]);
+        layout.create_instance(session).unwrap();
+        layout.take_range(&config, session).unwrap();
+        layout
+            .take_range(&config, SessionId::from_bytes([2; 16]))
+            .unwrap();
+        layout.sweep_ranges().unwrap();
+        assert_eq!(fs::read_dir(layout.ranges()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn this_process_is_told_from_another_one_of_the_same_number() {
+        let pid = rustix::process::getpid().as_raw_nonzero().get();
+        let own = ProcessRecord::of(pid).unwrap();
+        assert_eq!(own, ProcessRecord::of(pid).unwrap());
+        assert!(own.start_ticks > 0);
+        assert!(ProcessRecord::of(i32::MAX).is_err());
+    }
+}

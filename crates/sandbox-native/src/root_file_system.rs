@@ -1,0 +1,456 @@
+//! The file system that a sandbox sees: a new tmpfs root with the host's system directories, own `/dev`, `/proc` and
+//! `/etc`, sized tmpfs, and the session's mounts. Built by descriptors, then pivoted into.
+
+use std::{
+    io::Write,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Component, Path, PathBuf},
+};
+
+use model::{AGENT_GID, AGENT_UID, LimitName, ProtectedPath, Protection, RootFileSystem};
+use rustix::{
+    fs::{Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, symlinkat},
+    io::Errno,
+    mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+        fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
+        open_tree, unmount,
+    },
+    process::{chdir, fchdir, pivot_root},
+};
+
+use crate::{
+    enter::{MountAttributes, set_mount_attributes},
+    inside::open_directory,
+    plan::{At, Failure, FailureKind, Identity, Plan},
+    sources::{NO_DEVICES, NO_EXECUTION, NO_SUID, Placement, READ_ONLY, Sources, Thing},
+};
+
+/// Where the new root stands while it is built: any directory that every system has. What is there is only hidden, in
+/// the new mount namespace.
+const BUILDING_SITE: &str = "/usr";
+/// Size of the root and of `/dev`, bytes: mount points, links and a few small files.
+const SKELETON_BYTES: u64 = 1024 * 1024;
+/// One inode for so many bytes of a tmpfs: a tree of small files must fit, a flood of empty ones must not.
+const BYTES_PER_INODE: u64 = 8 * 1024;
+/// Smallest tmpfs, bytes.
+const MIN_TEMPORARY_BYTES: u64 = 64 * 1024;
+
+/// What `/proc` tells about the machine rather than the sandbox: hidden.
+const MASKED_FILES: [&str; 9] = [
+    "kcore",
+    "keys",
+    "timer_list",
+    "sched_debug",
+    "latency_stats",
+    "interrupts",
+    "sysrq-trigger",
+    "kmsg",
+    "kpagecount",
+];
+/// The same for directories.
+const MASKED_DIRECTORIES: [&str; 3] = ["scsi", "asound", "acpi"];
+/// What `/proc` lets root of the machine change: read-only.
+const READ_ONLY_PROC: [&str; 4] = ["sys", "bus", "fs", "irq"];
+
+/// Builds it and makes it the root of this mount namespace.
+///
+/// # Errors
+/// The step that failed.
+pub(crate) fn build(plan: &Plan, sources: Sources) -> Result<(), Failure> {
+    let temporary = Temporary::split(plan.spec.limits.get(LimitName::TemporaryBytes).value);
+    let root = tmpfs(
+        TmpfsOptions {
+            bytes: SKELETON_BYTES,
+            mode: "755",
+            owner: owner_of_root(plan),
+        },
+        NO_SUID,
+    )?;
+    move_mount(
+        &root,
+        "",
+        rustix::fs::CWD,
+        BUILDING_SITE,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )
+    .at("mount the new root")?;
+    let root = root.as_fd();
+    for placement in sources.system {
+        place(root, placement)?;
+    }
+    write_etc(root, &plan.spec.root)?;
+    build_dev(root, sources.devices, &temporary, plan)?;
+    build_proc(root)?;
+    build_temporary(root, &temporary)?;
+    attach(root, Path::new("workspace"), &sources.workspace)?;
+    attach(root, Path::new("state"), &sources.state)?;
+    attach(root, Path::new("run/supervisor"), &sources.socket)?;
+    for (target, mount) in &sources.mounts {
+        attach(root, relative(target)?, mount)?;
+    }
+    protect(root, &plan.spec.protected)?;
+    pivot(root)
+}
+
+/// Root's sandboxes have an id 0 inside that nobody uses; for a user's the agent is often all there is.
+fn owner_of_root(plan: &Plan) -> u32 {
+    match plan.identity {
+        Identity::Range { .. } | Identity::Subordinate { .. } => 0,
+        Identity::Single { .. } => AGENT_UID,
+    }
+}
+
+/// Sizes of the tmpfs that together are the temporary limit, bytes.
+struct Temporary {
+    tmp: u64,
+    home: u64,
+    run: u64,
+    shared_memory: u64,
+}
+
+impl Temporary {
+    /// Half for `/tmp`, an eighth less for the home, the rest for `/run` and `/dev/shm`.
+    fn split(bytes: u64) -> Self {
+        let sixteenth = bytes / 16;
+        Temporary {
+            tmp: sixteenth * 8,
+            home: sixteenth * 6,
+            run: sixteenth,
+            shared_memory: sixteenth,
+        }
+    }
+}
+
+struct TmpfsOptions {
+    bytes: u64,
+    mode: &'static str,
+    owner: u32,
+}
+
+fn tmpfs(options: TmpfsOptions, attributes: u64) -> Result<OwnedFd, Failure> {
+    let step = "make a tmpfs";
+    let bytes = options.bytes.max(MIN_TEMPORARY_BYTES);
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).at(step)?;
+    let settings = [
+        ("source", "tmpfs".to_owned()),
+        ("size", bytes.to_string()),
+        ("nr_inodes", (bytes / BYTES_PER_INODE).max(256).to_string()),
+        ("mode", options.mode.to_owned()),
+        ("uid", options.owner.to_string()),
+        (
+            "gid",
+            if options.owner == 0 { 0 } else { AGENT_GID }.to_string(),
+        ),
+    ];
+    for (key, value) in settings {
+        fsconfig_set_string(context.as_fd(), key, value).at(step)?;
+    }
+    mount_of(context, attributes, step)
+}
+
+fn mount_of(context: OwnedFd, attributes: u64, step: &str) -> Result<OwnedFd, Failure> {
+    fsconfig_create(context.as_fd()).at(step)?;
+    let attributes =
+        MountAttrFlags::from_bits_retain(u32::try_from(attributes).unwrap_or(u32::MAX));
+    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).at(step)
+}
+
+/// A path inside, without its leading slash.
+///
+/// # Errors
+/// When it is not absolute or has `..` in it.
+fn relative(path: &Path) -> Result<&Path, Failure> {
+    let plain = path
+        .components()
+        .skip(1)
+        .all(|part| matches!(part, Component::Normal(_)));
+    match path.strip_prefix("/") {
+        Ok(relative) if plain && !relative.as_os_str().is_empty() => Ok(relative),
+        _ => Err(Failure::at(
+            "use a mount's target",
+            &std::io::Error::from_raw_os_error(libc::EINVAL),
+        )),
+    }
+}
+
+/// Puts a mount at a place, whose directories are made where the skeleton lacks them.
+fn attach(root: BorrowedFd<'_>, target: &Path, mount: &OwnedFd) -> Result<(), Failure> {
+    make_directories(root, target)?;
+    cover(
+        open_beneath(root, target).at("open a mount point")?.as_fd(),
+        mount.as_fd(),
+    )
+}
+
+/// Mounts over what is open: nothing is looked up by name, so nothing can be swapped.
+fn cover(target: BorrowedFd<'_>, mount: BorrowedFd<'_>) -> Result<(), Failure> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(mount, "", target, "", flags).at("attach a mount")
+}
+
+/// Opens without following links and without leaving the tree.
+fn open_beneath(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
+    let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    openat2(
+        root,
+        path,
+        OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+        Mode::empty(),
+        how,
+    )
+}
+
+fn make_directories(root: BorrowedFd<'_>, path: &Path) -> Result<(), Failure> {
+    let mut made = PathBuf::new();
+    for part in path.components() {
+        made.push(part);
+        match mkdirat(root, &made, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(Failure::at("make a mount point", &error.into())),
+        }
+    }
+    Ok(())
+}
+
+fn place(root: BorrowedFd<'_>, placement: Placement) -> Result<(), Failure> {
+    if let Some(parent) = placement.target.parent() {
+        make_directories(root, parent)?;
+    }
+    match placement.what {
+        Thing::Link(to) => symlinkat(to, root, &placement.target).at("make a link"),
+        Thing::Directory(mount) => attach(root, &placement.target, &mount),
+        Thing::File(mount) => {
+            write_file(root, &placement.target, "")?;
+            cover(
+                open_beneath(root, &placement.target)
+                    .at("open a mount point")?
+                    .as_fd(),
+                mount.as_fd(),
+            )
+        }
+    }
+}
+
+fn write_file(root: BorrowedFd<'_>, path: &Path, content: &str) -> Result<(), Failure> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let step = "write a file of /etc";
+    let file = openat(root, path, flags, Mode::from_raw_mode(0o644)).at(step)?;
+    std::fs::File::from(file)
+        .write_all(content.as_bytes())
+        .at(step)
+}
+
+/// Accounts, names and shells of the sandbox's own; the host's would tell about its users.
+fn write_etc(root: BorrowedFd<'_>, kind: &RootFileSystem) -> Result<(), Failure> {
+    make_directories(root, Path::new("etc"))?;
+    let passwd = format!(
+        "root:x:0:0:root:/nonexistent:/usr/sbin/nologin\nagent:x:{AGENT_UID}:{AGENT_GID}:agent:/home/agent:/bin/sh\n\
+         nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
+    );
+    let group = format!("root:x:0:\nagent:x:{AGENT_GID}:\nnogroup:x:65534:\n");
+    let resolver = match kind {
+        // Nothing answers: there is no network. A missing file would make resolvers ask loopback and wait.
+        RootFileSystem::HostSystem | RootFileSystem::Directory(_) => {
+            "options attempts:1 timeout:1\n"
+        }
+    };
+    let files = [
+        ("etc/passwd", passwd.as_str()),
+        ("etc/group", group.as_str()),
+        ("etc/hosts", "127.0.0.1 localhost sandbox\n::1 localhost\n"),
+        ("etc/hostname", "sandbox\n"),
+        (
+            "etc/nsswitch.conf",
+            "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n",
+        ),
+        ("etc/profile", "PS1='sandbox:\\w\\$ '\numask 022\n"),
+        ("etc/resolv.conf", resolver),
+    ];
+    files
+        .iter()
+        .try_for_each(|(path, content)| write_file(root, Path::new(path), content))?;
+    symlinkat("/proc/self/mounts", root, "etc/mtab").at("make a link")
+}
+
+fn build_dev(
+    root: BorrowedFd<'_>,
+    devices: Vec<Placement>,
+    temporary: &Temporary,
+    plan: &Plan,
+) -> Result<(), Failure> {
+    let options = TmpfsOptions {
+        bytes: MIN_TEMPORARY_BYTES,
+        mode: "755",
+        owner: owner_of_root(plan),
+    };
+    let dev = tmpfs(options, NO_SUID | NO_EXECUTION)?;
+    attach(root, Path::new("dev"), &dev)?;
+    devices
+        .into_iter()
+        .try_for_each(|device| place(root, device))?;
+    let links = [
+        ("/proc/self/fd", "dev/fd"),
+        ("/proc/self/fd/0", "dev/stdin"),
+        ("/proc/self/fd/1", "dev/stdout"),
+        ("/proc/self/fd/2", "dev/stderr"),
+        ("pts/ptmx", "dev/ptmx"),
+    ];
+    links
+        .iter()
+        .try_for_each(|(to, path)| symlinkat(*to, root, *path))
+        .at("make a link of /dev")?;
+    attach(root, Path::new("dev/pts"), &terminals()?)?;
+    let options = TmpfsOptions {
+        bytes: temporary.shared_memory,
+        mode: "1777",
+        owner: owner_of_root(plan),
+    };
+    attach(
+        root,
+        Path::new("dev/shm"),
+        &tmpfs(options, NO_SUID | NO_DEVICES)?,
+    )?;
+    let read_only = MountAttributes {
+        set: READ_ONLY,
+        ..MountAttributes::default()
+    };
+    set_mount_attributes(dev.as_fd(), read_only).at("make /dev read-only")
+}
+
+/// Terminals of the sandbox's own: none of the host's can be reached or used up.
+fn terminals() -> Result<OwnedFd, Failure> {
+    let step = "make the terminals";
+    let context = fsopen("devpts", FsOpenFlags::FSOPEN_CLOEXEC).at(step)?;
+    fsconfig_set_string(context.as_fd(), "source", "devpts").at(step)?;
+    fsconfig_set_flag(context.as_fd(), "newinstance").at(step)?;
+    fsconfig_set_string(context.as_fd(), "ptmxmode", "0666").at(step)?;
+    fsconfig_set_string(context.as_fd(), "mode", "0620").at(step)?;
+    mount_of(context, NO_SUID | NO_EXECUTION, step)
+}
+
+fn build_proc(root: BorrowedFd<'_>) -> Result<(), Failure> {
+    let proc = mount_proc()?;
+    attach(root, Path::new("proc"), &proc)?;
+    let proc = open_beneath(root, Path::new("proc")).at("open /proc")?;
+    let null = open_beneath(root, Path::new("dev/null")).at("open /dev/null")?;
+    for name in MASKED_FILES {
+        if let Some(target) = optional(proc.as_fd(), name)? {
+            cover(
+                target.as_fd(),
+                tree_of(null.as_fd(), READ_ONLY | NO_SUID | NO_EXECUTION)?.as_fd(),
+            )?;
+        }
+    }
+    for name in MASKED_DIRECTORIES {
+        if let Some(target) = optional(proc.as_fd(), name)? {
+            let options = TmpfsOptions {
+                bytes: MIN_TEMPORARY_BYTES,
+                mode: "555",
+                owner: AGENT_UID,
+            };
+            cover(
+                target.as_fd(),
+                tmpfs(options, READ_ONLY | NO_SUID | NO_DEVICES | NO_EXECUTION)?.as_fd(),
+            )?;
+        }
+    }
+    for name in READ_ONLY_PROC {
+        if let Some(target) = optional(proc.as_fd(), name)? {
+            let tree = tree_of(
+                target.as_fd(),
+                READ_ONLY | NO_SUID | NO_DEVICES | NO_EXECUTION,
+            )?;
+            cover(target.as_fd(), tree.as_fd())?;
+        }
+    }
+    Ok(())
+}
+
+/// A `/proc` of the new pid namespace.
+///
+/// # Errors
+/// `EPERM` where the one around us is masked, as in many containers.
+pub(crate) fn mount_proc() -> Result<OwnedFd, Failure> {
+    let step = "mount /proc";
+    let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC).at(step)?;
+    fsconfig_set_string(context.as_fd(), "source", "proc").at(step)?;
+    mount_of(context, NO_SUID | NO_DEVICES | NO_EXECUTION, step)
+}
+
+fn optional(directory: BorrowedFd<'_>, name: &str) -> Result<Option<OwnedFd>, Failure> {
+    match open_beneath(directory, Path::new(name)) {
+        Err(Errno::NOENT) => Ok(None),
+        found => found.at("open a part of /proc").map(Some),
+    }
+}
+
+/// Another mount of what is open there, with all below, restricted.
+fn tree_of(fd: BorrowedFd<'_>, set: u64) -> Result<OwnedFd, Failure> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH
+        | OpenTreeFlags::AT_RECURSIVE;
+    let tree = open_tree(fd, "", flags).at("take a part of the new root")?;
+    let change = MountAttributes {
+        set,
+        recursive: true,
+        ..MountAttributes::default()
+    };
+    set_mount_attributes(tree.as_fd(), change).at("restrict a part of the new root")?;
+    Ok(tree)
+}
+
+fn build_temporary(root: BorrowedFd<'_>, temporary: &Temporary) -> Result<(), Failure> {
+    let places = [
+        ("tmp", temporary.tmp, "1777"),
+        ("home/agent", temporary.home, "700"),
+        ("run", temporary.run, "755"),
+    ];
+    for (path, bytes, mode) in places {
+        let options = TmpfsOptions {
+            bytes,
+            mode,
+            owner: AGENT_UID,
+        };
+        attach(
+            root,
+            Path::new(path),
+            &tmpfs(options, NO_SUID | NO_DEVICES)?,
+        )?;
+    }
+    Ok(())
+}
+
+/// Puts protected paths of the workspace over themselves: read-only, or merely so that they cannot be renamed away.
+fn protect(root: BorrowedFd<'_>, protected: &[ProtectedPath]) -> Result<(), Failure> {
+    for path in protected {
+        let set = match path.protection {
+            Protection::ReadOnly | Protection::Masked { .. } => READ_ONLY | NO_SUID | NO_DEVICES,
+            Protection::Pinned => NO_SUID | NO_DEVICES,
+        };
+        let inside = Path::new("workspace").join(&path.relative);
+        let target = open_beneath(root, &inside).map_err(|_| Failure {
+            kind: FailureKind::PathChanged(path.relative.clone()),
+            step: "open a protected path".to_owned(),
+            errno: 0,
+        })?;
+        cover(target.as_fd(), tree_of(target.as_fd(), set)?.as_fd())?;
+    }
+    Ok(())
+}
+
+/// Makes the new root the root and lets go of the old one.
+fn pivot(root: BorrowedFd<'_>) -> Result<(), Failure> {
+    fchdir(root).at("enter the new root")?;
+    // Both at one place: the old root comes to lie on top and is taken off, no directory is needed for it.
+    pivot_root(".", ".").at("change the root")?;
+    unmount(".", UnmountFlags::DETACH).at("let go of the old root")?;
+    chdir("/").at("enter the new root")?;
+    let root = open_directory("/").at("open the new root")?;
+    let read_only = MountAttributes {
+        set: READ_ONLY | NO_SUID | NO_DEVICES,
+        ..MountAttributes::default()
+    };
+    set_mount_attributes(root.as_fd(), read_only).at("make the root read-only")
+}

@@ -1,0 +1,404 @@
+//! The host's side of every mount, opened without following links and turned into mounts of our own that stand nowhere
+//! yet. Root does it before the namespaces exist; an ordinary user's child does it within them.
+
+use std::{
+    ffi::OsString,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use model::{HostDirectory, RootFileSystem};
+use rustix::{
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2, readlinkat, statat},
+    io::Errno,
+    mount::{OpenTreeFlags, open_tree},
+};
+
+use crate::{
+    enter::{MountAttributes, set_mount_attributes},
+    idmap::OwnerMaps,
+    plan::{At, Failure, FailureKind, Plan},
+};
+
+/// `MOUNT_ATTR_*` of the kernel's `mount.h`.
+pub(crate) const READ_ONLY: u64 = 0x1;
+/// No set-user-id.
+pub(crate) const NO_SUID: u64 = 0x2;
+/// No device files.
+pub(crate) const NO_DEVICES: u64 = 0x4;
+/// No execution.
+pub(crate) const NO_EXECUTION: u64 = 0x8;
+
+/// System directories of the host that are its root file system.
+const SYSTEM_ENTRIES: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+/// What of `/etc` is no secret and programs need.
+const ETC_ENTRIES: [&str; 25] = [
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "alternatives",
+    "ca-certificates",
+    "ca-certificates.conf",
+    "localtime",
+    "timezone",
+    "os-release",
+    "lsb-release",
+    "debian_version",
+    "redhat-release",
+    "alpine-release",
+    "protocols",
+    "services",
+    "mime.types",
+    "bash.bashrc",
+    "terminfo",
+    "pki",
+    "fonts",
+    "inputrc",
+    "xattr.conf",
+    "magic",
+    "rpc",
+    "host.conf",
+];
+/// The same by the beginning of the name: configuration of language runtimes.
+const ETC_PREFIXES: [&str; 3] = ["java-", "python3", "perl"];
+/// Certificates, without the private keys that lie next to them.
+const ETC_NESTED: [&str; 2] = ["ssl/certs", "ssl/openssl.cnf"];
+/// What an unpacked root file system does not bring: the sandbox builds it.
+const BUILT_HERE: [&str; 9] = [
+    "dev",
+    "proc",
+    "sys",
+    "tmp",
+    "run",
+    "home",
+    "workspace",
+    "state",
+    "etc",
+];
+/// Files of an unpacked `/etc` that the sandbox writes itself.
+pub(crate) const ETC_WRITTEN: [&str; 8] = [
+    "passwd",
+    "group",
+    "hosts",
+    "hostname",
+    "nsswitch.conf",
+    "profile",
+    "resolv.conf",
+    "mtab",
+];
+/// Devices: name, major, minor.
+const DEVICES: [(&str, u32, u32); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
+
+/// One thing at a place of the new root.
+pub(crate) struct Placement {
+    /// Relative to the new root.
+    pub target: PathBuf,
+    /// What.
+    pub what: Thing,
+}
+
+/// What stands at a place.
+pub(crate) enum Thing {
+    /// A directory.
+    Directory(OwnedFd),
+    /// A file or device.
+    File(OwnedFd),
+    /// A symbolic link with this target.
+    Link(OsString),
+}
+
+/// Everything of the host that a sandbox shows.
+pub(crate) struct Sources {
+    /// The root's entries, those of `/etc` and the operator's directories.
+    pub system: Vec<Placement>,
+    /// `/dev`.
+    pub devices: Vec<Placement>,
+    /// The workspace.
+    pub workspace: OwnedFd,
+    /// `/state`.
+    pub state: OwnedFd,
+    /// The directory with the host's socket.
+    pub socket: OwnedFd,
+    /// Further mounts, in order.
+    pub mounts: Vec<(PathBuf, OwnedFd)>,
+}
+
+/// Opens everything.
+///
+/// # Errors
+/// A path that changed or holds a link, an owner that cannot be mapped, a system call.
+pub(crate) fn open_all(plan: &Plan, owners: &mut OwnerMaps) -> Result<Sources, Failure> {
+    let mut mounts = Vec::new();
+    for mount in &plan.spec.mounts {
+        mounts.push((
+            mount.target.clone(),
+            open_host_directory(&mount.source, mount.read_only, owners)?,
+        ));
+    }
+    let mut system = match &plan.spec.root {
+        RootFileSystem::HostSystem => host_system()?,
+        RootFileSystem::Directory(directory) => unpacked(directory)?,
+    };
+    system.extend(operators(&plan.extra_read_only)?);
+    Ok(Sources {
+        system,
+        devices: devices()?,
+        workspace: open_host_directory(&plan.spec.workspace, false, owners)?,
+        state: own_directory(&plan.instance.join("state"), NO_SUID | NO_DEVICES)?,
+        socket: own_directory(
+            &plan.instance.join("socket"),
+            READ_ONLY | NO_SUID | NO_DEVICES | NO_EXECUTION,
+        )?,
+        mounts,
+    })
+}
+
+/// Opens a directory of the host again that was looked at when the decision fell.
+///
+/// # Errors
+/// When it is not the same one, has another owner, or a link lies on the way.
+pub(crate) fn open_verified(directory: &HostDirectory) -> Result<OwnedFd, Failure> {
+    let changed = || Failure {
+        kind: FailureKind::PathChanged(directory.path.clone()),
+        step: "open a directory of the host".to_owned(),
+        errno: 0,
+    };
+    let fd = open_without_links(CWD, &directory.path, OFlags::DIRECTORY).map_err(|_| changed())?;
+    let found = fstat(&fd).at("look at a directory of the host")?;
+    let same = found.st_dev == directory.device && found.st_ino == directory.inode;
+    if same && found.st_uid == directory.uid && found.st_gid == directory.gid {
+        Ok(fd)
+    } else {
+        Err(changed())
+    }
+}
+
+/// An `O_PATH` handle of what is really there.
+pub(crate) fn open_without_links(
+    at: BorrowedFd<'_>,
+    path: &Path,
+    kind: OFlags,
+) -> Result<OwnedFd, Errno> {
+    let links = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    openat2(
+        at,
+        path,
+        OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW | kind,
+        Mode::empty(),
+        links,
+    )
+}
+
+fn open_host_directory(
+    directory: &HostDirectory,
+    read_only: bool,
+    owners: &mut OwnerMaps,
+) -> Result<OwnedFd, Failure> {
+    let fd = open_verified(directory)?;
+    let tree = detach_alone(fd.as_fd()).at("take a directory of the host")?;
+    let set = NO_SUID | NO_DEVICES | if read_only { READ_ONLY } else { 0 };
+    owners.apply(tree.as_fd(), directory, read_only)?;
+    let attributes = MountAttributes {
+        set,
+        recursive: true,
+        private: true,
+        idmap: None,
+    };
+    set_mount_attributes(tree.as_fd(), attributes).at("restrict a directory of the host")?;
+    Ok(tree)
+}
+
+fn own_directory(path: &Path, set: u64) -> Result<OwnedFd, Failure> {
+    let fd = open_without_links(CWD, path, OFlags::DIRECTORY).at("open the session's directory")?;
+    let tree = detach_alone(fd.as_fd()).at("take the session's directory")?;
+    let attributes = MountAttributes {
+        set,
+        recursive: true,
+        private: true,
+        idmap: None,
+    };
+    set_mount_attributes(tree.as_fd(), attributes).at("restrict the session's directory")?;
+    Ok(tree)
+}
+
+/// A mount of just that directory. Where the kernel forbids to leave out what is mounted below (in a user's own
+/// namespaces that would uncover what it hides), with all below.
+fn detach_alone(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    match open_tree(fd, "", flags) {
+        Err(Errno::INVAL) => open_tree(fd, "", flags | OpenTreeFlags::AT_RECURSIVE),
+        other => other,
+    }
+}
+
+/// A read-only mount of that file or directory with all below.
+fn detach_system(fd: BorrowedFd<'_>, set: u64) -> Result<OwnedFd, Failure> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH
+        | OpenTreeFlags::AT_RECURSIVE;
+    let tree = open_tree(fd, "", flags).at("take a system directory")?;
+    let attributes = MountAttributes {
+        set,
+        recursive: true,
+        private: true,
+        idmap: None,
+    };
+    set_mount_attributes(tree.as_fd(), attributes).at("restrict a system directory")?;
+    Ok(tree)
+}
+
+fn host_system() -> Result<Vec<Placement>, Failure> {
+    let root =
+        open_without_links(CWD, Path::new("/"), OFlags::DIRECTORY).at("open the root directory")?;
+    let mut placements = Vec::new();
+    for name in SYSTEM_ENTRIES {
+        placements.extend(entry(root.as_fd(), Path::new(name), Path::new(name))?);
+    }
+    let etc = open_without_links(CWD, Path::new("/etc"), OFlags::DIRECTORY).at("open /etc")?;
+    let target = |name: &str| Path::new("etc").join(name);
+    for name in ETC_ENTRIES.iter().chain(&ETC_NESTED) {
+        placements.extend(entry(etc.as_fd(), Path::new(name), &target(name))?);
+    }
+    for name in names("/etc")? {
+        if ETC_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
+            placements.extend(entry(etc.as_fd(), Path::new(&name), &target(&name))?);
+        }
+    }
+    Ok(placements)
+}
+
+fn unpacked(directory: &HostDirectory) -> Result<Vec<Placement>, Failure> {
+    let root = open_verified(directory)?;
+    let mut placements = Vec::new();
+    for name in names(&directory.path)?
+        .iter()
+        .filter(|name| !BUILT_HERE.contains(&name.as_str()))
+    {
+        placements.extend(entry(root.as_fd(), Path::new(name), Path::new(name))?);
+    }
+    let etc = match open_without_links(root.as_fd(), Path::new("etc"), OFlags::DIRECTORY) {
+        Err(Errno::NOENT) => return Ok(placements),
+        etc => etc.at("open /etc of the root file system")?,
+    };
+    for name in names(directory.path.join("etc"))?
+        .iter()
+        .filter(|name| !ETC_WRITTEN.contains(&name.as_str()))
+    {
+        placements.extend(entry(
+            etc.as_fd(),
+            Path::new(name),
+            &Path::new("etc").join(name),
+        )?);
+    }
+    Ok(placements)
+}
+
+/// What the operator offers, where it is not visible anyway.
+fn operators(directories: &[PathBuf]) -> Result<Vec<Placement>, Failure> {
+    let mut placements = Vec::new();
+    for path in directories {
+        let Ok(target) = path.strip_prefix("/") else {
+            continue;
+        };
+        if SYSTEM_ENTRIES.iter().any(|name| target.starts_with(name)) {
+            continue;
+        }
+        let fd = open_without_links(CWD, path, OFlags::empty()).map_err(|_| Failure {
+            kind: FailureKind::PathChanged(path.clone()),
+            step: "open a directory that the operator offers".to_owned(),
+            errno: 0,
+        })?;
+        placements.extend(handle(&fd, target)?);
+    }
+    Ok(placements)
+}
+
+fn devices() -> Result<Vec<Placement>, Failure> {
+    let mut placements = Vec::new();
+    for (name, major, minor) in DEVICES {
+        let path = Path::new("/dev").join(name);
+        let fd = open_without_links(CWD, &path, OFlags::empty()).at("open a device")?;
+        let found = fstat(&fd).at("look at a device")?;
+        let device = (
+            rustix::fs::major(found.st_rdev),
+            rustix::fs::minor(found.st_rdev),
+        );
+        // Checked on the opened file: a path can be swapped for another one (CVE-2025-31133).
+        if FileType::from_raw_mode(found.st_mode) != FileType::CharacterDevice
+            || device != (major, minor)
+        {
+            return Err(Failure {
+                kind: FailureKind::PathChanged(path),
+                step: "use a device".to_owned(),
+                errno: 0,
+            });
+        }
+        let tree = detach_system(fd.as_fd(), NO_SUID | NO_EXECUTION)?;
+        placements.push(Placement {
+            target: Path::new("dev").join(name),
+            what: Thing::File(tree),
+        });
+    }
+    Ok(placements)
+}
+
+/// The entry of that name, if there is one.
+fn entry(
+    directory: BorrowedFd<'_>,
+    name: &Path,
+    target: &Path,
+) -> Result<Option<Placement>, Failure> {
+    let found = match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        found => found.at("look at a system directory")?,
+    };
+    if FileType::from_raw_mode(found.st_mode) == FileType::Symlink {
+        let link = readlinkat(directory, name, Vec::new()).at("read a link of the system")?;
+        let link = std::os::unix::ffi::OsStringExt::from_vec(link.into_bytes());
+        return Ok(Some(Placement {
+            target: target.to_owned(),
+            what: Thing::Link(link),
+        }));
+    }
+    let fd = open_without_links(directory, name, OFlags::empty()).at("open a system directory")?;
+    handle(&fd, target)
+}
+
+fn handle(fd: &OwnedFd, target: &Path) -> Result<Option<Placement>, Failure> {
+    let found = fstat(fd).at("look at a system directory")?;
+    let tree = || detach_system(fd.as_fd(), READ_ONLY | NO_SUID | NO_DEVICES);
+    let what = match FileType::from_raw_mode(found.st_mode) {
+        FileType::Directory => Thing::Directory(tree()?),
+        FileType::RegularFile => Thing::File(tree()?),
+        // Nothing else of the host belongs inside.
+        FileType::Symlink
+        | FileType::Fifo
+        | FileType::Socket
+        | FileType::CharacterDevice
+        | FileType::BlockDevice
+        | FileType::Unknown => return Ok(None),
+    };
+    Ok(Some(Placement {
+        target: target.to_owned(),
+        what,
+    }))
+}
+
+fn names(directory: impl AsRef<Path>) -> Result<Vec<String>, Failure> {
+    let entries = std::fs::read_dir(directory).at("list a system directory")?;
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    names.sort_unstable();
+    Ok(names)
+}
