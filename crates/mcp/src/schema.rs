@@ -42,6 +42,10 @@ fn tidy(schema: &mut Schema) {
     // Formats of Rust's number types mean nothing to a client; our defaults stand in the descriptions.
     schema.remove("format");
     schema.remove("default");
+    if let Some(Value::String(description)) = schema.get_mut("description") {
+        // Lines of a doc comment are wrapped for us, not for the reader of a schema.
+        *description = description.replace('\n', " ");
+    }
     drop_null(schema);
     flatten_constants(schema);
     for nested in ["items", "additionalProperties"] {
@@ -56,8 +60,10 @@ fn tidy(schema: &mut Schema) {
             }
         }
     }
-    if schema.get("type") == Some(&json!("object")) && !schema.contains_key("additionalProperties")
-    {
+    let is_map = schema
+        .get("additionalProperties")
+        .is_some_and(Value::is_object);
+    if schema.get("type") == Some(&json!("object")) && !is_map {
         schema.entry("properties").or_insert_with(|| json!({}));
         schema.insert("additionalProperties".to_owned(), json!(false));
     }

@@ -25,7 +25,7 @@ pub(super) struct Parameters {
     /// File or directory to copy. On the host an absolute path; inside an absolute one, or one from /workspace.
     #[schemars(length(min = 1, max = fields::MAX_PATH_BYTES))]
     source_path: String,
-    /// Where the copy is to stand, by the same rules. Missing parent directories are an error.
+    /// Where the copy is to stand, by the same rules.
     #[schemars(length(min = 1, max = fields::MAX_PATH_BYTES))]
     dest_path: String,
 }

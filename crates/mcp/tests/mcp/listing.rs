@@ -1,0 +1,147 @@
+//! What a client is told about the server and its tools.
+
+use mcp::{INSTRUCTIONS, tool_list};
+use serde_json::{Value, json};
+
+/// Claude Code cuts descriptions at 2,048 characters.
+const MAX_DESCRIPTION: usize = 2048;
+const MAX_INSTRUCTIONS: usize = 2000;
+
+fn is_plain(text: &str) -> bool {
+    text.chars().all(|c| c == '\n' || (' '..='~').contains(&c))
+}
+
+fn texts(value: &Value) -> Vec<&str> {
+    match value {
+        Value::String(text) => vec![text],
+        Value::Array(items) => items.iter().flat_map(texts).collect(),
+        Value::Object(fields) => fields
+            .iter()
+            .flat_map(|(name, value)| std::iter::once(name.as_str()).chain(texts(value)))
+            .collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => vec![],
+    }
+}
+
+/// Every object of a schema that names properties is closed, and no type is a union.
+fn assert_closed(schema: &Value, path: &str) {
+    let Value::Object(fields) = schema else {
+        return;
+    };
+    if fields.get("type") == Some(&json!("object")) {
+        let rest = &fields["additionalProperties"];
+        let is_map = rest.is_object() && !fields.contains_key("properties");
+        assert!(rest == &json!(false) || is_map, "{path} is open");
+    }
+    if let Some(kind) = fields.get("type") {
+        assert!(kind.is_string(), "{path}: {kind}");
+    }
+    assert!(
+        !fields.contains_key("$ref")
+            && !fields.contains_key("anyOf")
+            && !fields.contains_key("oneOf"),
+        "{path}"
+    );
+    for nested in ["items", "additionalProperties"] {
+        fields
+            .get(nested)
+            .into_iter()
+            .for_each(|schema| assert_closed(schema, &format!("{path}.{nested}")));
+    }
+    for (name, schema) in fields
+        .get("properties")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+    {
+        assert_closed(schema, &format!("{path}.{name}"));
+    }
+}
+
+#[test]
+fn tools_and_instructions_are_what_was_reviewed() {
+    insta::assert_json_snapshot!("tools", tool_list());
+    insta::assert_snapshot!("instructions", INSTRUCTIONS);
+}
+
+#[test]
+fn every_tool_is_described_bounded_and_annotated() {
+    let names: Vec<String> = tool_list()
+        .iter()
+        .map(|tool| tool.name.to_string())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "create_session",
+            "execute_command",
+            "get_execution",
+            "cancel_execution",
+            "respond_execution",
+            "list_sessions",
+            "get_session",
+            "destroy_session",
+            "get_session_logs",
+            "transfer_files",
+            "extend_session",
+            "get_server_info",
+        ]
+    );
+    for tool in tool_list() {
+        let description = tool.description.as_deref().unwrap();
+        assert!(
+            description.chars().count() <= MAX_DESCRIPTION,
+            "{}",
+            tool.name
+        );
+        assert!(
+            description.contains("disconnect") || tool.name == "destroy_session",
+            "{}",
+            tool.name
+        );
+        assert!(tool.title.is_some());
+        let hints = tool.annotations.clone().unwrap();
+        for hint in [
+            hints.read_only_hint,
+            hints.destructive_hint,
+            hints.idempotent_hint,
+            hints.open_world_hint,
+        ] {
+            assert!(hint.is_some(), "{}", tool.name);
+        }
+        let input = Value::Object((*tool.input_schema).clone());
+        let output = Value::Object((**tool.output_schema.as_ref().unwrap()).clone());
+        assert_eq!(
+            (&input["type"], &output["type"]),
+            (&json!("object"), &json!("object"))
+        );
+        assert_closed(&input, &tool.name);
+        assert_closed(&output, &tool.name);
+        assert!(
+            output["properties"]["message"].is_object(),
+            "{} has no message",
+            tool.name
+        );
+        for (name, property) in input["properties"].as_object().into_iter().flatten() {
+            assert!(
+                property["description"].is_string(),
+                "{}.{name} is not described",
+                tool.name
+            );
+        }
+    }
+}
+
+#[test]
+fn nothing_hidden_stands_in_what_a_model_reads() {
+    assert!(
+        !is_plain("zero\u{200b}width") && !is_plain("\u{202e}"),
+        "the check itself"
+    );
+    assert!(is_plain(INSTRUCTIONS));
+    assert!(INSTRUCTIONS.chars().count() <= MAX_INSTRUCTIONS);
+    let tools = serde_json::to_value(tool_list()).unwrap();
+    texts(&tools)
+        .into_iter()
+        .for_each(|text| assert!(is_plain(text), "{text}"));
+}

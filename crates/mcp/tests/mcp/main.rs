@@ -1,0 +1,19 @@
+//! The MCP service against a scripted road: raw JSON-RPC over a pipe, in both eras.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    reason = "tests"
+)]
+
+mod bad_input;
+mod client;
+mod conversation;
+mod listing;
+mod output;
+mod scripted;
+mod tools;
+mod validate;
+mod waiting;

@@ -1,0 +1,239 @@
+//! A road that answers from a script and remembers what was asked. Also used by the example.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+use control::Road;
+use model::{
+    Action, Attestation, BackendName, Call, Enforcement, ExecutionId, ExecutionState,
+    ExecutionView, Layer, LayerInForce, LimitInForce, LimitName, LogLine, Outcome, Refusal,
+    ServerInfo, SessionId, SessionState, SessionView, StreamView, TransferReport, UsageView,
+};
+
+/// What the road does with a call.
+#[allow(dead_code, reason = "the example needs only some")]
+pub enum Answer {
+    /// Answers at once.
+    Now(Result<Outcome, Refusal>),
+    /// Answers later.
+    After(Duration, Result<Outcome, Refusal>),
+    /// Never answers.
+    Never,
+    /// Breaks.
+    Panic,
+}
+
+type Script = Box<dyn Fn(&Action) -> Answer + Send + Sync>;
+
+/// See the module.
+pub struct ScriptedRoad {
+    script: Script,
+    calls: Mutex<Vec<Call>>,
+}
+
+#[allow(dead_code, reason = "the example needs only some")]
+impl ScriptedRoad {
+    /// Answers by `script`.
+    pub fn new(script: impl Fn(&Action) -> Answer + Send + Sync + 'static) -> Self {
+        ScriptedRoad {
+            script: Box::new(script),
+            calls: Mutex::default(),
+        }
+    }
+
+    /// Answers everything the way a healthy server does.
+    pub fn healthy() -> Self {
+        ScriptedRoad::new(|action| Answer::Now(Ok(healthy(action))))
+    }
+
+    /// The calls so far.
+    pub fn calls(&self) -> Vec<Call> {
+        self.calls
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+#[async_trait]
+impl Road for ScriptedRoad {
+    async fn handle(&self, call: Call) -> Result<Outcome, Refusal> {
+        let answer = (self.script)(&call.action);
+        self.calls
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(call);
+        match answer {
+            Answer::Now(result) => result,
+            Answer::After(delay, result) => {
+                tokio::time::sleep(delay).await;
+                result
+            }
+            Answer::Never => std::future::pending().await,
+            #[allow(clippy::panic, reason = "what is tested")]
+            Answer::Panic => panic!("the script says so"),
+        }
+    }
+}
+
+/// What a healthy server answers.
+pub fn healthy(action: &Action) -> Outcome {
+    match action {
+        Action::CreateSession(_) | Action::GetSession(_) | Action::ExtendSession { .. } => {
+            Outcome::Session(Box::new(session()))
+        }
+        Action::ListSessions => Outcome::Sessions(vec![session(), ended_session()]),
+        Action::DestroySession(id) => Outcome::Destroyed(*id),
+        Action::ExecuteCommand(_) | Action::GetExecution(_) => {
+            Outcome::Execution(Box::new(execution()))
+        }
+        Action::CancelExecution(_) => {
+            let killed = ExecutionView {
+                state: ExecutionState::Killed,
+                exit_code: None,
+                signal: Some(15),
+                ..execution()
+            };
+            Outcome::Execution(Box::new(killed))
+        }
+        Action::GetSessionLogs { session, .. } => Outcome::Logs(*session, log()),
+        Action::TransferFiles(transfer) => Outcome::Transferred(TransferReport {
+            session: transfer.session,
+            files: 3,
+            directories: 1,
+            links: 0,
+            bytes: 4096,
+        }),
+        Action::GetServerInfo => Outcome::ServerInfo(Box::new(server_info())),
+        Action::RespondExecution { .. }
+        | Action::ResizeTerminal { .. }
+        | Action::ReapSession { .. } => Outcome::Done,
+    }
+}
+
+/// The id of [`session`].
+pub fn session_id() -> SessionId {
+    SessionId::from_bytes([0xab; 16])
+}
+
+/// The id of [`execution`].
+pub fn execution_id() -> ExecutionId {
+    ExecutionId::from_bytes([0xcd; 16])
+}
+
+/// A session in good order.
+pub fn session() -> SessionView {
+    SessionView {
+        id: session_id(),
+        name: "quiet-otter".to_owned(),
+        state: SessionState::Ready,
+        backend: BackendName::Native,
+        project_path: "/home/user/project".into(),
+        container_name: "claude-code-01020304-abababababababababababababababab".to_owned(),
+        created_at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000),
+        expires_at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_003_600),
+        idle_seconds: 900,
+        attestation: Some(attestation()),
+        usage: Some(UsageView {
+            memory_bytes: Some(1_048_576),
+            cpu_us: Some(1500),
+            pids: Some(1),
+            oom_kills: Some(0),
+        }),
+        running_executions: vec![],
+        ended_because: None,
+    }
+}
+
+fn ended_session() -> SessionView {
+    SessionView {
+        state: SessionState::Expired,
+        attestation: None,
+        usage: None,
+        ended_because: Some("its lifetime was over".to_owned()),
+        ..session()
+    }
+}
+
+fn attestation() -> Attestation {
+    let limit = |limit, in_force, enforcement| LimitInForce {
+        limit,
+        asked: 512,
+        in_force,
+        enforcement,
+        mechanism: "cgroup v2".to_owned(),
+    };
+    Attestation {
+        layers: vec![LayerInForce {
+            layer: Layer::Seccomp,
+            in_force: true,
+            evidence: "Seccomp: 2, 3 filters".to_owned(),
+        }],
+        limits: vec![
+            limit(LimitName::Pids, Some(512), Enforcement::Hard),
+            limit(LimitName::StateBytes, None, Enforcement::None),
+        ],
+        rung: "root".to_owned(),
+    }
+}
+
+/// A stream that is read whole.
+pub fn stream(bytes: &[u8]) -> StreamView {
+    let total = bytes.len() as u64;
+    StreamView {
+        bytes: bytes.to_vec(),
+        offset: 0,
+        total_bytes: total,
+        cursor: total,
+        truncated: false,
+    }
+}
+
+/// A command that has exited with 0.
+pub fn execution() -> ExecutionView {
+    ExecutionView {
+        id: execution_id(),
+        session: session_id(),
+        state: ExecutionState::Exited,
+        exit_code: Some(0),
+        signal: None,
+        oom_killed: false,
+        duration_ms: 12,
+        stdout: stream(b"hello\n"),
+        stderr: stream(b""),
+        protected_changes: vec![],
+        failure: None,
+    }
+}
+
+fn log() -> Vec<LogLine> {
+    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_001);
+    vec![
+        LogLine {
+            at,
+            text: "session ready".to_owned(),
+        },
+        LogLine {
+            at,
+            text: "\u{1b}[31mred\u{1b}[0m \u{202e}line".to_owned(),
+        },
+    ]
+}
+
+fn server_info() -> ServerInfo {
+    ServerInfo {
+        version: "0.1.0".to_owned(),
+        posture: "embedded-root".to_owned(),
+        backend: BackendName::Native,
+        rung: "root".to_owned(),
+        sessions: 1,
+        max_sessions: 10,
+        default_session_timeout_seconds: 3600,
+        max_session_seconds: 86_400,
+        audit_ok: true,
+        warnings: vec!["swap is not limited on this machine".to_owned()],
+    }
+}
