@@ -45,6 +45,7 @@ mod config;
 mod create;
 mod environment;
 mod facts;
+mod folding;
 mod forbidden;
 mod hardening;
 mod lexical;

@@ -8,6 +8,7 @@
 //! any name), and what the host runs between an execution and its scan.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     path::{Path, PathBuf},
@@ -16,7 +17,7 @@ use std::{
 use model::{ProtectedPath, Protection};
 use serde::Deserialize;
 
-use crate::{EntryKind, PolicyError, lexical};
+use crate::{EntryKind, PolicyError, folding::fold, lexical};
 
 const FILE: &str = "protected-paths.json";
 const DATA: &str = include_str!("../../../profiles/protected-paths.json");
@@ -197,7 +198,7 @@ impl ProtectedPaths {
         let link = |rule: &Rule| rule.kind != RuleKind::GitLink;
         let leaf_is_git = relative
             .file_name()
-            .is_some_and(|name| same(OsStr::new(".git"), name));
+            .is_some_and(|name| fold(name) == ".git");
         if leaf_is_git && kind != EntryKind::Directory && kind != EntryKind::Missing {
             return self.find(relative, |_| true);
         }
@@ -212,54 +213,43 @@ impl ProtectedPaths {
 
     /// The path lies in a `.git`, or is one: never something to hand out, whatever the roots.
     pub(crate) fn in_repository(path: &Path) -> bool {
-        lexical::names(path).any(|name| same(OsStr::new(".git"), name))
+        lexical::names(path).any(|name| fold(name) == ".git")
     }
 
     /// What a transfer into `destination` (relative to the workspace) must not write: `path` relative to the
     /// destination, or `**/path` at any depth below it, by whole components.
     pub fn refuse_patterns(&self, destination: &Path) -> Vec<String> {
-        let inside: Vec<_> = lexical::names(destination).collect();
+        let folded: Vec<_> = lexical::names(destination).map(fold).collect();
+        let inside: Vec<_> = folded.iter().map(Cow::as_ref).collect();
         let mut patterns = BTreeSet::new();
         for rule in &self.rules {
             let parts: Vec<_> = rule.path.iter().filter_map(OsStr::to_str).collect();
             patterns.insert(format!("**/{}", parts.join("/")));
             // A destination that lies on the way to a protected path: `hooks` below `.git`.
-            for split in 1..parts.len() {
-                let on_the_way = inside.len() >= split
-                    && inside[inside.len() - split..]
-                        .iter()
-                        .zip(&parts)
-                        .all(|(name, part)| same(OsStr::new(part), name));
-                if on_the_way {
-                    patterns.insert(parts[split..].join("/"));
-                }
-            }
+            let on_the_way = |split: &usize| inside.ends_with(&parts[..*split]);
+            patterns.extend(
+                (1..parts.len())
+                    .filter(on_the_way)
+                    .map(|split| parts[split..].join("/")),
+            );
         }
         patterns.into_iter().collect()
     }
 
     fn find(&self, relative: &Path, wanted: impl Fn(&Rule) -> bool) -> Option<&Rule> {
         let names: Vec<_> = lexical::names(relative).collect();
-        self.rules
+        let folded: Vec<_> = names.iter().map(|name| fold(name)).collect();
+        // Below a package directory only the rules that say so count.
+        let packaged_from = names
             .iter()
-            .filter(|rule| wanted(rule))
-            .find(|rule| self.rule_matches(rule, &names))
-    }
-
-    fn rule_matches(&self, rule: &Rule, names: &[&OsStr]) -> bool {
-        let parts: Vec<_> = rule.path.iter().collect();
-        (0..names.len())
-            .take_while(|start| start + parts.len() <= names.len())
-            .any(|start| {
-                let here = names[start..]
-                    .iter()
-                    .zip(&parts)
-                    .all(|(name, part)| same(part, name));
-                here && (rule.inside_packages
-                    || !names[..start]
-                        .iter()
-                        .any(|name| self.is_package_directory(name)))
-            })
+            .position(|name| self.is_package_directory(name))
+            .unwrap_or(names.len());
+        let matches = |rule: &&Rule| {
+            let starts = |start: usize| begins_with(&folded[start..], &rule.path);
+            (0..names.len())
+                .any(|start| starts(start) && (rule.inside_packages || start <= packaged_from))
+        };
+        self.rules.iter().filter(|rule| wanted(rule)).find(matches)
     }
 
     fn is_package_directory(&self, name: &OsStr) -> bool {
@@ -267,6 +257,13 @@ impl ProtectedPaths {
             .iter()
             .any(|directory| name == directory.as_str())
     }
+}
+
+/// The folded names begin with all parts of the rule's path, which is folded already.
+fn begins_with(folded: &[Cow<'_, str>], rule: &Path) -> bool {
+    let mut names = folded.iter();
+    rule.iter()
+        .all(|part| names.next().is_some_and(|name| part == name.as_ref()))
 }
 
 fn protection(rule: &Rule, found: EntryKind) -> Option<Protection> {
@@ -280,41 +277,17 @@ fn protection(rule: &Rule, found: EntryKind) -> Option<Protection> {
     }
 }
 
-/// Whether some file system on which a checkout is shared would take `name` for `part`.
-fn same(part: &OsStr, name: &OsStr) -> bool {
-    if part == name {
-        return true;
-    }
-    let (Some(part), Some(name)) = (part.to_str(), name.to_str()) else {
-        return false;
-    };
-    let folded = fold(name);
-    // NTFS's short name of `.git`.
-    folded == fold(part) || (part == ".git" && folded == "git~1")
-}
-
-/// A name without case, without the code points that HFS+ ignores (git's `next_hfs_char` lists them), and without the
-/// stream, dots and spaces at its end that NTFS drops.
-fn fold(name: &str) -> String {
-    let ignored = |character: char| {
-        matches!(character,
-            '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}')
-    };
-    let visible: String = name
-        .chars()
-        .filter(|character| !ignored(*character))
-        .flat_map(char::to_lowercase)
-        .collect();
-    let without_stream = visible.split(':').next().unwrap_or_default();
-    without_stream.trim_end_matches(['.', ' ']).to_owned()
-}
-
 fn check(data: &Data) -> Result<(), String> {
     for rule in &data.rules {
         let shown = rule.path.display();
         let names = lexical::names(&rule.path).collect::<PathBuf>();
         if names != rule.path || names.as_os_str().is_empty() || names.to_str().is_none() {
             return Err(format!("`{shown}` is no clean relative path"));
+        }
+        if rule.path.iter().any(|part| part != fold(part).as_ref()) {
+            return Err(format!(
+                "`{shown}` must be written as names are compared: in lower case"
+            ));
         }
         if rule.reason.trim().is_empty() {
             return Err(format!("`{shown}` has no reason"));
@@ -366,5 +339,88 @@ fn check(data: &Data) -> Result<(), String> {
             entry.path.display()
         )),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data() -> Data {
+        serde_json::from_str(DATA).unwrap()
+    }
+
+    #[test]
+    fn every_entry_is_used_and_says_why() {
+        let paths = ProtectedPaths::load().unwrap();
+        for rule in data().rules {
+            let path = rule.path();
+            assert!(
+                rule.reason().len() > 30 && rule.reason().ends_with('.'),
+                "{path:?}"
+            );
+            assert_eq!(
+                paths.matches_entry(path, EntryKind::File).map(Rule::path),
+                Some(path)
+            );
+            assert_eq!(
+                paths.matches(&Path::new("deep/er").join(path)).is_some(),
+                rule.kind() != RuleKind::GitLink,
+                "{path:?}"
+            );
+            let packaged = Path::new("node_modules/x").join(path);
+            assert_eq!(
+                paths.touches(&packaged).is_some(),
+                rule.inside_packages,
+                "{path:?}"
+            );
+            assert!(paths.candidates().contains(&path.to_owned()), "{path:?}");
+        }
+        for directory in data().package_directories {
+            assert!(directory.reason.len() > 20, "{}", directory.name);
+            assert_eq!(
+                paths.matches(&Path::new(&directory.name).join("x/.vscode")),
+                None,
+                "{}",
+                directory.name
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_is_left_out_for_a_reason() {
+        let paths = ProtectedPaths::load().unwrap();
+        for entry in data().left_out {
+            assert!(entry.reason.len() > 15, "{:?}", entry.path);
+            assert_eq!(
+                paths.matches_entry(&entry.path, EntryKind::File),
+                None,
+                "{:?}",
+                entry.path
+            );
+        }
+    }
+
+    #[test]
+    fn malformed_data_is_found() {
+        assert_eq!(check(&data()), Ok(()));
+        let broken: [fn(&mut Data); 9] = [
+            |data| data.rules[1].reason = " ".to_owned(),
+            |data| data.rules[1].path = "/etc".into(),
+            |data| data.rules[1].path = "../x".into(),
+            |data| data.rules[1].path = ".Git/hooks".into(),
+            |data| data.rules[1].path = ".git/config".into(),
+            |data| data.rules[1].path = ".git/modules/x".into(),
+            |data| data.rules[0].when_missing = WhenMissing::Mask,
+            |data| data.package_directories[0].reason.clear(),
+            |data| data.left_out[0].reason.clear(),
+        ];
+        for (index, breakage) in broken.into_iter().enumerate() {
+            let mut data = data();
+            breakage(&mut data);
+            assert!(check(&data).is_err(), "breakage {index}");
+        }
+        assert!(serde_json::from_str::<Data>(&DATA.replace("\"mask\"", "\"hide\"")).is_err());
+        assert!(serde_json::from_str::<Data>(&DATA.replace("\"leftOut\"", "\"ignored\"")).is_err());
     }
 }

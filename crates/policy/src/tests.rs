@@ -1,6 +1,7 @@
 //! Whole decisions, through the public interface.
 
 mod commands;
+mod configuration;
 mod create;
 mod fixture;
 mod hostile;
