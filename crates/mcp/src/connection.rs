@@ -11,7 +11,7 @@ use rmcp::{
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-use crate::service::Service;
+use crate::{flow::Flow, service::Service};
 
 /// Longest message of a client, bytes. Above the largest argument (standard input of 1 MiB) in JSON's escapes; a longer
 /// line is dropped unread and never answered, as it cannot be told which request it was.
@@ -38,6 +38,7 @@ pub enum McpError {
 /// Serves one connection until the client closes it, or `shutdown` is cancelled: waiting calls are then answered
 /// `shutting_down`. Executions are untouched by either.
 ///
+/// While the client leaves answers unread, no more of its requests are read; so it must read and write independently.
 /// After the end of the stream, calls in flight have 5 s to be answered (rmcp's drain; 2 s at shutdown).
 ///
 /// # Errors
@@ -51,7 +52,7 @@ pub async fn serve<S>(
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
-    let (read, write) = tokio::io::split(stream);
+    let (read, write) = tokio::io::split(Flow::new(stream));
     let transport =
         AsyncRwTransport::new_server(read, write).with_max_line_length(MAX_MESSAGE_BYTES);
     let service = Service::new(road, peer.credentials, shutdown.clone());

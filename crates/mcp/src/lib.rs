@@ -13,6 +13,7 @@
 mod arguments;
 mod call;
 mod connection;
+mod flow;
 mod progress;
 pub mod reply;
 mod schema;

@@ -159,3 +159,107 @@ fn unexpected(tool: &str) -> Refusal {
         "the road answered {tool} with an outcome of another kind"
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Values that one schema or another takes, and some that none does.
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            (-5i64..50).prop_map(Value::from),
+            (-5i32..50).prop_map(|n| Value::from(f64::from(n))),
+            any::<f64>().prop_map(Value::from),
+            "[a-z/]{0,8}".prop_map(Value::from),
+            prop_oneof!["native", "to_container", "from_container", "/p"].prop_map(Value::from),
+        ];
+        leaf.prop_recursive(2, 8, 3, |inner| {
+            let name = prop_oneof![
+                "memoryBytes",
+                "pids",
+                "hostPath",
+                "containerPath",
+                "readOnly",
+                "A"
+            ];
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+                prop::collection::btree_map(name, inner, 0..3)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    fn parse_only(tool: &str, arguments: JsonObject) -> Result<(), Refusal> {
+        fn parsed<D: Definition>(arguments: JsonObject) -> Result<(), Refusal> {
+            parse::<D>(arguments).map(|_| ())
+        }
+        match tool {
+            "create_session" => parsed::<create_session::CreateSession>(arguments),
+            "execute_command" => parsed::<execute_command::ExecuteCommand>(arguments),
+            "get_execution" => parsed::<get_execution::GetExecution>(arguments),
+            "respond_execution" => parsed::<respond_execution::RespondExecution>(arguments),
+            "get_session_logs" => parsed::<get_session_logs::GetSessionLogs>(arguments),
+            "transfer_files" => parsed::<transfer_files::TransferFiles>(arguments),
+            "extend_session" => parsed::<extend_session::ExtendSession>(arguments),
+            "cancel_execution" => parsed::<cancel_execution::CancelExecution>(arguments),
+            "get_session" | "destroy_session" => parsed::<get_session::GetSession>(arguments),
+            _ => parsed::<list_sessions::ListSessions>(arguments),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn what_passes_a_schema_has_the_type(values in prop::collection::vec(prop::option::of(value()), 16)) {
+            for entry in TOOLS.iter() {
+                let properties = entry.tool.input_schema["properties"].as_object().unwrap();
+                let arguments: JsonObject = properties
+                    .keys()
+                    .zip(values.iter().cycle())
+                    .filter_map(|(name, value)| Some((name.clone(), value.clone()?)))
+                    .collect();
+                // Each argument alone, so that one that is wrong does not hide the next.
+                for (name, value) in arguments {
+                    let mut single = least(&entry.tool);
+                    single.insert(name, value);
+                    if let Err(refusal) = parse_only(&entry.tool.name, single.clone()) {
+                        prop_assert_eq!(refusal.reason, model::Reason::InvalidArgument, "{} {:?}", entry.tool.name, single);
+                    }
+                }
+            }
+        }
+    }
+
+    fn least(tool: &Tool) -> JsonObject {
+        let required = tool.input_schema.get("required").and_then(Value::as_array);
+        let sample = |name: &str| match name {
+            "seconds" => json!(1),
+            "direction" => json!("to_container"),
+            _ => json!("/x"),
+        };
+        required
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(|name| (name.to_owned(), sample(name)))
+            .collect()
+    }
+
+    #[test]
+    fn the_least_arguments_of_the_property_pass() {
+        for entry in TOOLS.iter() {
+            assert!(
+                parse_only(&entry.tool.name, least(&entry.tool)).is_ok(),
+                "{}",
+                entry.tool.name
+            );
+        }
+    }
+}

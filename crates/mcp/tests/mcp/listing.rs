@@ -62,6 +62,11 @@ fn assert_closed(schema: &Value, path: &str) {
 fn tools_and_instructions_are_what_was_reviewed() {
     insta::assert_json_snapshot!("tools", tool_list());
     insta::assert_snapshot!("instructions", INSTRUCTIONS);
+    let codes: Vec<_> = model::Reason::ALL
+        .iter()
+        .map(|reason| reason.code())
+        .collect();
+    insta::assert_snapshot!("error_codes", codes.join("\n"));
 }
 
 #[test]

@@ -83,6 +83,33 @@ async fn a_client_that_does_not_read_does_not_hold_up_its_calls() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_never_reads_is_not_read_from() {
+    const REQUESTS: usize = 3000;
+    let mut client = Client::open(ScriptedRoad::healthy(), Era::Legacy("2025-11-25")).await;
+    let mut sent = 0;
+    while sent < REQUESTS {
+        let start = client.start("tools/call", call_params("list_sessions", None));
+        if tokio::time::timeout(Duration::from_secs(5), start)
+            .await
+            .is_err()
+        {
+            break;
+        }
+        sent += 1;
+    }
+    assert!(sent < REQUESTS, "the pipe never filled");
+    // What is in the two pipes, and what was in work when the answers' pipe was full.
+    let carried_out = client.road.calls().len();
+    assert!(
+        carried_out < sent && carried_out < 500,
+        "{carried_out} of {sent}"
+    );
+    for _ in 0..carried_out {
+        assert!(client.receive().await["result"].is_object());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cancelled_request_ends_the_wait_and_is_not_answered() {
     for era in ERAS {
         let road = ScriptedRoad::new(|action| match action {
