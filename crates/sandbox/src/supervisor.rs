@@ -7,7 +7,7 @@
 //! What this does not stop: a supervisor that answers every question plausibly and wrongly. The backend's own reading
 //! ([`crate::Inspection`]) is the second opinion.
 
-mod channel;
+pub(crate) mod channel;
 mod check;
 mod connection;
 mod desk;
@@ -177,7 +177,8 @@ impl Supervisor {
     }
 
     /// Reads output from an offset on, waiting up to `wait` (at most [`wire::MAX_WAIT_MS`]) for the first byte. At most
-    /// `max_bytes`, and never more than [`wire::MAX_CHUNK_BYTES`].
+    /// `max_bytes`, and never more than [`wire::MAX_CHUNK_BYTES`]. The chunk's offset is greater than asked where output
+    /// is no longer kept, and the stream's end where less than that has come.
     ///
     /// # Errors
     /// [`SupervisorError::Fault`] with `UnknownExecution`.

@@ -1,18 +1,19 @@
-//! One connection of a supervisor: frames in, never more buffered than one of them and a read's worth.
+//! One direction of a connection: frames in, never more buffered than one of them and a read's worth.
 
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use wire::{Decoder, MAX_TO_HOST_BYTES, ToHost, WireError};
+use wire::{Decoder, MAX_TO_HOST_BYTES, WireError};
 
 use crate::Connection;
 
 /// Bytes taken from the kernel in one read: a full frame of output arrives in about one.
 const READ_BYTES: usize = 160 * 1024;
 
-/// Bytes asked for until the first large frame shows that this connection carries content.
+/// Bytes asked for until a read fills its buffer and so shows that this connection carries content.
 const FIRST_READ_BYTES: usize = 8 * 1024;
 
 /// Takes frames off one direction of a connection. Cancel-safe: what was read stays in it.
-pub(super) struct FrameReader<R> {
+pub(crate) struct FrameReader<R> {
     source: R,
     decoder: Decoder,
     buffer: Vec<u8>,
@@ -20,7 +21,7 @@ pub(super) struct FrameReader<R> {
 
 /// Why no further frame comes.
 #[derive(Debug)]
-pub(super) enum ReadEnd {
+pub(crate) enum ReadEnd {
     /// The peer closed the connection, or it broke.
     Closed,
     /// The peer sent what is no frame.
@@ -28,16 +29,17 @@ pub(super) enum ReadEnd {
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
-    pub(super) fn new(source: R) -> Self {
+    /// A reader that refuses frames over `limit` bytes.
+    pub(crate) fn new(source: R, limit: usize) -> Self {
         FrameReader {
             source,
-            decoder: Decoder::new(MAX_TO_HOST_BYTES),
+            decoder: Decoder::new(limit),
             buffer: vec![0; FIRST_READ_BYTES],
         }
     }
 
     /// The next frame.
-    pub(super) async fn next(&mut self) -> Result<ToHost, ReadEnd> {
+    pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> Result<T, ReadEnd> {
         loop {
             if let Some(frame) = self.decoder.next().map_err(ReadEnd::Garbage)? {
                 return Ok(frame);
@@ -54,10 +56,15 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 }
 
-/// A connection that has sent its first frame.
-pub(super) type Channel = FrameReader<Connection>;
+/// A whole connection.
+pub(crate) type Channel = FrameReader<Connection>;
 
 impl Channel {
+    /// The host's side of a connection.
+    pub(super) fn of_host(connection: Connection) -> Self {
+        FrameReader::new(connection, MAX_TO_HOST_BYTES)
+    }
+
     /// Splits it, so that a slow direction never holds up the other.
     pub(super) fn split(
         self,
@@ -66,11 +73,13 @@ impl Channel {
         tokio::io::WriteHalf<Connection>,
     ) {
         let (read, write) = tokio::io::split(self.source);
-        let reader = FrameReader {
-            source: read,
-            decoder: self.decoder,
-            buffer: self.buffer,
-        };
-        (reader, write)
+        (
+            FrameReader {
+                source: read,
+                decoder: self.decoder,
+                buffer: self.buffer,
+            },
+            write,
+        )
     }
 }

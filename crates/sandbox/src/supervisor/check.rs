@@ -169,18 +169,30 @@ fn check_exit(exit: Exit) -> Checked {
 }
 
 fn check_chunk(asked: u64, max_bytes: u32, chunk: &OutputChunk) -> Checked {
+    let StreamStatus {
+        kept_from,
+        total_bytes,
+        ..
+    } = chunk.status;
+    if asked > total_bytes {
+        // A question beyond the end is answered with the end.
+        return ensure(
+            chunk.data.is_empty() && chunk.offset == total_bytes,
+            "output came from behind the end",
+        );
+    }
     ensure(
         chunk.data.len() <= max_bytes as usize,
         "more output came than asked",
     )?;
     ensure(chunk.offset >= asked, "output came from before the offset")?;
     ensure(
-        chunk.offset == asked || chunk.offset <= chunk.status.kept_from,
+        chunk.offset == asked || chunk.offset <= kept_from,
         "output was skipped that is still kept",
     )?;
     let end = chunk.offset.checked_add(chunk.data.len() as u64);
     ensure(
-        chunk.data.is_empty() || end.is_some_and(|end| end <= chunk.status.total_bytes),
+        end.is_some_and(|end| end <= total_bytes),
         "output came from behind the end",
     )
 }

@@ -9,7 +9,7 @@ use futures::{
 use tokio::{sync::mpsc, time::timeout};
 use wire::{Hello, MAX_MOUNT_FACTS, ToHost};
 
-use super::channel::{Channel, FrameReader, ReadEnd};
+use super::channel::{Channel, ReadEnd};
 use crate::{Connection, Link};
 
 /// Connections that may be in the middle of their greeting; the backend holds back the rest.
@@ -61,7 +61,7 @@ impl Arrivals {
 
 /// Reads the first frame. A connection that closes or stays silent before it is as if it had never come.
 async fn greet(connection: Connection) -> Option<Greeting> {
-    let mut channel = FrameReader::new(connection);
+    let mut channel = Channel::of_host(connection);
     let frame = timeout(GREETING_TIMEOUT, channel.next()).await.ok()?;
     Some(match frame {
         Ok(ToHost::Hello(hello)) => match check_hello(&hello) {
