@@ -6,20 +6,39 @@ use std::sync::Arc;
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
+use crate::reply::ErrorReply;
+
 /// A schema object.
 pub(crate) type Schema = Map<String, Value>;
 
 /// The schema of what a tool takes.
 pub(crate) fn of_parameters<T: JsonSchema>() -> Arc<Schema> {
-    build::<T>(SchemaSettings::draft2020_12())
+    Arc::new(build::<T>(SchemaSettings::draft2020_12()))
 }
 
-/// The schema of what a tool returns.
+/// The schema of what a tool returns: its reply, or an error in its place.
+///
+/// Clients built on the TypeScript SDK hold the structured content of errors against this schema too, and throw away a
+/// result that does not fit. So both shapes are in it: `anyOf` says which fields come together.
 pub(crate) fn of_reply<T: JsonSchema>() -> Arc<Schema> {
-    build::<T>(SchemaSettings::draft2020_12().for_serialize())
+    let mut reply = build::<T>(SchemaSettings::draft2020_12().for_serialize());
+    let error = build::<ErrorReply>(SchemaSettings::draft2020_12().for_serialize());
+    if let (Some(Value::Object(properties)), Some(Value::Object(also))) =
+        (reply.get_mut("properties"), error.get("properties"))
+    {
+        properties.extend(also.clone());
+    }
+    let together = [reply.remove("required"), error.get("required").cloned()];
+    let choices: Vec<Value> = together
+        .into_iter()
+        .flatten()
+        .map(|required| json!({ "required": required }))
+        .collect();
+    reply.insert("anyOf".to_owned(), Value::Array(choices));
+    Arc::new(reply)
 }
 
-fn build<T: JsonSchema>(mut settings: SchemaSettings) -> Arc<Schema> {
+fn build<T: JsonSchema>(mut settings: SchemaSettings) -> Schema {
     settings.inline_subschemas = true;
     settings.meta_schema = None;
     let root = settings.into_generator().into_root_schema_for::<T>();
@@ -28,7 +47,7 @@ fn build<T: JsonSchema>(mut settings: SchemaSettings) -> Arc<Schema> {
     tidy(&mut schema);
     schema.remove("title");
     schema.remove("description");
-    Arc::new(schema)
+    schema
 }
 
 fn nothing() -> Schema {

@@ -115,12 +115,23 @@ fn every_tool_is_described_bounded_and_annotated() {
             assert!(hint.is_some(), "{}", tool.name);
         }
         let input = Value::Object((*tool.input_schema).clone());
-        let output = Value::Object((**tool.output_schema.as_ref().unwrap()).clone());
+        let mut output = Value::Object((**tool.output_schema.as_ref().unwrap()).clone());
         assert_eq!(
             (&input["type"], &output["type"]),
             (&json!("object"), &json!("object"))
         );
         assert_closed(&input, &tool.name);
+        // The one union: a reply, or an error in its place.
+        let choices = output.as_object_mut().unwrap().remove("anyOf").unwrap();
+        assert_eq!(choices[1], json!({"required": ["error"]}));
+        assert!(
+            choices[0]["required"]
+                .as_array()
+                .unwrap()
+                .contains(&json!("message")),
+            "{}",
+            tool.name
+        );
         assert_closed(&output, &tool.name);
         assert!(
             output["properties"]["message"].is_object(),

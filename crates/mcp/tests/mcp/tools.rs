@@ -131,6 +131,8 @@ async fn every_reason_reaches_the_caller_with_code_hint_and_field_but_without_it
                 "field": "sessionId", "retryAfterMs": 1500,
             }});
             assert_eq!(result["structuredContent"], error, "{}", tool.name);
+            validate(&output_schema(&tool.name), &error, &tool.name).unwrap();
+            assert!(validate(&output_schema(&tool.name), &json!({}), &tool.name).is_err());
             assert_eq!(result["content"][0]["text"], json!(error.to_string()));
             assert!(!result.to_string().contains("canary"));
             read_back::<reply::ErrorReply>(&result["structuredContent"]);

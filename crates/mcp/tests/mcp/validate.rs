@@ -34,6 +34,14 @@ pub fn validate(schema: &Value, value: &Value, path: &str) -> Result<(), String>
                     validate(rule, item, &format!("{path}[{index}]"))?;
                 }
             }
+            "anyOf" => {
+                let choices = rule.as_array().ok_or("anyOf is no array")?;
+                let fits = choices
+                    .iter()
+                    .any(|choice| validate(choice, value, path).is_ok());
+                fits.then_some(())
+                    .ok_or_else(|| format!("{path}: {value} fits none of {rule}"))?;
+            }
             "minimum" => {
                 let fits = value
                     .as_f64()
