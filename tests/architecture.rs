@@ -32,6 +32,7 @@ fn every_crate_uses_only_what_it_may() {
         let used: BTreeSet<&str> = package
             .dependencies
             .iter()
+            .filter(|dependency| dependency.kind != cargo_metadata::DependencyKind::Development)
             .map(|dependency| dependency.name.as_str())
             .filter(|name| members.contains(name))
             .collect();

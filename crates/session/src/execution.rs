@@ -73,14 +73,18 @@ struct End {
 }
 
 impl Execution {
-    fn new(id: ExecutionId, live: &Live) -> Arc<Self> {
+    fn new(id: ExecutionId, live: &Live, running_for: Duration) -> Arc<Self> {
         Arc::new(Execution {
             id,
             session: live.id,
             owner: live.owner.clone(),
             supervisor: live.supervisor.clone(),
-            started: Instant::now(),
-            started_at: SystemTime::now(),
+            started: Instant::now()
+                .checked_sub(running_for)
+                .unwrap_or_else(Instant::now),
+            started_at: SystemTime::now()
+                .checked_sub(running_for)
+                .unwrap_or(SystemTime::UNIX_EPOCH),
             progress: watch::Sender::new(Progress::default()),
         })
     }
@@ -203,7 +207,7 @@ impl Sessions {
         let mut parts = permit.into_parts();
         let live = self.0.ready(parts.session).await?;
         let id = ExecutionId::random().map_err(|error| Refusal::internal(&error))?;
-        let execution = Execution::new(id, &live);
+        let execution = Execution::new(id, &live, Duration::ZERO);
         if !live.enter(&execution, parts.max_running_executions) {
             return Err(Refusal::new(
                 Reason::LimitReached,
@@ -563,8 +567,9 @@ impl Inner {
     }
 
     /// Takes up an execution that an earlier server started.
-    pub(crate) fn adopt_execution(self: &Arc<Self>, live: &Arc<Live>, id: ExecutionId) {
-        let execution = Execution::new(id, live);
+    pub(crate) fn adopt_execution(self: &Arc<Self>, live: &Arc<Live>, status: &ExecutionStatus) {
+        let id = ExecutionId::from_bytes(status.execution);
+        let execution = Execution::new(id, live, Duration::from_micros(status.duration_us));
         live.enter(&execution, u32::MAX);
         self.insert_execution(execution.clone());
         tokio::spawn(self.clone().watch(live.clone(), execution));

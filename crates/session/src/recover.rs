@@ -190,7 +190,7 @@ impl Inner {
                 self.stored(move |store| store.insert_execution(&record))
                     .await?;
             }
-            self.adopt_execution(live, id);
+            self.adopt_execution(live, status);
         }
         for record in records.iter().filter(|record| !record.state.is_final()) {
             if !remembered

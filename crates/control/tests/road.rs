@@ -1,0 +1,343 @@
+//! The road on the fake backend: every call is recorded, nothing changes without a durable intent, the server's own
+//! calls pass the same way (A1, T1.3).
+
+use std::{
+    collections::BTreeMap,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use audit::{AuditConfig, AuditLog, Phase, Record};
+use control::{Control, KeeperSettings, Road, ServerFacts};
+use model::{
+    Action, BackendName, Call, ClientInfo, CommandLine, CreateSession, Credentials, ExecuteCommand,
+    Outcome, OwnerId, Reason, Refusal, RootFileSystem, SessionId, SessionState,
+};
+use policy::{Policy, PolicyConfig};
+use sandbox::{Backend, HostView, fake::Fake};
+use session::{ReapRequest, Sessions, Setup};
+use store::Store;
+use tokio::sync::mpsc;
+
+struct House {
+    base: tempfile::TempDir,
+    fake: Fake,
+    control: Control,
+    reap: Option<mpsc::UnboundedReceiver<ReapRequest>>,
+}
+
+impl House {
+    fn new() -> Self {
+        let base = tempfile::tempdir().expect("a directory");
+        let path = base.path().canonicalize().expect("a path");
+        for directory in ["project", "state"] {
+            std::fs::create_dir(path.join(directory)).expect("a directory");
+        }
+        std::fs::set_permissions(path.join("state"), std::fs::Permissions::from_mode(0o700))
+            .expect("a mode");
+        let (store, _) = Store::open(&path.join("state/state.db")).expect("a store");
+        let owner = OwnerId::from_bytes([1; 8]);
+        let audit = AuditLog::open(AuditConfig {
+            path: path.join("state/audit.jsonl"),
+            owner,
+        })
+        .expect("a log");
+        let policy = Arc::new(policy(&path));
+        let fake = Fake::new();
+        let (reap_sender, reap) = mpsc::unbounded_channel();
+        let sessions = Sessions::new(Setup {
+            store,
+            backend: Arc::new(fake.clone()),
+            policy: policy.clone(),
+            host_view: HostView::default(),
+            allow_protected_changes: false,
+            root: RootFileSystem::HostSystem,
+            reap: reap_sender,
+        });
+        let control = Control::new(audit, policy, sessions, facts());
+        House {
+            base,
+            fake,
+            control,
+            reap: Some(reap),
+        }
+    }
+
+    fn project(&self) -> PathBuf {
+        self.base
+            .path()
+            .canonicalize()
+            .expect("a path")
+            .join("project")
+    }
+
+    fn call(&self, action: Action) -> Call {
+        self.call_as(uid(), action)
+    }
+
+    fn call_as(&self, uid: u32, action: Action) -> Call {
+        let credentials = Credentials::LocalPeer {
+            uid,
+            pid: 1,
+            roots: vec![self.project()],
+        };
+        Call {
+            credentials,
+            client: ClientInfo {
+                name: "tests".into(),
+                version: "1".into(),
+            },
+            action,
+        }
+    }
+
+    async fn handle(&self, action: Action) -> Result<Outcome, Refusal> {
+        self.control.handle(self.call(action)).await
+    }
+
+    async fn create(&self) -> SessionId {
+        match self.handle(create(self.project())).await {
+            Ok(Outcome::Session(session)) => session.id,
+            other => panic!("no session: {other:?}"),
+        }
+    }
+
+    fn records(&self) -> Vec<Record> {
+        let path = self.base.path().join("state/audit.jsonl");
+        audit::read(&path)
+            .expect("the log")
+            .map(|record| record.expect("a record"))
+            .collect()
+    }
+}
+
+fn create(project_path: PathBuf) -> Action {
+    Action::CreateSession(CreateSession {
+        project_path,
+        name: None,
+        backend: None,
+        mounts: Vec::new(),
+        limits: Vec::new(),
+        ttl: None,
+        idle: None,
+        env: BTreeMap::from([(
+            "TOKEN".to_owned(),
+            model::Secret::new("canary-secret".to_owned()),
+        )]),
+        idempotency_key: None,
+    })
+}
+
+fn run(session: SessionId, line: &str) -> Action {
+    Action::ExecuteCommand(ExecuteCommand {
+        session,
+        command: CommandLine::Argv(line.split(' ').map(str::to_owned).collect()),
+        cwd: None,
+        env: BTreeMap::new(),
+        stdin: None,
+        keep_stdin_open: false,
+        terminal: None,
+        timeout: None,
+        wait: Duration::from_secs(10),
+    })
+}
+
+fn facts() -> ServerFacts {
+    ServerFacts {
+        version: "0".into(),
+        uid: uid(),
+        posture: "test".into(),
+        backend: BackendName::Fake,
+        rung: "test".into(),
+        max_sessions: 3,
+        default_session_timeout_seconds: 60,
+        max_session_seconds: 60,
+        warnings: Vec::new(),
+    }
+}
+
+fn policy(base: &Path) -> Policy {
+    Policy::new(PolicyConfig {
+        project_roots: Vec::new(),
+        home: base.join("home"),
+        state_directory: base.join("state"),
+        server_uid: uid(),
+        limits: Policy::default_limits().expect("the profile"),
+        max_sessions: 3,
+        default_ttl: Duration::from_secs(3600),
+        max_ttl: Duration::from_secs(7200),
+        default_idle: Duration::from_secs(1800),
+        max_execution_timeout: Duration::from_secs(600),
+        max_running_executions: 4,
+        lease: Duration::from_secs(60),
+        allow_protected_changes: false,
+        dangerously_accept_soft_limits: false,
+        operator_mounts: Vec::new(),
+        backend: BackendName::Fake,
+    })
+    .expect("a policy")
+}
+
+fn uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+#[tokio::test]
+async fn every_call_has_an_intent_and_a_result_and_content_stays_out_of_the_log() {
+    let house = House::new();
+    let session = house.create().await;
+    house
+        .handle(run(session, "echo canary-argument"))
+        .await
+        .expect("an execution");
+    house.handle(Action::ListSessions).await.expect("a list");
+    let unknown = SessionId::from_bytes([9; 16]);
+    house
+        .handle(Action::GetSession(unknown))
+        .await
+        .expect_err("a refusal");
+    house
+        .handle(Action::DestroySession(session))
+        .await
+        .expect("destroyed");
+    let records = house.records();
+    for action in ["session.create", "execution.start", "session.destroy"] {
+        let of = |phase: Phase| {
+            records
+                .iter()
+                .filter(|record| record.body.action == action && record.body.phase == phase)
+                .count()
+        };
+        assert_eq!((of(Phase::Intent), of(Phase::Result)), (1, 1), "{action}");
+    }
+    let text =
+        std::fs::read_to_string(house.base.path().join("state/audit.jsonl")).expect("the log");
+    assert!(!text.contains("canary"), "{text}");
+    assert!(
+        text.contains("session_not_found"),
+        "refusals are recorded with their code: {text}"
+    );
+    assert!(audit::verify(&house.base.path().join("state/audit.jsonl")).is_ok());
+}
+
+#[tokio::test]
+async fn somebody_elses_session_looks_like_none_at_all() {
+    let house = House::new();
+    let session = house.create().await;
+    let unknown = SessionId::from_bytes([9; 16]);
+    for action in [Action::GetSession, Action::DestroySession] {
+        // uid 0 passes the door of any server, and is still not the owner.
+        let foreign = if uid() == 0 { 4_242 } else { 0 };
+        let refused = house
+            .control
+            .handle(house.call_as(foreign, action(session)))
+            .await
+            .expect_err("foreign");
+        let missing = house.handle(action(unknown)).await.expect_err("unknown");
+        assert!(
+            [Reason::SessionNotFound, Reason::PolicyDenied].contains(&refused.reason),
+            "{refused:?} and {missing:?}"
+        );
+        assert_eq!(missing.reason, Reason::SessionNotFound);
+    }
+    assert!(
+        matches!(
+            house.handle(Action::GetSession(session)).await,
+            Ok(Outcome::Session(_))
+        ),
+        "the control"
+    );
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_ends_its_wait_and_not_the_work() {
+    let house = House::new();
+    let session = house.create().await;
+    let call = house.control.handle(house.call(run(session, "sleep 0.5")));
+    tokio::time::timeout(Duration::from_millis(50), call)
+        .await
+        .expect_err("the caller leaves");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let records = house.records();
+    let result = records.iter().find(|record| {
+        record.body.action == "execution.start" && record.body.phase == Phase::Result
+    });
+    assert_eq!(
+        result.map(|record| record.body.result.as_str()),
+        Some("ok"),
+        "{records:#?}"
+    );
+}
+
+#[tokio::test]
+async fn the_servers_own_calls_pass_the_same_road() {
+    let mut house = House::new();
+    let session = house.create().await;
+    let settings = KeeperSettings {
+        reconcile_every: Duration::from_secs(60),
+        remember_ended: Duration::from_secs(60),
+    };
+    let keeper = tokio::spawn(control::keep(
+        house.control.clone(),
+        house.reap.take().expect("once"),
+        settings,
+    ));
+    house.fake.kill(session);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    loop {
+        if let Ok(Outcome::Session(view)) = house.handle(Action::GetSession(session)).await
+            && view.state == SessionState::Failed
+        {
+            break;
+        }
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "the session was never ended"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    keeper.abort();
+    assert!(
+        house
+            .records()
+            .iter()
+            .any(|record| record.body.action == "session.reap")
+    );
+    assert_eq!(house.fake.list().await.expect("a list").len(), 0);
+    let forged = Action::ReapSession {
+        session,
+        because: model::ReapCause::Idle,
+    };
+    let refused = house
+        .handle(forged)
+        .await
+        .expect_err("only the server itself may");
+    assert_eq!(refused.reason, Reason::PolicyDenied);
+}
+
+#[tokio::test]
+async fn a_closed_road_refuses_everybody_but_the_server() {
+    let house = House::new();
+    let session = house.create().await;
+    house.control.close();
+    let refused = house
+        .handle(Action::ListSessions)
+        .await
+        .expect_err("closed");
+    assert_eq!(refused.reason, Reason::ShuttingDown);
+    let own = Call {
+        credentials: Credentials::System,
+        client: ClientInfo::default(),
+        action: Action::ReapSession {
+            session,
+            because: model::ReapCause::Lifetime,
+        },
+    };
+    house
+        .control
+        .handle(own)
+        .await
+        .expect("the server's own calls go on");
+}

@@ -1,0 +1,333 @@
+//! A session's life on the fake backend: every step of its creation failed in turn, limits, leases, restarts (T3.2, T3.4,
+//! D3, S3).
+
+mod support;
+
+use std::time::Duration;
+
+use model::{ExecutionState, ReapCause, Reason, SessionState};
+use sandbox::{
+    BackendError,
+    fake::{Fake, FakeOptions, Verb},
+};
+use support::House;
+
+const SHORT: Duration = Duration::from_millis(50);
+const LONG: Duration = Duration::from_secs(10);
+
+#[tokio::test]
+async fn a_session_lives_works_and_leaves_nothing() {
+    let house = House::new();
+    let session = house.create().await.expect("a session");
+    assert_eq!(session.state, SessionState::Ready);
+    assert!(session.attestation.is_some());
+    let ran = house
+        .run(session.id, &["echo", "hi"], LONG)
+        .await
+        .expect("an execution");
+    assert_eq!(
+        (ran.state, ran.exit_code),
+        (ExecutionState::Exited, Some(0))
+    );
+    assert_eq!(ran.stdout.bytes, b"hi\n");
+    house.destroy(session.id).await.expect("destroyed");
+    house.destroy(session.id).await.expect("destroyed again");
+    assert_eq!(house.sandboxes().await, 0);
+    assert_eq!(
+        house.get(session.id).await.expect("still known").state,
+        SessionState::Destroyed
+    );
+    let refused = house
+        .run(session.id, &["true"], LONG)
+        .await
+        .expect_err("a refusal");
+    assert_eq!(refused.reason, Reason::SessionDestroyed);
+}
+
+#[tokio::test]
+async fn each_failing_step_of_a_creation_leaves_nothing_and_frees_the_place() {
+    let step = || BackendError::Step {
+        step: "do it".into(),
+        source: std::io::ErrorKind::Other.into(),
+    };
+    let failing = |verb| {
+        let fake = Fake::new();
+        fake.fail(verb, step);
+        fake
+    };
+    let options = |options: FakeOptions| Fake::with_options(options);
+    let table = [
+        ("create_sandbox", failing(Verb::Create), Reason::Internal),
+        ("inspect", failing(Verb::Inspect), Reason::Internal),
+        (
+            "verify_hardening: a layer",
+            options(FakeOptions {
+                absent_layers: vec![model::Layer::Seccomp],
+                ..FakeOptions::default()
+            }),
+            Reason::HardeningNotInForce,
+        ),
+        (
+            "verify_hardening: a limit",
+            options(FakeOptions {
+                weakened_limits: vec![(model::LimitName::MemoryBytes, u64::MAX / 2)],
+                ..FakeOptions::default()
+            }),
+            Reason::HardeningNotInForce,
+        ),
+    ];
+    for (name, fake, reason) in table {
+        let house = House::on(fake);
+        for _ in 0..5 {
+            let refused = house.create().await.expect_err(name);
+            assert_eq!(refused.reason, reason, "{name}: {refused:?}");
+            assert_eq!(house.sandboxes().await, 0, "{name} left a sandbox");
+            assert_eq!(
+                house.sessions.count().await.expect("a count"),
+                0,
+                "{name} kept its place"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_supervisor_that_never_dials_fails_the_creation_in_time() {
+    let house = House::on(Fake::with_options(FakeOptions {
+        silent_supervisor: true,
+        ..FakeOptions::default()
+    }));
+    let refused = house.create().await.expect_err("a refusal");
+    assert_eq!(refused.reason, Reason::SandboxUnresponsive, "{refused:?}");
+    assert_eq!(house.sandboxes().await, 0);
+}
+
+#[tokio::test]
+async fn limits_of_sessions_and_executions_are_exact() {
+    let house = House::new();
+    let created = futures::future::join_all((0..10).map(|_| house.create())).await;
+    let made: Vec<_> = created.iter().flatten().collect();
+    assert_eq!(made.len(), 3);
+    assert!(
+        created
+            .iter()
+            .filter_map(|one| one.as_ref().err())
+            .all(|one| one.reason == Reason::LimitReached)
+    );
+    let session = made[0].id;
+    let first = house
+        .run(session, &["sleep", "5"], SHORT)
+        .await
+        .expect("one");
+    house
+        .run(session, &["sleep", "5"], SHORT)
+        .await
+        .expect("two");
+    let refused = house
+        .run(session, &["true"], SHORT)
+        .await
+        .expect_err("three");
+    assert_eq!(refused.reason, Reason::LimitReached);
+    let permit = house
+        .policy
+        .admit_execution(
+            &house.owner(),
+            policy::ExecutionVerb::Cancel,
+            first.id,
+            Some(&house.owner().name()),
+        )
+        .expect("a permit");
+    let cancelled = house.sessions.cancel(permit).await.expect("cancelled");
+    assert_eq!(cancelled.state, ExecutionState::Killed);
+    house
+        .run(session, &["true"], LONG)
+        .await
+        .expect("its place is free");
+}
+
+#[tokio::test]
+async fn a_restarted_server_takes_up_sessions_executions_and_their_output() {
+    let house = House::new();
+    let session = house.create().await.expect("a session").id;
+    let running = house
+        .run(
+            session,
+            &["sh", "-c", "echo before; sleep 1; exit 4"],
+            SHORT,
+        )
+        .await
+        .expect("running");
+    assert_eq!(running.state, ExecutionState::Running);
+    let house = house.restart();
+    let refused = house
+        .run(session, &["true"], SHORT)
+        .await
+        .expect_err("not yet");
+    assert_eq!(refused.reason, Reason::SessionNotReady);
+    let recovered = house.reconcile().await.expect("recovered");
+    assert_eq!(recovered.adopted, [session]);
+    assert_eq!(
+        house.reconcile().await.expect("again"),
+        session::Recovered::default(),
+        "nothing is done twice"
+    );
+    let read = house.read_to_end(running.id).await;
+    assert_eq!(
+        (read.state, read.exit_code),
+        (ExecutionState::Exited, Some(4)),
+        "{read:?}"
+    );
+    assert_eq!(read.stdout.bytes, b"before\n");
+}
+
+#[tokio::test]
+async fn what_is_gone_after_a_restart_is_ended_and_what_nobody_owns_is_removed() {
+    let house = House::new();
+    let dead = house.create().await.expect("a session").id;
+    let running = house
+        .run(dead, &["sleep", "60"], SHORT)
+        .await
+        .expect("running")
+        .id;
+    house.fake.kill(dead);
+    let mut house = house.restart();
+    let recovered = house.reconcile().await.expect("recovered");
+    assert_eq!(recovered.orphaned, [dead]);
+    assert_eq!(house.reap_next().await.because, ReapCause::Orphaned);
+    assert_eq!(
+        house.get(dead).await.expect("still known").state,
+        SessionState::Failed
+    );
+    assert_eq!(house.sandboxes().await, 0);
+    let _ = running;
+    let other = House::on(house.fake.clone());
+    let foreign = other.create().await.expect("a session").id;
+    let recovered = house.reconcile().await.expect("recovered");
+    assert_eq!(
+        recovered.removed,
+        [foreign],
+        "a sandbox that this record does not know is removed"
+    );
+}
+
+#[tokio::test]
+async fn a_sandbox_that_dies_is_reported_and_its_executions_are_lost() {
+    let mut house = House::new();
+    let session = house.create().await.expect("a session").id;
+    let running = house
+        .run(session, &["sleep", "60"], SHORT)
+        .await
+        .expect("running")
+        .id;
+    house.fake.kill(session);
+    assert_eq!(house.reap_next().await.because, ReapCause::SandboxEnded);
+    let read = house.read(running, LONG).await.expect("the execution");
+    assert_eq!(read.state, ExecutionState::Failed);
+    assert!(read.failure.is_some());
+    assert_eq!(
+        house.get(session).await.expect("still known").state,
+        SessionState::Failed
+    );
+}
+
+#[tokio::test]
+async fn lifetime_and_idle_time_end_sessions_and_a_running_execution_is_not_idle() {
+    let mut house = House::new();
+    let mut request = house.request();
+    request.ttl = Some(Duration::from_secs(2));
+    let old = house.create_with(request).await.expect("a session").id;
+    house
+        .run(old, &["sleep", "60"], SHORT)
+        .await
+        .expect("running");
+    let mut request = house.request();
+    request.idle = Some(Duration::from_secs(1));
+    let idle = house
+        .create_with(request.clone())
+        .await
+        .expect("a session")
+        .id;
+    let busy = house.create_with(request).await.expect("a session").id;
+    house
+        .run(busy, &["sleep", "60"], SHORT)
+        .await
+        .expect("running");
+    let first = house.reap_next().await;
+    assert_eq!((first.session, first.because), (idle, ReapCause::Idle));
+    let second = house.reap_next().await;
+    assert_eq!(
+        (second.session, second.because),
+        (old, ReapCause::Lifetime),
+        "a running execution ends at the lifetime"
+    );
+    assert_eq!(
+        house.get(busy).await.expect("a session").state,
+        SessionState::Busy
+    );
+}
+
+#[tokio::test]
+async fn an_idempotency_key_makes_one_session_however_many_race() {
+    let house = House::new();
+    let mut request = house.request();
+    request.idempotency_key = Some("once".to_owned());
+    let created =
+        futures::future::join_all((0..8).map(|_| house.create_with(request.clone()))).await;
+    let ids: std::collections::BTreeSet<_> = created
+        .into_iter()
+        .map(|one| one.expect("a session").id)
+        .collect();
+    assert_eq!(ids.len(), 1);
+    request.ttl = Some(Duration::from_secs(77));
+    let refused = house.create_with(request).await.expect_err("another call");
+    assert_eq!(refused.reason, Reason::IdempotencyConflict);
+}
+
+#[tokio::test]
+async fn a_deadline_ends_an_execution_and_output_is_read_by_cursor() {
+    let house = House::new();
+    let session = house.create().await.expect("a session").id;
+    let ended = house
+        .run_for(
+            session,
+            &["sh", "-c", "echo begun; sleep 60"],
+            LONG,
+            Some(Duration::from_secs(1)),
+        )
+        .await
+        .expect("an execution");
+    assert_eq!(ended.state, ExecutionState::TimedOut);
+    assert_eq!(ended.stdout.bytes, b"begun\n");
+    let many = house
+        .run(session, &["head", "-c", "1000000", "/dev/zero"], LONG)
+        .await
+        .expect("an execution");
+    assert_eq!(many.stdout.total_bytes, 1_000_000);
+    assert!(many.stdout.truncated, "a view is bounded");
+    assert_eq!(many.stdout.cursor, 1_000_000, "it shows the end");
+    let from_start = house.read(many.id, SHORT).await.expect("the execution");
+    assert_eq!(
+        (from_start.stdout.offset, from_start.stdout.truncated),
+        (0, true),
+        "a cursor reads from where it stands"
+    );
+}
+
+#[tokio::test]
+async fn a_protected_file_that_appears_is_reported_with_the_execution_that_made_it_and_moved_aside()
+{
+    let house = House::new();
+    let session = house.create().await.expect("a session").id;
+    let hook = house.project().join("sub/.git/hooks/pre-commit");
+    let running = house
+        .run(session, &["sleep", "0.3"], SHORT)
+        .await
+        .expect("running");
+    std::fs::create_dir_all(hook.parent().expect("a parent")).expect("a directory");
+    std::fs::write(&hook, "#!/bin/sh").expect("a hook");
+    let ended = house.read_to_end(running.id).await;
+    assert_eq!(ended.protected_changes.len(), 1, "{ended:?}");
+    assert!(!hook.exists());
+    let moved = ended.protected_changes[0].moved_to.as_ref().expect("moved");
+    assert!(house.project().join(moved).exists());
+}

@@ -1,0 +1,294 @@
+//! A small house on the fake backend: store, policy, sessions.
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use model::{
+    BackendName, CommandLine, CreateSession, ExecuteCommand, ExecutionView, HostDirectory, Limits,
+    Principal, Refusal, RootFileSystem, SessionId, SessionView,
+};
+use policy::{
+    CreateFacts, EntryKind, ExecutionVerb, PathFacts, Policy, PolicyConfig, SessionVerb, SystemVerb,
+};
+use sandbox::{Backend, HostView, fake::Fake};
+use session::{ReapRequest, Recovered, Sessions, Setup};
+use store::Store;
+use tokio::sync::mpsc;
+
+pub struct House {
+    pub fake: Fake,
+    pub policy: Arc<Policy>,
+    pub sessions: Sessions,
+    pub reap: mpsc::UnboundedReceiver<ReapRequest>,
+    pub base: tempfile::TempDir,
+    store: Store,
+}
+
+impl House {
+    pub fn new() -> Self {
+        Self::on(Fake::new())
+    }
+
+    pub fn on(fake: Fake) -> Self {
+        let base = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(base.path().join("project")).expect("a project");
+        std::fs::create_dir(base.path().join("state")).expect("a state directory");
+        let (store, _) = Store::open(&base.path().join("state/state.db")).expect("a store");
+        let policy = Arc::new(policy(base.path()));
+        let (sessions, reap) = sessions(&store, &fake, &policy);
+        House {
+            fake,
+            policy,
+            sessions,
+            reap,
+            base,
+            store,
+        }
+    }
+
+    /// Another server on the same store and machine; the old one is forgotten, as by kill -9.
+    pub fn restart(mut self) -> Self {
+        let (sessions, reap) = sessions(&self.store, &self.fake, &self.policy);
+        self.sessions = sessions;
+        self.reap = reap;
+        self
+    }
+
+    pub fn project(&self) -> PathBuf {
+        self.base
+            .path()
+            .canonicalize()
+            .expect("a path")
+            .join("project")
+    }
+
+    pub fn owner(&self) -> Principal {
+        Principal::LocalUser {
+            uid: uid(),
+            roots: vec![self.project()],
+        }
+    }
+
+    pub fn request(&self) -> CreateSession {
+        CreateSession {
+            project_path: self.project(),
+            name: None,
+            backend: None,
+            mounts: Vec::new(),
+            limits: Vec::new(),
+            ttl: None,
+            idle: None,
+            env: BTreeMap::new(),
+            idempotency_key: None,
+        }
+    }
+
+    pub async fn create(&self) -> Result<SessionView, Refusal> {
+        self.create_with(self.request()).await
+    }
+
+    pub async fn create_with(&self, request: CreateSession) -> Result<SessionView, Refusal> {
+        let facts = CreateFacts {
+            project: PathFacts::Directory(directory(&request.project_path)),
+            mounts: Vec::new(),
+            existing: self
+                .policy
+                .protected_candidates()
+                .iter()
+                .map(|path| (path.clone(), EntryKind::Missing))
+                .collect(),
+        };
+        let permit = self.policy.admit_create(&self.owner(), &request, facts)?;
+        self.sessions
+            .create(SessionId::random().expect("an id"), permit)
+            .await
+    }
+
+    pub async fn run(
+        &self,
+        session: SessionId,
+        argv: &[&str],
+        wait: Duration,
+    ) -> Result<ExecutionView, Refusal> {
+        self.run_for(session, argv, wait, None).await
+    }
+
+    pub async fn run_for(
+        &self,
+        session: SessionId,
+        argv: &[&str],
+        wait: Duration,
+        timeout: Option<Duration>,
+    ) -> Result<ExecutionView, Refusal> {
+        let request = ExecuteCommand {
+            session,
+            command: CommandLine::Argv(argv.iter().map(|&word| word.to_owned()).collect()),
+            cwd: None,
+            env: BTreeMap::new(),
+            stdin: None,
+            keep_stdin_open: false,
+            terminal: None,
+            timeout,
+            wait,
+        };
+        let owner = self.sessions.owner(session).await?;
+        self.sessions
+            .execute(
+                self.policy
+                    .admit_command(&self.owner(), &request, owner.as_deref())?,
+            )
+            .await
+    }
+
+    pub async fn read(
+        &self,
+        execution: model::ExecutionId,
+        wait: Duration,
+    ) -> Result<ExecutionView, Refusal> {
+        let found = self.sessions.execution_owner(execution).await?;
+        let owner = found.as_ref().map(|(_, owner)| owner.as_str());
+        let permit =
+            self.policy
+                .admit_execution(&self.owner(), ExecutionVerb::Read, execution, owner)?;
+        let request = model::GetExecution {
+            execution,
+            stdout_cursor: 0,
+            stderr_cursor: 0,
+            wait,
+        };
+        self.sessions.read_execution(permit, &request).await
+    }
+
+    /// Reads an execution until it has ended.
+    pub async fn read_to_end(&self, execution: model::ExecutionId) -> ExecutionView {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        loop {
+            let view = self
+                .read(execution, Duration::ZERO)
+                .await
+                .expect("the execution");
+            if view.state.is_final() {
+                return view;
+            }
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "it never ended: {view:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub async fn get(&self, session: SessionId) -> Result<SessionView, Refusal> {
+        let owner = self.sessions.owner(session).await?;
+        let permit = self.policy.admit_session(
+            &self.owner(),
+            SessionVerb::Read,
+            session,
+            owner.as_deref(),
+        )?;
+        self.sessions.get(permit).await
+    }
+
+    pub async fn destroy(&self, session: SessionId) -> Result<SessionId, Refusal> {
+        let owner = self.sessions.owner(session).await?;
+        let permit = self.policy.admit_session(
+            &self.owner(),
+            SessionVerb::Destroy,
+            session,
+            owner.as_deref(),
+        )?;
+        self.sessions.destroy(permit).await
+    }
+
+    pub async fn reconcile(&self) -> Result<Recovered, Refusal> {
+        let permit = self
+            .policy
+            .admit_system(&Principal::System, SystemVerb::Recover)?;
+        self.sessions.reconcile(permit).await
+    }
+
+    /// Ends what was reported for it, as the road does.
+    pub async fn reap_next(&mut self) -> ReapRequest {
+        let request = tokio::time::timeout(Duration::from_secs(10), self.reap.recv()).await;
+        let request = request.expect("a report in time").expect("a report");
+        let permit = self
+            .policy
+            .admit_system(&Principal::System, SystemVerb::Expire(request.session))
+            .expect("a permit");
+        self.sessions
+            .reap(permit, request.session, request.because)
+            .await
+            .expect("ended");
+        request
+    }
+
+    pub async fn sandboxes(&self) -> usize {
+        self.fake.list().await.expect("a list").len()
+    }
+}
+
+fn sessions(
+    store: &Store,
+    fake: &Fake,
+    policy: &Arc<Policy>,
+) -> (Sessions, mpsc::UnboundedReceiver<ReapRequest>) {
+    let (reap, requests) = mpsc::unbounded_channel();
+    let sessions = Sessions::new(Setup {
+        store: store.clone(),
+        backend: Arc::new(fake.clone()),
+        policy: policy.clone(),
+        host_view: HostView::default(),
+        allow_protected_changes: false,
+        root: RootFileSystem::HostSystem,
+        reap,
+    });
+    (sessions, requests)
+}
+
+fn policy(base: &Path) -> Policy {
+    let base = base.canonicalize().expect("a path");
+    Policy::new(PolicyConfig {
+        project_roots: Vec::new(),
+        home: base.join("home"),
+        state_directory: base.join("state"),
+        server_uid: uid(),
+        limits: limits(),
+        max_sessions: 3,
+        default_ttl: Duration::from_secs(3600),
+        max_ttl: Duration::from_secs(7200),
+        default_idle: Duration::from_secs(1800),
+        max_execution_timeout: Duration::from_secs(600),
+        max_running_executions: 2,
+        lease: Duration::from_secs(60),
+        allow_protected_changes: false,
+        dangerously_accept_soft_limits: false,
+        operator_mounts: Vec::new(),
+        backend: BackendName::Fake,
+    })
+    .expect("a policy")
+}
+
+fn limits() -> Limits {
+    Policy::default_limits().expect("the profile")
+}
+
+fn uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+fn directory(path: &Path) -> HostDirectory {
+    use std::os::unix::fs::MetadataExt;
+    let found = std::fs::metadata(path).expect("a directory");
+    HostDirectory {
+        path: path.canonicalize().expect("a path"),
+        device: found.dev(),
+        inode: found.ino(),
+        uid: found.uid(),
+        gid: found.gid(),
+    }
+}
