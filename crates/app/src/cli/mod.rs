@@ -1,1 +1,71 @@
-//! Command line.
+//! The command line. Reading order: [`arguments`] (what can be typed), [`run`], one file per command.
+
+pub mod arguments;
+mod audit_log;
+mod client;
+mod context;
+mod doctor;
+mod error;
+mod output;
+mod serve;
+mod server;
+mod session;
+mod stdio;
+mod terminal;
+
+use std::{io, process::ExitCode};
+
+use clap::CommandFactory;
+
+use arguments::{Command, CommandLine};
+pub use context::{Context, VERSION};
+pub use error::{
+    CliError, EXIT_NOT_RUN, EXIT_OK, EXIT_REFUSED, EXIT_SIGNAL_BASE, EXIT_TIMED_OUT, EXIT_USAGE,
+};
+pub use output::Output;
+
+use crate::config::{Environment, Flags, load};
+
+/// Loads the configuration and does what the command line says. Errors are on standard error when this returns.
+pub fn run(command_line: CommandLine, environment: Environment) -> ExitCode {
+    let json = command_line.json;
+    match dispatch(command_line, environment) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            output::report(&error, json);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn dispatch(command_line: CommandLine, environment: Environment) -> Result<u8, CliError> {
+    let CommandLine { configuration, json, command } = command_line;
+    if let Some(Command::Completions { shell }) = command {
+        clap_complete::generate(shell, &mut CommandLine::command(), "claude-code-mcp", &mut io::stdout());
+        return Ok(EXIT_OK);
+    }
+    let flags = Flags::from(&configuration);
+    let config = load(&flags, &environment)?;
+    let output = Output::new(json, environment.no_color());
+    let context = Context { config, environment, flags, output };
+    match command {
+        None => stdio::run(&context, stdio::Invocation::ByDefault),
+        Some(Command::Stdio) => stdio::run(&context, stdio::Invocation::ByName),
+        Some(Command::Serve(arguments)) => serve::run(&context, &arguments),
+        Some(Command::Session(command)) => session::run(&context, command),
+        Some(Command::Server(command)) => server::run(&context, &command),
+        Some(Command::Audit(command)) => audit_log::run(&context, &command),
+        Some(Command::Doctor) => doctor::run(&context),
+        // Answered above, before a configuration is needed.
+        Some(Command::Completions { .. }) => Ok(EXIT_OK),
+    }
+}
+
+/// A runtime for a command that talks to the server: one thread is enough.
+fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)?;
+    runtime.block_on(work)
+}
+
+#[cfg(test)]
+mod tests;

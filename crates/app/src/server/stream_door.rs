@@ -104,10 +104,11 @@ where
 }
 
 async fn start(walker: &Walker, request: StreamRequest) -> Result<ExecutionId, Refusal> {
-    match walker.act(Action::ExecuteCommand(ExecuteCommand::try_from(request)?)).await? {
-        Outcome::Execution(view) => Ok(view.id),
-        _ => Err(Refusal::internal(&StreamError::Unexpected)),
-    }
+    let command = Action::ExecuteCommand(ExecuteCommand::try_from(request)?);
+    let Outcome::Execution(view) = walker.act(command).await? else {
+        return Err(Refusal::internal(&StreamError::Unexpected));
+    };
+    Ok(view.id)
 }
 
 async fn read_frames<R>(mut reader: R, frames: mpsc::Sender<ClientFrame>) -> Result<(), StreamError>
@@ -182,15 +183,15 @@ async fn carry_output<S: AsyncWrite>(
     let (mut stdout_cursor, mut stderr_cursor) = (0, 0);
     loop {
         let look = Action::GetExecution(GetExecution { execution, stdout_cursor, stderr_cursor, wait: POLL_WAIT });
-        let view = match walker.act(look).await {
-            Ok(Outcome::Execution(view)) => view,
-            Ok(_) => return Err(StreamError::Unexpected),
+        let outcome = match walker.act(look).await {
+            Ok(outcome) => outcome,
             Err(refusal) if refusal.reason == Reason::RateLimited => {
                 tokio::time::sleep(refusal.retry_after_ms.map_or(FULL_PAUSE, Duration::from_millis)).await;
                 continue;
             }
             Err(refusal) => return send(writer, refused(&refusal)).await,
         };
+        let Outcome::Execution(view) = outcome else { return Err(StreamError::Unexpected) };
         let lost = lost(&view.stdout, stdout_cursor) + lost(&view.stderr, stderr_cursor);
         (stdout_cursor, stderr_cursor) = (view.stdout.cursor, view.stderr.cursor);
         let complete = stdout_cursor >= view.stdout.total_bytes && stderr_cursor >= view.stderr.total_bytes;

@@ -1,0 +1,283 @@
+//! The command line as it is typed; one place for every flag and its help.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::config::{
+    Flags,
+    units::{parse_cpus, parse_duration, parse_size},
+};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    refused, not found, or something is wrong (the message has a stable code and a hint)
+  2    the command line or the configuration is wrong; nothing was started
+  124  exec: the command was ended by its --timeout
+  125  exec, shell: the command could not be run, or its end is not known
+  else exec, shell: the exit code of the command; 128 + n when signal n ended it
+
+Without a command the program is an MCP server on standard input and output, for MCP clients:
+  claude mcp add sandbox -- claude-code-mcp";
+
+/// Hardened sandbox sessions for Claude Code, over MCP and from the command line.
+#[derive(Debug, Parser)]
+#[command(name = "claude-code-mcp", version, after_long_help = EXIT_CODES, max_term_width = 100)]
+pub struct CommandLine {
+    /// What bears on the configuration.
+    #[command(flatten)]
+    pub configuration: ConfigurationArguments,
+    /// Print the structured result as JSON instead of text for people
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do; `stdio` without one.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Flags of the configuration.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Configuration")]
+pub struct ConfigurationArguments {
+    /// Configuration file to read; it must exist
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// State directory; one server runs for each
+    #[arg(long, global = true, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Set a configuration key, e.g. --set max_concurrent_sessions=3
+    ///
+    /// Wins over the environment and the file; repeatable. A server that is already running keeps what it started with.
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+impl From<&ConfigurationArguments> for Flags {
+    fn from(arguments: &ConfigurationArguments) -> Self {
+        let ConfigurationArguments { config, state_dir, set } = arguments.clone();
+        Flags { config, state_dir, set }
+    }
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create, use and destroy sessions
+    #[command(subcommand)]
+    Session(SessionCommand),
+    /// Look at this machine: what sessions are protected by here, and what is missing
+    ///
+    /// Builds nothing that stays. Exit code 1 when no session could be built here, or the state directory or the audit
+    /// log cannot be written.
+    Doctor,
+    /// Look at the running server, or end it
+    #[command(subcommand)]
+    Server(ServerCommand),
+    /// Check or read the audit log
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Run the server in the foreground (for systemd and containers)
+    ///
+    /// Clients start a server by themselves when none runs; this one stays until it is told to end. SIGTERM and SIGINT
+    /// end it within 5 s; its sessions live on until their lease runs out, or the next server takes them over.
+    Serve(ServeArguments),
+    /// Be an MCP server on standard input and output (the default without a command)
+    Stdio,
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  claude-code-mcp completions bash > ~/.local/share/bash-completion/completions/claude-code-mcp")]
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+/// Flags of `serve`.
+#[derive(Debug, Args)]
+pub struct ServeArguments {
+    /// Started by a client: say on standard output when it listens, end when idle.
+    #[arg(long, hide = true)]
+    pub on_demand: bool,
+    /// The second of the two processes of an on-demand start.
+    #[arg(long, hide = true, requires = "on_demand")]
+    pub detached: bool,
+}
+
+/// `server …`
+#[derive(Debug, Subcommand)]
+pub enum ServerCommand {
+    /// Say whether a server runs, and what it does (exit code 1 when none runs)
+    Status,
+    /// End the running server
+    Stop {
+        /// End it although sessions live; they end when their lease runs out and no other server takes them over
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// `audit …`
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Check the chain of the audit log; exit code 1 names the first bad record
+    Verify {
+        /// Which log; the configured one otherwise
+        path: Option<PathBuf>,
+    },
+    /// Print the records of the audit log, oldest first
+    Show {
+        /// Which log; the configured one otherwise
+        path: Option<PathBuf>,
+        /// Only the last records
+        #[arg(long, value_name = "N")]
+        tail: Option<usize>,
+    },
+}
+
+/// `session …`
+///
+/// SESSION is a session's id, a unique beginning of it, or its name.
+#[derive(Debug, Subcommand)]
+pub enum SessionCommand {
+    /// Create a session on a project directory
+    #[command(after_help = CREATE_EXAMPLES)]
+    Create(CreateArguments),
+    /// List sessions
+    List {
+        /// Also those that have ended
+        #[arg(long, short)]
+        all: bool,
+    },
+    /// Show a session: its limits, what protects it, what it uses
+    Show {
+        /// Which session
+        session: String,
+    },
+    /// Run a command in a session
+    ///
+    /// Standard output and error arrive as they are written, byte for byte. Standard input is passed on when it is not a
+    /// terminal. Ctrl-C ends the command and everything it started.
+    #[command(after_help = EXEC_EXAMPLES)]
+    Exec(ExecArguments),
+    /// Open an interactive shell in a session
+    Shell {
+        /// Which session
+        session: String,
+    },
+    /// Show what happened in a session
+    Logs {
+        /// Which session
+        session: String,
+        /// Only the last lines, 1 to 1000
+        #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        tail: u32,
+        /// Go on and print new lines as they come
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// Copy a file or directory into or out of a session
+    #[command(after_help = "Examples:\n  claude-code-mcp session cp ./data.csv demo:/tmp/data.csv\n  claude-code-mcp session cp demo:/tmp/report.html .\n\nA destination that is an existing directory here, or ends with a slash, gets the copy inside.\nWrite ./name for a local file whose name holds a colon.")]
+    Cp {
+        /// What to copy: a path here, or SESSION:PATH
+        source: String,
+        /// Where to: a path here, or SESSION:PATH
+        destination: String,
+    },
+    /// Destroy sessions and everything of them but the project's files
+    #[command(visible_alias = "rm")]
+    Destroy {
+        /// Which sessions
+        #[arg(required_unless_present = "all")]
+        sessions: Vec<String>,
+        /// All of this user's live sessions
+        #[arg(long, conflicts_with = "sessions")]
+        all: bool,
+    },
+    /// Let a session live longer
+    Extend {
+        /// Which session
+        session: String,
+        /// By how much: 90s, 15m, 2h
+        #[arg(value_parser = parse_duration, value_name = "DURATION")]
+        by: Duration,
+    },
+}
+
+const CREATE_EXAMPLES: &str = "\
+Examples:
+  claude-code-mcp session create                      a session on the current directory
+  claude-code-mcp session create ~/src/app --name app --memory 2g --cpus 1.5 --ttl 2h
+  claude-code-mcp session create --mount /srv/data:/data --env-from CI";
+
+/// Flags of `session create`.
+#[derive(Debug, Args)]
+pub struct CreateArguments {
+    /// Project directory; it becomes /workspace inside
+    #[arg(default_value = ".")]
+    pub path: PathBuf,
+    /// Name for people
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Lifetime: 90s, 15m, 2h, 1d
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    pub ttl: Option<Duration>,
+    /// End it after that long without a running command or a call
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    pub idle: Option<Duration>,
+    /// Environment of every command in it.
+    #[command(flatten)]
+    pub environment: EnvironmentArguments,
+    /// Memory and swap together: 512m, 2g
+    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+    pub memory: Option<u64>,
+    /// CPUs: 2, 0.5
+    #[arg(long, value_parser = parse_cpus, value_name = "CPUS")]
+    pub cpus: Option<u64>,
+    /// Processes and threads
+    #[arg(long, value_name = "N")]
+    pub pids: Option<u64>,
+    /// Further host directory, read-only unless :rw is added
+    #[arg(long = "mount", value_name = "HOST:INSIDE[:rw]")]
+    pub mounts: Vec<String>,
+}
+
+/// Flags that set variables.
+#[derive(Debug, Default, Args)]
+pub struct EnvironmentArguments {
+    /// Set a variable; whatever runs inside can read it
+    #[arg(long = "env", short = 'e', value_name = "NAME=VALUE")]
+    pub env: Vec<String>,
+    /// Pass a variable of this environment on, without its value on the command line
+    #[arg(long, value_name = "NAME")]
+    pub env_from: Vec<String>,
+}
+
+const EXEC_EXAMPLES: &str = "\
+Examples:
+  claude-code-mcp session exec app -- cargo test
+  claude-code-mcp session exec app --cwd sub -- sh -c 'ls | wc -l'
+  tar c docs | claude-code-mcp session exec app -- tar x -C /tmp
+  claude-code-mcp session exec app --detach --timeout 1h -- ./nightly";
+
+/// Flags of `session exec`.
+#[derive(Debug, Args)]
+pub struct ExecArguments {
+    /// Do not wait: print the execution's id
+    #[arg(long, short)]
+    pub detach: bool,
+    /// End it and everything it started after that long
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    pub timeout: Option<Duration>,
+    /// Working directory inside; a relative one is meant from /workspace
+    #[arg(long, value_name = "DIR")]
+    pub cwd: Option<PathBuf>,
+    /// Environment beside the session's.
+    #[command(flatten)]
+    pub environment: EnvironmentArguments,
+    /// Which session
+    pub session: String,
+    /// Program and arguments; no shell in between
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}

@@ -1,0 +1,94 @@
+//! `audit verify` and `audit show`: on the file itself, no server needed.
+
+use std::{collections::VecDeque, path::Path};
+
+use serde_json::json;
+
+use super::{CliError, Context, EXIT_OK, arguments::AuditCommand, output::note};
+
+/// Records that `audit show` keeps for `--tail`; more would not be read by anybody.
+const MAX_TAIL: usize = 1_000_000;
+
+pub(super) fn run(context: &Context, command: &AuditCommand) -> Result<u8, CliError> {
+    match command {
+        AuditCommand::Verify { path } => verify(context, path.as_deref().unwrap_or(&context.config.audit_log)),
+        AuditCommand::Show { path, tail } => {
+            show(context, path.as_deref().unwrap_or(&context.config.audit_log), *tail)
+        }
+    }
+}
+
+fn failed(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> CliError {
+    CliError::Audit { path: path.to_path_buf(), source: anyhow::Error::new(error) }
+}
+
+fn verify(context: &Context, path: &Path) -> Result<u8, CliError> {
+    let report = audit::verify(path).map_err(|error| failed(path, error))?;
+    let warnings: Vec<String> = report.warnings.iter().map(|warning| format!("{warning:?}")).collect();
+    if context.output.json {
+        let open: Vec<_> = report
+            .open_intents
+            .iter()
+            .map(|open| json!({ "seq": open.seq, "operation": open.operation, "action": open.action }))
+            .collect();
+        context.output.json(&json!({
+            "path": path.display().to_string(), "ok": true, "records": report.records, "lastSeq": report.last_seq,
+            "lastHash": report.last_hash, "openIntents": open, "warnings": warnings,
+        }))?;
+        return Ok(EXIT_OK);
+    }
+    context.output.line(&format!("{} records, none changed, none missing: {}", report.records, path.display()))?;
+    context.output.line(&format!("last      {} {}", report.last_seq, report.last_hash))?;
+    for open in &report.open_intents {
+        context.output.line(&format!("open      {} {} ({})", open.seq, open.action, open.operation))?;
+    }
+    for warning in warnings {
+        context.output.line(&format!("warning   {warning}"))?;
+    }
+    Ok(EXIT_OK)
+}
+
+fn show(context: &Context, path: &Path, tail: Option<usize>) -> Result<u8, CliError> {
+    let records = audit::read(path).map_err(|error| failed(path, error))?;
+    let keep = tail.map(|count| count.min(MAX_TAIL));
+    let mut last = VecDeque::new();
+    for record in records {
+        let record = match record {
+            Ok(record) => serde_json::to_value(&record).map_err(|error| failed(path, error))?,
+            Err(audit::ReadError::NotARecord { line }) => {
+                note(&format!("line {line} is no record; claude-code-mcp audit verify says more"));
+                continue;
+            }
+            Err(error) => return Err(failed(path, error)),
+        };
+        match keep {
+            None => print(context, &record)?,
+            Some(count) => {
+                last.push_back(record);
+                if last.len() > count {
+                    last.pop_front();
+                }
+            }
+        }
+    }
+    last.iter().try_for_each(|record| print(context, record))?;
+    Ok(EXIT_OK)
+}
+
+/// With `--json` one record per line, as in the file.
+fn print(context: &Context, record: &serde_json::Value) -> Result<(), CliError> {
+    if context.output.json {
+        return context.output.json_line(record);
+    }
+    let text = |field: &str| match record.get(field) {
+        Some(serde_json::Value::String(text)) => text.clone(),
+        Some(serde_json::Value::Null) | None => "-".to_owned(),
+        Some(other) => other.to_string(),
+    };
+    let session = text("session_id");
+    let session = session.get(..14).unwrap_or(&session);
+    let (timestamp, phase, action) = (text("timestamp"), text("phase"), text("action"));
+    let (result, reason) = (text("result"), text("reason"));
+    let reason = if reason == "-" { String::new() } else { format!(" ({reason})") };
+    context.output.line(&format!("{timestamp}  {phase:<6}  {action:<18}  {session:<14}  {result}{reason}"))
+}

@@ -1,0 +1,84 @@
+//! `doctor`: what this machine enforces, what it lacks, and whether the configuration can work.
+//!
+//! Nothing is taken on trust: the backend probes by doing, and files are tried as the server would use them.
+
+mod capability;
+mod files;
+mod path_entries;
+mod print;
+
+use serde::Serialize;
+
+use super::{CliError, Context, EXIT_OK, EXIT_REFUSED, VERSION, block_on};
+use crate::server::handshake::Mode;
+
+/// All that is found out.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    /// A session can be built here and what the server needs can be written.
+    ok: bool,
+    version: &'static str,
+    backend: capability::BackendReport,
+    path: path_entries::PathReport,
+    configuration_file: Option<String>,
+    state_directory: files::Usable,
+    audit_log: files::Usable,
+    server: ServerReport,
+}
+
+/// Whether a server runs.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ServerReport {
+    running: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sessions: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
+}
+
+pub(super) fn run(context: &Context) -> Result<u8, CliError> {
+    let backend = block_on(async { Ok(capability::probe(&context.config).await) })?;
+    let state_directory = files::directory(&context.config.paths.state_dir, context.environment.uid());
+    let audit_log = files::file(&context.config.audit_log);
+    let report = Report {
+        ok: backend.usable && state_directory.usable && audit_log.usable,
+        version: VERSION,
+        backend,
+        path: path_entries::examine(
+            context.environment.get("PATH"),
+            context.environment.home().as_deref(),
+            &context.config.extra_read_only,
+        ),
+        configuration_file: context.config.file.as_ref().map(|file| file.display().to_string()),
+        state_directory,
+        audit_log,
+        server: server(context),
+    };
+    if context.output.json {
+        context.output.json(&report)?;
+    } else {
+        print::report(context.output, &report)?;
+    }
+    Ok(if report.ok { EXIT_OK } else { EXIT_REFUSED })
+}
+
+fn server(context: &Context) -> ServerReport {
+    let nothing = ServerReport { running: false, version: None, pid: None, sessions: None, problem: None };
+    match context.connect_existing(Mode::Status) {
+        Ok(Some(connected)) => ServerReport {
+            running: true,
+            version: Some(connected.reply.version),
+            pid: Some(connected.reply.server_pid),
+            sessions: Some(connected.reply.sessions),
+            problem: None,
+        },
+        Ok(None) => nothing,
+        Err(error) => ServerReport { problem: Some(error.chain()), ..nothing },
+    }
+}

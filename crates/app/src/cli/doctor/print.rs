@@ -1,0 +1,108 @@
+//! The report for people.
+
+use model::Enforcement;
+use serde::Serialize;
+
+use super::{Report, ServerReport, capability::BackendReport, files::Usable};
+use crate::cli::{
+    CliError,
+    output::{Color, Output},
+};
+
+pub(super) fn report(output: Output, report: &Report) -> Result<(), CliError> {
+    backend(output, &report.backend)?;
+    output.line("")?;
+    usable(output, "state", &report.state_directory)?;
+    usable(output, "audit log", &report.audit_log)?;
+    let file = report.configuration_file.as_deref().unwrap_or("none; the defaults hold");
+    output.line(&format!("{:<10} {file}", "config"))?;
+    server(output, &report.server)?;
+    path(output, report)?;
+    output.line("")?;
+    let verdict = if report.ok {
+        output.paint(Color::Green, "sessions can be created here")
+    } else {
+        output.paint(Color::Red, "no session can be created here until the above is put right")
+    };
+    output.line(&verdict)
+}
+
+fn backend(output: Output, backend: &BackendReport) -> Result<(), CliError> {
+    if backend.usable {
+        output.line(&format!("{:<10} {}: {}", "backend", backend.name, backend.rung))?;
+        output.line(&format!("{:<10} {}", "posture", backend.posture))?;
+    } else {
+        output.line(&format!("{:<10} {} cannot work here", "backend", backend.name))?;
+    }
+    if !backend.layers.is_empty() {
+        output.line("")?;
+        let rows = backend.layers.iter().map(|layer| {
+            let word = if layer.available { output.paint(Color::Green, "yes") } else { output.paint(Color::Red, "no") };
+            vec![name(&layer.layer), word]
+        });
+        output.table(&["LAYER", "AVAILABLE"], rows)?;
+        output.line("")?;
+        let rows = backend.limits.iter().map(|limit| {
+            let color = match limit.enforcement {
+                Enforcement::Hard => Color::Green,
+                Enforcement::Soft => Color::Yellow,
+                Enforcement::None => Color::Red,
+            };
+            vec![limit.limit.to_owned(), output.paint(color, &name(&limit.enforcement)), limit.mechanism.clone()]
+        });
+        output.table(&["LIMIT", "HOLDS", "BY"], rows)?;
+    }
+    for missing in &backend.missing {
+        output.line("")?;
+        output.line(&format!("{} {}", output.paint(Color::Yellow, "missing:"), missing.what))?;
+        if !missing.remedy.is_empty() {
+            output.line(&format!("  to get it: {}", missing.remedy))?;
+        }
+    }
+    Ok(())
+}
+
+/// A name as it stands in replies.
+fn name(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(name)) => name,
+        Ok(_) | Err(_) => String::new(),
+    }
+}
+
+fn usable(output: Output, name: &str, found: &Usable) -> Result<(), CliError> {
+    let word = match (&found.problem, found.exists) {
+        (Some(problem), _) => output.paint(Color::Red, problem),
+        (None, true) => output.paint(Color::Green, "can be written"),
+        (None, false) => output.paint(Color::Green, "will be made"),
+    };
+    output.line(&format!("{name:<10} {}: {word}", found.path))
+}
+
+fn server(output: Output, server: &ServerReport) -> Result<(), CliError> {
+    let text = match (&server.problem, server.pid) {
+        (Some(problem), _) => output.paint(Color::Red, problem),
+        (None, Some(pid)) => {
+            let version = server.version.as_deref().unwrap_or_default();
+            format!("version {version}, process {pid}, {} sessions live", server.sessions.unwrap_or_default())
+        }
+        (None, None) => "none runs; the next client starts one".to_owned(),
+    };
+    output.line(&format!("{:<10} {text}", "server"))
+}
+
+fn path(output: Output, report: &Report) -> Result<(), CliError> {
+    if let Some(line) = &report.path.configuration_line {
+        output.line("")?;
+        output.line("sessions do not see these entries of PATH:")?;
+        for entry in &report.path.not_visible {
+            output.line(&format!("  {}", entry.display()))?;
+        }
+        output.line("this line of the configuration offers them read-only:")?;
+        output.line(&format!("  {line}"))?;
+    }
+    for note in &report.path.notes {
+        output.line(&format!("  note: {note}"))?;
+    }
+    Ok(())
+}

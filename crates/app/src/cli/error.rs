@@ -1,0 +1,155 @@
+//! What goes wrong on the command line, and the exit code that says so.
+
+use std::{io, path::PathBuf};
+
+use mcp::reply::ErrorBody;
+
+use crate::{
+    config::{ConfigError, PathsError},
+    front::{CopyError, FrontError},
+    server::{ElectionError, ServerError},
+    stream::FrameError,
+};
+
+/// Done.
+pub const EXIT_OK: u8 = 0;
+/// Refused, not found, or something is wrong.
+pub const EXIT_REFUSED: u8 = 1;
+/// The command line or the configuration is wrong.
+pub const EXIT_USAGE: u8 = 2;
+/// A command was ended by its time limit, as with timeout(1).
+pub const EXIT_TIMED_OUT: u8 = 124;
+/// A command could not be run, or its end is not known, as with `docker run`.
+pub const EXIT_NOT_RUN: u8 = 125;
+/// Added to the number of the signal that ended a command, as in every shell.
+pub const EXIT_SIGNAL_BASE: u8 = 128;
+
+/// Why a command of the command line failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The configuration is not accepted.
+    #[error("the configuration is not accepted")]
+    Config(#[from] ConfigError),
+    /// An argument that clap cannot judge.
+    #[error("{0}")]
+    Usage(String),
+    /// The server refused the call.
+    #[error("{}: {}", .0.code, .0.message)]
+    Refused(ErrorBody),
+    /// A command could not be run, or its end is not known.
+    #[error("the command was not run to its end")]
+    NotRun(#[source] Box<CliError>),
+    /// No connection to the server.
+    #[error("no connection to the server")]
+    Front(#[from] FrontError),
+    /// Copying between client and server ended early.
+    #[error("the connection ended early")]
+    Copy(#[from] CopyError),
+    /// The stream of an execution ended early.
+    #[error("the connection to the execution ended early")]
+    Stream(#[source] FrameError),
+    /// MCP between this program and the server failed.
+    #[error("the conversation with the server failed")]
+    Conversation(#[source] anyhow::Error),
+    /// This process does not become the server.
+    #[error("this process does not become the server")]
+    Election(#[from] ElectionError),
+    /// The server failed.
+    #[error("the server failed")]
+    Server(#[from] ServerError),
+    /// The house could not be built.
+    #[error("the server cannot start")]
+    Build(#[source] anyhow::Error),
+    /// A directory is not private.
+    #[error("a directory cannot be used")]
+    Paths(#[from] PathsError),
+    /// A file of the host.
+    #[error("cannot use {path}", path = path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The terminal or a standard stream.
+    #[error("the terminal or a standard stream failed")]
+    Terminal(#[source] io::Error),
+    /// The runtime could not be made.
+    #[error("cannot start the runtime")]
+    Runtime(#[source] io::Error),
+    /// The audit log cannot be read or does not hold.
+    #[error("the audit log {path}", path = path.display())]
+    Audit {
+        /// Which log.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: anyhow::Error,
+    },
+}
+
+impl CliError {
+    /// The exit code that tells it to scripts.
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            CliError::Config(_) | CliError::Usage(_) => EXIT_USAGE,
+            CliError::NotRun(_) => EXIT_NOT_RUN,
+            CliError::Refused(_)
+            | CliError::Front(_)
+            | CliError::Copy(_)
+            | CliError::Stream(_)
+            | CliError::Conversation(_)
+            | CliError::Election(_)
+            | CliError::Server(_)
+            | CliError::Build(_)
+            | CliError::Paths(_)
+            | CliError::File { .. }
+            | CliError::Terminal(_)
+            | CliError::Runtime(_)
+            | CliError::Audit { .. } => EXIT_REFUSED,
+        }
+    }
+
+    /// A command could not be run because of this.
+    pub fn of_a_run(self) -> CliError {
+        match self {
+            CliError::Usage(_) | CliError::Config(_) | CliError::NotRun(_) => self,
+            other => CliError::NotRun(Box::new(other)),
+        }
+    }
+
+    /// What to do next, where the server said it.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            CliError::Refused(body) => Some(&body.hint),
+            CliError::NotRun(inner) => inner.hint(),
+            CliError::Config(_)
+            | CliError::Usage(_)
+            | CliError::Front(_)
+            | CliError::Copy(_)
+            | CliError::Stream(_)
+            | CliError::Conversation(_)
+            | CliError::Election(_)
+            | CliError::Server(_)
+            | CliError::Build(_)
+            | CliError::Paths(_)
+            | CliError::File { .. }
+            | CliError::Terminal(_)
+            | CliError::Runtime(_)
+            | CliError::Audit { .. } => None,
+        }
+    }
+
+    /// The error and its causes in one line.
+    pub fn chain(&self) -> String {
+        let mut chain = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            chain.push_str(": ");
+            chain.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        chain
+    }
+}

@@ -1,0 +1,128 @@
+//! `serve`: becomes the server.
+
+use std::{
+    io::{self, Write},
+    os::unix::net::UnixStream,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+
+use super::{CliError, Context, EXIT_OK, VERSION, arguments::ServeArguments, context::this_program};
+use crate::{
+    front::ReadyLine,
+    server::{self, ElectionError, Lock, LogWriter, Options, read_address, stop_on_signals, take_lock},
+    wiring,
+};
+
+/// How long a server that was started on demand waits for one that is just leaving: it leaves within 5 s.
+const LEAVING_TIMEOUT: Duration = Duration::from_secs(8);
+/// Pause between two tries for the lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+/// What is logged when nobody says anything else.
+const DEFAULT_LOG_FILTER: &str = "info,rmcp=warn";
+
+pub(super) fn run(context: &Context, arguments: &ServeArguments) -> Result<u8, CliError> {
+    match (arguments.on_demand, arguments.detached) {
+        (true, false) => detach(),
+        (true, true) => serve_on_demand(context),
+        (false, _) => serve_in_foreground(context),
+    }
+}
+
+/// The first process of an on-demand start: leaves the client's session and process tree, so that neither a closed
+/// terminal nor a client that ends its children ends the server.
+fn detach() -> Result<u8, CliError> {
+    rustix::process::setsid().map_err(|errno| CliError::Runtime(errno.into()))?;
+    let server = Command::new(this_program())
+        .args(std::env::args_os().skip(1))
+        .arg("--detached")
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .spawn();
+    server.map(|_| EXIT_OK).map_err(CliError::Runtime)
+}
+
+fn serve_on_demand(context: &Context) -> Result<u8, CliError> {
+    let served = LogWriter::as_stderr(&context.config.paths.log_file())
+        .map_err(|source| CliError::File { path: context.config.paths.log_file(), source })
+        .and_then(|writer| {
+            log_to(context, move || writer.clone());
+            let lock = take_lock_from_a_leaving_server(context)?;
+            serve(context, lock, Some(context.config.idle_exit), || ReadyLine::Ready.send())
+        });
+    match served {
+        Ok(()) => Ok(EXIT_OK),
+        Err(CliError::Election(ElectionError::Taken { .. })) => {
+            ReadyLine::Taken.send().map_err(CliError::Terminal)?;
+            Ok(EXIT_OK)
+        }
+        Err(error) => {
+            // Also after the ready line, when nobody reads it any more.
+            let _ = ReadyLine::Failed { message: error.chain() }.send();
+            tracing::error!(error = error.chain(), "the server ends");
+            Err(error)
+        }
+    }
+}
+
+fn serve_in_foreground(context: &Context) -> Result<u8, CliError> {
+    log_to(context, io::stderr);
+    let lock = take_lock(&context.config.paths)?;
+    serve(context, lock, None, || Ok(()))?;
+    Ok(EXIT_OK)
+}
+
+fn log_to<W>(context: &Context, writer: W)
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let filter = context.environment.log_filter().unwrap_or(DEFAULT_LOG_FILTER);
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG_FILTER));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_target(true);
+    // A second subscriber is an error only within one process's tests.
+    let _ = subscriber.with_writer(writer).try_init();
+}
+
+/// Waits while the last server is on its way out; gives up as soon as one answers.
+fn take_lock_from_a_leaving_server(context: &Context) -> Result<Lock, CliError> {
+    let paths = &context.config.paths;
+    let deadline = Instant::now() + LEAVING_TIMEOUT;
+    loop {
+        match take_lock(paths) {
+            Err(ElectionError::Taken { address }) if Instant::now() < deadline => {
+                let answers = read_address(paths).is_some_and(|found| UnixStream::connect(found.socket).is_ok());
+                if answers {
+                    return Err(ElectionError::Taken { address }.into());
+                }
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            result => return Ok(result?),
+        }
+    }
+}
+
+fn serve(
+    context: &Context,
+    lock: Lock,
+    idle_exit: Option<Duration>,
+    ready: impl FnOnce() -> io::Result<()>,
+) -> Result<(), CliError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::Runtime)?;
+    let served = runtime.block_on(async {
+        // Before anything is built: a signal while the house is being built must not tear it in half.
+        let stop = stop_on_signals().map_err(CliError::Runtime)?;
+        let house = wiring::build(&context.config).await.map_err(CliError::Build)?;
+        let elected = lock.listen(&context.config.paths, VERSION)?;
+        tracing::info!(socket = %elected.socket().display(), version = VERSION, "listening");
+        ready().map_err(CliError::Terminal)?;
+        let options = Options { version: VERSION.to_owned(), idle_exit, uid: context.environment.uid() };
+        server::run(elected, house, options, stop).await?;
+        Ok(())
+    });
+    // Blocking work that hangs must not keep the process: everything durable is done.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    let _ = io::stdout().flush();
+    served
+}

@@ -1,0 +1,99 @@
+//! `server status` and `server stop`.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::{CliError, Context, EXIT_OK, EXIT_REFUSED, arguments::ServerCommand};
+use crate::{
+    config::units::format_duration,
+    server::{
+        handshake::{Mode, Reply},
+        read_address,
+    },
+};
+
+/// How long a server may take to end: it promises 5 s.
+const STOP_TIMEOUT: Duration = Duration::from_secs(8);
+/// Pause between two looks.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
+
+pub(super) fn run(context: &Context, command: &ServerCommand) -> Result<u8, CliError> {
+    match command {
+        ServerCommand::Status => status(context),
+        ServerCommand::Stop { force } => stop(context, *force),
+    }
+}
+
+fn standing(context: &Context) -> Result<Option<Reply>, CliError> {
+    Ok(context.connect_existing(Mode::Status)?.map(|connected| connected.reply))
+}
+
+fn status(context: &Context) -> Result<u8, CliError> {
+    let state_dir = context.config.paths.state_dir.display().to_string();
+    let Some(reply) = standing(context)? else {
+        if context.output.json {
+            context.output.json(&json!({ "running": false, "stateDirectory": state_dir }))?;
+        } else {
+            context.output.line(&format!("no server runs for {state_dir}; the next client starts one"))?;
+        }
+        return Ok(EXIT_REFUSED);
+    };
+    let socket = read_address(&context.config.paths).map(|address| address.socket.display().to_string());
+    if context.output.json {
+        context.output.json(&json!({
+            "running": true, "version": reply.version, "pid": reply.server_pid, "uptimeSeconds": reply.uptime_seconds,
+            "clients": reply.clients, "sessions": reply.sessions, "stateDirectory": state_dir, "socket": socket,
+        }))?;
+        return Ok(EXIT_OK);
+    }
+    let uptime = format_duration(Duration::from_secs(reply.uptime_seconds));
+    let rows = [
+        ("running", format!("version {}, process {}, up {uptime}", reply.version, reply.server_pid)),
+        ("clients", reply.clients.to_string()),
+        ("sessions", format!("{} live", reply.sessions)),
+        ("state", state_dir),
+        ("socket", socket.unwrap_or_default()),
+    ];
+    for (name, value) in rows {
+        context.output.line(&format!("{name:<9} {value}"))?;
+    }
+    Ok(EXIT_OK)
+}
+
+fn stop(context: &Context, force: bool) -> Result<u8, CliError> {
+    let Some(reply) = standing(context)? else { return stopped(context, "no server runs") };
+    if reply.sessions > 0 && !force {
+        return Err(CliError::Usage(format!(
+            "{} sessions live; destroy them first (claude-code-mcp session destroy --all), or use --force: they then end \
+             when their lease of {} runs out, unless another server takes them over",
+            reply.sessions,
+            format_duration(context.config.lease)
+        )));
+    }
+    if context.connect_existing(Mode::Stop)?.is_none() {
+        return stopped(context, "no server runs");
+    }
+    let deadline = Instant::now() + STOP_TIMEOUT;
+    while is_alive(reply.server_pid) {
+        if Instant::now() > deadline {
+            return Err(CliError::Usage(format!("process {} has not ended yet", reply.server_pid)));
+        }
+        std::thread::sleep(LOOK_PAUSE);
+    }
+    stopped(context, "the server has ended")
+}
+
+fn is_alive(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    pid.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
+}
+
+fn stopped(context: &Context, sentence: &str) -> Result<u8, CliError> {
+    if context.output.json {
+        context.output.json(&json!({ "running": false, "message": sentence }))?;
+    } else {
+        context.output.line(sentence)?;
+    }
+    Ok(EXIT_OK)
+}

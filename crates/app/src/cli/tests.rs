@@ -1,0 +1,64 @@
+//! The command line from outside: what can be typed, and what the help says.
+
+use clap::{CommandFactory, Parser};
+
+use super::arguments::{Command, CommandLine, SessionCommand};
+
+fn parse(line: &str) -> Result<CommandLine, clap::Error> {
+    CommandLine::try_parse_from(std::iter::once("claude-code-mcp").chain(line.split_whitespace()))
+}
+
+#[test]
+fn the_definition_is_sound() {
+    CommandLine::command().debug_assert();
+}
+
+#[test]
+fn every_help_is_as_recorded() {
+    let mut pages = String::new();
+    collect(&mut CommandLine::command().term_width(100), "", &mut pages);
+    insta::assert_snapshot!(pages);
+}
+
+fn collect(command: &mut clap::Command, path: &str, pages: &mut String) {
+    let path = format!("{path}{}", command.get_name());
+    let help = command.render_long_help();
+    pages.push_str(&format!("===== {path} =====\n{help}\n"));
+    for inner in command.get_subcommands_mut().filter(|inner| !inner.is_hide_set()) {
+        let mut inner = inner.clone().term_width(100);
+        collect(&mut inner, &format!("{path} "), pages);
+    }
+}
+
+#[test]
+fn what_follows_the_dashes_belongs_to_the_command() {
+    let parsed = parse("session exec app --timeout 90s -e A=1 -- ls --json -l").unwrap();
+    let Some(Command::Session(SessionCommand::Exec(exec))) = parsed.command else { panic!("not exec") };
+    assert_eq!(exec.command, ["ls", "--json", "-l"]);
+    assert_eq!(exec.environment.env, ["A=1"]);
+    assert_eq!(exec.timeout, Some(std::time::Duration::from_secs(90)));
+    assert!(!parsed.json);
+    assert!(parse("session list --json").unwrap().json);
+}
+
+#[test]
+fn wrong_lines_are_refused_with_the_usage_exit_code() {
+    assert!(parse("session exec app -- true").is_ok());
+    for line in [
+        "session exec app",
+        "session exec app true",
+        "session destroy",
+        "session destroy a --all",
+        "session create . --memory lots",
+        "session create . --cpus 1.2345",
+        "session logs app --tail 0",
+        "session logs app --tail 1001",
+        "session extend app",
+        "serve --detached",
+        "nonsense",
+        "session",
+    ] {
+        assert_eq!(parse(line).unwrap_err().exit_code(), i32::from(super::EXIT_USAGE), "{line}");
+    }
+    assert!(parse("").unwrap().command.is_none());
+}
