@@ -130,6 +130,8 @@ fn start_main(program: &Program, report: &OwnedFd) -> Result<Pid, (Step, Errno)>
         Forked::Child => become_program(program, &failure_writer),
         Forked::Parent(main) => main,
     };
+    // Closed here and not with everything else: an owner must not close a number that is no longer its own.
+    drop(failure_writer);
     let executed = await_exec(&failure_reader, report);
     match executed {
         Ok(()) => tell(report, Report::Started(main.as_raw_nonzero().get())),
@@ -141,8 +143,8 @@ fn start_main(program: &Program, report: &OwnedFd) -> Result<Pid, (Step, Errno)>
 
 fn await_exec(failure_reader: &OwnedFd, report: &OwnedFd) -> Result<(), (Step, Errno)> {
     let prepare = |errno| (Step::Prepare, errno);
-    // Everything that is pid 1's goes: the host's socket, the pipes of other executions, this one's output, and the
-    // writing end of the failure pipe, so that its end means that the program runs.
+    // Everything that is pid 1's goes: the host's socket, the pipes of other executions, this one's output. Their owners
+    // stand in frames that the stub never returns to.
     sys::close_all_except(&[failure_reader.as_raw_fd(), report.as_raw_fd()]).map_err(prepare)?;
     let mut failure = [0u8; REPORT_BYTES];
     let read = retry(|| io::read(failure_reader, &mut failure)).map_err(prepare)?;

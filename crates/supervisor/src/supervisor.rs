@@ -9,7 +9,7 @@ use rustix::{
     event::{PollFd, PollFlags, poll},
     fs::{CWD, Mode, OFlags, openat},
     io::{self, Errno},
-    process::{Pid, Resource, Rlimit, Signal, WaitOptions, getrlimit, kill_process, setrlimit, waitpid},
+    process::{Pid, Resource, Rlimit, Signal, WaitOptions, getrlimit, kill_process, setrlimit, wait},
     rand::{GetRandomFlags, getrandom},
 };
 use wire::{
@@ -289,7 +289,7 @@ impl Supervisor {
     fn reap(&mut self, now: Moment) {
         let mut information = [0u8; 1024];
         while io::read(&self.signals, &mut information).is_ok() {}
-        while let Ok(Some((pid, status))) = waitpid(None, WaitOptions::NOHANG | WaitOptions::UNTRACED) {
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
             if status.stopped() {
                 self.unstop(pid);
                 continue;

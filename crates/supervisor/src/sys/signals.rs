@@ -36,11 +36,16 @@ pub fn child_signals() -> io::Result<OwnedFd> {
 /// Gives a process that is about to exec what a fresh program expects: default dispositions (the Rust runtime ignores
 /// `SIGPIPE`) and an empty mask.
 pub fn reset_signals() -> io::Result<()> {
+    // Zeroes are the default action, no flags, no mask; longer than the kernel's structure on any architecture.
+    let default = [0u64; 8];
+    let null: *const u64 = std::ptr::null();
+    let mask_bytes: usize = 8;
     for signal in 1..=LAST_SIGNAL {
-        // JUSTIFICATION: rustix has no sigaction.
-        // SAFETY: sets a default disposition, installs no handler. SIGKILL, SIGSTOP and the two signals of the C
-        // library are refused, which is as well.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // JUSTIFICATION: rustix has no sigaction, and the C library's refuses the two signals that it keeps for itself,
+        // which may have been ignored by whoever started us.
+        // SAFETY: the kernel reads one `sigaction` from `default` and writes nothing; no handler is installed. SIGKILL
+        // and SIGSTOP are refused, which is as well.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), null, mask_bytes) };
     }
     set_mask(|set| {
         // JUSTIFICATION: see `set_mask`.
