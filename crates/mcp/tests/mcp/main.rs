@@ -9,6 +9,7 @@
 )]
 
 mod bad_input;
+mod bad_rows;
 mod client;
 mod conversation;
 mod listing;
