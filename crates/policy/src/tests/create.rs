@@ -415,3 +415,66 @@ fn another_backend_is_not_here() {
         "fake",
     );
 }
+
+#[test]
+fn credentials_stay_forbidden_below_a_root_that_holds_another_users_home() {
+    let mut config = config();
+    config.project_roots = vec!["/home/bob".into()];
+    let policy = Policy::new(config).unwrap();
+    let ask = |asked: &str, real: &str| {
+        policy
+            .admit_create(&alice(), &create(asked), facts(&policy, real, &[]))
+            .map(drop)
+    };
+    assert_eq!(ask("/home/bob/project", "/home/bob/project"), Ok(()));
+    for (asked, real) in [
+        ("/home/bob/.ssh", "/home/bob/.ssh"),
+        ("/home/bob/link", "/home/bob/.ssh"),
+    ] {
+        refused_as(
+            ask(asked, real),
+            Reason::PathForbidden,
+            "projectPath",
+            asked,
+        );
+    }
+    let transfer = |source: &str| {
+        let asked = model::TransferFiles {
+            session: SESSION,
+            direction: model::TransferDirection::ToContainer,
+            source: source.into(),
+            destination: "/tmp/x".into(),
+        };
+        policy
+            .admit_transfer(
+                &alice(),
+                &asked,
+                Some(OWNER),
+                Path::new("/home/bob/project"),
+            )
+            .map(drop)
+    };
+    assert_eq!(transfer("/home/bob/project/x"), Ok(()));
+    assert_eq!(transfer("/home/bob/x"), Ok(()));
+    refused_as(
+        transfer("/home/bob/.ssh/id_ed25519"),
+        Reason::PathForbidden,
+        "sourcePath",
+        "a key",
+    );
+}
+
+#[test]
+fn a_forbidden_path_is_called_so_whether_it_exists_or_not() {
+    for found in [
+        PathFacts::Missing,
+        PathFacts::NotDirectory,
+        PathFacts::Unreadable,
+    ] {
+        let result = admit(|asked, facts| {
+            asked.project_path = "/home/alice/.ssh".into();
+            facts.project = found;
+        });
+        refused_as(result, Reason::PathForbidden, "projectPath", "keys");
+    }
+}
