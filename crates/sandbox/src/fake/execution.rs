@@ -168,10 +168,9 @@ impl Process {
             }
         };
         drop(running);
-        let exit = if broken == Some(Break::LosesExitCodes) {
-            Exit::Code(0)
-        } else {
-            exit
+        let exit = match exit {
+            Exit::Code(_) if broken == Some(Break::LosesExitCodes) => Exit::Code(0),
+            Exit::Code(_) | Exit::Signal(_) | Exit::Lost => exit,
         };
         let swept = self.others.load(Ordering::Relaxed);
         let leaves_tree = broken == Some(Break::LeavesTheTree) && swept > 0;

@@ -90,12 +90,9 @@ impl Output {
         let from = offset.clamp(self.kept_from, self.total());
         let start = usize::try_from(from - self.kept_from).unwrap_or(usize::MAX);
         let wrong = usize::from(self.broken == Some(Break::OffsetsAreOff) && offset > 0);
-        let data = self
-            .bytes
-            .iter()
-            .skip(start.saturating_sub(wrong))
-            .take(max_bytes);
-        let data: Vec<u8> = data.copied().take(self.bytes.len() - start).collect();
+        let end = start.saturating_add(max_bytes).min(self.bytes.len());
+        let (start, end) = (start.saturating_sub(wrong), end.saturating_sub(wrong));
+        let data = self.bytes.make_contiguous()[start..end].to_vec();
         OutputChunk {
             offset: from,
             data,

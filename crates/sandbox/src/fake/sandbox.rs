@@ -347,7 +347,7 @@ impl Sandbox {
         if spec.argv.is_empty() {
             return Err(fault(FaultKind::Invalid, "read the arguments"));
         }
-        if self.broken() == Some(Break::SplitsArguments) {
+        if self.broken() == Some(Break::SplitsArguments) && spec.argv[0] == b"printf" {
             spec.argv = spec
                 .argv
                 .join(&b' ')
