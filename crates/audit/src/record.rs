@@ -9,7 +9,7 @@
 //! the line as it stands without `,"hash":"…"`. So the bytes that are hashed are the bytes in the file, and a checker
 //! needs no rules about how JSON is spelled.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use model::{ClientInfo, OwnerId, SessionId};
@@ -30,6 +30,7 @@ const RECORD_DOMAIN: &[u8] = b"claude-code-mcp audit record v1\0";
 const ACTOR_DOMAIN: &[u8] = b"claude-code-mcp audit actor v1\0";
 /// What follows the hashed bytes: `,"hash":"`, the digits, `"}`.
 const HASH_FIELD: &[u8] = b",\"hash\":\"";
+const PREV_FIELD: &[u8] = b",\"prev\":\"";
 const HASH_DIGITS: usize = 64;
 const LINE_END: &[u8] = b"\"}";
 
@@ -239,43 +240,57 @@ fn hash(prev: &[u8; 32], line_without_hash: &[u8]) -> [u8; 32] {
     hash.chain_update(b"}").finalize().into()
 }
 
-/// A line that is sound in itself: a record of this format whose hash fits its content.
+/// A line that is sound in itself: a record of this format whose hash fits its content. It holds the fields that a
+/// checker looks at.
 #[derive(Debug)]
 pub(crate) struct Sound<'a> {
     pub seq: u64,
-    pub prev: [u8; 32],
-    pub hash: [u8; 32],
-    pub head: LineHead<'a>,
-}
-
-/// The fields that a checker looks at.
-#[derive(Debug, Deserialize)]
-pub(crate) struct LineHead<'a> {
-    v: u32,
-    seq: u64,
     pub timestamp: &'a str,
     pub phase: Phase,
     pub op: Option<&'a str>,
-    #[serde(borrow)]
-    pub action: Cow<'a, str>,
-    prev: &'a str,
+    pub action: &'a str,
+    pub prev: [u8; 32],
+    pub hash: [u8; 32],
 }
 
 impl<'a> Sound<'a> {
-    /// Reads a line without its line feed.
+    /// Reads a line without its line feed. The fields stand where [`Link::append`] and [`Body`] put them, so no JSON is
+    /// parsed: the hash answers for every byte of the rest.
     pub fn read(line: &'a [u8]) -> Option<Sound<'a>> {
-        let (rest, end) = line.split_at_checked(line.len().checked_sub(LINE_END.len())?)?;
+        let rest = line.strip_suffix(LINE_END)?;
         let (rest, digits) = rest.split_at_checked(rest.len().checked_sub(HASH_DIGITS)?)?;
         let hashed = rest.strip_suffix(HASH_FIELD)?;
-        let head: LineHead<'a> = serde_json::from_slice(line).ok()?;
-        let prev = unhex(head.prev.as_bytes())?;
-        let written = unhex(digits)?;
-        let sound = end == LINE_END && head.v == 1 && hash(&prev, hashed) == written;
-        sound.then_some(Sound {
-            seq: head.seq,
+        let rest = hashed.strip_suffix(b"\"")?;
+        let (rest, prev_digits) = rest.split_at_checked(rest.len().checked_sub(HASH_DIGITS)?)?;
+        let rest = rest.strip_suffix(PREV_FIELD)?;
+        let (prev, written) = (unhex(prev_digits)?, unhex(digits)?);
+        if hash(&prev, hashed) != written {
+            return None;
+        }
+        let (seq, rest) = until(rest.strip_prefix(b"{\"v\":1,\"seq\":")?, b',')?;
+        let (timestamp, rest) = until(rest.strip_prefix(b"\"timestamp\":\"")?, b'"')?;
+        let (phase, rest) = until(rest.strip_prefix(b",\"phase\":\"")?, b'"')?;
+        let (op, rest) = match rest.strip_prefix(b",\"op\":null") {
+            Some(rest) => (None, rest),
+            None => {
+                until(rest.strip_prefix(b",\"op\":\"")?, b'"').map(|(op, rest)| (Some(op), rest))?
+            }
+        };
+        let (action, _) = until(rest.strip_prefix(b",\"action\":\"")?, b'"')?;
+        let phase = match phase {
+            "intent" => Phase::Intent,
+            "result" => Phase::Result,
+            "event" => Phase::Event,
+            _ => return None,
+        };
+        Some(Sound {
+            seq: seq.parse().ok()?,
+            timestamp,
+            phase,
+            op,
+            action,
             prev,
             hash: written,
-            head,
         })
     }
 
@@ -285,6 +300,12 @@ impl<'a> Sound<'a> {
             hash: self.hash,
         }
     }
+}
+
+/// The text before the first such byte, and what follows it.
+fn until(bytes: &[u8], end: u8) -> Option<(&str, &[u8])> {
+    let at = bytes.iter().position(|byte| *byte == end)?;
+    Some((std::str::from_utf8(&bytes[..at]).ok()?, &bytes[at + 1..]))
 }
 
 /// Lower-case digits only: a record has one spelling.

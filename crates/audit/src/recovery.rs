@@ -129,7 +129,7 @@ pub(crate) fn recover(
 fn start_of_run(file: &File, head: Head) -> Option<Position> {
     let mut lines = lines_from(file, head.run_offset).ok()?;
     let line = lines.next().ok()??;
-    let sound = Sound::read(line.bytes).filter(|sound| sound.head.action == OPEN_ACTION)?;
+    let sound = Sound::read(line.bytes).filter(|sound| sound.action == OPEN_ACTION)?;
     let before = Link {
         seq: sound.seq.checked_sub(1)?,
         hash: sound.prev,

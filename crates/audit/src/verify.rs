@@ -218,15 +218,14 @@ impl Check {
             }));
         }
         // All timestamps have the same width, so their order is that of their texts.
-        if sound.head.timestamp < self.last_timestamp.as_str() {
+        if sound.timestamp < self.last_timestamp.as_str() {
             self.warn(Warning::ClockRegress { seq: sound.seq });
         }
         self.last_timestamp.clear();
-        self.last_timestamp.push_str(sound.head.timestamp);
-        match (sound.head.phase, sound.head.op) {
+        self.last_timestamp.push_str(sound.timestamp);
+        match (sound.phase, sound.op) {
             (Phase::Intent, Some(operation)) => {
-                let (operation, action) =
-                    (operation.to_owned(), sound.head.action.clone().into_owned());
+                let (operation, action) = (operation.to_owned(), sound.action.to_owned());
                 self.open.insert(
                     operation.clone(),
                     OpenIntent {
@@ -237,7 +236,7 @@ impl Check {
                 );
             }
             (Phase::Result, Some(operation)) => drop(self.open.remove(operation)),
-            (Phase::Event, _) if sound.head.action == GAP_ACTION => {
+            (Phase::Event, _) if sound.action == GAP_ACTION => {
                 self.warn(Warning::Gap { seq: sound.seq })
             }
             (Phase::Intent | Phase::Result | Phase::Event, _) => {}
@@ -283,7 +282,8 @@ impl Check {
     /// What is wrong with the line that is not the next record, judged by what follows it.
     fn fault(self, found: &Found, rest: &mut Lines<impl BufRead>) -> io::Result<VerifyFailed> {
         let expected = self.link.seq + 1;
-        let after = After::look(rest, self.link)?;
+        let out_of_place = matches!(found, Found::Record { seq } if *seq > expected);
+        let after = After::look(rest, self.link, out_of_place)?;
         let kind = match found {
             Found::Record { seq } if *seq < expected => FaultKind::Inserted,
             Found::Record { seq } if *seq == expected => FaultKind::Forked,
@@ -342,7 +342,8 @@ struct After {
 }
 
 impl After {
-    fn look(rest: &mut Lines<impl BufRead>, link: Link) -> io::Result<After> {
+    /// Only a sound record out of its place needs the search to the end.
+    fn look(rest: &mut Lines<impl BufRead>, link: Link, to_the_end: bool) -> io::Result<After> {
         let mut after = After {
             is_empty: true,
             next_continues: false,
@@ -354,6 +355,9 @@ impl After {
             after.next_continues |= after.is_empty && continues;
             after.expected_comes_later |= sound.is_some_and(|sound| sound.seq == link.seq + 1);
             after.is_empty = false;
+            if after.expected_comes_later || !to_the_end {
+                break;
+            }
         }
         Ok(after)
     }

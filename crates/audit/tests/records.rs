@@ -326,7 +326,7 @@ fn the_files_are_for_the_owner_alone() {
 #[test]
 fn eight_threads_leave_one_dense_chain() {
     const THREADS: u64 = 8;
-    const EACH: u64 = 250;
+    const EACH: u64 = 500;
     let (_directory, path) = place();
     let log = open(&path);
     let started = std::time::Instant::now();
