@@ -21,7 +21,7 @@ use crate::{
     files::{self, Place, at},
     head::{self, Head},
     ledger::{Ledger, WriteFailed},
-    record::{self, Actor, Middle},
+    record::{self, Actor, Middle, Sound},
     recovery::{self, OPEN_ACTION, Recovered},
     reserve::{self, Reserve},
     writer::{self, Class, Job, Shared, Writer},
@@ -311,7 +311,9 @@ impl Start {
         let mut end = reserve.end().unwrap_or(self.recovered.end.link);
         self.lines.extend_from_slice(reserve.lines());
         for line in reserve.lines().split(|byte| *byte == b'\n') {
-            self.recovered.open.note(line);
+            if let Some(sound) = Sound::read(line) {
+                self.recovered.open.note(&sound, line);
+            }
         }
         for details in &self.recovered.gaps {
             end = end.append(&writer::gap(&self.system, details), now, &mut self.lines);
@@ -353,4 +355,68 @@ fn put_reserve_aside(place: &Place, misfit: &[u8]) -> Result<recovery::GapDetail
         ("bytes", crate::Parameter::Number(misfit.len() as u64)),
         ("kept_in", crate::Parameter::Path(place.path(&suffix))),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A log whose writer never takes anything: a disk that hangs.
+    fn hung() -> (AuditLog, mpsc::Receiver<Job>) {
+        let (jobs, waiting) = mpsc::channel();
+        let (_, ended) = mpsc::channel();
+        let owner = OwnerId::from_bytes([7; 8]);
+        let log = AuditLog(Arc::new(Inner {
+            jobs: Some(jobs),
+            shared: Arc::new(Shared::default()),
+            owner,
+            system: Actor::new(owner, "system"),
+            run: "0".repeat(16),
+            next_operation: AtomicU64::new(1),
+            writer: std::thread::current().id(),
+            ended: Mutex::new(ended),
+        }));
+        (log, waiting)
+    }
+
+    fn intent() -> Intent {
+        Intent {
+            action: "session.create",
+            session: None,
+            principal: "uid:0".to_owned(),
+            client: model::ClientInfo::default(),
+            parameters: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_stops_changes_after_two_seconds_and_never_a_destroy_or_a_read() {
+        let (log, waiting) = hung();
+        let started = std::time::Instant::now();
+        let (durable, reserve) = tokio::join!(
+            log.begin(intent(), Durability::Durable),
+            log.begin(intent(), Durability::Reserve)
+        );
+        assert!(matches!(durable, Err(AuditError::Unavailable { .. })));
+        assert!(reserve.is_ok());
+        let waited = started.elapsed();
+        assert!(waited >= MAX_WAIT && waited < MAX_WAIT * 2, "{waited:?}");
+        let read = log.begin(intent(), Durability::Buffered).await;
+        assert!(read.is_ok() && started.elapsed() < MAX_WAIT * 2);
+        drop((durable, reserve, read));
+        // Both intents, and after them the result `aborted` of each, and of the read.
+        assert_eq!(waiting.try_iter().count(), 5);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_changes_at_once_and_drops_reads() {
+        let (log, waiting) = hung();
+        log.0.shared.queued.store(MAX_QUEUED, Ordering::Relaxed);
+        let started = std::time::Instant::now();
+        assert!(log.begin(intent(), Durability::Durable).await.is_err());
+        drop(log.begin(intent(), Durability::Buffered).await);
+        assert!(started.elapsed() < MAX_WAIT);
+        assert_eq!(waiting.try_iter().count(), 0);
+        assert_eq!(log.0.shared.dropped_reads.load(Ordering::Relaxed), 1);
+    }
 }

@@ -39,37 +39,35 @@ pub(crate) struct Recovered {
     pub gaps: Vec<GapDetails>,
 }
 
-/// Intents without result, by operation.
+/// Lines of intents without result, by operation. Parsed only at the end: a run may have had millions.
 #[derive(Default)]
-pub(crate) struct OpenOperations(BTreeMap<String, Body>);
+pub(crate) struct OpenOperations(BTreeMap<String, Vec<u8>>);
 
 impl OpenOperations {
-    /// Takes a line into account.
-    pub fn note(&mut self, line: &[u8]) {
-        let Ok(record) = serde_json::from_slice::<Record>(line) else {
-            return;
-        };
-        let Some(operation) = record.body.op.clone() else {
-            return;
-        };
-        match record.body.phase {
-            Phase::Intent => {
-                self.0.insert(operation, record.body);
+    /// Takes a record and its line into account.
+    pub fn note(&mut self, sound: &Sound<'_>, line: &[u8]) {
+        match (sound.phase, sound.op) {
+            (Phase::Intent, Some(operation)) => {
+                self.0.insert(operation.to_owned(), line.to_vec());
             }
-            Phase::Result => {
-                self.0.remove(&operation);
+            (Phase::Result, Some(operation)) => {
+                self.0.remove(operation);
             }
-            Phase::Event => {}
+            (Phase::Intent | Phase::Result, None) | (Phase::Event, _) => {}
         }
     }
 
     /// A result `unknown` for each.
     pub fn into_results(self) -> impl Iterator<Item = Body> {
-        self.0.into_values().map(|intent| Body {
+        let intents = self
+            .0
+            .into_values()
+            .filter_map(|line| serde_json::from_slice::<Record>(&line).ok());
+        intents.map(|intent| Body {
             phase: Phase::Result,
             parameters: BTreeMap::from([("recovered".to_owned(), true.into())]),
             result: "unknown".to_owned(),
-            ..intent
+            ..intent.body
         })
     }
 }
@@ -175,7 +173,7 @@ impl Scan {
             };
             scan.contradicts_head |=
                 head.is_some_and(|head| head.link.seq == sound.seq && head.link.hash != sound.hash);
-            scan.open.note(line.bytes);
+            scan.open.note(&sound, line.bytes);
         }
         Ok(scan)
     }

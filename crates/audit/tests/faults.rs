@@ -137,7 +137,10 @@ fn child_full_disk() {
             );
             // Four when an intent still found room in the log, and its result did not.
             let from_reserve = gap["from_reserve"].as_u64().unwrap();
-            assert!((3..=4).contains(&from_reserve), "round {round}: {from_reserve}");
+            assert!(
+                (3..=4).contains(&from_reserve),
+                "round {round}: {from_reserve}"
+            );
             assert_eq!(
                 (gap["lost"].as_u64(), gap["lost_reads"].as_u64()),
                 (Some(0), Some(1)),
@@ -312,4 +315,80 @@ fn on_a_full_file_system_the_reserve_has_its_own_blocks() {
         Ok(output) => assert_passed(&output),
         Err(error) => println!("SKIPPED: no unshare here: {error}"),
     }
+}
+
+/// Not a test by itself: the process that [`acknowledged_records_survive_a_kill`] kills.
+#[test]
+fn child_that_operates_until_it_is_killed() {
+    let Some(path) = std::env::var_os(CHILD_LOG) else {
+        return;
+    };
+    let log = open(Path::new(&path));
+    runtime().block_on(async {
+        loop {
+            let entry = log
+                .begin(intent("execution.start"), Durability::Durable)
+                .await
+                .unwrap();
+            let operation = entry.operation().to_owned();
+            println!("begun {operation}");
+            entry.close(Closing::Ok).await.unwrap();
+            println!("closed {operation}");
+        }
+    });
+}
+
+#[test]
+fn acknowledged_records_survive_a_kill() {
+    use std::{collections::HashMap, io::BufRead, process::Stdio, time::Duration};
+    let (_directory, path) = place();
+    let (mut begun, mut closed) = (Vec::new(), Vec::new());
+    for round in 0..6 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "child_that_operates_until_it_is_killed",
+                "--nocapture",
+            ])
+            .env(CHILD_LOG, &path)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        let reader = std::thread::spawn(move || lines.map_while(Result::ok).collect::<Vec<_>>());
+        std::thread::sleep(Duration::from_millis(100 + 13 * round));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for line in reader.join().unwrap() {
+            match line.split_once(' ') {
+                Some(("begun", operation)) => begun.push(operation.to_owned()),
+                Some(("closed", operation)) => closed.push(operation.to_owned()),
+                _ => {}
+            }
+        }
+        drop(open(&path));
+        let report = audit::verify(&path).unwrap();
+        assert_eq!(report.open_intents, [], "round {round}");
+        let results: HashMap<_, _> = records(&path)
+            .into_iter()
+            .filter(|record| record.body.phase == audit::Phase::Result)
+            .map(|record| (record.body.op.unwrap(), record.body.result))
+            .collect();
+        assert!(
+            begun
+                .iter()
+                .all(|operation| results.contains_key(operation)),
+            "round {round}: an intent is lost"
+        );
+        assert!(
+            closed.iter().all(|operation| results[operation] == "ok"),
+            "round {round}: a result is lost"
+        );
+    }
+    assert!(
+        closed.len() > 20,
+        "only {} operations: the test proves nothing",
+        closed.len()
+    );
 }
