@@ -9,9 +9,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod config;
+pub mod front;
 pub mod server;
 pub mod stream;
-pub mod front;
-pub mod cli;
 pub mod wiring;

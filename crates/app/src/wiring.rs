@@ -33,11 +33,19 @@ const MAX_RUNNING_EXECUTIONS: u32 = 32;
 pub async fn build(config: &Config) -> anyhow::Result<Arc<dyn House>> {
     let database = config.paths.state_dir.join("state.db");
     let (store, opened) = Store::open(&database).context("the state database cannot be used")?;
-    let audit = AuditLog::open(AuditConfig { path: config.audit_log.clone(), owner: store.owner() })
-        .context("the audit log cannot be used (MCP_AUDIT_LOG, or `audit_log` in the configuration file)")?;
+    let audit = AuditLog::open(AuditConfig {
+        path: config.audit_log.clone(),
+        owner: store.owner(),
+    })
+    .context(
+        "the audit log cannot be used (MCP_AUDIT_LOG, or `audit_log` in the configuration file)",
+    )?;
     let native = native(config, &store).context("the embedded backend cannot be used")?;
     let backend: Arc<dyn Backend> = Arc::new(native);
-    let capability = backend.capability().await.context("no sandbox can be built on this machine")?;
+    let capability = backend
+        .capability()
+        .await
+        .context("no sandbox can be built on this machine")?;
     let policy = Arc::new(policy(config, backend.name())?);
     let (reap, reap_requests) = mpsc::unbounded_channel();
     let sessions = Sessions::new(Setup {
@@ -49,21 +57,41 @@ pub async fn build(config: &Config) -> anyhow::Result<Arc<dyn House>> {
         root: RootFileSystem::HostSystem,
         reap,
     });
-    let mut warnings: Vec<String> =
-        capability.advice.iter().map(|advice| format!("{} {}", advice.missing, advice.remedy)).collect();
+    let mut warnings: Vec<String> = capability
+        .advice
+        .iter()
+        .map(|advice| format!("{} {}", advice.missing, advice.remedy))
+        .collect();
     if let Some(aside) = opened.quarantined {
         tracing::error!(path = %aside.display(), "the state database was damaged and is set aside");
-        warnings.push("The state database was damaged and set aside; sessions of before are removed.".to_owned());
+        warnings.push(
+            "The state database was damaged and set aside; sessions of before are removed."
+                .to_owned(),
+        );
     }
     announce(&audit, &capability).await?;
-    let control = Control::new(audit.clone(), policy, sessions, facts(config, backend.name(), capability, warnings));
-    let settings = KeeperSettings { reconcile_every: RECONCILE_EVERY, remember_ended: REMEMBER_ENDED };
-    let keeper = tokio::spawn(control::keep(control.clone(), reap_requests, settings)).abort_handle();
-    Ok(Arc::new(Wired { control, audit, keeper }))
+    let control = Control::new(
+        audit.clone(),
+        policy,
+        sessions,
+        facts(config, backend.name(), capability, warnings),
+    );
+    let settings = KeeperSettings {
+        reconcile_every: RECONCILE_EVERY,
+        remember_ended: REMEMBER_ENDED,
+    };
+    let keeper =
+        tokio::spawn(control::keep(control.clone(), reap_requests, settings)).abort_handle();
+    Ok(Arc::new(Wired {
+        control,
+        audit,
+        keeper,
+    }))
 }
 
 fn native(config: &Config, store: &Store) -> anyhow::Result<Native> {
-    sandbox_native::become_subreaper().context("the server cannot look after its sandboxes' processes")?;
+    sandbox_native::become_subreaper()
+        .context("the server cannot look after its sandboxes' processes")?;
     let mut native = NativeConfig::new(config.paths.state_dir.clone(), store.owner());
     native.extra_read_only.clone_from(&config.extra_read_only);
     Ok(Native::open(native)?)
@@ -84,13 +112,20 @@ pub fn backend_for_doctor(config: &Config) -> anyhow::Result<Arc<dyn Backend>> {
 }
 
 fn policy(config: &Config, backend: BackendName) -> anyhow::Result<Policy> {
-    let mut limits = Policy::default_limits().context("the built-in hardening profile is broken")?;
+    let mut limits =
+        Policy::default_limits().context("the built-in hardening profile is broken")?;
     for (name, value) in &config.limits {
         limits.set(*name, Limit::default_of(*value));
     }
-    let home = std::env::home_dir().filter(|home| home.is_absolute()).unwrap_or_else(|| PathBuf::from("/root"));
+    let home = std::env::home_dir()
+        .filter(|home| home.is_absolute())
+        .unwrap_or_else(|| PathBuf::from("/root"));
     let policy = Policy::new(PolicyConfig {
-        project_roots: config.project_roots.iter().map(|root| canonical(root)).collect(),
+        project_roots: config
+            .project_roots
+            .iter()
+            .map(|root| canonical(root))
+            .collect(),
         home: canonical(&home),
         state_directory: canonical(&config.paths.state_dir),
         server_uid: rustix::process::geteuid().as_raw(),
@@ -115,7 +150,12 @@ fn canonical(path: &std::path::Path) -> PathBuf {
     std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
-fn facts(config: &Config, backend: BackendName, capability: Capability, warnings: Vec<String>) -> ServerFacts {
+fn facts(
+    config: &Config,
+    backend: BackendName,
+    capability: Capability,
+    warnings: Vec<String>,
+) -> ServerFacts {
     ServerFacts {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uid: rustix::process::geteuid().as_raw(),
@@ -132,8 +172,17 @@ fn facts(config: &Config, backend: BackendName, capability: Capability, warnings
 /// The first records of a server: that it started, and how it stands towards the machine.
 async fn announce(audit: &AuditLog, capability: &Capability) -> anyhow::Result<()> {
     let word = |text: &str| Parameter::Word(text.to_owned());
-    let start = vec![("version", word(env!("CARGO_PKG_VERSION"))), ("posture", word(&capability.posture))];
-    audit.event(Event { action: "server.start", session: None, parameters: start }).await?;
+    let start = vec![
+        ("version", word(env!("CARGO_PKG_VERSION"))),
+        ("posture", word(&capability.posture)),
+    ];
+    audit
+        .event(Event {
+            action: "server.start",
+            session: None,
+            parameters: start,
+        })
+        .await?;
     Ok(())
 }
 
@@ -157,7 +206,11 @@ impl House for Wired {
     async fn shutdown(&self) {
         self.control.close();
         self.keeper.abort();
-        let stop = Event { action: "server.stop", session: None, parameters: Vec::new() };
+        let stop = Event {
+            action: "server.stop",
+            session: None,
+            parameters: Vec::new(),
+        };
         if let Err(error) = self.audit.event(stop).await {
             tracing::warn!(%error, "the end of the server is not in the audit log");
         }

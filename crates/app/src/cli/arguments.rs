@@ -56,8 +56,16 @@ pub struct ConfigurationArguments {
 
 impl From<&ConfigurationArguments> for Flags {
     fn from(arguments: &ConfigurationArguments) -> Self {
-        let ConfigurationArguments { config, state_dir, set } = arguments.clone();
-        Flags { config, state_dir, set }
+        let ConfigurationArguments {
+            config,
+            state_dir,
+            set,
+        } = arguments.clone();
+        Flags {
+            config,
+            state_dir,
+            set,
+        }
     }
 }
 
@@ -86,7 +94,9 @@ pub enum Command {
     /// Be an MCP server on standard input and output (the default without a command)
     Stdio,
     /// Print a completion script for a shell
-    #[command(after_help = "Example:\n  claude-code-mcp completions bash > ~/.local/share/bash-completion/completions/claude-code-mcp")]
+    #[command(
+        after_help = "Example:\n  claude-code-mcp completions bash > ~/.local/share/bash-completion/completions/claude-code-mcp"
+    )]
     Completions {
         /// Which shell
         shell: Shell,
@@ -177,7 +187,9 @@ pub enum SessionCommand {
         follow: bool,
     },
     /// Copy a file or directory into or out of a session
-    #[command(after_help = "Examples:\n  claude-code-mcp session cp ./data.csv demo:/tmp/data.csv\n  claude-code-mcp session cp demo:/tmp/report.html .\n\nA destination that is an existing directory here, or ends with a slash, gets the copy inside.\nWrite ./name for a local file whose name holds a colon.")]
+    #[command(
+        after_help = "Examples:\n  claude-code-mcp session cp ./data.csv demo:/tmp/data.csv\n  claude-code-mcp session cp demo:/tmp/report.html .\n\nA destination that is an existing directory here, or ends with a slash, gets the copy inside.\nWrite ./name for a local file whose name holds a colon."
+    )]
     Cp {
         /// What to copy: a path here, or SESSION:PATH
         source: String,

@@ -11,20 +11,32 @@ const MAX_TAIL: usize = 1_000_000;
 
 pub(super) fn run(context: &Context, command: &AuditCommand) -> Result<u8, CliError> {
     match command {
-        AuditCommand::Verify { path } => verify(context, path.as_deref().unwrap_or(&context.config.audit_log)),
-        AuditCommand::Show { path, tail } => {
-            show(context, path.as_deref().unwrap_or(&context.config.audit_log), *tail)
-        }
+        AuditCommand::Verify { path } => verify(
+            context,
+            path.as_deref().unwrap_or(&context.config.audit_log),
+        ),
+        AuditCommand::Show { path, tail } => show(
+            context,
+            path.as_deref().unwrap_or(&context.config.audit_log),
+            *tail,
+        ),
     }
 }
 
 fn failed(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> CliError {
-    CliError::Audit { path: path.to_path_buf(), source: anyhow::Error::new(error) }
+    CliError::Audit {
+        path: path.to_path_buf(),
+        source: anyhow::Error::new(error),
+    }
 }
 
 fn verify(context: &Context, path: &Path) -> Result<u8, CliError> {
     let report = audit::verify(path).map_err(|error| failed(path, error))?;
-    let warnings: Vec<String> = report.warnings.iter().map(|warning| format!("{warning:?}")).collect();
+    let warnings: Vec<String> = report
+        .warnings
+        .iter()
+        .map(|warning| format!("{warning:?}"))
+        .collect();
     if context.output.json {
         let open: Vec<_> = report
             .open_intents
@@ -37,10 +49,20 @@ fn verify(context: &Context, path: &Path) -> Result<u8, CliError> {
         }))?;
         return Ok(EXIT_OK);
     }
-    context.output.line(&format!("{} records, none changed, none missing: {}", report.records, path.display()))?;
-    context.output.line(&format!("last      {} {}", report.last_seq, report.last_hash))?;
+    context.output.line(&format!(
+        "{} records, none changed, none missing: {}",
+        report.records,
+        path.display()
+    ))?;
+    context.output.line(&format!(
+        "last      {} {}",
+        report.last_seq, report.last_hash
+    ))?;
     for open in &report.open_intents {
-        context.output.line(&format!("open      {} {} ({})", open.seq, open.action, open.operation))?;
+        context.output.line(&format!(
+            "open      {} {} ({})",
+            open.seq, open.action, open.operation
+        ))?;
     }
     for warning in warnings {
         context.output.line(&format!("warning   {warning}"))?;
@@ -56,7 +78,9 @@ fn show(context: &Context, path: &Path, tail: Option<usize>) -> Result<u8, CliEr
         let record = match record {
             Ok(record) => serde_json::to_value(&record).map_err(|error| failed(path, error))?,
             Err(audit::ReadError::NotARecord { line }) => {
-                note(&format!("line {line} is no record; claude-code-mcp audit verify says more"));
+                note(&format!(
+                    "line {line} is no record; claude-code-mcp audit verify says more"
+                ));
                 continue;
             }
             Err(error) => return Err(failed(path, error)),
@@ -89,6 +113,12 @@ fn print(context: &Context, record: &serde_json::Value) -> Result<(), CliError> 
     let session = session.get(..14).unwrap_or(&session);
     let (timestamp, phase, action) = (text("timestamp"), text("phase"), text("action"));
     let (result, reason) = (text("result"), text("reason"));
-    let reason = if reason == "-" { String::new() } else { format!(" ({reason})") };
-    context.output.line(&format!("{timestamp}  {phase:<6}  {action:<18}  {session:<14}  {result}{reason}"))
+    let reason = if reason == "-" {
+        String::new()
+    } else {
+        format!(" ({reason})")
+    };
+    context.output.line(&format!(
+        "{timestamp}  {phase:<6}  {action:<18}  {session:<14}  {result}{reason}"
+    ))
 }

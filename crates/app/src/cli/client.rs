@@ -25,20 +25,29 @@ impl Client {
         let stream = tokio::net::UnixStream::from_std(stream).map_err(CliError::Runtime)?;
         let info = Implementation::new("claude-code-mcp session", VERSION);
         let config = ClientConfig::new(ClientCapabilities::default(), info);
-        let running =
-            serve_client(config, stream).await.map_err(|error| CliError::Conversation(anyhow::Error::new(error)))?;
+        let running = serve_client(config, stream)
+            .await
+            .map_err(|error| CliError::Conversation(anyhow::Error::new(error)))?;
         Ok(Client(running))
     }
 
     /// Calls a tool and gives its structured result as it came.
     pub async fn call(&self, tool: &'static str, arguments: Value) -> Result<Value, CliError> {
         let Value::Object(arguments) = arguments else {
-            return Err(CliError::Conversation(anyhow::anyhow!("arguments of {tool} are not an object")));
+            return Err(CliError::Conversation(anyhow::anyhow!(
+                "arguments of {tool} are not an object"
+            )));
         };
-        let arguments: JsonObject = arguments.into_iter().filter(|(_, value)| !value.is_null()).collect();
+        let arguments: JsonObject = arguments
+            .into_iter()
+            .filter(|(_, value)| !value.is_null())
+            .collect();
         let request = CallToolRequestParams::new(tool).with_arguments(arguments);
-        let result =
-            self.0.call_tool(request).await.map_err(|error| CliError::Conversation(anyhow::Error::new(error)))?;
+        let result = self
+            .0
+            .call_tool(request)
+            .await
+            .map_err(|error| CliError::Conversation(anyhow::Error::new(error)))?;
         let content = result.structured_content.unwrap_or_default();
         if result.is_error == Some(true) {
             return Err(CliError::Refused(read::<ErrorReply>(tool, content)?.error));
@@ -47,7 +56,11 @@ impl Client {
     }
 
     /// Calls a tool and reads its result.
-    pub async fn ask<T: DeserializeOwned>(&self, tool: &'static str, arguments: Value) -> Result<T, CliError> {
+    pub async fn ask<T: DeserializeOwned>(
+        &self,
+        tool: &'static str,
+        arguments: Value,
+    ) -> Result<T, CliError> {
         read(tool, self.call(tool, arguments).await?)
     }
 }
@@ -55,5 +68,6 @@ impl Client {
 /// Reads a structured result.
 pub fn read<T: DeserializeOwned>(tool: &str, content: Value) -> Result<T, CliError> {
     let context = format!("the reply of {tool} is not understood");
-    serde_json::from_value(content).map_err(|error| CliError::Conversation(anyhow::Error::new(error).context(context)))
+    serde_json::from_value(content)
+        .map_err(|error| CliError::Conversation(anyhow::Error::new(error).context(context)))
 }

@@ -33,8 +33,12 @@ impl Context {
     /// command line; they are offered beside the working directory.
     pub fn connect(&self, mode: Mode, named: Vec<PathBuf>) -> Result<Connected, CliError> {
         let log = self.config.paths.log_file();
-        let starter =
-            ProgramStarter { program: this_program(), arguments: self.forwarded_flags(), log, progress: true };
+        let starter = ProgramStarter {
+            program: this_program(),
+            arguments: self.forwarded_flags(),
+            log,
+            progress: true,
+        };
         let connected = connect(&self.config.paths, &self.greeting(mode, named), &starter)?;
         if let Some(message) = &connected.reply.message {
             note(message);
@@ -47,27 +51,45 @@ impl Context {
 
     /// Connects to the server if one runs.
     pub fn connect_existing(&self, mode: Mode) -> Result<Option<Connected>, CliError> {
-        Ok(connect_existing(&self.config.paths, &self.greeting(mode, Vec::new()))?)
+        Ok(connect_existing(
+            &self.config.paths,
+            &self.greeting(mode, Vec::new()),
+        )?)
     }
 
     fn greeting(&self, mode: Mode, named: Vec<PathBuf>) -> Greeting {
         let working_directory = std::env::current_dir().ok();
         let home = self.environment.home();
         let project_dir = self.environment.project_dir();
-        let mut roots = offered_roots(project_dir.as_deref(), working_directory.as_deref(), home.as_deref());
+        let mut roots = offered_roots(
+            project_dir.as_deref(),
+            working_directory.as_deref(),
+            home.as_deref(),
+        );
         for directory in named {
             if !roots.contains(&directory) {
                 roots.push(directory);
             }
         }
         let pid = std::process::id();
-        Greeting { protocol: PROTOCOL, version: VERSION.to_owned(), mode, working_directory, roots, pid }
+        Greeting {
+            protocol: PROTOCOL,
+            version: VERSION.to_owned(),
+            mode,
+            working_directory,
+            roots,
+            pid,
+        }
     }
 
     /// The flags that a server must be started with to see the same configuration. Paths are made absolute, since it
     /// works elsewhere.
     fn forwarded_flags(&self) -> Vec<OsString> {
-        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()).into_os_string();
+        let absolute = |path: &Path| {
+            std::path::absolute(path)
+                .unwrap_or_else(|_| path.to_path_buf())
+                .into_os_string()
+        };
         let mut flags = Vec::new();
         if let Some(config) = &self.flags.config {
             flags.extend([OsString::from("--config"), absolute(config)]);
@@ -84,5 +106,8 @@ impl Context {
 
 /// This very program, also after its file was replaced by a newer one.
 pub fn this_program() -> PathBuf {
-    std::env::current_exe().ok().filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from("/proc/self/exe"))
+    std::env::current_exe()
+        .ok()
+        .filter(|path| path.exists())
+        .unwrap_or_else(|| PathBuf::from("/proc/self/exe"))
 }

@@ -39,15 +39,29 @@ pub fn run(command_line: CommandLine, environment: Environment) -> ExitCode {
 }
 
 fn dispatch(command_line: CommandLine, environment: Environment) -> Result<u8, CliError> {
-    let CommandLine { configuration, json, command } = command_line;
+    let CommandLine {
+        configuration,
+        json,
+        command,
+    } = command_line;
     if let Some(Command::Completions { shell }) = command {
-        clap_complete::generate(shell, &mut CommandLine::command(), "claude-code-mcp", &mut io::stdout());
+        clap_complete::generate(
+            shell,
+            &mut CommandLine::command(),
+            "claude-code-mcp",
+            &mut io::stdout(),
+        );
         return Ok(EXIT_OK);
     }
     let flags = Flags::from(&configuration);
     let config = load(&flags, &environment)?;
     let output = Output::new(json, environment.no_color());
-    let context = Context { config, environment, flags, output };
+    let context = Context {
+        config,
+        environment,
+        flags,
+        output,
+    };
     match command {
         None => stdio::run(&context, stdio::Invocation::ByDefault),
         Some(Command::Stdio) => stdio::run(&context, stdio::Invocation::ByName),
@@ -63,7 +77,10 @@ fn dispatch(command_line: CommandLine, environment: Environment) -> Result<u8, C
 
 /// A runtime for a command that talks to the server: one thread is enough.
 fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::Runtime)?;
     runtime.block_on(work)
 }
 

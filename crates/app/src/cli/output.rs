@@ -31,7 +31,10 @@ pub enum Color {
 impl Output {
     /// Colors only for a terminal, and not where `NO_COLOR` is set.
     pub fn new(json: bool, no_color: bool) -> Self {
-        Output { json, color: !no_color && !json && io::stdout().is_terminal() }
+        Output {
+            json,
+            color: !no_color && !json && io::stdout().is_terminal(),
+        }
     }
 
     /// The word in that color, or as it is.
@@ -42,7 +45,11 @@ impl Output {
             Color::Red => 31,
             Color::Dim => 2,
         };
-        if self.color { format!("\u{1b}[{code}m{word}\u{1b}[0m") } else { word.to_owned() }
+        if self.color {
+            format!("\u{1b}[{code}m{word}\u{1b}[0m")
+        } else {
+            word.to_owned()
+        }
     }
 
     /// A line for people.
@@ -52,20 +59,28 @@ impl Output {
 
     /// A structured result.
     pub fn json<T: Serialize + ?Sized>(self, value: &T) -> Result<(), CliError> {
-        let text = serde_json::to_string_pretty(value).map_err(|error| CliError::Terminal(error.into()))?;
+        let text = serde_json::to_string_pretty(value)
+            .map_err(|error| CliError::Terminal(error.into()))?;
         self.line(&text)
     }
 
     /// A structured result on one line, for streams of them.
     pub fn json_line<T: Serialize + ?Sized>(self, value: &T) -> Result<(), CliError> {
-        let text = serde_json::to_string(value).map_err(|error| CliError::Terminal(error.into()))?;
+        let text =
+            serde_json::to_string(value).map_err(|error| CliError::Terminal(error.into()))?;
         self.line(&text)
     }
 
     /// A table.
-    pub fn table(self, header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Result<(), CliError> {
+    pub fn table(
+        self,
+        header: &[&str],
+        rows: impl IntoIterator<Item = Vec<String>>,
+    ) -> Result<(), CliError> {
         let mut table = Table::new();
-        table.load_style(presets::NOTHING).set_header(header.to_vec());
+        table
+            .load_style(presets::NOTHING)
+            .set_header(header.to_vec());
         for row in rows {
             table.add_row(row);
         }
@@ -88,16 +103,30 @@ pub fn note(text: &str) {
 
 /// A reader that has seen enough (`| head`) is no error.
 fn ignore_closed(error: io::Error) -> Result<(), CliError> {
-    if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(CliError::Terminal(error)) }
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        Ok(())
+    } else {
+        Err(CliError::Terminal(error))
+    }
 }
 
 /// The error on standard error, with code and hint.
 pub fn report(error: &CliError, json: bool) {
     let mut out = io::stderr();
-    let innermost = if let CliError::NotRun(inner) = error { inner } else { error };
-    let refused = if let CliError::Refused(body) = innermost { Some(body) } else { None };
+    let innermost = if let CliError::NotRun(inner) = error {
+        inner
+    } else {
+        error
+    };
+    let refused = if let CliError::Refused(body) = innermost {
+        Some(body)
+    } else {
+        None
+    };
     if let (true, Some(body)) = (json, refused) {
-        let reply = mcp::reply::ErrorReply { error: body.clone() };
+        let reply = mcp::reply::ErrorReply {
+            error: body.clone(),
+        };
         let text = serde_json::to_string_pretty(&reply).unwrap_or_default();
         // The structured result is the output, also when it says no.
         let _ = writeln!(io::stdout(), "{text}");

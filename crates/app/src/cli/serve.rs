@@ -9,10 +9,14 @@ use std::{
 
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
-use super::{CliError, Context, EXIT_OK, VERSION, arguments::ServeArguments, context::this_program};
+use super::{
+    CliError, Context, EXIT_OK, VERSION, arguments::ServeArguments, context::this_program,
+};
 use crate::{
     front::ReadyLine,
-    server::{self, ElectionError, Lock, LogWriter, Options, read_address, stop_on_signals, take_lock},
+    server::{
+        self, ElectionError, Lock, LogWriter, Options, read_address, stop_on_signals, take_lock,
+    },
     wiring,
 };
 
@@ -46,11 +50,16 @@ fn detach() -> Result<u8, CliError> {
 
 fn serve_on_demand(context: &Context) -> Result<u8, CliError> {
     let served = LogWriter::as_stderr(&context.config.paths.log_file())
-        .map_err(|source| CliError::File { path: context.config.paths.log_file(), source })
+        .map_err(|source| CliError::File {
+            path: context.config.paths.log_file(),
+            source,
+        })
         .and_then(|writer| {
             log_to(context, move || writer.clone());
             let lock = take_lock_from_a_leaving_server(context)?;
-            serve(context, lock, Some(context.config.idle_exit), || ReadyLine::Ready.send())
+            serve(context, lock, Some(context.config.idle_exit), || {
+                ReadyLine::Ready.send()
+            })
         });
     match served {
         Ok(()) => Ok(EXIT_OK),
@@ -60,7 +69,10 @@ fn serve_on_demand(context: &Context) -> Result<u8, CliError> {
         }
         Err(error) => {
             // Also after the ready line, when nobody reads it any more.
-            let _ = ReadyLine::Failed { message: error.chain() }.send();
+            let _ = ReadyLine::Failed {
+                message: error.chain(),
+            }
+            .send();
             tracing::error!(error = error.chain(), "the server ends");
             Err(error)
         }
@@ -78,9 +90,15 @@ fn log_to<W>(context: &Context, writer: W)
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = context.environment.log_filter().unwrap_or(DEFAULT_LOG_FILTER);
+    let filter = context
+        .environment
+        .log_filter()
+        .unwrap_or(DEFAULT_LOG_FILTER);
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG_FILTER));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_target(true);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_target(true);
     // A second subscriber is an error only within one process's tests.
     let _ = subscriber.with_writer(writer).try_init();
 }
@@ -92,7 +110,8 @@ fn take_lock_from_a_leaving_server(context: &Context) -> Result<Lock, CliError> 
     loop {
         match take_lock(paths) {
             Err(ElectionError::Taken { address }) if Instant::now() < deadline => {
-                let answers = read_address(paths).is_some_and(|found| UnixStream::connect(found.socket).is_ok());
+                let answers = read_address(paths)
+                    .is_some_and(|found| UnixStream::connect(found.socket).is_ok());
                 if answers {
                     return Err(ElectionError::Taken { address }.into());
                 }
@@ -109,15 +128,24 @@ fn serve(
     idle_exit: Option<Duration>,
     ready: impl FnOnce() -> io::Result<()>,
 ) -> Result<(), CliError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::Runtime)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::Runtime)?;
     let served = runtime.block_on(async {
         // Before anything is built: a signal while the house is being built must not tear it in half.
         let stop = stop_on_signals().map_err(CliError::Runtime)?;
-        let house = wiring::build(&context.config).await.map_err(CliError::Build)?;
+        let house = wiring::build(&context.config)
+            .await
+            .map_err(CliError::Build)?;
         let elected = lock.listen(&context.config.paths, VERSION)?;
         tracing::info!(socket = %elected.socket().display(), version = VERSION, "listening");
         ready().map_err(CliError::Terminal)?;
-        let options = Options { version: VERSION.to_owned(), idle_exit, uid: context.environment.uid() };
+        let options = Options {
+            version: VERSION.to_owned(),
+            idle_exit,
+            uid: context.environment.uid(),
+        };
         server::run(elected, house, options, stop).await?;
         Ok(())
     });

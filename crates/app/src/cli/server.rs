@@ -26,20 +26,27 @@ pub(super) fn run(context: &Context, command: &ServerCommand) -> Result<u8, CliE
 }
 
 fn standing(context: &Context) -> Result<Option<Reply>, CliError> {
-    Ok(context.connect_existing(Mode::Status)?.map(|connected| connected.reply))
+    Ok(context
+        .connect_existing(Mode::Status)?
+        .map(|connected| connected.reply))
 }
 
 fn status(context: &Context) -> Result<u8, CliError> {
     let state_dir = context.config.paths.state_dir.display().to_string();
     let Some(reply) = standing(context)? else {
         if context.output.json {
-            context.output.json(&json!({ "running": false, "stateDirectory": state_dir }))?;
+            context
+                .output
+                .json(&json!({ "running": false, "stateDirectory": state_dir }))?;
         } else {
-            context.output.line(&format!("no server runs for {state_dir}; the next client starts one"))?;
+            context.output.line(&format!(
+                "no server runs for {state_dir}; the next client starts one"
+            ))?;
         }
         return Ok(EXIT_REFUSED);
     };
-    let socket = read_address(&context.config.paths).map(|address| address.socket.display().to_string());
+    let socket =
+        read_address(&context.config.paths).map(|address| address.socket.display().to_string());
     if context.output.json {
         context.output.json(&json!({
             "running": true, "version": reply.version, "pid": reply.server_pid, "uptimeSeconds": reply.uptime_seconds,
@@ -49,7 +56,13 @@ fn status(context: &Context) -> Result<u8, CliError> {
     }
     let uptime = format_duration(Duration::from_secs(reply.uptime_seconds));
     let rows = [
-        ("running", format!("version {}, process {}, up {uptime}", reply.version, reply.server_pid)),
+        (
+            "running",
+            format!(
+                "version {}, process {}, up {uptime}",
+                reply.version, reply.server_pid
+            ),
+        ),
         ("clients", reply.clients.to_string()),
         ("sessions", format!("{} live", reply.sessions)),
         ("state", state_dir),
@@ -62,7 +75,9 @@ fn status(context: &Context) -> Result<u8, CliError> {
 }
 
 fn stop(context: &Context, force: bool) -> Result<u8, CliError> {
-    let Some(reply) = standing(context)? else { return stopped(context, "no server runs") };
+    let Some(reply) = standing(context)? else {
+        return stopped(context, "no server runs");
+    };
     if reply.sessions > 0 && !force {
         return Err(CliError::Usage(format!(
             "{} sessions live; destroy them first (claude-code-mcp session destroy --all), or use --force: they then end \
@@ -77,7 +92,10 @@ fn stop(context: &Context, force: bool) -> Result<u8, CliError> {
     let deadline = Instant::now() + STOP_TIMEOUT;
     while is_alive(reply.server_pid) {
         if Instant::now() > deadline {
-            return Err(CliError::Usage(format!("process {} has not ended yet", reply.server_pid)));
+            return Err(CliError::Usage(format!(
+                "process {} has not ended yet",
+                reply.server_pid
+            )));
         }
         std::thread::sleep(LOOK_PAUSE);
     }
@@ -85,13 +103,17 @@ fn stop(context: &Context, force: bool) -> Result<u8, CliError> {
 }
 
 fn is_alive(pid: u32) -> bool {
-    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
     pid.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
 }
 
 fn stopped(context: &Context, sentence: &str) -> Result<u8, CliError> {
     if context.output.json {
-        context.output.json(&json!({ "running": false, "message": sentence }))?;
+        context
+            .output
+            .json(&json!({ "running": false, "message": sentence }))?;
     } else {
         context.output.line(sentence)?;
     }

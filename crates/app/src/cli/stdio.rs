@@ -5,7 +5,8 @@ use std::io::IsTerminal;
 use super::{CliError, Context, EXIT_OK, EXIT_USAGE, output::note};
 use crate::{front::stdio::copy, server::handshake::Mode};
 
-const BY_HAND: &str = "this is an MCP server; a client starts it and speaks with it on standard input and output.
+const BY_HAND: &str =
+    "this is an MCP server; a client starts it and speaks with it on standard input and output.
   claude mcp add sandbox -- claude-code-mcp     register it with Claude Code
   claude-code-mcp doctor                        what this machine can protect
   claude-code-mcp session create                a session from the command line

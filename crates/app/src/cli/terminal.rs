@@ -7,7 +7,10 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetat
 use crate::stream::TerminalSize;
 
 /// Size of a terminal that does not say.
-const USUAL_SIZE: TerminalSize = TerminalSize { rows: 24, columns: 80 };
+const USUAL_SIZE: TerminalSize = TerminalSize {
+    rows: 24,
+    columns: 80,
+};
 
 /// The terminal on standard input, in raw mode until this is dropped.
 pub(super) struct RawTerminal {
@@ -39,5 +42,8 @@ pub(super) fn size() -> TerminalSize {
 
 fn size_of(terminal: BorrowedFd<'_>) -> Option<TerminalSize> {
     let size = tcgetwinsize(terminal).ok()?;
-    (size.ws_row > 0 && size.ws_col > 0).then_some(TerminalSize { rows: size.ws_row, columns: size.ws_col })
+    (size.ws_row > 0 && size.ws_col > 0).then_some(TerminalSize {
+        rows: size.ws_row,
+        columns: size.ws_col,
+    })
 }

@@ -24,7 +24,10 @@ fn collect(command: &mut clap::Command, path: &str, pages: &mut String) {
     let path = format!("{path}{}", command.get_name());
     let help = command.render_long_help();
     pages.push_str(&format!("===== {path} =====\n{help}\n"));
-    for inner in command.get_subcommands_mut().filter(|inner| !inner.is_hide_set()) {
+    for inner in command
+        .get_subcommands_mut()
+        .filter(|inner| !inner.is_hide_set())
+    {
         let mut inner = inner.clone().term_width(100);
         collect(&mut inner, &format!("{path} "), pages);
     }
@@ -33,7 +36,9 @@ fn collect(command: &mut clap::Command, path: &str, pages: &mut String) {
 #[test]
 fn what_follows_the_dashes_belongs_to_the_command() {
     let parsed = parse("session exec app --timeout 90s -e A=1 -- ls --json -l").unwrap();
-    let Some(Command::Session(SessionCommand::Exec(exec))) = parsed.command else { panic!("not exec") };
+    let Some(Command::Session(SessionCommand::Exec(exec))) = parsed.command else {
+        panic!("not exec")
+    };
     assert_eq!(exec.command, ["ls", "--json", "-l"]);
     assert_eq!(exec.environment.env, ["A=1"]);
     assert_eq!(exec.timeout, Some(std::time::Duration::from_secs(90)));
@@ -58,7 +63,11 @@ fn wrong_lines_are_refused_with_the_usage_exit_code() {
         "nonsense",
         "session",
     ] {
-        assert_eq!(parse(line).unwrap_err().exit_code(), i32::from(super::EXIT_USAGE), "{line}");
+        assert_eq!(
+            parse(line).unwrap_err().exit_code(),
+            i32::from(super::EXIT_USAGE),
+            "{line}"
+        );
     }
     assert!(parse("").unwrap().command.is_none());
 }

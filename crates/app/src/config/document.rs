@@ -50,7 +50,11 @@ fn entry(key: &Key) -> String {
         name = key.name,
         documentation = key.documentation,
         kind = kind(key.kind),
-        default = if key.default.contains(' ') { key.default.to_owned() } else { format!("`{}`", key.default) },
+        default = if key.default.contains(' ') {
+            key.default.to_owned()
+        } else {
+            format!("`{}`", key.default)
+        },
         variable = key.variable,
     )
 }
@@ -58,17 +62,32 @@ fn entry(key: &Key) -> String {
 fn kind(kind: Kind) -> String {
     match kind {
         Kind::Path => "absolute path, or `~/…`".to_owned(),
-        Kind::PathList => "list of absolute paths, or `~/…`; in a variable separated by colons".to_owned(),
-        Kind::Seconds { min, max } => format!("seconds from {min} to {max}, or a text such as `\"15m\"`"),
+        Kind::PathList => {
+            "list of absolute paths, or `~/…`; in a variable separated by colons".to_owned()
+        }
+        Kind::Seconds { min, max } => {
+            format!("seconds from {min} to {max}, or a text such as `\"15m\"`")
+        }
         Kind::Count { min, max } => format!("number from {min} to {max}"),
         Kind::Bytes { min, max } => {
-            format!("bytes, or a text such as `\"512m\"`; from {} to {}", format_size(min), format_size(max))
+            format!(
+                "bytes, or a text such as `\"512m\"`; from {} to {}",
+                format_size(min),
+                format_size(max)
+            )
         }
-        Kind::Cpus { min, max } => format!("CPUs from {}.{:03} to {}", min / 1000, min % 1000, max / 1000),
+        Kind::Cpus { min, max } => format!(
+            "CPUs from {}.{:03} to {}",
+            min / 1000,
+            min % 1000,
+            max / 1000
+        ),
         Kind::Switch => "`true` or `false`".to_owned(),
-        Kind::Choice(words) => {
-            words.iter().map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(" or ")
-        }
+        Kind::Choice(words) => words
+            .iter()
+            .map(|word| format!("`\"{word}\"`"))
+            .collect::<Vec<_>>()
+            .join(" or "),
     }
 }
 
@@ -84,6 +103,10 @@ mod tests {
             std::fs::write(path, reference_page()).unwrap();
         }
         let on_disk = std::fs::read_to_string(path).unwrap_or_default();
-        assert_eq!(on_disk, reference_page(), "renew it: UPDATE_DOCS=1 cargo test -p app reference_page");
+        assert_eq!(
+            on_disk,
+            reference_page(),
+            "renew it: UPDATE_DOCS=1 cargo test -p app reference_page"
+        );
     }
 }

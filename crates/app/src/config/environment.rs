@@ -30,7 +30,10 @@ const PROJECT_DIR: Variable = Variable {
     documentation: "Set by Claude Code: the project directory that the client hands over; its working directory \
                     otherwise.",
 };
-const HOME: Variable = Variable { name: "HOME", documentation: "The home directory." };
+const HOME: Variable = Variable {
+    name: "HOME",
+    documentation: "The home directory.",
+};
 const XDG_CONFIG_HOME: Variable = Variable {
     name: "XDG_CONFIG_HOME",
     documentation: "Where the usual configuration file stands (`claude-code-mcp/config.toml`); `~/.config` otherwise.",
@@ -43,12 +46,22 @@ const XDG_RUNTIME_DIR: Variable = Variable {
     name: "XDG_RUNTIME_DIR",
     documentation: "Where the server's socket stands (`claude-code-mcp/`); the state directory otherwise.",
 };
-const NO_COLOR: Variable =
-    Variable { name: "NO_COLOR", documentation: "Set to anything: no colors in the command line's output." };
+const NO_COLOR: Variable = Variable {
+    name: "NO_COLOR",
+    documentation: "Set to anything: no colors in the command line's output.",
+};
 
 /// Every variable that is read and is no configuration key's.
-pub const OTHER_VARIABLES: &[Variable] =
-    &[CONFIG_FILE, LOG, PROJECT_DIR, HOME, XDG_CONFIG_HOME, XDG_STATE_HOME, XDG_RUNTIME_DIR, NO_COLOR];
+pub const OTHER_VARIABLES: &[Variable] = &[
+    CONFIG_FILE,
+    LOG,
+    PROJECT_DIR,
+    HOME,
+    XDG_CONFIG_HOME,
+    XDG_STATE_HOME,
+    XDG_RUNTIME_DIR,
+    NO_COLOR,
+];
 
 /// Environment variables and the user's id.
 #[derive(Debug, Clone)]
@@ -60,18 +73,27 @@ pub struct Environment {
 impl Environment {
     /// The environment of this process.
     pub fn of_process() -> Self {
-        Environment { variables: std::env::vars_os().collect(), uid: rustix::process::geteuid().as_raw() }
+        Environment {
+            variables: std::env::vars_os().collect(),
+            uid: rustix::process::geteuid().as_raw(),
+        }
     }
 
     /// An environment with these variables, for a user with that id.
     pub fn of<'a>(uid: u32, variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let variables = variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let variables = variables
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
         Environment { variables, uid }
     }
 
     /// The variable's value. An empty one counts as not set.
     pub fn get(&self, name: &str) -> Option<&OsStr> {
-        self.variables.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
+        self.variables
+            .get(OsStr::new(name))
+            .map(OsString::as_os_str)
+            .filter(|value| !value.is_empty())
     }
 
     /// The effective user id.
@@ -100,7 +122,8 @@ impl Environment {
     }
 
     pub(super) fn config_home(&self) -> Option<PathBuf> {
-        self.absolute(XDG_CONFIG_HOME.name).or_else(|| Some(self.home()?.join(".config")))
+        self.absolute(XDG_CONFIG_HOME.name)
+            .or_else(|| Some(self.home()?.join(".config")))
     }
 
     pub(super) fn state_home(&self) -> Option<PathBuf> {
@@ -113,6 +136,9 @@ impl Environment {
 
     /// The base directory specification says that a relative path in such a variable is to be ignored.
     fn absolute(&self, name: &str) -> Option<PathBuf> {
-        self.get(name).map(Path::new).filter(|path| path.is_absolute()).map(Path::to_path_buf)
+        self.get(name)
+            .map(Path::new)
+            .filter(|path| path.is_absolute())
+            .map(Path::to_path_buf)
     }
 }

@@ -1,13 +1,17 @@
 //! The raw layers: what the file, the environment and the flags say, as close to the text as possible.
 
-use std::{collections::BTreeMap, fmt, io::Read, os::unix::fs::MetadataExt, path::{Path, PathBuf}};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    io::Read,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 use toml::Value;
 
 use super::{
-    ConfigError, Environment, KEYS, Key, Kind,
-    environment::CONFIG_FILE,
-    keys::STATE_DIR,
+    ConfigError, Environment, KEYS, Key, Kind, environment::CONFIG_FILE, keys::STATE_DIR,
     nearest::nearest,
 };
 
@@ -74,25 +78,41 @@ impl Layers {
     }
 
     fn read_file(&mut self, flags: &Flags, environment: &Environment) -> Result<(), ConfigError> {
-        let named = flags.config.clone().or_else(|| environment.get(CONFIG_FILE.name).map(PathBuf::from));
-        let Some(path) = named.clone().or_else(|| usual_file(environment)) else { return Ok(()) };
+        let named = flags
+            .config
+            .clone()
+            .or_else(|| environment.get(CONFIG_FILE.name).map(PathBuf::from));
+        let Some(path) = named.clone().or_else(|| usual_file(environment)) else {
+            return Ok(());
+        };
         let text = match read_trusted(&path, environment.uid()) {
             Ok(text) => text,
-            Err(ConfigError::Read { source, .. }) if named.is_none() && is_absent(&source) => return Ok(()),
+            Err(ConfigError::Read { source, .. }) if named.is_none() && is_absent(&source) => {
+                return Ok(());
+            }
             Err(error) => return Err(error),
         };
-        let table: toml::Table =
-            text.parse().map_err(|source| ConfigError::Syntax { path: path.clone(), source: Box::new(source) })?;
+        let table: toml::Table = text.parse().map_err(|source| ConfigError::Syntax {
+            path: path.clone(),
+            source: Box::new(source),
+        })?;
         self.take_table("", table, &Origin::File(path.clone()))?;
         self.file = Some(path);
         Ok(())
     }
 
-    fn take_table(&mut self, prefix: &str, table: toml::Table, origin: &Origin) -> Result<(), ConfigError> {
+    fn take_table(
+        &mut self,
+        prefix: &str,
+        table: toml::Table,
+        origin: &Origin,
+    ) -> Result<(), ConfigError> {
         for (name, value) in table {
             let name = format!("{prefix}{name}");
             match value {
-                Value::Table(inner) if is_table_name(&name) => self.take_table(&format!("{name}."), inner, origin)?,
+                Value::Table(inner) if is_table_name(&name) => {
+                    self.take_table(&format!("{name}."), inner, origin)?
+                }
                 value @ (Value::Table(_)
                 | Value::String(_)
                 | Value::Integer(_)
@@ -107,10 +127,16 @@ impl Layers {
 
     fn read_environment(&mut self, environment: &Environment) -> Result<(), ConfigError> {
         for key in KEYS {
-            let Some(value) = environment.get(key.variable) else { continue };
+            let Some(value) = environment.get(key.variable) else {
+                continue;
+            };
             let origin = Origin::Variable(key.variable);
             let Some(text) = value.to_str() else {
-                return Err(ConfigError::WrongType { key: key.name, expected: "UTF-8 text".to_owned(), origin });
+                return Err(ConfigError::WrongType {
+                    key: key.name,
+                    expected: "UTF-8 text".to_owned(),
+                    origin,
+                });
             };
             self.put(key.name, from_text(key, text), origin)?;
         }
@@ -119,20 +145,29 @@ impl Layers {
 
     fn read_flags(&mut self, flags: &Flags) -> Result<(), ConfigError> {
         for text in &flags.set {
-            let (name, value) =
-                text.split_once('=').ok_or_else(|| ConfigError::SetSyntax { text: text.clone() })?;
+            let (name, value) = text
+                .split_once('=')
+                .ok_or_else(|| ConfigError::SetSyntax { text: text.clone() })?;
             let origin = Origin::Flag("--set");
             let key = find(name.trim(), &origin)?;
             let value = value.trim();
             // As in a variable; a list or a quoted text may also be written as in the file.
-            let toml = if value.starts_with(['[', '"', '\'']) { value.parse::<Value>().ok() } else { None };
+            let toml = if value.starts_with(['[', '"', '\'']) {
+                value.parse::<Value>().ok()
+            } else {
+                None
+            };
             let parsed = toml.unwrap_or_else(|| from_text(key, value));
             self.put(key.name, parsed, origin)?;
         }
         if let Some(path) = &flags.state_dir {
             let origin = Origin::Flag("--state-dir");
             let Some(text) = path.to_str() else {
-                return Err(ConfigError::WrongType { key: STATE_DIR.name, expected: "UTF-8 text".to_owned(), origin });
+                return Err(ConfigError::WrongType {
+                    key: STATE_DIR.name,
+                    expected: "UTF-8 text".to_owned(),
+                    origin,
+                });
             };
             self.put(STATE_DIR.name, Value::String(text.to_owned()), origin)?;
         }
@@ -147,32 +182,46 @@ impl Layers {
 }
 
 fn find(name: &str, origin: &Origin) -> Result<&'static Key, ConfigError> {
-    KEYS.iter().find(|key| key.name == name).ok_or_else(|| ConfigError::UnknownKey {
-        key: name.to_owned(),
-        nearest: nearest(name, KEYS.iter().map(|key| key.name)),
-        origin: origin.clone(),
-    })
+    KEYS.iter()
+        .find(|key| key.name == name)
+        .ok_or_else(|| ConfigError::UnknownKey {
+            key: name.to_owned(),
+            nearest: nearest(name, KEYS.iter().map(|key| key.name)),
+            origin: origin.clone(),
+        })
 }
 
 fn is_table_name(name: &str) -> bool {
-    KEYS.iter().any(|key| key.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
+    KEYS.iter().any(|key| {
+        key.name
+            .strip_prefix(name)
+            .is_some_and(|rest| rest.starts_with('.'))
+    })
 }
 
 /// A variable holds text only; lists and switches have their own form there.
 fn from_text(key: &Key, text: &str) -> Value {
     match key.kind {
-        Kind::PathList => {
-            Value::Array(text.split(':').filter(|part| !part.is_empty()).map(|part| Value::String(part.into())).collect())
-        }
+        Kind::PathList => Value::Array(
+            text.split(':')
+                .filter(|part| !part.is_empty())
+                .map(|part| Value::String(part.into()))
+                .collect(),
+        ),
         Kind::Switch => match text.to_ascii_lowercase().as_str() {
             "1" | "true" | "yes" => Value::Boolean(true),
             "0" | "false" | "no" => Value::Boolean(false),
             _ => Value::String(text.to_owned()),
         },
-        Kind::Count { .. } => text.trim().parse().map_or_else(|_| Value::String(text.to_owned()), Value::Integer),
-        Kind::Path | Kind::Seconds { .. } | Kind::Bytes { .. } | Kind::Cpus { .. } | Kind::Choice(_) => {
-            Value::String(text.to_owned())
-        }
+        Kind::Count { .. } => text
+            .trim()
+            .parse()
+            .map_or_else(|_| Value::String(text.to_owned()), Value::Integer),
+        Kind::Path
+        | Kind::Seconds { .. }
+        | Kind::Bytes { .. }
+        | Kind::Cpus { .. }
+        | Kind::Choice(_) => Value::String(text.to_owned()),
     }
 }
 
@@ -180,17 +229,30 @@ fn usual_file(environment: &Environment) -> Option<PathBuf> {
     if environment.uid() == 0 {
         return Some(PathBuf::from("/etc/claude-code-mcp/config.toml"));
     }
-    Some(environment.config_home()?.join("claude-code-mcp/config.toml"))
+    Some(
+        environment
+            .config_home()?
+            .join("claude-code-mcp/config.toml"),
+    )
 }
 
 fn is_absent(error: &std::io::Error) -> bool {
-    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
+    matches!(
+        error.kind(),
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+    )
 }
 
 /// Reads the file if nobody but its user and root can have written it: it decides how strong the walls are.
 fn read_trusted(path: &Path, uid: u32) -> Result<String, ConfigError> {
-    let failed = |source| ConfigError::Read { path: path.to_path_buf(), source };
-    let refused = |why| ConfigError::Unsafe { path: path.to_path_buf(), why };
+    let failed = |source| ConfigError::Read {
+        path: path.to_path_buf(),
+        source,
+    };
+    let refused = |why| ConfigError::Unsafe {
+        path: path.to_path_buf(),
+        why,
+    };
     let file = std::fs::File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() {
@@ -200,10 +262,14 @@ fn read_trusted(path: &Path, uid: u32) -> Result<String, ConfigError> {
         return Err(refused("belongs to another user"));
     }
     if metadata.mode() & 0o002 != 0 {
-        return Err(refused("can be written by everybody; take that right away with chmod o-w"));
+        return Err(refused(
+            "can be written by everybody; take that right away with chmod o-w",
+        ));
     }
     let mut text = String::new();
-    file.take(CONFIG_FILE_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
+    file.take(CONFIG_FILE_BYTES + 1)
+        .read_to_string(&mut text)
+        .map_err(failed)?;
     if text.len() as u64 > CONFIG_FILE_BYTES {
         return Err(refused("is longer than a configuration can be"));
     }

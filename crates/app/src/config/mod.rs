@@ -15,11 +15,11 @@ pub mod units;
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 pub use document::reference_page;
-pub use environment::{Environment, Variable, OTHER_VARIABLES};
+pub use environment::{Environment, OTHER_VARIABLES, Variable};
 pub use error::ConfigError;
-pub use keys::{Key, Kind, KEYS};
+pub use keys::{KEYS, Key, Kind};
 pub use layers::Flags;
-pub use paths::{check_private_directory, make_private_directory, Paths, PathsError};
+pub use paths::{Paths, PathsError, check_private_directory, make_private_directory};
 pub use resolve::load;
 
 use model::LimitName;

@@ -1,7 +1,10 @@
 //! The name that somebody probably meant.
 
 /// The candidate closest to `text`, if one is close enough to be worth naming.
-pub(super) fn nearest<'a>(text: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(super) fn nearest<'a>(
+    text: &str,
+    candidates: impl Iterator<Item = &'a str>,
+) -> Option<&'a str> {
     // A third of the letters wrong is still the same word; more is another one.
     let tolerance = text.chars().count().max(3) / 3 + 1;
     candidates

@@ -3,7 +3,10 @@
 use std::{
     fs::DirBuilder,
     io,
-    os::unix::{ffi::OsStrExt, fs::{DirBuilderExt, MetadataExt}},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{DirBuilderExt, MetadataExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -30,7 +33,11 @@ pub struct Paths {
 impl Paths {
     /// The paths of that state directory. `runtime_dir` is `$XDG_RUNTIME_DIR`.
     pub const fn new(state_dir: PathBuf, runtime_dir: Option<PathBuf>, uid: u32) -> Self {
-        Paths { state_dir, runtime_dir, uid }
+        Paths {
+            state_dir,
+            runtime_dir,
+            uid,
+        }
     }
 
     /// Held by the elected server while it runs; says which process that is and where it listens.
@@ -59,8 +66,12 @@ impl Paths {
     pub fn socket_candidates(&self) -> Vec<PathBuf> {
         let digest = Sha256::digest(self.state_dir.as_os_str().as_bytes());
         let name = format!("{}.sock", hex::encode(&digest[..DIGEST_BYTES]));
-        let runtime = self.runtime_dir.as_ref().map(|runtime| runtime.join("claude-code-mcp").join(&name));
-        let user_runtime = PathBuf::from(format!("/run/user/{}/claude-code-mcp", self.uid)).join(&name);
+        let runtime = self
+            .runtime_dir
+            .as_ref()
+            .map(|runtime| runtime.join("claude-code-mcp").join(&name));
+        let user_runtime =
+            PathBuf::from(format!("/run/user/{}/claude-code-mcp", self.uid)).join(&name);
         let temporary = PathBuf::from(format!("/tmp/claude-code-mcp-{}", self.uid)).join(&name);
         runtime
             .into_iter()
@@ -97,8 +108,14 @@ pub enum PathsError {
 /// # Errors
 /// When it cannot be made, or belongs to somebody else, is a link, or is open to others.
 pub fn make_private_directory(path: &Path, uid: u32) -> Result<(), PathsError> {
-    let made = DirBuilder::new().recursive(true).mode(PRIVATE_MODE).create(path);
-    made.map_err(|source| PathsError::Make { path: path.to_path_buf(), source })?;
+    let made = DirBuilder::new()
+        .recursive(true)
+        .mode(PRIVATE_MODE)
+        .create(path);
+    made.map_err(|source| PathsError::Make {
+        path: path.to_path_buf(),
+        source,
+    })?;
     check_private_directory(path, uid)
 }
 
@@ -107,9 +124,14 @@ pub fn make_private_directory(path: &Path, uid: u32) -> Result<(), PathsError> {
 /// # Errors
 /// When it is not there, or not private.
 pub fn check_private_directory(path: &Path, uid: u32) -> Result<(), PathsError> {
-    let refused = |why| PathsError::NotPrivate { path: path.to_path_buf(), why };
-    let metadata = std::fs::symlink_metadata(path)
-        .map_err(|source| PathsError::Make { path: path.to_path_buf(), source })?;
+    let refused = |why| PathsError::NotPrivate {
+        path: path.to_path_buf(),
+        why,
+    };
+    let metadata = std::fs::symlink_metadata(path).map_err(|source| PathsError::Make {
+        path: path.to_path_buf(),
+        source,
+    })?;
     if !metadata.is_dir() {
         return Err(refused("is a link or no directory at all"));
     }
@@ -131,13 +153,25 @@ mod tests {
     fn the_socket_path_always_fits_the_kernels_limit() {
         let deep = PathBuf::from(format!("/{}", "d".repeat(200)));
         let short = PathBuf::from("/home/u/.local/state/claude-code-mcp");
-        let cases = [(short.clone(), None), (short, Some(deep.clone())), (deep.clone(), Some(deep)), ];
+        let cases = [
+            (short.clone(), None),
+            (short, Some(deep.clone())),
+            (deep.clone(), Some(deep)),
+        ];
         for (state_dir, runtime) in cases {
             let candidates = Paths::new(state_dir.clone(), runtime, 1000).socket_candidates();
-            assert!(candidates.iter().all(|path| path.as_os_str().len() <= SOCKET_PATH_BYTES));
+            assert!(
+                candidates
+                    .iter()
+                    .all(|path| path.as_os_str().len() <= SOCKET_PATH_BYTES)
+            );
             let in_state = candidates.contains(&state_dir.join("server.sock"));
             assert_eq!(in_state, state_dir.as_os_str().len() < 90);
-            assert!(candidates.last().is_some_and(|path| path.starts_with("/tmp/claude-code-mcp-1000")));
+            assert!(
+                candidates
+                    .last()
+                    .is_some_and(|path| path.starts_with("/tmp/claude-code-mcp-1000"))
+            );
         }
     }
 
@@ -161,11 +195,20 @@ mod tests {
         let open = scratch.path().join("open");
         std::fs::create_dir(&open).unwrap();
         std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o755)).unwrap();
-        assert!(matches!(make_private_directory(&open, uid), Err(PathsError::NotPrivate { .. })));
+        assert!(matches!(
+            make_private_directory(&open, uid),
+            Err(PathsError::NotPrivate { .. })
+        ));
 
         let link = scratch.path().join("link");
         std::os::unix::fs::symlink(&private, &link).unwrap();
-        assert!(matches!(make_private_directory(&link, uid), Err(PathsError::NotPrivate { .. })));
-        assert!(matches!(make_private_directory(&private, uid + 1), Err(PathsError::NotPrivate { .. })));
+        assert!(matches!(
+            make_private_directory(&link, uid),
+            Err(PathsError::NotPrivate { .. })
+        ));
+        assert!(matches!(
+            make_private_directory(&private, uid + 1),
+            Err(PathsError::NotPrivate { .. })
+        ));
     }
 }

@@ -32,14 +32,19 @@ const LIMITS: [(&Key, LimitName); 7] = [
 /// For an unreadable or untrusted file, an unknown key, a wrong type, a value out of its bounds.
 pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigError> {
     let layers = Layers::read(flags, environment)?;
-    let reader = Reader { layers: &layers, environment };
+    let reader = Reader {
+        layers: &layers,
+        environment,
+    };
     let state_dir = match reader.path(&keys::STATE_DIR)? {
         Some(path) => path,
         None => usual_state_dir(environment)?,
     };
     let config = Config {
         file: layers.file.clone(),
-        audit_log: reader.path(&keys::AUDIT_LOG)?.unwrap_or_else(|| state_dir.join("audit.jsonl")),
+        audit_log: reader
+            .path(&keys::AUDIT_LOG)?
+            .unwrap_or_else(|| state_dir.join("audit.jsonl")),
         paths: Paths::new(state_dir, environment.runtime_dir(), environment.uid()),
         project_roots: reader.directories(&keys::PROJECT_ROOTS)?,
         extra_read_only: reader.directories(&keys::EXTRA_READ_ONLY)?,
@@ -73,7 +78,10 @@ fn usual_state_dir(environment: &Environment) -> Result<PathBuf, ConfigError> {
     if environment.uid() == 0 {
         return Ok(PathBuf::from("/var/lib/claude-code-mcp"));
     }
-    Ok(environment.home().ok_or(ConfigError::NoHome)?.join(".local/state/claude-code-mcp"))
+    Ok(environment
+        .home()
+        .ok_or(ConfigError::NoHome)?
+        .join(".local/state/claude-code-mcp"))
 }
 
 struct Reader<'a> {
@@ -95,14 +103,23 @@ impl Reader<'_> {
     fn number_or_default(&self, key: &'static Key) -> Result<u64, ConfigError> {
         match self.number(key)? {
             Some(value) => Ok(value),
-            None => key.default.parse().map_err(|_| wrong_type(key, None, "a number by default")),
+            None => key
+                .default
+                .parse()
+                .map_err(|_| wrong_type(key, None, "a number by default")),
         }
     }
 
     fn number(&self, key: &'static Key) -> Result<Option<u64>, ConfigError> {
-        let Some(given) = self.layers.get(key) else { return Ok(None) };
+        let Some(given) = self.layers.get(key) else {
+            return Ok(None);
+        };
         let (value, min, max) = match key.kind {
-            Kind::Seconds { min, max } => (number(key, given, |text| Ok(parse_duration(text)?.as_secs()))?, min, max),
+            Kind::Seconds { min, max } => (
+                number(key, given, |text| Ok(parse_duration(text)?.as_secs()))?,
+                min,
+                max,
+            ),
             Kind::Bytes { min, max } => (number(key, given, parse_size)?, min, max),
             Kind::Cpus { min, max } => (cpus(key, given)?, min, max),
             Kind::Count { min, max } => (count(key, given)?, min, max),
@@ -136,14 +153,19 @@ impl Reader<'_> {
     fn switch(&self, key: &'static Key) -> Result<bool, ConfigError> {
         match self.layers.get(key) {
             None => Ok(false),
-            Some(Given { value: Value::Boolean(value), .. }) => Ok(*value),
+            Some(Given {
+                value: Value::Boolean(value),
+                ..
+            }) => Ok(*value),
             given @ Some(_) => Err(wrong_type(key, given, "true or false")),
         }
     }
 
     fn backend(&self) -> Result<BackendChoice, ConfigError> {
         let key = &keys::BACKEND;
-        let Some(given) = self.layers.get(key) else { return Ok(BackendChoice::Auto) };
+        let Some(given) = self.layers.get(key) else {
+            return Ok(BackendChoice::Auto);
+        };
         match given.value.as_str() {
             Some("auto") => Ok(BackendChoice::Auto),
             Some("native") => Ok(BackendChoice::Native),
@@ -152,36 +174,65 @@ impl Reader<'_> {
     }
 
     fn path(&self, key: &'static Key) -> Result<Option<PathBuf>, ConfigError> {
-        let Some(given) = self.layers.get(key) else { return Ok(None) };
-        let text = given.value.as_str().ok_or_else(|| wrong_type(key, Some(given), "a path"))?;
+        let Some(given) = self.layers.get(key) else {
+            return Ok(None);
+        };
+        let text = given
+            .value
+            .as_str()
+            .ok_or_else(|| wrong_type(key, Some(given), "a path"))?;
         self.absolute(key, given, text).map(Some)
     }
 
     /// A list of directories that are offered to sessions: never the whole machine, never a whole home.
     fn directories(&self, key: &'static Key) -> Result<Vec<PathBuf>, ConfigError> {
-        let Some(given) = self.layers.get(key) else { return Ok(Vec::new()) };
+        let Some(given) = self.layers.get(key) else {
+            return Ok(Vec::new());
+        };
         let wrong = || wrong_type(key, Some(given), "a list of paths");
         let list = given.value.as_array().ok_or_else(wrong)?;
         let mut directories = Vec::with_capacity(list.len());
         for entry in list {
             let path = self.absolute(key, given, entry.as_str().ok_or_else(wrong)?)?;
-            if self.environment.home().is_some_and(|home| home.starts_with(&path)) || path == Path::new("/") {
+            if self
+                .environment
+                .home()
+                .is_some_and(|home| home.starts_with(&path))
+                || path == Path::new("/")
+            {
                 let why = "holds the whole home directory; name directories below it";
-                return Err(ConfigError::Path { key: key.name, origin: given.origin.clone(), path, why });
+                return Err(ConfigError::Path {
+                    key: key.name,
+                    origin: given.origin.clone(),
+                    path,
+                    why,
+                });
             }
             directories.push(path);
         }
         Ok(directories)
     }
 
-    fn absolute(&self, key: &'static Key, given: &Given, text: &str) -> Result<PathBuf, ConfigError> {
+    fn absolute(
+        &self,
+        key: &'static Key,
+        given: &Given,
+        text: &str,
+    ) -> Result<PathBuf, ConfigError> {
         let home = || self.environment.home().ok_or(ConfigError::NoHome);
         let path = match text.strip_prefix("~/") {
             Some(rest) => home()?.join(rest),
             None if text == "~" => home()?,
             None => PathBuf::from(text),
         };
-        let refused = |path: PathBuf, why| Err(ConfigError::Path { key: key.name, origin: given.origin.clone(), path, why });
+        let refused = |path: PathBuf, why| {
+            Err(ConfigError::Path {
+                key: key.name,
+                origin: given.origin.clone(),
+                path,
+                why,
+            })
+        };
         if !path.is_absolute() {
             return refused(path, "must be an absolute path, or begin with ~/");
         }
@@ -200,17 +251,32 @@ fn number(
     let parsed = match &given.value {
         Value::Integer(value) => parse(&value.to_string()),
         Value::String(text) => parse(text),
-        Value::Float(_) | Value::Boolean(_) | Value::Datetime(_) | Value::Array(_) | Value::Table(_) => {
-            return Err(wrong_type(key, Some(given), "a number, or a text with a unit"));
+        Value::Float(_)
+        | Value::Boolean(_)
+        | Value::Datetime(_)
+        | Value::Array(_)
+        | Value::Table(_) => {
+            return Err(wrong_type(
+                key,
+                Some(given),
+                "a number, or a text with a unit",
+            ));
         }
     };
-    parsed.map_err(|source| ConfigError::Unit { key: key.name, origin: given.origin.clone(), source })
+    parsed.map_err(|source| ConfigError::Unit {
+        key: key.name,
+        origin: given.origin.clone(),
+        source,
+    })
 }
 
 fn cpus(key: &'static Key, given: &Given) -> Result<u64, ConfigError> {
     match &given.value {
         Value::Float(value) => {
-            let given = Given { value: Value::String(value.to_string()), origin: given.origin.clone() };
+            let given = Given {
+                value: Value::String(value.to_string()),
+                origin: given.origin.clone(),
+            };
             number(key, &given, parse_cpus)
         }
         Value::Integer(_)
@@ -235,11 +301,19 @@ fn shown(kind: Kind, value: u64) -> String {
         Kind::Seconds { .. } => format!("{value} seconds"),
         Kind::Bytes { .. } => format_size(value),
         Kind::Cpus { .. } => format!("{}.{:03} CPUs", value / 1000, value % 1000),
-        Kind::Count { .. } | Kind::Path | Kind::PathList | Kind::Switch | Kind::Choice(_) => value.to_string(),
+        Kind::Count { .. } | Kind::Path | Kind::PathList | Kind::Switch | Kind::Choice(_) => {
+            value.to_string()
+        }
     }
 }
 
 fn wrong_type(key: &'static Key, given: Option<&Given>, expected: &str) -> ConfigError {
-    let origin = given.map_or(super::layers::Origin::Flag("(built-in default)"), |given| given.origin.clone());
-    ConfigError::WrongType { key: key.name, expected: expected.to_owned(), origin }
+    let origin = given.map_or(super::layers::Origin::Flag("(built-in default)"), |given| {
+        given.origin.clone()
+    });
+    ConfigError::WrongType {
+        key: key.name,
+        expected: expected.to_owned(),
+        origin,
+    }
 }

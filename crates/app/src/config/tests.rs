@@ -11,19 +11,34 @@ struct Case {
 
 impl Case {
     fn new() -> Self {
-        Case { scratch: tempfile::tempdir().unwrap(), uid: rustix::process::geteuid().as_raw() }
+        Case {
+            scratch: tempfile::tempdir().unwrap(),
+            uid: rustix::process::geteuid().as_raw(),
+        }
     }
 
     fn file(&self) -> PathBuf {
         self.scratch.path().join("config.toml")
     }
 
-    fn load(&self, file: &str, variables: &[(&str, &str)], set: &[&str]) -> Result<Config, ConfigError> {
+    fn load(
+        &self,
+        file: &str,
+        variables: &[(&str, &str)],
+        set: &[&str],
+    ) -> Result<Config, ConfigError> {
         std::fs::write(self.file(), file).unwrap();
         let mut all = vec![("HOME", "/home/someone")];
         all.extend_from_slice(variables);
         let set = set.iter().map(|text| (*text).to_owned()).collect();
-        load(&Flags { config: Some(self.file()), state_dir: None, set }, &Environment::of(self.uid, all))
+        load(
+            &Flags {
+                config: Some(self.file()),
+                state_dir: None,
+                set,
+            },
+            &Environment::of(self.uid, all),
+        )
     }
 }
 
@@ -41,10 +56,20 @@ fn sentence(case: &Case, error: &ConfigError) -> String {
 
 #[test]
 fn defaults_are_those_of_the_reference_page() {
-    let config = load(&Flags::default(), &Environment::of(4242, [("HOME", "/home/someone")])).unwrap();
+    let config = load(
+        &Flags::default(),
+        &Environment::of(4242, [("HOME", "/home/someone")]),
+    )
+    .unwrap();
     assert_eq!(config.file, None);
-    assert_eq!(config.paths.state_dir, Path::new("/home/someone/.local/state/claude-code-mcp"));
-    assert_eq!(config.audit_log, Path::new("/home/someone/.local/state/claude-code-mcp/audit.jsonl"));
+    assert_eq!(
+        config.paths.state_dir,
+        Path::new("/home/someone/.local/state/claude-code-mcp")
+    );
+    assert_eq!(
+        config.audit_log,
+        Path::new("/home/someone/.local/state/claude-code-mcp/audit.jsonl")
+    );
     assert_eq!(config.default_session_timeout, Duration::from_secs(3600));
     assert_eq!(config.max_session_timeout, Duration::from_secs(86_400));
     assert_eq!(config.default_idle_timeout, Duration::from_secs(1800));
@@ -52,22 +77,41 @@ fn defaults_are_those_of_the_reference_page() {
     assert_eq!(config.lease, Duration::from_secs(60));
     assert_eq!(config.idle_exit, Duration::from_secs(30));
     assert_eq!(config.backend, BackendChoice::Auto);
-    assert!(config.limits.is_empty() && config.project_roots.is_empty() && config.extra_read_only.is_empty());
+    assert!(
+        config.limits.is_empty()
+            && config.project_roots.is_empty()
+            && config.extra_read_only.is_empty()
+    );
     assert!(!config.allow_protected_changes && !config.dangerously_accept_soft_limits);
 }
 
 #[test]
 fn the_environment_wins_over_the_file_and_a_flag_over_both() {
     let case = Case::new();
-    let count = |file, variables: &[_], set: &[_]| case.load(file, variables, set).unwrap().max_concurrent_sessions;
+    let count = |file, variables: &[_], set: &[_]| {
+        case.load(file, variables, set)
+            .unwrap()
+            .max_concurrent_sessions
+    };
     let file = "max_concurrent_sessions = 2";
     let variable = ("MAX_CONCURRENT_SESSIONS", "3");
     assert_eq!(count("", &[], &[]), 10);
     assert_eq!(count(file, &[], &[]), 2);
     assert_eq!(count(file, &[variable], &[]), 3);
     assert_eq!(count(file, &[variable], &["max_concurrent_sessions=4"]), 4);
-    assert_eq!(count(file, &[variable], &["max_concurrent_sessions=4", "max_concurrent_sessions = 5"]), 5);
-    assert_eq!(count(file, &[("MAX_CONCURRENT_SESSIONS", "")], &[]), 2, "an empty variable counts as not set");
+    assert_eq!(
+        count(
+            file,
+            &[variable],
+            &["max_concurrent_sessions=4", "max_concurrent_sessions = 5"]
+        ),
+        5
+    );
+    assert_eq!(
+        count(file, &[("MAX_CONCURRENT_SESSIONS", "")], &[]),
+        2,
+        "an empty variable counts as not set"
+    );
 }
 
 #[test]
@@ -98,7 +142,10 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         state = "1.5g"
     "#;
     let from_file = case.load(file, &[], &[]).unwrap();
-    assert_eq!(from_file.project_roots, [Path::new("/home/someone/src"), Path::new("/srv/code")]);
+    assert_eq!(
+        from_file.project_roots,
+        [Path::new("/home/someone/src"), Path::new("/srv/code")]
+    );
     assert_eq!(from_file.limits[&LimitName::CpuMillis], 1500);
     assert_eq!(from_file.limits[&LimitName::MemoryBytes], 2 << 30);
     assert_eq!(from_file.limits.len(), 7);
@@ -130,23 +177,62 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
     assert_eq!(case.load("", &variables, &[]).unwrap(), from_file);
     let set: Vec<_> = KEYS
         .iter()
-        .filter_map(|key| variables.iter().find(|(name, _)| *name == key.variable).map(|(_, v)| (key.name, v)))
+        .filter_map(|key| {
+            variables
+                .iter()
+                .find(|(name, _)| *name == key.variable)
+                .map(|(_, v)| (key.name, v))
+        })
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
-    assert_eq!(case.load("", &[], &set.iter().map(String::as_str).collect::<Vec<_>>()).unwrap(), from_file);
+    assert_eq!(
+        case.load("", &[], &set.iter().map(String::as_str).collect::<Vec<_>>())
+            .unwrap(),
+        from_file
+    );
 }
 
 #[test]
 fn what_is_not_accepted_is_named_with_its_place() {
     let case = Case::new();
     let table: &[(&str, &[(&str, &str)], &[&str], &str)] = &[
-        ("lease_second = 1", &[], &[], "unknown key `lease_second` in FILE; did you mean `lease_seconds`?"),
+        (
+            "lease_second = 1",
+            &[],
+            &[],
+            "unknown key `lease_second` in FILE; did you mean `lease_seconds`?",
+        ),
         ("colour = 1", &[], &[], "unknown key `colour` in FILE"),
-        ("[limits]\nmemmory = 1", &[], &[], "unknown key `limits.memmory` in FILE; did you mean `limits.memory`?"),
-        ("[limit]\nmemory = 1", &[], &[], "unknown key `limit` in FILE"),
-        ("", &[], &["memory=2g"], "unknown key `memory` in the flag --set"),
-        ("", &[], &["memory"], "`--set memory` must have the form `--set key=value`"),
-        ("= 1", &[], &[], "the configuration file FILE is not valid TOML: TOML parse error at line 1, column 1"),
+        (
+            "[limits]\nmemmory = 1",
+            &[],
+            &[],
+            "unknown key `limits.memmory` in FILE; did you mean `limits.memory`?",
+        ),
+        (
+            "[limit]\nmemory = 1",
+            &[],
+            &[],
+            "unknown key `limit` in FILE",
+        ),
+        (
+            "",
+            &[],
+            &["memory=2g"],
+            "unknown key `memory` in the flag --set",
+        ),
+        (
+            "",
+            &[],
+            &["memory"],
+            "`--set memory` must have the form `--set key=value`",
+        ),
+        (
+            "= 1",
+            &[],
+            &[],
+            "the configuration file FILE is not valid TOML: TOML parse error at line 1, column 1",
+        ),
         (
             "max_concurrent_sessions = 0",
             &[],
@@ -190,12 +276,42 @@ fn what_is_not_accepted_is_named_with_its_place() {
             &[],
             "`limits.memory` in FILE is 1 MiB, but must be from 16 MiB to 1 TiB",
         ),
-        ("[limits]\ncpus = true", &[], &[], "`limits.cpus` in FILE must be a number, or a text with a unit"),
-        ("backend = \"docker\"", &[], &[], "`backend` in FILE must be \"auto\" or \"native\""),
-        ("allow_protected_changes = \"yes\"", &[], &[], "`allow_protected_changes` in FILE must be true or false"),
-        ("project_roots = \"/srv\"", &[], &[], "`project_roots` in FILE must be a list of paths"),
-        ("project_roots = [\"srv\"]", &[], &[], "`project_roots` in FILE: srv must be an absolute path, or begin with ~/"),
-        ("audit_log = \"/a/../b\"", &[], &[], "`audit_log` in FILE: /a/../b must not hold `..` or a null byte"),
+        (
+            "[limits]\ncpus = true",
+            &[],
+            &[],
+            "`limits.cpus` in FILE must be a number, or a text with a unit",
+        ),
+        (
+            "backend = \"docker\"",
+            &[],
+            &[],
+            "`backend` in FILE must be \"auto\" or \"native\"",
+        ),
+        (
+            "allow_protected_changes = \"yes\"",
+            &[],
+            &[],
+            "`allow_protected_changes` in FILE must be true or false",
+        ),
+        (
+            "project_roots = \"/srv\"",
+            &[],
+            &[],
+            "`project_roots` in FILE must be a list of paths",
+        ),
+        (
+            "project_roots = [\"srv\"]",
+            &[],
+            &[],
+            "`project_roots` in FILE: srv must be an absolute path, or begin with ~/",
+        ),
+        (
+            "audit_log = \"/a/../b\"",
+            &[],
+            &[],
+            "`audit_log` in FILE: /a/../b must not hold `..` or a null byte",
+        ),
     ];
     for (file, variables, set, expected) in table {
         let error = case.load(file, variables, set).expect_err(expected);
@@ -209,7 +325,10 @@ fn neither_the_whole_machine_nor_a_whole_home_is_ever_offered() {
     for key in ["project_roots", "extra_read_only"] {
         for path in ["/", "/home", "/home/someone", "~", "~/", "//", "/./"] {
             let result = case.load(&format!("{key} = [{path:?}]"), &[], &[]);
-            assert!(matches!(result, Err(ConfigError::Path { .. })), "{key} {path}");
+            assert!(
+                matches!(result, Err(ConfigError::Path { .. })),
+                "{key} {path}"
+            );
         }
         assert!(case.load(&format!("{key} = [\"~/src\"]"), &[], &[]).is_ok());
     }
@@ -218,12 +337,18 @@ fn neither_the_whole_machine_nor_a_whole_home_is_ever_offered() {
 #[test]
 fn a_file_that_others_can_write_is_not_trusted() {
     let case = Case::new();
-    let flags = Flags { config: Some(case.file()), ..Flags::default() };
+    let flags = Flags {
+        config: Some(case.file()),
+        ..Flags::default()
+    };
     let environment = Environment::of(case.uid, [("HOME", "/home/someone")]);
     std::fs::write(case.file(), "").unwrap();
     assert!(load(&flags, &environment).is_ok());
     std::fs::set_permissions(case.file(), std::fs::Permissions::from_mode(0o666)).unwrap();
-    assert!(matches!(load(&flags, &environment), Err(ConfigError::Unsafe { .. })));
+    assert!(matches!(
+        load(&flags, &environment),
+        Err(ConfigError::Unsafe { .. })
+    ));
 }
 
 #[test]
@@ -233,37 +358,68 @@ fn a_named_file_must_exist_and_the_usual_one_need_not() {
     let missing = format!("{home}/missing.toml");
     let usual = Environment::of(4242, [("HOME", home), ("XDG_CONFIG_HOME", home)]);
     assert!(load(&Flags::default(), &usual).is_ok());
-    let flags = Flags { config: Some(missing.clone().into()), ..Flags::default() };
-    assert!(matches!(load(&flags, &usual), Err(ConfigError::Read { .. })));
-    let named = Environment::of(4242, [("HOME", home), ("CLAUDE_CODE_MCP_CONFIG", missing.as_str())]);
-    assert!(matches!(load(&Flags::default(), &named), Err(ConfigError::Read { .. })));
+    let flags = Flags {
+        config: Some(missing.clone().into()),
+        ..Flags::default()
+    };
+    assert!(matches!(
+        load(&flags, &usual),
+        Err(ConfigError::Read { .. })
+    ));
+    let named = Environment::of(
+        4242,
+        [("HOME", home), ("CLAUDE_CODE_MCP_CONFIG", missing.as_str())],
+    );
+    assert!(matches!(
+        load(&Flags::default(), &named),
+        Err(ConfigError::Read { .. })
+    ));
 }
 
 #[test]
 fn the_state_directory_follows_the_base_directories() {
     let state = |uid, variables: &[(&str, &str)]| {
-        load(&Flags::default(), &Environment::of(uid, variables.iter().copied())).map(|config| config.paths.state_dir)
+        load(
+            &Flags::default(),
+            &Environment::of(uid, variables.iter().copied()),
+        )
+        .map(|config| config.paths.state_dir)
     };
     let home = ("HOME", "/home/u");
-    assert_eq!(state(7, &[home]).unwrap(), Path::new("/home/u/.local/state/claude-code-mcp"));
-    assert_eq!(state(7, &[home, ("XDG_STATE_HOME", "/s")]).unwrap(), Path::new("/s/claude-code-mcp"));
+    assert_eq!(
+        state(7, &[home]).unwrap(),
+        Path::new("/home/u/.local/state/claude-code-mcp")
+    );
+    assert_eq!(
+        state(7, &[home, ("XDG_STATE_HOME", "/s")]).unwrap(),
+        Path::new("/s/claude-code-mcp")
+    );
     assert_eq!(
         state(7, &[home, ("XDG_STATE_HOME", "relative")]).unwrap(),
         Path::new("/home/u/.local/state/claude-code-mcp")
     );
     assert!(matches!(state(7, &[]), Err(ConfigError::NoHome)));
-    assert_eq!(state(7, &[("CLAUDE_CODE_MCP_STATE_DIR", "/x")]).unwrap(), Path::new("/x"));
+    assert_eq!(
+        state(7, &[("CLAUDE_CODE_MCP_STATE_DIR", "/x")]).unwrap(),
+        Path::new("/x")
+    );
 }
 
 #[test]
 fn names_of_keys_and_variables_are_unique_and_danger_is_named() {
-    let mut names: Vec<_> = KEYS.iter().flat_map(|key| [key.name, key.variable]).collect();
+    let mut names: Vec<_> = KEYS
+        .iter()
+        .flat_map(|key| [key.name, key.variable])
+        .collect();
     names.extend(OTHER_VARIABLES.iter().map(|variable| variable.name));
     names.sort_unstable();
     let count = names.len();
     names.dedup();
     assert_eq!(names.len(), count);
-    for key in KEYS.iter().filter(|key| key.variable.contains("DANGEROUSLY")) {
+    for key in KEYS
+        .iter()
+        .filter(|key| key.variable.contains("DANGEROUSLY"))
+    {
         assert!(key.name.starts_with("dangerously_"));
     }
 }

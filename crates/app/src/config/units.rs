@@ -11,12 +11,17 @@ pub struct UnitError {
 }
 
 fn wrong(text: &str, expected: &'static str) -> UnitError {
-    UnitError { text: text.to_owned(), expected }
+    UnitError {
+        text: text.to_owned(),
+        expected,
+    }
 }
 
 /// Splits `12.5m` into `12.5` and `m`.
 fn number_and_suffix(text: &str) -> (&str, &str) {
-    let end = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());
+    let end = text
+        .find(|letter: char| !letter.is_ascii_digit() && letter != '.')
+        .unwrap_or(text.len());
     text.split_at(end)
 }
 
@@ -31,7 +36,11 @@ fn thousandths(text: &str) -> Option<u64> {
         return None;
     }
     let fraction: u64 = format!("{fraction:0<3}").parse().ok()?;
-    whole.parse::<u64>().ok()?.checked_mul(1000)?.checked_add(fraction)
+    whole
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1000)?
+        .checked_add(fraction)
 }
 
 /// A size in bytes: `1073741824`, `512m`, `1.5g`, `2GiB`. Units are powers of 1024, as in Docker's options; case does
@@ -70,7 +79,9 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
         _ => return Err(wrong(text, EXPECTED)),
     };
     let value = thousandths(number).ok_or_else(|| wrong(text, EXPECTED))?;
-    let milliseconds = value.checked_mul(seconds_per_unit).ok_or_else(|| wrong(text, EXPECTED))?;
+    let milliseconds = value
+        .checked_mul(seconds_per_unit)
+        .ok_or_else(|| wrong(text, EXPECTED))?;
     Ok(Duration::from_millis(milliseconds))
 }
 
@@ -84,7 +95,12 @@ pub fn parse_cpus(text: &str) -> Result<u64, UnitError> {
 
 /// A size for people: `2 GiB`, `512 MiB`, `1.5 GiB`, `17 B`.
 pub fn format_size(bytes: u64) -> String {
-    const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    const UNITS: [(&str, u64); 4] = [
+        ("TiB", 1 << 40),
+        ("GiB", 1 << 30),
+        ("MiB", 1 << 20),
+        ("KiB", 1 << 10),
+    ];
     for (unit, size) in UNITS {
         if bytes >= size {
             let tenths = u128::from(bytes) * 10 / u128::from(size);
@@ -101,13 +117,26 @@ pub fn format_size(bytes: u64) -> String {
 /// A duration for people, its two largest units: `1h 5m`, `42s`.
 pub fn format_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
-    let parts = [(seconds / 86_400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
-    let shown: Vec<_> =
-        parts.iter().skip_while(|(count, _)| *count == 0).take(2).filter(|(count, _)| *count > 0).collect();
+    let parts = [
+        (seconds / 86_400, "d"),
+        (seconds / 3600 % 24, "h"),
+        (seconds / 60 % 60, "m"),
+        (seconds % 60, "s"),
+    ];
+    let shown: Vec<_> = parts
+        .iter()
+        .skip_while(|(count, _)| *count == 0)
+        .take(2)
+        .filter(|(count, _)| *count > 0)
+        .collect();
     if shown.is_empty() {
         return "0s".to_owned();
     }
-    shown.iter().map(|(count, unit)| format!("{count}{unit}")).collect::<Vec<_>>().join(" ")
+    shown
+        .iter()
+        .map(|(count, unit)| format!("{count}{unit}"))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 #[cfg(test)]
@@ -145,13 +174,30 @@ mod tests {
 
     #[test]
     fn durations_and_cpus_read_as_written() {
-        for (text, seconds) in [("90", 90), ("90s", 90), ("15m", 900), ("2h", 7200), ("1d", 86_400), ("1.5h", 5400)] {
-            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        for (text, seconds) in [
+            ("90", 90),
+            ("90s", 90),
+            ("15m", 900),
+            ("2h", 7200),
+            ("1d", 86_400),
+            ("1.5h", 5400),
+        ] {
+            assert_eq!(
+                parse_duration(text),
+                Ok(Duration::from_secs(seconds)),
+                "{text}"
+            );
         }
         for text in ["", "h", "-1s", "1w", "1 h", "99999999999999999d"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
-        for (text, millis) in [("2", Some(2000)), ("0.5", Some(500)), ("0.0005", None), ("x", None), ("-1", None)] {
+        for (text, millis) in [
+            ("2", Some(2000)),
+            ("0.5", Some(500)),
+            ("0.0005", None),
+            ("x", None),
+            ("-1", None),
+        ] {
             assert_eq!(parse_cpus(text).ok(), millis, "{text}");
         }
     }

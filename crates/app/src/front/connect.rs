@@ -73,25 +73,37 @@ pub enum FrontError {
 ///
 /// # Errors
 /// See [`FrontError`].
-pub fn connect(paths: &Paths, greeting: &Greeting, starter: &dyn Starter) -> Result<Connected, FrontError> {
+pub fn connect(
+    paths: &Paths,
+    greeting: &Greeting,
+    starter: &dyn Starter,
+) -> Result<Connected, FrontError> {
     make_private_directory(&paths.state_dir, paths.uid()).map_err(FrontError::StateDirectory)?;
     let deadline = Instant::now() + CONNECT_TIMEOUT;
     let mut started = false;
     while Instant::now() < deadline {
         if let Some(connected) = attempt(paths, greeting)? {
-            return Ok(Connected { started, ..connected });
+            return Ok(Connected {
+                started,
+                ..connected
+            });
         }
         started |= start(paths, starter, deadline)?;
         std::thread::sleep(RETRY_PAUSE);
     }
-    Err(FrontError::Timeout { log: paths.log_file().display().to_string() })
+    Err(FrontError::Timeout {
+        log: paths.log_file().display().to_string(),
+    })
 }
 
 /// Connects to the server if there is one.
 ///
 /// # Errors
 /// See [`FrontError`].
-pub fn connect_existing(paths: &Paths, greeting: &Greeting) -> Result<Option<Connected>, FrontError> {
+pub fn connect_existing(
+    paths: &Paths,
+    greeting: &Greeting,
+) -> Result<Option<Connected>, FrontError> {
     attempt(paths, greeting)
 }
 
@@ -120,7 +132,9 @@ fn answers(paths: &Paths) -> bool {
 
 /// One try. `None`: nobody is there, or whoever was there is leaving.
 fn attempt(paths: &Paths, greeting: &Greeting) -> Result<Option<Connected>, FrontError> {
-    let Some(address) = read_address(paths) else { return Ok(None) };
+    let Some(address) = read_address(paths) else {
+        return Ok(None);
+    };
     if !is_ours(&address.socket, paths.uid()) {
         return Ok(None);
     }
@@ -132,16 +146,32 @@ fn attempt(paths: &Paths, greeting: &Greeting) -> Result<Option<Connected>, Fron
     let reply = match introduce(&stream, greeting) {
         Ok(reply) => reply,
         Err(error) if is_absence(&error) => return Ok(None),
-        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+            ) =>
+        {
             let log = paths.log_file().display().to_string();
-            return Err(FrontError::Unresponsive { pid: address.pid, log });
+            return Err(FrontError::Unresponsive {
+                pid: address.pid,
+                log,
+            });
         }
         Err(error) => return Err(FrontError::Connection(error)),
     };
     match reply.verdict {
-        Verdict::Welcome => Ok(Some(Connected { stream, reply, started: false })),
+        Verdict::Welcome => Ok(Some(Connected {
+            stream,
+            reply,
+            started: false,
+        })),
         Verdict::Leaving if greeting.mode == crate::server::handshake::Mode::Stop => {
-            Ok(Some(Connected { stream, reply, started: false }))
+            Ok(Some(Connected {
+                stream,
+                reply,
+                started: false,
+            }))
         }
         Verdict::Leaving => Ok(None),
         Verdict::Refused => Err(FrontError::Refused(reply.message.unwrap_or_default())),
@@ -150,7 +180,9 @@ fn attempt(paths: &Paths, greeting: &Greeting) -> Result<Option<Connected>, Fron
 
 /// Nobody but this user (or root) can have made that socket: its directory is private and so is the socket.
 fn is_ours(socket: &std::path::Path, uid: u32) -> bool {
-    let private = socket.parent().is_some_and(|directory| check_private_directory(directory, uid).is_ok());
+    let private = socket
+        .parent()
+        .is_some_and(|directory| check_private_directory(directory, uid).is_ok());
     private && std::fs::symlink_metadata(socket).is_ok_and(|found| found.uid() == uid)
 }
 
@@ -189,5 +221,8 @@ fn read_line(mut stream: &UnixStream) -> io::Result<Vec<u8>> {
         }
         line.push(byte[0]);
     }
-    Err(io::Error::new(io::ErrorKind::InvalidData, "the server's first line is too long"))
+    Err(io::Error::new(
+        io::ErrorKind::InvalidData,
+        "the server's first line is too long",
+    ))
 }

@@ -9,5 +9,5 @@ pub mod stdio;
 
 pub use connect::{Connected, FrontError, connect, connect_existing};
 pub use offer::offered_roots;
-pub use stdio::CopyError;
 pub use start::{ProgramStarter, ReadyLine, StartError, Started, Starter};
+pub use stdio::CopyError;

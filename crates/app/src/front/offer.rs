@@ -6,13 +6,26 @@ use std::path::{Path, PathBuf};
 /// directory. Never the whole machine and never a whole home: the client still connects, but offers nothing.
 ///
 /// The server looks again; this only keeps the offer honest.
-pub fn offered_roots(project_dir: Option<&Path>, working_directory: Option<&Path>, home: Option<&Path>) -> Vec<PathBuf> {
-    let Some(candidate) = project_dir.or(working_directory) else { return Vec::new() };
+pub fn offered_roots(
+    project_dir: Option<&Path>,
+    working_directory: Option<&Path>,
+    home: Option<&Path>,
+) -> Vec<PathBuf> {
+    let Some(candidate) = project_dir.or(working_directory) else {
+        return Vec::new();
+    };
     // Resolved, so that a link to the home directory is seen for what it is.
-    let Ok(candidate) = candidate.canonicalize() else { return Vec::new() };
+    let Ok(candidate) = candidate.canonicalize() else {
+        return Vec::new();
+    };
     let home = home.map(|home| home.canonicalize().unwrap_or_else(|_| home.to_path_buf()));
-    let too_wide = home.is_some_and(|home| home.starts_with(&candidate)) || candidate == Path::new("/");
-    if too_wide { Vec::new() } else { vec![candidate] }
+    let too_wide =
+        home.is_some_and(|home| home.starts_with(&candidate)) || candidate == Path::new("/");
+    if too_wide {
+        Vec::new()
+    } else {
+        vec![candidate]
+    }
 }
 
 #[cfg(test)]
@@ -27,10 +40,20 @@ mod tests {
         let link = scratch.path().join("link");
         std::fs::create_dir_all(&project).unwrap();
         std::os::unix::fs::symlink(&home, &link).unwrap();
-        let offered = |project_dir, directory| offered_roots(project_dir, Some(directory), Some(&home));
+        let offered =
+            |project_dir, directory| offered_roots(project_dir, Some(directory), Some(&home));
         assert_eq!(offered(None, &project), [project.clone()]);
-        assert_eq!(offered(Some(project.as_path()), std::path::Path::new("/")), [project.clone()]);
-        for wide in [home.as_path(), std::path::Path::new("/"), scratch.path(), &link, &home.join("missing")] {
+        assert_eq!(
+            offered(Some(project.as_path()), std::path::Path::new("/")),
+            [project.clone()]
+        );
+        for wide in [
+            home.as_path(),
+            std::path::Path::new("/"),
+            scratch.path(),
+            &link,
+            &home.join("missing"),
+        ] {
             assert!(offered(None, wide).is_empty(), "{}", wide.display());
         }
     }

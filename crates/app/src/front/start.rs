@@ -137,10 +137,15 @@ pub struct ProgramStarter {
 
 impl Starter for ProgramStarter {
     fn start(&self, deadline: Instant) -> Result<Started, StartError> {
-        let log = open_log_file(&self.log)
-            .map_err(|source| StartError::Log { path: self.log.clone(), source })?;
+        let log = open_log_file(&self.log).map_err(|source| StartError::Log {
+            path: self.log.clone(),
+            source,
+        })?;
         let begin = log.metadata().map_or(0, |metadata| metadata.len());
-        let failed = |source| StartError::Spawn { program: self.program.clone(), source };
+        let failed = |source| StartError::Spawn {
+            program: self.program.clone(),
+            source,
+        };
         let mut stage = Command::new(&self.program)
             .args(&self.arguments)
             .args(["serve", "--on-demand"])
@@ -149,7 +154,10 @@ impl Starter for ProgramStarter {
             .stderr(log)
             .spawn()
             .map_err(failed)?;
-        let pipe = stage.stdout.take().ok_or_else(|| failed(io::ErrorKind::BrokenPipe.into()))?;
+        let pipe = stage
+            .stdout
+            .take()
+            .ok_or_else(|| failed(io::ErrorKind::BrokenPipe.into()))?;
         let line = self.await_line(pipe, deadline);
         // The stage has exited, or never will: it only spawns. Not waited for in the second case.
         let _ = stage.try_wait();
@@ -158,14 +166,21 @@ impl Starter for ProgramStarter {
             Ok(ReadyLine::Ready) => Ok(Started::Ready),
             Ok(ReadyLine::Taken) => Ok(Started::AnotherHoldsTheLock),
             Ok(ReadyLine::Failed { message }) => Err(StartError::Failed(message)),
-            Err(_) => Err(StartError::Died { log: self.log.clone(), lines: last_lines(&self.log, begin) }),
+            Err(_) => Err(StartError::Died {
+                log: self.log.clone(),
+                lines: last_lines(&self.log, begin),
+            }),
         }
     }
 }
 
 impl ProgramStarter {
     /// What the pipe says until its first line ends, or it does.
-    fn await_line(&self, mut pipe: impl Read + AsFd, deadline: Instant) -> Result<Vec<u8>, StartError> {
+    fn await_line(
+        &self,
+        mut pipe: impl Read + AsFd,
+        deadline: Instant,
+    ) -> Result<Vec<u8>, StartError> {
         let mut line = Vec::new();
         let mut announced = false;
         let begin = Instant::now();
@@ -175,7 +190,9 @@ impl ProgramStarter {
                 announced = true;
             }
             if Instant::now() >= deadline {
-                return Err(StartError::Timeout { log: self.log.clone() });
+                return Err(StartError::Timeout {
+                    log: self.log.clone(),
+                });
             }
             if !is_readable(&pipe).map_err(StartError::Answer)? {
                 continue;
@@ -191,7 +208,10 @@ impl ProgramStarter {
 }
 
 fn is_readable(pipe: &impl AsFd) -> io::Result<bool> {
-    let wait = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+    let wait = Timespec {
+        tv_sec: 0,
+        tv_nsec: 200_000_000,
+    };
     let mut polled = [PollFd::new(pipe, PollFlags::IN)];
     match poll(&mut polled, Some(&wait)) {
         Ok(count) => Ok(count > 0),
@@ -205,7 +225,9 @@ fn last_lines(log: &Path, begin: u64) -> String {
     let read = || -> io::Result<Vec<u8>> {
         let mut file = File::open(log)?;
         let end = file.metadata()?.len();
-        file.seek(SeekFrom::Start(begin.max(end.saturating_sub(LOG_BYTES)).min(end)))?;
+        file.seek(SeekFrom::Start(
+            begin.max(end.saturating_sub(LOG_BYTES)).min(end),
+        ))?;
         let mut bytes = Vec::new();
         file.take(LOG_BYTES).read_to_end(&mut bytes)?;
         Ok(bytes)
@@ -214,9 +236,20 @@ fn last_lines(log: &Path, begin: u64) -> String {
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<String> = text
         .lines()
-        .map(|line| format!("  {}", line.chars().filter(|letter| !letter.is_control()).collect::<String>()))
+        .map(|line| {
+            format!(
+                "  {}",
+                line.chars()
+                    .filter(|letter| !letter.is_control())
+                    .collect::<String>()
+            )
+        })
         .collect();
-    if lines.is_empty() { "  (nothing)".to_owned() } else { lines[lines.len().saturating_sub(LOG_LINES)..].join("\n") }
+    if lines.is_empty() {
+        "  (nothing)".to_owned()
+    } else {
+        lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
+    }
 }
 
 #[cfg(test)]
@@ -232,7 +265,12 @@ mod tests {
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
         let log = scratch.path().join("server.log");
         std::fs::write(&log, "an older line\n").unwrap();
-        let starter = ProgramStarter { program, arguments: Vec::new(), log: log.clone(), progress: false };
+        let starter = ProgramStarter {
+            program,
+            arguments: Vec::new(),
+            log: log.clone(),
+            progress: false,
+        };
         let started = starter.start(Instant::now() + Duration::from_secs(1));
         started.map_err(|error| error.to_string().replace(&log.display().to_string(), "LOG"))
     }
@@ -240,20 +278,40 @@ mod tests {
     #[test]
     fn the_servers_own_word_decides() {
         assert_eq!(outcome(r#"echo '{"state":"ready"}'"#), Ok(Started::Ready));
-        assert_eq!(outcome(r#"echo '{"state":"taken"}'"#), Ok(Started::AnotherHoldsTheLock));
-        assert_eq!(outcome(r#"echo '{"state":"failed","message":"no luck"}'"#), Err("no luck".into()));
+        assert_eq!(
+            outcome(r#"echo '{"state":"taken"}'"#),
+            Ok(Started::AnotherHoldsTheLock)
+        );
+        assert_eq!(
+            outcome(r#"echo '{"state":"failed","message":"no luck"}'"#),
+            Err("no luck".into())
+        );
     }
 
     #[test]
     fn a_server_that_dies_is_reported_with_the_last_lines_of_its_log() {
-        let said = outcome("for i in 1 2 3 4 5 6 7 8 9 10 11; do echo \"line $i\" >&2; done; exit 3").unwrap_err();
-        assert!(said.starts_with("it died; the last lines of LOG:\n  line 2\n"), "{said}");
-        assert!(said.ends_with("line 11") && !said.contains("older"), "{said}");
-        assert_eq!(outcome("exit 0").unwrap_err(), "it died; the last lines of LOG:\n  (nothing)");
+        let said =
+            outcome("for i in 1 2 3 4 5 6 7 8 9 10 11; do echo \"line $i\" >&2; done; exit 3")
+                .unwrap_err();
+        assert!(
+            said.starts_with("it died; the last lines of LOG:\n  line 2\n"),
+            "{said}"
+        );
+        assert!(
+            said.ends_with("line 11") && !said.contains("older"),
+            "{said}"
+        );
+        assert_eq!(
+            outcome("exit 0").unwrap_err(),
+            "it died; the last lines of LOG:\n  (nothing)"
+        );
     }
 
     #[test]
     fn a_server_that_hangs_is_given_up() {
-        assert_eq!(outcome("exec sleep 3").unwrap_err(), "it was not ready in time; see LOG");
+        assert_eq!(
+            outcome("exec sleep 3").unwrap_err(),
+            "it was not ready in time; see LOG"
+        );
     }
 }

@@ -4,8 +4,11 @@
 use std::{
     io::{self, Read, Write},
     net::Shutdown,
-    os::{fd::{AsFd, BorrowedFd}, unix::net::UnixStream},
-    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::UnixStream,
+    },
+    sync::mpsc::{Receiver, RecvTimeoutError, sync_channel},
     time::Duration,
 };
 
@@ -51,14 +54,23 @@ fn copy_between(
 ) -> Result<(), CopyError> {
     let (events, arriving) = sync_channel(2);
     let (upward, downward) = (stream.try_clone().map_err(CopyError::Io)?, stream);
-    spawn("input", events.clone(), move || {
-        let copied = pump(|buffer| read_fd(input.as_fd(), buffer), |bytes| (&upward).write_all(bytes));
+    let (input_events, output_events) = (events.clone(), events);
+    spawn("input", move || {
+        let copied = pump(
+            |buffer| read_fd(input.as_fd(), buffer),
+            |bytes| (&upward).write_all(bytes),
+        );
+        // Known before the server can react to it: its close is then no surprise.
+        let _ = input_events.send(Event::InputEnded(copied));
         // Says to the server that no more will come; it answers what it has and closes.
         let _ = upward.shutdown(Shutdown::Write);
-        Event::InputEnded(copied)
     })?;
-    spawn("output", events, move || {
-        Event::OutputEnded(pump(|buffer| (&downward).read(buffer), |bytes| write_fd(output.as_fd(), bytes)))
+    spawn("output", move || {
+        let copied = pump(
+            |buffer| (&downward).read(buffer),
+            |bytes| write_fd(output.as_fd(), bytes),
+        );
+        let _ = output_events.send(Event::OutputEnded(copied));
     })?;
     outcome(&arriving)
 }
@@ -67,7 +79,8 @@ fn outcome(arriving: &Receiver<Event>) -> Result<(), CopyError> {
     match arriving.recv() {
         Ok(Event::InputEnded(Ok(()))) => match arriving.recv_timeout(ANSWER_TIMEOUT) {
             Ok(Event::OutputEnded(ended)) => ended.or_else(ignore_departure),
-            Ok(Event::InputEnded(_)) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Ok(()),
+            Ok(Event::InputEnded(_))
+            | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Ok(()),
         },
         Ok(Event::InputEnded(Err(error))) if is_departure(&error) => Err(CopyError::ServerGone),
         Ok(Event::OutputEnded(Err(error))) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -78,18 +91,26 @@ fn outcome(arriving: &Receiver<Event>) -> Result<(), CopyError> {
 }
 
 fn ignore_departure(error: io::Error) -> Result<(), CopyError> {
-    if is_departure(&error) { Ok(()) } else { Err(CopyError::Io(error)) }
+    if is_departure(&error) {
+        Ok(())
+    } else {
+        Err(CopyError::Io(error))
+    }
 }
 
 fn is_departure(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
 }
 
-fn spawn(name: &str, events: SyncSender<Event>, work: impl FnOnce() -> Event + Send + 'static) -> Result<(), CopyError> {
-    let thread = std::thread::Builder::new().name(name.to_owned());
-    // Nobody listens any more once the outcome is known.
-    let run = move || drop(events.send(work()));
-    thread.spawn(run).map(|_| ()).map_err(CopyError::Io)
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), CopyError> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map(|_| ())
+        .map_err(CopyError::Io)
 }
 
 fn pump(
@@ -131,7 +152,10 @@ fn write_fd(file: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
 }
 
 fn wait_for(file: BorrowedFd<'_>, readiness: PollFlags) -> io::Result<()> {
-    match poll(&mut [PollFd::from_borrowed_fd(file.as_fd(), readiness)], None) {
+    match poll(
+        &mut [PollFd::from_borrowed_fd(file.as_fd(), readiness)],
+        None,
+    ) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
@@ -143,11 +167,17 @@ mod tests {
     use std::time::Instant;
 
     /// Client's ends of standard input and output, the server's end of the connection, and the front's result.
-    fn start() -> (UnixStream, UnixStream, UnixStream, std::thread::JoinHandle<Result<(), CopyError>>) {
+    fn start() -> (
+        UnixStream,
+        UnixStream,
+        UnixStream,
+        std::thread::JoinHandle<Result<(), CopyError>>,
+    ) {
         let (client_input, front_input) = UnixStream::pair().unwrap();
         let (client_output, front_output) = UnixStream::pair().unwrap();
         let (server, front_server) = UnixStream::pair().unwrap();
-        let front = std::thread::spawn(move || copy_between(front_server, front_input, front_output));
+        let front =
+            std::thread::spawn(move || copy_between(front_server, front_input, front_output));
         (client_input, client_output, server, front)
     }
 
@@ -163,7 +193,9 @@ mod tests {
         server.read_to_end(&mut received).unwrap();
         writer.join().unwrap();
         assert_eq!(received, request);
-        server.write_all(b"the answer comes after the end of input").unwrap();
+        server
+            .write_all(b"the answer comes after the end of input")
+            .unwrap();
         drop(server);
         let mut answer = String::new();
         output.read_to_string(&mut answer).unwrap();
@@ -184,6 +216,10 @@ mod tests {
     fn a_client_that_reads_no_more_ends_it_without_an_error() {
         let (_input, output, mut server, front) = start();
         drop(output);
+        // The connection itself stays open here until the process ends, as the other thread waits for input.
+        server
+            .set_write_timeout(Some(Duration::from_millis(200)))
+            .unwrap();
         while server.write_all(&[b'x'; 4096]).is_ok() {}
         assert!(front.join().unwrap().is_ok());
     }
@@ -191,11 +227,16 @@ mod tests {
     #[test]
     fn a_slow_reader_slows_the_writer_down() {
         let (_input, output, mut server, _front) = start();
-        server.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+        server
+            .set_write_timeout(Some(Duration::from_millis(200)))
+            .unwrap();
         let mut written = 0_usize;
         while let Ok(count) = server.write(&[b'x'; 65_536]) {
             written += count;
-            assert!(written < 8 << 20, "nobody reads, and still everything is taken");
+            assert!(
+                written < 8 << 20,
+                "nobody reads, and still everything is taken"
+            );
         }
         drop(output);
     }

@@ -55,7 +55,10 @@ impl Clients {
         let mut changes = self.0.subscribe();
         loop {
             // The wait can only fail when the sender is gone, and `self` holds it.
-            let _ = changes.wait_for(|count| count.present == 0).await.map(|_| ());
+            let _ = changes
+                .wait_for(|count| count.present == 0)
+                .await
+                .map(|_| ());
             tokio::select! {
                 () = tokio::time::sleep(duration) => return,
                 _ = changes.changed() => {}
@@ -66,7 +69,9 @@ impl Clients {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        self.0.0.send_modify(|count| count.present = count.present.saturating_sub(1));
+        self.0
+            .0
+            .send_modify(|count| count.present = count.present.saturating_sub(1));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
-use model::{Credentials, ClientInfo};
+use model::{ClientInfo, Credentials};
 use tokio::{
     io::{AsyncWriteExt, BufReader},
     net::{UnixStream, unix::UCred},
@@ -13,8 +13,8 @@ use super::{
     House, Options,
     clients::{Client, Clients},
     handshake::{
-        GREETING_TIMEOUT, Greeting, GreetingError, MAX_LINE_BYTES, Mode, PROTOCOL, Reply, Standing, Verdict,
-        is_admitted, judge, read_line,
+        GREETING_TIMEOUT, Greeting, GreetingError, MAX_LINE_BYTES, Mode, PROTOCOL, Reply, Standing,
+        Verdict, is_admitted, judge, read_line,
     },
     stream_door,
 };
@@ -40,7 +40,9 @@ enum Greeted {
 pub(super) async fn serve(stream: UnixStream, host: &Host) {
     let peer = match stream.peer_cred() {
         Ok(peer) if is_admitted(host.options.uid, peer.uid()) => peer,
-        Ok(peer) => return tracing::warn!(uid = peer.uid(), "refused a connection of another user"),
+        Ok(peer) => {
+            return tracing::warn!(uid = peer.uid(), "refused a connection of another user");
+        }
         Err(error) => return tracing::warn!(%error, "refused a connection whose peer is not known"),
     };
     let mut stream = BufReader::new(stream);
@@ -56,7 +58,11 @@ pub(super) async fn serve(stream: UnixStream, host: &Host) {
         }
         Ok(Greeted::Answered) | Err(GreetingError::Gone) => {}
         Err(error) => {
-            tracing::warn!(error = describe(&error), uid = peer.uid(), "refused a connection");
+            tracing::warn!(
+                error = describe(&error),
+                uid = peer.uid(),
+                "refused a connection"
+            );
             let line = refusal_line(&host.options.version, &error.to_string());
             // The client may be gone by now.
             let _ = stream.write_all(&line).await;
@@ -69,26 +75,47 @@ async fn greet(stream: &mut BufReader<UnixStream>, host: &Host) -> Result<Greete
     let greeting: Greeting = read_line(stream, MAX_LINE_BYTES, GREETING_TIMEOUT).await?;
     let sessions = host.house.live_sessions().await;
     // No pause from here to `enter` or `close_if_empty`: what the verdict rests on must still hold when it is given.
-    let Some((reply, client)) = decide(&greeting, sessions, host) else { return Ok(Greeted::Answered) };
-    stream.write_all(&line(&reply)).await.map_err(GreetingError::Read)?;
+    let Some((reply, client)) = decide(&greeting, sessions, host) else {
+        return Ok(Greeted::Answered);
+    };
+    stream
+        .write_all(&line(&reply))
+        .await
+        .map_err(GreetingError::Read)?;
     if reply.verdict == Verdict::Leaving {
-        tracing::info!(client = greeting.version, "a client asks this server to leave");
+        tracing::info!(
+            client = greeting.version,
+            "a client asks this server to leave"
+        );
         host.stop.cancel();
     }
-    Ok(client.map_or(Greeted::Answered, |client| Greeted::Enters(greeting, client)))
+    Ok(client.map_or(Greeted::Answered, |client| {
+        Greeted::Enters(greeting, client)
+    }))
 }
 
 /// `None`: this server is just ending and says nothing, so that the client tries the next one.
 fn decide(greeting: &Greeting, sessions: u32, host: &Host) -> Option<(Reply, Option<Client>)> {
-    let standing = Standing { clients: host.clients.present(), sessions };
+    let standing = Standing {
+        clients: host.clients.present(),
+        sessions,
+    };
     let (mut verdict, mut message) = judge(greeting, &host.options.version, standing);
-    if verdict == Verdict::Leaving && greeting.mode != Mode::Stop && !host.clients.close_if_empty() {
+    if verdict == Verdict::Leaving && greeting.mode != Mode::Stop && !host.clients.close_if_empty()
+    {
         // Somebody came in meanwhile.
-        let standing = Standing { clients: host.clients.present().max(1), sessions };
+        let standing = Standing {
+            clients: host.clients.present().max(1),
+            sessions,
+        };
         (verdict, message) = judge(greeting, &host.options.version, standing);
     }
     let enters = verdict == Verdict::Welcome && matches!(greeting.mode, Mode::Mcp | Mode::Stream);
-    let client = if enters { Some(host.clients.enter()?) } else { None };
+    let client = if enters {
+        Some(host.clients.enter()?)
+    } else {
+        None
+    };
     let reply = Reply {
         protocol: PROTOCOL,
         version: host.options.version.clone(),
@@ -103,20 +130,35 @@ fn decide(greeting: &Greeting, sessions: u32, host: &Host) -> Option<(Reply, Opt
 }
 
 async fn attend(stream: BufReader<UnixStream>, greeting: Greeting, peer: UCred, host: &Host) {
-    let roots: Vec<PathBuf> = greeting.roots.into_iter().filter(|root| root.is_absolute()).collect();
+    let roots: Vec<PathBuf> = greeting
+        .roots
+        .into_iter()
+        .filter(|root| root.is_absolute())
+        .collect();
     // A peer in another pid namespace has no pid here.
-    let credentials = Credentials::LocalPeer { uid: peer.uid(), pid: peer.pid().unwrap_or_default(), roots };
+    let credentials = Credentials::LocalPeer {
+        uid: peer.uid(),
+        pid: peer.pid().unwrap_or_default(),
+        roots,
+    };
     let stop = host.stop.child_token();
     match greeting.mode {
         Mode::Mcp => {
-            let served = mcp::serve(stream, host.house.road(), mcp::Peer { credentials }, stop).await;
+            let served =
+                mcp::serve(stream, host.house.road(), mcp::Peer { credentials }, stop).await;
             if let Err(error) = served {
                 tracing::warn!(error = describe(&error), "an MCP connection failed");
             }
         }
         Mode::Stream => {
-            let client = ClientInfo { name: "claude-code-mcp session".to_owned(), version: greeting.version };
-            let caller = stream_door::Caller { credentials, client };
+            let client = ClientInfo {
+                name: "claude-code-mcp session".to_owned(),
+                version: greeting.version,
+            };
+            let caller = stream_door::Caller {
+                credentials,
+                client,
+            };
             if let Err(error) = stream_door::serve(stream, host.house.road(), caller, stop).await {
                 tracing::debug!(error = describe(&error), "a stream connection ended early");
             }

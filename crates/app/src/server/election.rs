@@ -6,7 +6,10 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read, Seek, Write},
-    os::unix::{fs::{FileTypeExt, OpenOptionsExt}, net::UnixListener},
+    os::unix::{
+        fs::{FileTypeExt, OpenOptionsExt},
+        net::UnixListener,
+    },
     path::{Path, PathBuf},
 };
 
@@ -78,7 +81,9 @@ pub fn take_lock(paths: &Paths) -> Result<Lock, ElectionError> {
     let file = open_lock_file(&path).map_err(|source| failed("open", &path, source))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Lock { file, path }),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(ElectionError::Taken { address: read_address(paths) }),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(ElectionError::Taken {
+            address: read_address(paths),
+        }),
         Err(errno) => Err(failed("lock", &path, errno.into())),
     }
 }
@@ -86,14 +91,25 @@ pub fn take_lock(paths: &Paths) -> Result<Lock, ElectionError> {
 /// Opens a lock file of ours, making it where it is missing. Never through a link.
 pub(crate) fn open_lock_file(path: &Path) -> io::Result<File> {
     let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::CLOEXEC).bits()).unwrap_or_default();
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path)
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(flags)
+        .open(path)
 }
 
 /// Where the server of this state directory says that it listens; it may be long gone.
 pub fn read_address(paths: &Paths) -> Option<Address> {
     check_private_directory(&paths.state_dir, paths.uid()).ok()?;
     let mut text = String::new();
-    File::open(paths.lock_file()).ok()?.take(ADDRESS_BYTES).read_to_string(&mut text).ok()?;
+    File::open(paths.lock_file())
+        .ok()?
+        .take(ADDRESS_BYTES)
+        .read_to_string(&mut text)
+        .ok()?;
     serde_json::from_str(&text).ok()
 }
 
@@ -112,9 +128,17 @@ impl Lock {
     /// [`ElectionError::NoSocket`] when none of the candidates can be used.
     pub fn listen(mut self, paths: &Paths, version: &str) -> Result<Elected, ElectionError> {
         let (listener, socket) = bind_first(paths)?;
-        let address = Address { pid: std::process::id(), socket: socket.clone(), version: version.to_owned() };
+        let address = Address {
+            pid: std::process::id(),
+            socket: socket.clone(),
+            version: version.to_owned(),
+        };
         self.publish(&address)?;
-        Ok(Elected { listener: Some(listener), socket, lock: self })
+        Ok(Elected {
+            listener: Some(listener),
+            socket,
+            lock: self,
+        })
     }
 
     fn publish(&mut self, address: &Address) -> Result<(), ElectionError> {
@@ -185,7 +209,11 @@ fn describe(error: &dyn std::error::Error) -> String {
 }
 
 fn failed(step: &'static str, path: &Path, source: io::Error) -> ElectionError {
-    ElectionError::LockFile { step, path: path.to_path_buf(), source }
+    ElectionError::LockFile {
+        step,
+        path: path.to_path_buf(),
+        source,
+    }
 }
 
 #[cfg(test)]
@@ -193,7 +221,11 @@ mod tests {
     use super::*;
 
     fn paths(scratch: &tempfile::TempDir) -> Paths {
-        Paths::new(scratch.path().join("state"), None, rustix::process::geteuid().as_raw())
+        Paths::new(
+            scratch.path().join("state"),
+            None,
+            rustix::process::geteuid().as_raw(),
+        )
     }
 
     #[test]
@@ -201,7 +233,12 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let paths = paths(&scratch);
         let first = take_lock(&paths).unwrap().listen(&paths, "1.0.0").unwrap();
-        let Err(ElectionError::Taken { address: Some(address) }) = take_lock(&paths) else { panic!("two servers") };
+        let Err(ElectionError::Taken {
+            address: Some(address),
+        }) = take_lock(&paths)
+        else {
+            panic!("two servers")
+        };
         assert_eq!(address.socket, first.socket());
         assert_eq!(address.pid, std::process::id());
         drop(first);

@@ -133,7 +133,11 @@ pub enum GreetingError {
 ///
 /// # Errors
 /// See [`GreetingError`].
-pub async fn read_line<T, R>(reader: &mut R, limit: u64, timeout: Duration) -> Result<T, GreetingError>
+pub async fn read_line<T, R>(
+    reader: &mut R,
+    limit: u64,
+    timeout: Duration,
+) -> Result<T, GreetingError>
 where
     T: for<'de> Deserialize<'de>,
     R: AsyncBufRead + Unpin,
@@ -141,11 +145,16 @@ where
     let mut line = Vec::new();
     let mut bounded = reader.take(limit + 1);
     let read = tokio::time::timeout(timeout, bounded.read_until(b'\n', &mut line)).await;
-    read.map_err(|_| GreetingError::Silent)?.map_err(GreetingError::Read)?;
+    read.map_err(|_| GreetingError::Silent)?
+        .map_err(GreetingError::Read)?;
     if line.last() == Some(&b'\n') {
         return serde_json::from_slice(&line).map_err(GreetingError::Malformed);
     }
-    Err(if line.len() as u64 > limit { GreetingError::TooLong } else { GreetingError::Gone })
+    Err(if line.len() as u64 > limit {
+        GreetingError::TooLong
+    } else {
+        GreetingError::Gone
+    })
 }
 
 /// A peer's uid is the server's own, or root's: root can read and replace everything of the server anyway.
@@ -154,7 +163,11 @@ pub const fn is_admitted(own_uid: u32, peer_uid: u32) -> bool {
 }
 
 /// What to make of a greeting: a verdict and a sentence.
-pub fn judge(greeting: &Greeting, own_version: &str, standing: Standing) -> (Verdict, Option<String>) {
+pub fn judge(
+    greeting: &Greeting,
+    own_version: &str,
+    standing: Standing,
+) -> (Verdict, Option<String>) {
     if greeting.protocol != PROTOCOL {
         let sentence = format!(
             "this server speaks version {PROTOCOL} of the handshake, not {}; end it with `claude-code-mcp server stop` \
@@ -177,9 +190,10 @@ pub fn judge(greeting: &Greeting, own_version: &str, standing: Standing) -> (Ver
             );
             (Verdict::Welcome, Some(sentence))
         }
-        Mode::Mcp | Mode::Stream if greeting.roots.len() > MAX_ROOTS => {
-            (Verdict::Refused, Some(format!("a client may hand over at most {MAX_ROOTS} roots")))
-        }
+        Mode::Mcp | Mode::Stream if greeting.roots.len() > MAX_ROOTS => (
+            Verdict::Refused,
+            Some(format!("a client may hand over at most {MAX_ROOTS} roots")),
+        ),
         Mode::Mcp | Mode::Stream => (Verdict::Welcome, None),
     }
 }
@@ -205,7 +219,14 @@ mod tests {
 
     fn greeting(mode: Mode, version: &str) -> Greeting {
         let (working_directory, roots) = (None, Vec::new());
-        Greeting { protocol: PROTOCOL, version: version.to_owned(), mode, working_directory, roots, pid: 1 }
+        Greeting {
+            protocol: PROTOCOL,
+            version: version.to_owned(),
+            mode,
+            working_directory,
+            roots,
+            pid: 1,
+        }
     }
 
     #[test]
@@ -219,24 +240,44 @@ mod tests {
 
     #[test]
     fn an_older_idle_server_leaves_and_a_busy_one_stays() {
-        let idle = Standing { clients: 0, sessions: 0 };
-        let verdict = |mode, version, standing| judge(&greeting(mode, version), "1.2.3", standing).0;
+        let idle = Standing {
+            clients: 0,
+            sessions: 0,
+        };
+        let verdict =
+            |mode, version, standing| judge(&greeting(mode, version), "1.2.3", standing).0;
         assert_eq!(verdict(Mode::Mcp, "1.3.0", idle), Verdict::Leaving);
         assert_eq!(verdict(Mode::Mcp, "1.10.0-rc.1", idle), Verdict::Leaving);
-        for standing in [Standing { clients: 1, sessions: 0 }, Standing { clients: 0, sessions: 1 }] {
+        for standing in [
+            Standing {
+                clients: 1,
+                sessions: 0,
+            },
+            Standing {
+                clients: 0,
+                sessions: 1,
+            },
+        ] {
             let (verdict, sentence) = judge(&greeting(Mode::Mcp, "2.0.0"), "1.2.3", standing);
             assert_eq!(verdict, Verdict::Welcome);
             assert!(sentence.is_some_and(|sentence| sentence.contains("older version 1.2.3")));
         }
         for version in ["1.2.3", "1.2.2", "0.9.9", "nonsense", "1.2"] {
-            assert_eq!(verdict(Mode::Mcp, version, idle), Verdict::Welcome, "{version}");
+            assert_eq!(
+                verdict(Mode::Mcp, version, idle),
+                Verdict::Welcome,
+                "{version}"
+            );
         }
         assert_eq!(verdict(Mode::Status, "9.0.0", idle), Verdict::Welcome);
     }
 
     #[test]
     fn another_protocol_and_too_many_roots_are_refused() {
-        let idle = Standing { clients: 0, sessions: 0 };
+        let idle = Standing {
+            clients: 0,
+            sessions: 0,
+        };
         let mut other = greeting(Mode::Mcp, "1.0.0");
         other.protocol = 2;
         assert_eq!(judge(&other, "1.0.0", idle).0, Verdict::Refused);
@@ -250,6 +291,9 @@ mod tests {
     #[test]
     fn a_newer_client_may_say_more_than_this_server_knows() {
         let line = r#"{"protocol":1,"version":"9.0.0","mode":"mcp","novelty":{"a":1}}"#;
-        assert_eq!(serde_json::from_str::<Greeting>(line).unwrap().version, "9.0.0");
+        assert_eq!(
+            serde_json::from_str::<Greeting>(line).unwrap().version,
+            "9.0.0"
+        );
     }
 }

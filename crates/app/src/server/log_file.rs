@@ -22,7 +22,12 @@ pub fn open_log_file(path: &Path) -> io::Result<File> {
         std::fs::rename(path, older_part(path))?;
     }
     let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::CLOEXEC).bits()).unwrap_or_default();
-    OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path)
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .custom_flags(flags)
+        .open(path)
 }
 
 fn older_part(path: &Path) -> PathBuf {
@@ -62,7 +67,13 @@ impl LogWriter {
     fn new(path: &Path, limit: u64, follow: bool) -> io::Result<Self> {
         let file = open_log_file(path)?;
         let bytes = file.metadata()?.len();
-        Ok(LogWriter(Arc::new(Mutex::new(Current { path: path.to_path_buf(), file, bytes, limit, follow }))))
+        Ok(LogWriter(Arc::new(Mutex::new(Current {
+            path: path.to_path_buf(),
+            file,
+            bytes,
+            limit,
+            follow,
+        }))))
     }
 }
 

@@ -16,13 +16,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{net::{UnixListener, UnixStream}, sync::Semaphore};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::Semaphore,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use clients::Clients;
 use connection::Host;
-pub use election::{Address, Elected, ElectionError, Lock, read_address, take_lock};
 pub(crate) use election::open_lock_file;
+pub use election::{Address, Elected, ElectionError, Lock, read_address, take_lock};
 pub use house::House;
 pub use log_file::{LogWriter, open_log_file};
 
@@ -61,7 +64,9 @@ pub async fn run(
     options: Options,
     stop: CancellationToken,
 ) -> Result<(), ServerError> {
-    let listener = elected.take_listener().ok_or_else(|| ServerError(io::ErrorKind::NotConnected.into()))?;
+    let listener = elected
+        .take_listener()
+        .ok_or_else(|| ServerError(io::ErrorKind::NotConnected.into()))?;
     listener.set_nonblocking(true).map_err(ServerError)?;
     let listener = UnixListener::from_std(listener).map_err(ServerError)?;
     let clients = Clients::default();
@@ -118,7 +123,9 @@ fn refuse(stream: &UnixStream, version: &str) {
 }
 
 async fn until_idle(clients: &Clients, house: &dyn House, idle_exit: Option<Duration>) {
-    let Some(idle_exit) = idle_exit else { return std::future::pending().await };
+    let Some(idle_exit) = idle_exit else {
+        return std::future::pending().await;
+    };
     loop {
         clients.none_for(idle_exit).await;
         if house.live_sessions().await == 0 && clients.close_if_empty() {
@@ -132,7 +139,10 @@ async fn close(tasks: &TaskTracker, house: &dyn House) {
     let closing = async {
         tokio::join!(tasks.wait(), house.shutdown());
     };
-    if tokio::time::timeout(CLOSING_TIMEOUT, closing).await.is_err() {
+    if tokio::time::timeout(CLOSING_TIMEOUT, closing)
+        .await
+        .is_err()
+    {
         tracing::warn!("connections or the house did not close in time");
     }
 }
@@ -143,7 +153,10 @@ async fn close(tasks: &TaskTracker, house: &dyn House) {
 /// When the handlers cannot be set.
 pub fn stop_on_signals() -> io::Result<CancellationToken> {
     use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     let stop = CancellationToken::new();
     let token = stop.clone();
     tokio::spawn(async move {

@@ -9,8 +9,8 @@ use std::{sync::Arc, time::Duration};
 use control::Road;
 use mcp::reply::ErrorReply;
 use model::{
-    Action, Call, ClientInfo, Credentials, ExecuteCommand, ExecutionId, ExecutionView, GetExecution, Outcome, Reason,
-    Refusal, Secret, StreamView, Terminal,
+    Action, Call, ClientInfo, Credentials, ExecuteCommand, ExecutionId, ExecutionView,
+    GetExecution, Outcome, Reason, Refusal, Secret, StreamView, Terminal,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, WriteHalf},
@@ -19,7 +19,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::handshake::{GREETING_TIMEOUT, GreetingError, read_line};
-use crate::stream::{ClientFrame, Ending, FrameError, MAX_REQUEST_BYTES, ServerFrame, StreamRequest};
+use crate::stream::{
+    ClientFrame, Ending, FrameError, MAX_REQUEST_BYTES, ServerFrame, StreamRequest,
+};
 
 /// How long one look at an execution waits for news.
 const POLL_WAIT: Duration = Duration::from_secs(20);
@@ -57,8 +59,17 @@ struct Walker {
 
 impl Walker {
     async fn act(&self, action: Action) -> Result<Outcome, Refusal> {
-        let Caller { credentials, client } = self.caller.clone();
-        self.road.handle(Call { credentials, client, action }).await
+        let Caller {
+            credentials,
+            client,
+        } = self.caller.clone();
+        self.road
+            .handle(Call {
+                credentials,
+                client,
+                action,
+            })
+            .await
     }
 }
 
@@ -74,8 +85,9 @@ pub(super) async fn serve<S>(
 where
     S: AsyncRead + AsyncWrite + tokio::io::AsyncBufRead + Unpin + Send + 'static,
 {
-    let request: StreamRequest =
-        read_line(&mut stream, MAX_REQUEST_BYTES, GREETING_TIMEOUT).await.map_err(StreamError::Request)?;
+    let request: StreamRequest = read_line(&mut stream, MAX_REQUEST_BYTES, GREETING_TIMEOUT)
+        .await
+        .map_err(StreamError::Request)?;
     let walker = Walker { road, caller };
     let has_terminal = request.terminal.is_some();
     let (reader, writer) = tokio::io::split(stream);
@@ -115,7 +127,10 @@ async fn read_frames<R>(mut reader: R, frames: mpsc::Sender<ClientFrame>) -> Res
 where
     R: AsyncRead + Unpin,
 {
-    while let Some(frame) = ClientFrame::read(&mut reader).await.map_err(StreamError::Frame)? {
+    while let Some(frame) = ClientFrame::read(&mut reader)
+        .await
+        .map_err(StreamError::Frame)?
+    {
         if frames.send(frame).await.is_err() {
             break;
         }
@@ -146,8 +161,18 @@ async fn carry_input<S: AsyncRead + AsyncWrite + Send>(
                 ClientFrame::InputEnd => drop(inputs.send((Vec::new(), true)).await),
                 ClientFrame::Cancel => drop(walker.act(Action::CancelExecution(execution)).await),
                 ClientFrame::Resize(size) => {
-                    let terminal = Terminal { rows: size.rows, columns: size.columns };
-                    drop(walker.act(Action::ResizeTerminal { execution, terminal }).await);
+                    let terminal = Terminal {
+                        rows: size.rows,
+                        columns: size.columns,
+                    };
+                    drop(
+                        walker
+                            .act(Action::ResizeTerminal {
+                                execution,
+                                terminal,
+                            })
+                            .await,
+                    );
                 }
             }
         }
@@ -164,9 +189,18 @@ async fn carry_input<S: AsyncRead + AsyncWrite + Send>(
 async fn offer(walker: &Walker, execution: ExecutionId, bytes: Vec<u8>, close: bool) {
     loop {
         let data = Secret::new(bytes.clone());
-        match walker.act(Action::RespondExecution { execution, data, close }).await {
+        match walker
+            .act(Action::RespondExecution {
+                execution,
+                data,
+                close,
+            })
+            .await
+        {
             Err(refusal) if matches!(refusal.reason, Reason::StdinFull | Reason::RateLimited) => {
-                let pause = refusal.retry_after_ms.map_or(FULL_PAUSE, Duration::from_millis);
+                let pause = refusal
+                    .retry_after_ms
+                    .map_or(FULL_PAUSE, Duration::from_millis);
                 tokio::time::sleep(pause).await;
             }
             Err(refusal) => return tracing::debug!(%refusal, "input was not taken"),
@@ -182,25 +216,41 @@ async fn carry_output<S: AsyncWrite>(
 ) -> Result<(), StreamError> {
     let (mut stdout_cursor, mut stderr_cursor) = (0, 0);
     loop {
-        let look = Action::GetExecution(GetExecution { execution, stdout_cursor, stderr_cursor, wait: POLL_WAIT });
+        let look = Action::GetExecution(GetExecution {
+            execution,
+            stdout_cursor,
+            stderr_cursor,
+            wait: POLL_WAIT,
+        });
         let outcome = match walker.act(look).await {
             Ok(outcome) => outcome,
             Err(refusal) if refusal.reason == Reason::RateLimited => {
-                tokio::time::sleep(refusal.retry_after_ms.map_or(FULL_PAUSE, Duration::from_millis)).await;
+                tokio::time::sleep(
+                    refusal
+                        .retry_after_ms
+                        .map_or(FULL_PAUSE, Duration::from_millis),
+                )
+                .await;
                 continue;
             }
             Err(refusal) => return send(writer, refused(&refusal)).await,
         };
-        let Outcome::Execution(view) = outcome else { return Err(StreamError::Unexpected) };
+        let Outcome::Execution(view) = outcome else {
+            return Err(StreamError::Unexpected);
+        };
         let lost = lost(&view.stdout, stdout_cursor) + lost(&view.stderr, stderr_cursor);
         (stdout_cursor, stderr_cursor) = (view.stdout.cursor, view.stderr.cursor);
-        let complete = stdout_cursor >= view.stdout.total_bytes && stderr_cursor >= view.stderr.total_bytes;
+        let complete =
+            stdout_cursor >= view.stdout.total_bytes && stderr_cursor >= view.stderr.total_bytes;
         let ending = (view.state.is_final() && complete).then(|| ending(&view));
         if lost > 0 {
             send(writer, ServerFrame::Lost(lost)).await?;
         }
         for (bytes, frame) in [
-            (view.stdout.bytes, ServerFrame::Stdout as fn(Vec<u8>) -> ServerFrame),
+            (
+                view.stdout.bytes,
+                ServerFrame::Stdout as fn(Vec<u8>) -> ServerFrame,
+            ),
             (view.stderr.bytes, ServerFrame::Stderr),
         ] {
             if !bytes.is_empty() {
@@ -218,16 +268,32 @@ const fn lost(stream: &StreamView, cursor: u64) -> u64 {
 }
 
 fn ending(view: &ExecutionView) -> Ending {
-    let changes = view.protected_changes.iter().map(|change| match &change.moved_to {
-        Some(place) => format!("{} was moved to {}: {}", change.path.display(), place.display(), change.reason),
-        None => format!("{} changed: {}", change.path.display(), change.reason),
-    });
-    let memory = view.oom_killed.then(|| "a process was killed for memory".to_owned());
+    let changes = view
+        .protected_changes
+        .iter()
+        .map(|change| match &change.moved_to {
+            Some(place) => format!(
+                "{} was moved to {}: {}",
+                change.path.display(),
+                place.display(),
+                change.reason
+            ),
+            None => format!("{} changed: {}", change.path.display(), change.reason),
+        });
+    let memory = view
+        .oom_killed
+        .then(|| "a process was killed for memory".to_owned());
     Ending {
         state: view.state.as_str().to_owned(),
         exit_code: view.exit_code,
         signal: view.signal,
-        notes: view.failure.clone().into_iter().chain(memory).chain(changes).collect(),
+        notes: view
+            .failure
+            .clone()
+            .into_iter()
+            .chain(memory)
+            .chain(changes)
+            .collect(),
     }
 }
 

@@ -104,7 +104,9 @@ impl ClientFrame {
     /// # Errors
     /// See [`FrameError`].
     pub async fn read(reader: &mut (impl AsyncRead + Unpin)) -> Result<Option<Self>, FrameError> {
-        let Some((kind, payload)) = read(reader).await? else { return Ok(None) };
+        let Some((kind, payload)) = read(reader).await? else {
+            return Ok(None);
+        };
         Ok(Some(match kind {
             INPUT => ClientFrame::Input(payload),
             INPUT_END => ClientFrame::InputEnd,
@@ -145,7 +147,9 @@ impl ServerFrame {
     /// # Errors
     /// See [`FrameError`].
     pub async fn read(reader: &mut (impl AsyncRead + Unpin)) -> Result<Option<Self>, FrameError> {
-        let Some((kind, payload)) = read(reader).await? else { return Ok(None) };
+        let Some((kind, payload)) = read(reader).await? else {
+            return Ok(None);
+        };
         let wrong = || FrameError::Payload(kind);
         Ok(Some(match kind {
             STARTED => ServerFrame::Started(String::from_utf8(payload).map_err(|_| wrong())?),
@@ -171,7 +175,9 @@ impl ServerFrame {
             ServerFrame::Lost(count) => write(writer, LOST, &count.to_be_bytes()).await,
             ServerFrame::Accepted => write(writer, ACCEPTED, &[]).await,
             ServerFrame::Ended(ending) => write(writer, ENDED, &serde_json::to_vec(ending)?).await,
-            ServerFrame::Refused(error) => write(writer, REFUSED, &serde_json::to_vec(error)?).await,
+            ServerFrame::Refused(error) => {
+                write(writer, REFUSED, &serde_json::to_vec(error)?).await
+            }
         }
     }
 }
@@ -216,7 +222,12 @@ mod tests {
 
     #[tokio::test]
     async fn frames_read_back_what_was_written() {
-        let ending = Ending { state: "exited".into(), exit_code: Some(3), signal: None, notes: vec!["n".into()] };
+        let ending = Ending {
+            state: "exited".into(),
+            exit_code: Some(3),
+            signal: None,
+            notes: vec!["n".into()],
+        };
         let frames = [
             ServerFrame::Started("x-1".into()),
             ServerFrame::Stdout(vec![0, 255, b'\n']),
@@ -235,10 +246,16 @@ mod tests {
         }
         assert_eq!(ServerFrame::read(&mut reader).await.unwrap(), None);
 
-        let resize = ClientFrame::Resize(TerminalSize { rows: 24, columns: 300 });
+        let resize = ClientFrame::Resize(TerminalSize {
+            rows: 24,
+            columns: 300,
+        });
         let mut bytes = Vec::new();
         resize.write(&mut bytes).await.unwrap();
-        assert_eq!(ClientFrame::read(&mut bytes.as_slice()).await.unwrap(), Some(resize));
+        assert_eq!(
+            ClientFrame::read(&mut bytes.as_slice()).await.unwrap(),
+            Some(resize)
+        );
     }
 
     #[tokio::test]
@@ -256,7 +273,12 @@ mod tests {
 
     #[tokio::test]
     async fn hostile_frames_are_refused_before_memory_is_taken() {
-        let cases: [&[u8]; 4] = [&[1, 255, 255, 255, 255], &[9, 0, 0, 0, 0], &[3, 0, 0, 0, 1, 0], &[1, 0, 0, 0, 5, 1]];
+        let cases: [&[u8]; 4] = [
+            &[1, 255, 255, 255, 255],
+            &[9, 0, 0, 0, 0],
+            &[3, 0, 0, 0, 1, 0],
+            &[1, 0, 0, 0, 5, 1],
+        ];
         for bytes in cases {
             let mut reader = bytes;
             assert!(ClientFrame::read(&mut reader).await.is_err(), "{bytes:?}");

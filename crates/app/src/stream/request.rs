@@ -39,22 +39,39 @@ impl TryFrom<StreamRequest> for ExecuteCommand {
     type Error = Refusal;
 
     fn try_from(request: StreamRequest) -> Result<Self, Refusal> {
-        let session = request.session_id.parse().map_err(|error: model::IdError| {
-            Refusal::new(Reason::InvalidArgument, error.to_string(), "Take the id from the list of sessions.")
+        let session = request
+            .session_id
+            .parse()
+            .map_err(|error: model::IdError| {
+                Refusal::new(
+                    Reason::InvalidArgument,
+                    error.to_string(),
+                    "Take the id from the list of sessions.",
+                )
                 .in_field("sessionId")
-        })?;
+            })?;
         if request.argv.is_empty() {
             let hint = "Name the program to run.";
-            return Err(Refusal::new(Reason::InvalidArgument, "There is no command.", hint).in_field("argv"));
+            return Err(
+                Refusal::new(Reason::InvalidArgument, "There is no command.", hint)
+                    .in_field("argv"),
+            );
         }
         Ok(ExecuteCommand {
             session,
             command: CommandLine::Argv(request.argv),
             cwd: request.cwd,
-            env: request.env.into_iter().map(|(name, value)| (name, Secret::new(value))).collect(),
+            env: request
+                .env
+                .into_iter()
+                .map(|(name, value)| (name, Secret::new(value)))
+                .collect(),
             stdin: (!request.stdin).then(|| Secret::new(Vec::new())),
             keep_stdin_open: request.stdin,
-            terminal: request.terminal.map(|size| Terminal { rows: size.rows, columns: size.columns }),
+            terminal: request.terminal.map(|size| Terminal {
+                rows: size.rows,
+                columns: size.columns,
+            }),
             timeout: request.timeout_seconds.map(Duration::from_secs),
             wait: Duration::ZERO,
         })

@@ -1,5 +1,7 @@
 //! What the embedded runtime can enforce here.
 
+use std::os::unix::fs::PermissionsExt;
+
 use model::{Enforcement, Layer, LimitName, OwnerId};
 use sandbox::{Backend, BackendError, Capability};
 use sandbox_native::{Native, NativeConfig};
@@ -68,10 +70,18 @@ pub(super) async fn probe(config: &Config) -> BackendReport {
 }
 
 async fn try_probe(config: &Config) -> Result<Capability, BackendError> {
-    let scratch = tempfile::Builder::new().prefix("claude-code-mcp-doctor-").tempdir();
-    let step = |step: &str, source| BackendError::Step { step: step.to_owned(), source };
+    let private = std::fs::Permissions::from_mode(0o700);
+    let scratch = tempfile::Builder::new()
+        .prefix("claude-code-mcp-doctor-")
+        .permissions(private)
+        .tempdir();
+    let step = |step: &str, source| BackendError::Step {
+        step: step.to_owned(),
+        source,
+    };
     let scratch = scratch.map_err(|source| step("make a scratch directory", source))?;
-    let owner = OwnerId::random().map_err(|error| step("make a random identifier", std::io::Error::other(error)))?;
+    let owner = OwnerId::random()
+        .map_err(|error| step("make a random identifier", std::io::Error::other(error)))?;
     let mut native = NativeConfig::new(scratch.path().to_path_buf(), owner);
     native.extra_read_only.clone_from(&config.extra_read_only);
     Native::open(native)?.capability().await
@@ -85,7 +95,10 @@ fn available(capability: &Capability) -> BackendReport {
         rung: capability.rung.clone(),
         layers: LAYERS
             .into_iter()
-            .map(|layer| LayerReport { layer, available: capability.layers.contains(&layer) })
+            .map(|layer| LayerReport {
+                layer,
+                available: capability.layers.contains(&layer),
+            })
             .collect(),
         limits: LimitName::ALL
             .into_iter()
@@ -98,7 +111,10 @@ fn available(capability: &Capability) -> BackendReport {
         missing: capability
             .advice
             .iter()
-            .map(|advice| Missing { what: advice.missing.clone(), remedy: advice.remedy.clone() })
+            .map(|advice| Missing {
+                what: advice.missing.clone(),
+                remedy: advice.remedy.clone(),
+            })
             .collect(),
     }
 }

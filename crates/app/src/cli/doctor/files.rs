@@ -17,7 +17,12 @@ pub(super) struct Usable {
 }
 
 fn found(path: &Path, exists: bool, problem: Option<String>) -> Usable {
-    Usable { path: path.display().to_string(), exists, usable: problem.is_none(), problem }
+    Usable {
+        path: path.display().to_string(),
+        exists,
+        usable: problem.is_none(),
+        problem,
+    }
 }
 
 /// The directory is private and can be written; or it could be made.
@@ -25,7 +30,9 @@ pub(super) fn directory(path: &Path, uid: u32) -> Usable {
     if path.symlink_metadata().is_err() {
         return found(path, false, ancestor_problem(path));
     }
-    let problem = check_private_directory(path, uid).err().map(|error| error.to_string());
+    let problem = check_private_directory(path, uid)
+        .err()
+        .map(|error| error.to_string());
     found(path, true, problem.or_else(|| write_problem(path)))
 }
 
@@ -33,14 +40,19 @@ pub(super) fn directory(path: &Path, uid: u32) -> Usable {
 pub(super) fn file(path: &Path) -> Usable {
     match OpenOptions::new().append(true).open(path) {
         Ok(_) => found(path, true, None),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => found(path, false, ancestor_problem(path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            found(path, false, ancestor_problem(path))
+        }
         Err(error) => found(path, true, Some(error.to_string())),
     }
 }
 
 /// Why nothing could be made at that path.
 fn ancestor_problem(path: &Path) -> Option<String> {
-    let existing = path.ancestors().skip(1).find(|ancestor| ancestor.exists())?;
+    let existing = path
+        .ancestors()
+        .skip(1)
+        .find(|ancestor| ancestor.exists())?;
     if !existing.is_dir() {
         return Some(format!("{} is no directory", existing.display()));
     }
@@ -50,7 +62,10 @@ fn ancestor_problem(path: &Path) -> Option<String> {
 /// Tried by doing: an unnamed file, which is gone at once.
 fn write_problem(directory: &Path) -> Option<String> {
     let problem = tempfile::tempfile_in(directory).err()?;
-    Some(format!("{} cannot be written: {problem}", directory.display()))
+    Some(format!(
+        "{} cannot be written: {problem}",
+        directory.display()
+    ))
 }
 
 #[cfg(test)]
@@ -61,7 +76,8 @@ mod tests {
     fn what_can_be_used_and_what_cannot_is_told_apart_and_nothing_is_left() {
         let scratch = tempfile::tempdir().unwrap();
         let uid = rustix::process::geteuid().as_raw();
-        let root = scratch.path();
+        let root = &scratch.path().join("private");
+        crate::config::make_private_directory(root, uid).unwrap();
         assert!(directory(root, uid).usable);
         assert!(directory(&root.join("a/b"), uid).usable);
         assert!(file(&root.join("a/audit.jsonl")).usable);

@@ -44,7 +44,8 @@ struct ServerReport {
 
 pub(super) fn run(context: &Context) -> Result<u8, CliError> {
     let backend = block_on(async { Ok(capability::probe(&context.config).await) })?;
-    let state_directory = files::directory(&context.config.paths.state_dir, context.environment.uid());
+    let state_directory =
+        files::directory(&context.config.paths.state_dir, context.environment.uid());
     let audit_log = files::file(&context.config.audit_log);
     let report = Report {
         ok: backend.usable && state_directory.usable && audit_log.usable,
@@ -55,7 +56,11 @@ pub(super) fn run(context: &Context) -> Result<u8, CliError> {
             context.environment.home().as_deref(),
             &context.config.extra_read_only,
         ),
-        configuration_file: context.config.file.as_ref().map(|file| file.display().to_string()),
+        configuration_file: context
+            .config
+            .file
+            .as_ref()
+            .map(|file| file.display().to_string()),
         state_directory,
         audit_log,
         server: server(context),
@@ -69,7 +74,13 @@ pub(super) fn run(context: &Context) -> Result<u8, CliError> {
 }
 
 fn server(context: &Context) -> ServerReport {
-    let nothing = ServerReport { running: false, version: None, pid: None, sessions: None, problem: None };
+    let nothing = ServerReport {
+        running: false,
+        version: None,
+        pid: None,
+        sessions: None,
+        problem: None,
+    };
     match context.connect_existing(Mode::Status) {
         Ok(Some(connected)) => ServerReport {
             running: true,
@@ -79,6 +90,9 @@ fn server(context: &Context) -> ServerReport {
             problem: None,
         },
         Ok(None) => nothing,
-        Err(error) => ServerReport { problem: Some(error.chain()), ..nothing },
+        Err(error) => ServerReport {
+            problem: Some(error.chain()),
+            ..nothing
+        },
     }
 }

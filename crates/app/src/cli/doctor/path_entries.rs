@@ -23,41 +23,73 @@ pub(super) struct PathReport {
 }
 
 /// Looks at each entry of `PATH` with its links resolved: what counts is where it really stands.
-pub(super) fn examine(path: Option<&OsStr>, home: Option<&Path>, offered: &[PathBuf]) -> PathReport {
+pub(super) fn examine(
+    path: Option<&OsStr>,
+    home: Option<&Path>,
+    offered: &[PathBuf],
+) -> PathReport {
     let mut not_visible: Vec<PathBuf> = Vec::new();
     let mut notes = Vec::new();
     for entry in std::env::split_paths(path.unwrap_or_default()) {
-        let Ok(real) = entry.canonicalize() else { continue };
+        let Ok(real) = entry.canonicalize() else {
+            continue;
+        };
         let is_visible = VISIBLE.iter().any(|root| real.starts_with(root))
-            || offered.iter().any(|root| entry.starts_with(root) || real.starts_with(root));
+            || offered
+                .iter()
+                .any(|root| entry.starts_with(root) || real.starts_with(root));
         if is_visible || !real.is_dir() || not_visible.contains(&real) {
             continue;
         }
         if home.is_some_and(|home| home.starts_with(&real)) || real == Path::new("/") {
-            notes.push(format!("{} is never offered as a whole; name directories below it", real.display()));
+            notes.push(format!(
+                "{} is never offered as a whole; name directories below it",
+                real.display()
+            ));
             continue;
         }
         not_visible.push(real);
     }
     notes.extend(toolchain_notes(&not_visible));
     let configuration_line = (!not_visible.is_empty()).then(|| line(offered, &not_visible));
-    PathReport { not_visible, configuration_line, notes }
+    PathReport {
+        not_visible,
+        configuration_line,
+        notes,
+    }
 }
 
 /// Programs that are only fronts for others.
 fn toolchain_notes(entries: &[PathBuf]) -> Vec<String> {
     let fronts = [
-        (".cargo/bin", "rustup's programs run those in ~/.rustup: offer that directory too"),
-        (".pyenv/shims", "pyenv's programs run those in ~/.pyenv: offer that directory instead"),
-        (".asdf/shims", "asdf's programs run those in ~/.asdf: offer that directory instead"),
-        (".local/bin", "links in ~/.local/bin often lead to ~/.local/share or ~/.local/lib: offer what yours lead to"),
+        (
+            ".cargo/bin",
+            "rustup's programs run those in ~/.rustup: offer that directory too",
+        ),
+        (
+            ".pyenv/shims",
+            "pyenv's programs run those in ~/.pyenv: offer that directory instead",
+        ),
+        (
+            ".asdf/shims",
+            "asdf's programs run those in ~/.asdf: offer that directory instead",
+        ),
+        (
+            ".local/bin",
+            "links in ~/.local/bin often lead to ~/.local/share or ~/.local/lib: offer what yours lead to",
+        ),
     ];
-    let found = fronts.iter().filter(|(end, _)| entries.iter().any(|entry| entry.ends_with(end)));
+    let found = fronts
+        .iter()
+        .filter(|(end, _)| entries.iter().any(|entry| entry.ends_with(end)));
     found.map(|(_, note)| (*note).to_owned()).collect()
 }
 
 fn line(offered: &[PathBuf], more: &[PathBuf]) -> String {
-    let all = offered.iter().chain(more).map(|path| toml::Value::String(path.to_string_lossy().into_owned()));
+    let all = offered
+        .iter()
+        .chain(more)
+        .map(|path| toml::Value::String(path.to_string_lossy().into_owned()));
     format!("extra_read_only = {}", toml::Value::Array(all.collect()))
 }
 
@@ -91,10 +123,18 @@ mod tests {
         assert_eq!(report.notes.len(), 1, "the whole home is never offered");
         let line = report.configuration_line.unwrap();
         let parsed: toml::Table = line.parse().unwrap();
-        let listed: Vec<_> = parsed["extra_read_only"].as_array().unwrap().iter().filter_map(|v| v.as_str()).collect();
+        let listed: Vec<_> = parsed["extra_read_only"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|v| v.as_str())
+            .collect();
         assert_eq!(listed, [offered.to_str().unwrap(), tools.to_str().unwrap()]);
 
         let nothing = examine(Some(OsStr::new("/usr/bin:/bin")), Some(&home), &[]);
-        assert_eq!((nothing.not_visible.len(), nothing.configuration_line), (0, None));
+        assert_eq!(
+            (nothing.not_visible.len(), nothing.configuration_line),
+            (0, None)
+        );
     }
 }

@@ -14,7 +14,10 @@ pub(super) fn report(output: Output, report: &Report) -> Result<(), CliError> {
     output.line("")?;
     usable(output, "state", &report.state_directory)?;
     usable(output, "audit log", &report.audit_log)?;
-    let file = report.configuration_file.as_deref().unwrap_or("none; the defaults hold");
+    let file = report
+        .configuration_file
+        .as_deref()
+        .unwrap_or("none; the defaults hold");
     output.line(&format!("{:<10} {file}", "config"))?;
     server(output, &report.server)?;
     path(output, report)?;
@@ -22,22 +25,35 @@ pub(super) fn report(output: Output, report: &Report) -> Result<(), CliError> {
     let verdict = if report.ok {
         output.paint(Color::Green, "sessions can be created here")
     } else {
-        output.paint(Color::Red, "no session can be created here until the above is put right")
+        output.paint(
+            Color::Red,
+            "no session can be created here until the above is put right",
+        )
     };
     output.line(&verdict)
 }
 
 fn backend(output: Output, backend: &BackendReport) -> Result<(), CliError> {
     if backend.usable {
-        output.line(&format!("{:<10} {}: {}", "backend", backend.name, backend.rung))?;
+        output.line(&format!(
+            "{:<10} {}: {}",
+            "backend", backend.name, backend.rung
+        ))?;
         output.line(&format!("{:<10} {}", "posture", backend.posture))?;
     } else {
-        output.line(&format!("{:<10} {} cannot work here", "backend", backend.name))?;
+        output.line(&format!(
+            "{:<10} {} cannot work here",
+            "backend", backend.name
+        ))?;
     }
     if !backend.layers.is_empty() {
         output.line("")?;
         let rows = backend.layers.iter().map(|layer| {
-            let word = if layer.available { output.paint(Color::Green, "yes") } else { output.paint(Color::Red, "no") };
+            let word = if layer.available {
+                output.paint(Color::Green, "yes")
+            } else {
+                output.paint(Color::Red, "no")
+            };
             vec![name(&layer.layer), word]
         });
         output.table(&["LAYER", "AVAILABLE"], rows)?;
@@ -48,13 +64,21 @@ fn backend(output: Output, backend: &BackendReport) -> Result<(), CliError> {
                 Enforcement::Soft => Color::Yellow,
                 Enforcement::None => Color::Red,
             };
-            vec![limit.limit.to_owned(), output.paint(color, &name(&limit.enforcement)), limit.mechanism.clone()]
+            vec![
+                limit.limit.to_owned(),
+                output.paint(color, &name(&limit.enforcement)),
+                limit.mechanism.clone(),
+            ]
         });
         output.table(&["LIMIT", "HOLDS", "BY"], rows)?;
     }
     for missing in &backend.missing {
         output.line("")?;
-        output.line(&format!("{} {}", output.paint(Color::Yellow, "missing:"), missing.what))?;
+        output.line(&format!(
+            "{} {}",
+            output.paint(Color::Yellow, "missing:"),
+            missing.what
+        ))?;
         if !missing.remedy.is_empty() {
             output.line(&format!("  to get it: {}", missing.remedy))?;
         }
@@ -84,7 +108,10 @@ fn server(output: Output, server: &ServerReport) -> Result<(), CliError> {
         (Some(problem), _) => output.paint(Color::Red, problem),
         (None, Some(pid)) => {
             let version = server.version.as_deref().unwrap_or_default();
-            format!("version {version}, process {pid}, {} sessions live", server.sessions.unwrap_or_default())
+            format!(
+                "version {version}, process {pid}, {} sessions live",
+                server.sessions.unwrap_or_default()
+            )
         }
         (None, None) => "none runs; the next client starts one".to_owned(),
     };

@@ -19,14 +19,23 @@ impl<'a> Place<'a> {
     /// A colon before any slash separates session and path, as in `docker cp`.
     fn parse(text: &'a str) -> Self {
         match text.split_once(':') {
-            Some((session, path)) if !session.is_empty() && !session.contains('/') => Place::Inside { session, path },
+            Some((session, path)) if !session.is_empty() && !session.contains('/') => {
+                Place::Inside { session, path }
+            }
             _ => Place::Here(text),
         }
     }
 }
 
-pub(super) async fn run(context: &Context, source: &str, destination: &str) -> Result<u8, CliError> {
-    let (session, direction, from, to, offered) = match (Place::parse(source), Place::parse(destination)) {
+pub(super) async fn run(
+    context: &Context,
+    source: &str,
+    destination: &str,
+) -> Result<u8, CliError> {
+    let (session, direction, from, to, offered) = match (
+        Place::parse(source),
+        Place::parse(destination),
+    ) {
         (Place::Here(here), Place::Inside { session, path }) => {
             let from = existing(here)?;
             let to = into_directory(path, path.ends_with('/'), name_of(&from)?);
@@ -35,7 +44,11 @@ pub(super) async fn run(context: &Context, source: &str, destination: &str) -> R
         }
         (Place::Inside { session, path }, Place::Here(here)) => {
             let directory = here.ends_with('/') || Path::new(here).is_dir();
-            let to = into_directory(&absolute(here)?.to_string_lossy(), directory, name_of(Path::new(path))?);
+            let to = into_directory(
+                &absolute(here)?.to_string_lossy(),
+                directory,
+                name_of(Path::new(path))?,
+            );
             let offered = beside(&to);
             (session, "from_container", PathBuf::from(path), to, offered)
         }
@@ -54,18 +67,29 @@ pub(super) async fn run(context: &Context, source: &str, destination: &str) -> R
     } else {
         let reply: TransferReply = read("transfer_files", content)?;
         let size = format_size(reply.bytes);
-        context.output.line(&format!("{} files, {} directories, {size}", reply.files, reply.directories))?;
+        context.output.line(&format!(
+            "{} files, {} directories, {size}",
+            reply.files, reply.directories
+        ))?;
     }
     Ok(EXIT_OK)
 }
 
 fn existing(text: &str) -> Result<PathBuf, CliError> {
-    Path::new(text).canonicalize().map_err(|source| CliError::File { path: PathBuf::from(text), source })
+    Path::new(text)
+        .canonicalize()
+        .map_err(|source| CliError::File {
+            path: PathBuf::from(text),
+            source,
+        })
 }
 
 /// The absolute path with the links of its parent resolved; its last part need not exist.
 fn absolute(text: &str) -> Result<PathBuf, CliError> {
-    let failed = |source| CliError::File { path: PathBuf::from(text), source };
+    let failed = |source| CliError::File {
+        path: PathBuf::from(text),
+        source,
+    };
     let path = Path::new(text);
     if path.exists() {
         return path.canonicalize().map_err(failed);
@@ -78,17 +102,30 @@ fn absolute(text: &str) -> Result<PathBuf, CliError> {
 }
 
 fn name_of(path: &Path) -> Result<&std::ffi::OsStr, CliError> {
-    path.file_name().ok_or_else(|| CliError::Usage(format!("{} has no name to copy it under", path.display())))
+    path.file_name()
+        .ok_or_else(|| CliError::Usage(format!("{} has no name to copy it under", path.display())))
 }
 
 fn into_directory(path: &str, directory: bool, name: &std::ffi::OsStr) -> PathBuf {
-    let path = if path.is_empty() { Path::new("/workspace") } else { Path::new(path) };
-    if directory || path == Path::new("/workspace") { path.join(name) } else { path.to_path_buf() }
+    let path = if path.is_empty() {
+        Path::new("/workspace")
+    } else {
+        Path::new(path)
+    };
+    if directory || path == Path::new("/workspace") {
+        path.join(name)
+    } else {
+        path.to_path_buf()
+    }
 }
 
 /// What is offered to the server for this copy: the directory itself, else the one that holds the file.
 fn beside(path: &Path) -> Vec<PathBuf> {
-    let directory = if path.is_dir() { Some(path) } else { path.parent() };
+    let directory = if path.is_dir() {
+        Some(path)
+    } else {
+        path.parent()
+    };
     directory.map(Path::to_path_buf).into_iter().collect()
 }
 
@@ -98,8 +135,20 @@ mod tests {
 
     #[test]
     fn a_colon_before_any_slash_names_a_session() {
-        assert_eq!(Place::parse("app:/tmp/x"), Place::Inside { session: "app", path: "/tmp/x" });
-        assert_eq!(Place::parse("app:x:y"), Place::Inside { session: "app", path: "x:y" });
+        assert_eq!(
+            Place::parse("app:/tmp/x"),
+            Place::Inside {
+                session: "app",
+                path: "/tmp/x"
+            }
+        );
+        assert_eq!(
+            Place::parse("app:x:y"),
+            Place::Inside {
+                session: "app",
+                path: "x:y"
+            }
+        );
         for here in ["./a:b", "/a:b", ":x", "plain", "."] {
             assert_eq!(Place::parse(here), Place::Here(here));
         }

@@ -5,13 +5,22 @@ use std::path::{Path, PathBuf};
 use mcp::reply::SessionReply;
 use serde_json::json;
 
-use super::{super::arguments::CreateArguments, CliError, Client, Context, EXIT_OK, read, variables::variables};
+use super::{
+    super::arguments::CreateArguments, CliError, Client, Context, EXIT_OK, read,
+    variables::variables,
+};
 use crate::cli::output::Color;
 
 pub(super) async fn run(context: &Context, arguments: CreateArguments) -> Result<u8, CliError> {
     let project = existing(&arguments.path)?;
-    let mounts = arguments.mounts.iter().map(|text| Mount::parse(text)).collect::<Result<Vec<_>, _>>()?;
-    let offered = std::iter::once(project.clone()).chain(mounts.iter().map(|mount| mount.host.clone())).collect();
+    let mounts = arguments
+        .mounts
+        .iter()
+        .map(|text| Mount::parse(text))
+        .collect::<Result<Vec<_>, _>>()?;
+    let offered = std::iter::once(project.clone())
+        .chain(mounts.iter().map(|mount| mount.host.clone()))
+        .collect();
     let limits = json!({ "memoryBytes": arguments.memory, "cpuMillis": arguments.cpus, "pids": arguments.pids });
     let named = arguments.memory.is_some() || arguments.cpus.is_some() || arguments.pids.is_some();
     let call = json!({
@@ -40,19 +49,28 @@ fn say(context: &Context, reply: &SessionReply) -> Result<(), CliError> {
     output.line(&format!("{name}  {}", reply.session_id))?;
     output.line(&format!("  project  {} at /workspace", reply.project_path))?;
     output.line(&format!("  ends     {}", reply.expires_at))?;
-    output.line(&format!("  try      claude-code-mcp session shell {}", reply.session_name))
+    output.line(&format!(
+        "  try      claude-code-mcp session shell {}",
+        reply.session_name
+    ))
 }
 
 fn without_nulls(value: serde_json::Value) -> serde_json::Value {
     match value {
-        serde_json::Value::Object(fields) => fields.into_iter().filter(|(_, value)| !value.is_null()).collect(),
+        serde_json::Value::Object(fields) => fields
+            .into_iter()
+            .filter(|(_, value)| !value.is_null())
+            .collect(),
         other => other,
     }
 }
 
 /// The path that is really meant, so that neither links nor `..` stand in the way later.
 fn existing(path: &Path) -> Result<PathBuf, CliError> {
-    path.canonicalize().map_err(|source| CliError::File { path: path.to_path_buf(), source })
+    path.canonicalize().map_err(|source| CliError::File {
+        path: path.to_path_buf(),
+        source,
+    })
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -64,7 +82,11 @@ struct Mount {
 
 impl Mount {
     fn parse(text: &str) -> Result<Self, CliError> {
-        let wrong = || CliError::Usage(format!("--mount {text}: write HOST:INSIDE, or HOST:INSIDE:rw to let it be written"));
+        let wrong = || {
+            CliError::Usage(format!(
+                "--mount {text}: write HOST:INSIDE, or HOST:INSIDE:rw to let it be written"
+            ))
+        };
         let (rest, read_only) = match text.rsplit_once(':') {
             Some((rest, "rw")) => (rest, false),
             Some((rest, "ro")) => (rest, true),
@@ -74,7 +96,11 @@ impl Mount {
         if host.is_empty() || !inside.starts_with('/') {
             return Err(wrong());
         }
-        Ok(Mount { host: existing(Path::new(host))?, inside: inside.to_owned(), read_only })
+        Ok(Mount {
+            host: existing(Path::new(host))?,
+            inside: inside.to_owned(),
+            read_only,
+        })
     }
 
     fn json(&self) -> serde_json::Value {
@@ -88,12 +114,23 @@ mod tests {
 
     #[test]
     fn mounts_are_read_only_unless_said_otherwise() {
-        let mount = |text| Mount::parse(text).ok().map(|mount| (mount.host, mount.inside, mount.read_only));
+        let mount = |text| {
+            Mount::parse(text)
+                .ok()
+                .map(|mount| (mount.host, mount.inside, mount.read_only))
+        };
         let usr = || PathBuf::from("/usr");
         assert_eq!(mount("/usr:/data"), Some((usr(), "/data".into(), true)));
         assert_eq!(mount("/usr:/data:ro"), Some((usr(), "/data".into(), true)));
         assert_eq!(mount("/usr:/data:rw"), Some((usr(), "/data".into(), false)));
-        for wrong in ["/usr", "/usr:data", ":/data", "/missing-here:/data", "/usr:/data:rx", ""] {
+        for wrong in [
+            "/usr",
+            "/usr:data",
+            ":/data",
+            "/missing-here:/data",
+            "/usr:/data:rx",
+            "",
+        ] {
             assert_eq!(mount(wrong), None, "{wrong}");
         }
     }

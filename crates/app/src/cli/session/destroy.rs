@@ -11,14 +11,20 @@ use crate::cli::output::report;
 
 pub(super) async fn run(context: &Context, sessions: &[String], all: bool) -> Result<u8, CliError> {
     let client = Client::connect(context, Vec::new()).await?;
-    let names = if all { live(&client).await? } else { sessions.to_vec() };
+    let names = if all {
+        live(&client).await?
+    } else {
+        sessions.to_vec()
+    };
     let (mut results, mut code) = (Vec::new(), EXIT_OK);
     for name in names {
         match destroy(&client, &name).await {
             Ok(content) => {
                 if !context.output.json {
                     let reply: DestroyReply = read("destroy_session", content.clone())?;
-                    context.output.line(&format!("destroyed {}", reply.session_id))?;
+                    context
+                        .output
+                        .line(&format!("destroyed {}", reply.session_id))?;
                 }
                 results.push(content);
             }
@@ -39,11 +45,16 @@ pub(super) async fn run(context: &Context, sessions: &[String], all: bool) -> Re
 
 async fn live(client: &Client) -> Result<Vec<String>, CliError> {
     let list: SessionListReply = client.ask("list_sessions", json!({})).await?;
-    let live = list.sessions.into_iter().filter(|session| is_live(session.state));
+    let live = list
+        .sessions
+        .into_iter()
+        .filter(|session| is_live(session.state));
     Ok(live.map(|session| session.session_id).collect())
 }
 
 async fn destroy(client: &Client, name: &str) -> Result<Value, CliError> {
     let session_id = resolve(client, name).await?;
-    client.call("destroy_session", json!({ "sessionId": session_id })).await
+    client
+        .call("destroy_session", json!({ "sessionId": session_id }))
+        .await
 }

@@ -29,25 +29,37 @@ pub(super) async fn run(context: &Context, arguments: ExecArguments) -> Result<u
     let request = StreamRequest {
         session_id,
         argv: arguments.command,
-        cwd: arguments.cwd.map(|cwd| std::path::Path::new("/workspace").join(cwd)),
+        cwd: arguments
+            .cwd
+            .map(|cwd| std::path::Path::new("/workspace").join(cwd)),
         env,
         timeout_seconds,
         terminal: None,
         stdin: !std::io::stdin().is_terminal(),
     };
-    let sink = if context.output.json { Sink::Drop } else { Sink::Pass };
+    let sink = if context.output.json {
+        Sink::Drop
+    } else {
+        Sink::Pass
+    };
     let run = run_stream(context, &request, sink).await?;
     for text in &run.ending.notes {
         note(text);
     }
     if context.output.json {
         let call = json!({ "executionId": run.execution_id, "waitSeconds": 0 });
-        context.output.json(&client.call("get_execution", call).await?)?;
+        context
+            .output
+            .json(&client.call("get_execution", call).await?)?;
     }
     Ok(run.exit_code())
 }
 
-async fn detach(context: &Context, client: &Client, call: serde_json::Value) -> Result<u8, CliError> {
+async fn detach(
+    context: &Context,
+    client: &Client,
+    call: serde_json::Value,
+) -> Result<u8, CliError> {
     let content = client.call("execute_command", call).await?;
     if context.output.json {
         context.output.json(&content)?;

@@ -15,7 +15,12 @@ const FOLLOW_PAUSE: Duration = Duration::from_millis(500);
 /// Lines that a look with `--follow` asks for: the most that the tool gives.
 const FOLLOW_TAIL: u32 = 1000;
 
-pub(super) async fn run(context: &Context, session: &str, tail: u32, follow: bool) -> Result<u8, CliError> {
+pub(super) async fn run(
+    context: &Context,
+    session: &str,
+    tail: u32,
+    follow: bool,
+) -> Result<u8, CliError> {
     let client = Client::connect(context, Vec::new()).await?;
     let session_id = resolve(&client, session).await?;
     let content = look(&client, &session_id, tail).await?;
@@ -26,8 +31,13 @@ pub(super) async fn run(context: &Context, session: &str, tail: u32, follow: boo
     }
     print(context, &seen)?;
     while follow {
-        let session: SessionReply = client.ask("get_session", json!({ "sessionId": session_id })).await?;
-        let reply: LogsReply = read("get_session_logs", look(&client, &session_id, FOLLOW_TAIL).await?)?;
+        let session: SessionReply = client
+            .ask("get_session", json!({ "sessionId": session_id }))
+            .await?;
+        let reply: LogsReply = read(
+            "get_session_logs",
+            look(&client, &session_id, FOLLOW_TAIL).await?,
+        )?;
         let first_new = first_new(&seen, &reply.lines);
         print(context, reply.lines.get(first_new..).unwrap_or_default())?;
         seen = reply.lines;
@@ -40,12 +50,20 @@ pub(super) async fn run(context: &Context, session: &str, tail: u32, follow: boo
 }
 
 async fn look(client: &Client, session_id: &str, tail: u32) -> Result<Value, CliError> {
-    client.call("get_session_logs", json!({ "sessionId": session_id, "tail": tail })).await
+    client
+        .call(
+            "get_session_logs",
+            json!({ "sessionId": session_id, "tail": tail }),
+        )
+        .await
 }
 
 /// Where in `now` the lines begin that were not there in `before`: after the last run of lines that both have.
 fn first_new(before: &[LogLineReply], now: &[LogLineReply]) -> usize {
-    (0..=now.len()).rev().find(|end| now.get(..*end).is_some_and(|head| ends_alike(before, head))).unwrap_or(0)
+    (0..=now.len())
+        .rev()
+        .find(|end| now.get(..*end).is_some_and(|head| ends_alike(before, head)))
+        .unwrap_or(0)
 }
 
 /// The longer one ends with the shorter one.
@@ -60,7 +78,9 @@ fn print(context: &Context, lines: &[LogLineReply]) -> Result<(), CliError> {
         if context.output.json {
             context.output.json_line(line)?;
         } else {
-            context.output.line(&format!("{}  {}", line.at, line.text))?;
+            context
+                .output
+                .line(&format!("{}  {}", line.at, line.text))?;
         }
     }
     Ok(())
@@ -71,15 +91,29 @@ mod tests {
     use super::*;
 
     fn lines(texts: &[&str]) -> Vec<LogLineReply> {
-        texts.iter().map(|text| LogLineReply { at: String::new(), text: (*text).to_owned() }).collect()
+        texts
+            .iter()
+            .map(|text| LogLineReply {
+                at: String::new(),
+                text: (*text).to_owned(),
+            })
+            .collect()
     }
 
     #[test]
     fn following_prints_each_line_once() {
         let new = |before: &[&str], now: &[&str]| first_new(&lines(before), &lines(now));
         assert_eq!(new(&["a", "b"], &["a", "b", "c"]), 2);
-        assert_eq!(new(&["b"], &["a", "b", "c", "d"]), 2, "the first look was shorter");
-        assert_eq!(new(&["a", "b", "c"], &["b", "c", "d"]), 2, "old lines fell out");
+        assert_eq!(
+            new(&["b"], &["a", "b", "c", "d"]),
+            2,
+            "the first look was shorter"
+        );
+        assert_eq!(
+            new(&["a", "b", "c"], &["b", "c", "d"]),
+            2,
+            "old lines fell out"
+        );
         assert_eq!(new(&["a", "a"], &["a", "a"]), 2);
         assert_eq!(new(&["a"], &["a"]), 1);
         assert_eq!(new(&["a", "b"], &["x", "y"]), 0, "everything is new");

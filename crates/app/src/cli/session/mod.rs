@@ -27,11 +27,24 @@ pub(super) fn run(context: &Context, command: SessionCommand) -> Result<u8, CliE
         SessionCommand::Create(arguments) => block_on(create::run(context, arguments)),
         SessionCommand::List { all } => block_on(show::list(context, all)),
         SessionCommand::Show { session } => block_on(show::show(context, &session)),
-        SessionCommand::Exec(arguments) => block_on(exec::run(context, arguments)).map_err(CliError::of_a_run),
-        SessionCommand::Shell { session } => block_on(shell::run(context, &session)).map_err(CliError::of_a_run),
-        SessionCommand::Logs { session, tail, follow } => block_on(logs::run(context, &session, tail, follow)),
-        SessionCommand::Cp { source, destination } => block_on(cp::run(context, &source, &destination)),
-        SessionCommand::Destroy { sessions, all } => block_on(destroy::run(context, &sessions, all)),
+        SessionCommand::Exec(arguments) => {
+            block_on(exec::run(context, arguments)).map_err(CliError::of_a_run)
+        }
+        SessionCommand::Shell { session } => {
+            block_on(shell::run(context, &session)).map_err(CliError::of_a_run)
+        }
+        SessionCommand::Logs {
+            session,
+            tail,
+            follow,
+        } => block_on(logs::run(context, &session, tail, follow)),
+        SessionCommand::Cp {
+            source,
+            destination,
+        } => block_on(cp::run(context, &source, &destination)),
+        SessionCommand::Destroy { sessions, all } => {
+            block_on(destroy::run(context, &sessions, all))
+        }
         SessionCommand::Extend { session, by } => block_on(extend(context, &session, by)),
     }
 }
@@ -39,13 +52,20 @@ pub(super) fn run(context: &Context, command: SessionCommand) -> Result<u8, CliE
 async fn extend(context: &Context, session: &str, by: std::time::Duration) -> Result<u8, CliError> {
     let client = Client::connect(context, Vec::new()).await?;
     let session_id = resolve(&client, session).await?;
-    let content =
-        client.call("extend_session", json!({ "sessionId": session_id, "seconds": by.as_secs().max(1) })).await?;
+    let content = client
+        .call(
+            "extend_session",
+            json!({ "sessionId": session_id, "seconds": by.as_secs().max(1) }),
+        )
+        .await?;
     if context.output.json {
         context.output.json(&content)?;
     } else {
         let reply: mcp::reply::SessionReply = read("extend_session", content)?;
-        context.output.line(&format!("{} ends at {}", reply.session_name, reply.expires_at))?;
+        context.output.line(&format!(
+            "{} ends at {}",
+            reply.session_name, reply.expires_at
+        ))?;
     }
     Ok(EXIT_OK)
 }

@@ -36,13 +36,26 @@ fn choose(sessions: &[SessionReply], text: &str) -> Result<String, ErrorBody> {
     let by_name = |session: &&SessionReply| session.session_name == text;
     let by_prefix = |session: &&SessionReply| {
         digits.len() >= MIN_PREFIX_DIGITS
-            && session.session_id.strip_prefix("s-").is_some_and(|id| id.starts_with(digits))
+            && session
+                .session_id
+                .strip_prefix("s-")
+                .is_some_and(|id| id.starts_with(digits))
     };
-    let live: Vec<&SessionReply> = sessions.iter().filter(|session| is_live(session.state)).collect();
-    let ended: Vec<&SessionReply> = sessions.iter().filter(|session| !is_live(session.state)).collect();
+    let live: Vec<&SessionReply> = sessions
+        .iter()
+        .filter(|session| is_live(session.state))
+        .collect();
+    let ended: Vec<&SessionReply> = sessions
+        .iter()
+        .filter(|session| !is_live(session.state))
+        .collect();
     for candidates in [live, ended] {
         for meant in [
-            candidates.iter().copied().filter(by_name).collect::<Vec<_>>(),
+            candidates
+                .iter()
+                .copied()
+                .filter(by_name)
+                .collect::<Vec<_>>(),
             candidates.iter().copied().filter(by_prefix).collect(),
         ] {
             match meant.as_slice() {
@@ -62,7 +75,10 @@ fn choose(sessions: &[SessionReply], text: &str) -> Result<String, ErrorBody> {
 }
 
 fn ambiguous(text: &str, several: &[&SessionReply]) -> ErrorBody {
-    let ids: Vec<&str> = several.iter().map(|session| session.session_id.as_str()).collect();
+    let ids: Vec<&str> = several
+        .iter()
+        .map(|session| session.session_id.as_str())
+        .collect();
     ErrorBody {
         code: Reason::InvalidArgument.code().to_owned(),
         message: format!("{text:?} can mean {}", ids.join(" or ")),
@@ -109,7 +125,11 @@ mod tests {
         let doubt = choose(&all, "0123").unwrap_err();
         assert!(doubt.message.contains(&one.session_id) && doubt.message.contains(&two.session_id));
         for missing in ["ap", "012", "ffff", ""] {
-            assert_eq!(choose(&all, missing).unwrap_err().code, "session_not_found", "{missing}");
+            assert_eq!(
+                choose(&all, missing).unwrap_err().code,
+                "session_not_found",
+                "{missing}"
+            );
         }
     }
 }

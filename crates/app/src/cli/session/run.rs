@@ -46,30 +46,60 @@ impl Run {
         if self.output_closed {
             return EXIT_SIGNAL_BASE + SIGPIPE;
         }
-        match (self.ending.state.as_str(), self.ending.exit_code, self.ending.signal) {
+        match (
+            self.ending.state.as_str(),
+            self.ending.exit_code,
+            self.ending.signal,
+        ) {
             ("timedOut", ..) => EXIT_TIMED_OUT,
             ("failed", ..) => EXIT_NOT_RUN,
             (_, Some(code), _) => u8::try_from(code & 0xff).unwrap_or(EXIT_NOT_RUN),
-            (_, None, Some(signal)) => EXIT_SIGNAL_BASE.saturating_add(u8::try_from(signal & 0x7f).unwrap_or_default()),
+            (_, None, Some(signal)) => {
+                EXIT_SIGNAL_BASE.saturating_add(u8::try_from(signal & 0x7f).unwrap_or_default())
+            }
             (_, None, None) => EXIT_NOT_RUN,
         }
     }
 }
 
 /// Runs the request to its end.
-pub(super) async fn run(context: &Context, request: &StreamRequest, sink: Sink) -> Result<Run, CliError> {
+pub(super) async fn run(
+    context: &Context,
+    request: &StreamRequest,
+    sink: Sink,
+) -> Result<Run, CliError> {
     let stream = context.connect(Mode::Stream, Vec::new())?.stream;
     stream.set_nonblocking(true).map_err(CliError::Runtime)?;
-    let (reader, mut writer) = UnixStream::from_std(stream).map_err(CliError::Runtime)?.into_split();
+    let (reader, mut writer) = UnixStream::from_std(stream)
+        .map_err(CliError::Runtime)?
+        .into_split();
     let mut line = serde_json::to_vec(request).map_err(|error| CliError::Terminal(error.into()))?;
     line.push(b'\n');
-    tokio::io::AsyncWriteExt::write_all(&mut writer, &line).await.map_err(|error| CliError::Stream(error.into()))?;
+    tokio::io::AsyncWriteExt::write_all(&mut writer, &line)
+        .await
+        .map_err(|error| CliError::Stream(error.into()))?;
     Bridge {
         writer,
-        input: if request.stdin { Input::Ready } else { Input::Ended },
-        chunks: if request.stdin { read_stdin()? } else { mpsc::channel(1).1 },
-        resizes: if request.terminal.is_some() { Some(watch(SignalKind::window_change())?) } else { None },
-        interrupts: if request.terminal.is_none() { Some(watch(SignalKind::interrupt())?) } else { None },
+        input: if request.stdin {
+            Input::Ready
+        } else {
+            Input::Ended
+        },
+        chunks: if request.stdin {
+            read_stdin()?
+        } else {
+            mpsc::channel(1).1
+        },
+        resizes: if request.terminal.is_some() {
+            Some(watch(SignalKind::window_change())?)
+        } else {
+            None
+        },
+        interrupts: if request.terminal.is_none() {
+            Some(watch(SignalKind::interrupt())?)
+        } else {
+            None
+        },
         sink,
         execution_id: String::new(),
         output_closed: false,
@@ -138,7 +168,9 @@ impl Bridge {
                 let written = self.pass(&mut io::stderr(), &bytes);
                 self.notice(written).await?;
             }
-            ServerFrame::Lost(count) => note(&format!("{count} bytes of output were no longer kept")),
+            ServerFrame::Lost(count) => {
+                note(&format!("{count} bytes of output were no longer kept"))
+            }
             ServerFrame::Accepted if self.input == Input::UnderWay => self.input = Input::Ready,
             ServerFrame::Accepted => {}
             ServerFrame::Refused(error) => return Err(CliError::Refused(error)),
@@ -224,7 +256,10 @@ fn read_stdin() -> Result<mpsc::Receiver<Vec<u8>>, CliError> {
             }
         }
     };
-    std::thread::Builder::new().name("input".to_owned()).spawn(read).map_err(CliError::Runtime)?;
+    std::thread::Builder::new()
+        .name("input".to_owned())
+        .spawn(read)
+        .map_err(CliError::Runtime)?;
     Ok(chunks)
 }
 
@@ -235,8 +270,18 @@ mod tests {
     #[test]
     fn exit_codes_are_those_of_the_command() {
         let code = |state: &str, exit_code, signal, output_closed| {
-            let ending = Ending { state: state.to_owned(), exit_code, signal, notes: Vec::new() };
-            Run { execution_id: String::new(), ending, output_closed }.exit_code()
+            let ending = Ending {
+                state: state.to_owned(),
+                exit_code,
+                signal,
+                notes: Vec::new(),
+            };
+            Run {
+                execution_id: String::new(),
+                ending,
+                output_closed,
+            }
+            .exit_code()
         };
         assert_eq!(code("exited", Some(0), None, false), 0);
         assert_eq!(code("exited", Some(7), None, false), 7);

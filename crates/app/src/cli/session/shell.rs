@@ -19,11 +19,17 @@ pub(super) async fn run(context: &Context, session: &str) -> Result<u8, CliError
         return Err(CliError::Usage(sentence.to_owned()));
     }
     if context.output.json {
-        return Err(CliError::Usage("a shell has no structured result; leave --json out".to_owned()));
+        return Err(CliError::Usage(
+            "a shell has no structured result; leave --json out".to_owned(),
+        ));
     }
     let client = Client::connect(context, Vec::new()).await?;
     let session_id = resolve(&client, session).await?;
-    let term = context.environment.get("TERM").and_then(|term| term.to_str()).unwrap_or("xterm-256color");
+    let term = context
+        .environment
+        .get("TERM")
+        .and_then(|term| term.to_str())
+        .unwrap_or("xterm-256color");
     let request = StreamRequest {
         session_id,
         argv: ["/bin/sh", "-c", SHELL].map(str::to_owned).to_vec(),

@@ -26,21 +26,42 @@ pub(super) async fn list(context: &Context, all: bool) -> Result<u8, CliError> {
         return Ok(EXIT_OK);
     }
     let reply: SessionListReply = read("list_sessions", content)?;
-    let shown: Vec<_> = reply.sessions.iter().filter(|session| all || is_live(session.state)).collect();
+    let shown: Vec<_> = reply
+        .sessions
+        .iter()
+        .filter(|session| all || is_live(session.state))
+        .collect();
     if shown.is_empty() {
-        context.output.line("no sessions; claude-code-mcp session create makes one")?;
+        context
+            .output
+            .line("no sessions; claude-code-mcp session create makes one")?;
         return Ok(EXIT_OK);
     }
     let now = Timestamp::now();
-    let rows = shown.iter().map(|session| row(context.output, session, now));
-    context.output.table(&["SESSION", "NAME", "STATE", "AGE", "LEFT", "RUNNING", "PROJECT"], rows)?;
+    let rows = shown
+        .iter()
+        .map(|session| row(context.output, session, now));
+    context.output.table(
+        &[
+            "SESSION", "NAME", "STATE", "AGE", "LEFT", "RUNNING", "PROJECT",
+        ],
+        rows,
+    )?;
     Ok(EXIT_OK)
 }
 
 fn row(output: Output, session: &SessionReply, now: Timestamp) -> Vec<String> {
-    let left = if is_live(session.state) { between(now, &session.expires_at) } else { "-".to_owned() };
+    let left = if is_live(session.state) {
+        between(now, &session.expires_at)
+    } else {
+        "-".to_owned()
+    };
     vec![
-        session.session_id.get(..SHORT_ID_BYTES).unwrap_or(&session.session_id).to_owned(),
+        session
+            .session_id
+            .get(..SHORT_ID_BYTES)
+            .unwrap_or(&session.session_id)
+            .to_owned(),
         session.session_name.clone(),
         state(output, session.state),
         since(&session.created_at, now),
@@ -65,11 +86,13 @@ fn state(output: Output, state: SessionStateName) -> String {
 }
 
 fn since(then: &str, now: Timestamp) -> String {
-    then.parse::<Timestamp>().map_or_else(|_| "?".to_owned(), |then| distance(then, now))
+    then.parse::<Timestamp>()
+        .map_or_else(|_| "?".to_owned(), |then| distance(then, now))
 }
 
 fn between(now: Timestamp, then: &str) -> String {
-    then.parse::<Timestamp>().map_or_else(|_| "?".to_owned(), |then| distance(now, then))
+    then.parse::<Timestamp>()
+        .map_or_else(|_| "?".to_owned(), |then| distance(now, then))
 }
 
 fn distance(from: Timestamp, to: Timestamp) -> String {
@@ -80,7 +103,9 @@ fn distance(from: Timestamp, to: Timestamp) -> String {
 pub(super) async fn show(context: &Context, session: &str) -> Result<u8, CliError> {
     let client = Client::connect(context, Vec::new()).await?;
     let session_id = resolve(&client, session).await?;
-    let content = client.call("get_session", json!({ "sessionId": session_id })).await?;
+    let content = client
+        .call("get_session", json!({ "sessionId": session_id }))
+        .await?;
     if context.output.json {
         context.output.json(&content)?;
         return Ok(EXIT_OK);
@@ -99,17 +124,35 @@ fn facts(output: Output, reply: &SessionReply) -> Result<(), CliError> {
         ("project", reply.project_path.clone()),
         ("backend", reply.backend.clone()),
         ("created", reply.created_at.clone()),
-        ("ends", format!("{}, or idle for {}", reply.expires_at, format_duration(Duration::from_secs(reply.idle_seconds)))),
+        (
+            "ends",
+            format!(
+                "{}, or idle for {}",
+                reply.expires_at,
+                format_duration(Duration::from_secs(reply.idle_seconds))
+            ),
+        ),
         ("running", reply.running_executions.join(" ")),
     ];
     if let Some(reason) = &reply.ended_because {
         lines.push(("ended", reason.clone()));
     }
     if let Some(usage) = &reply.usage {
-        let memory = usage.memory_bytes.map(|bytes| format!("{} of memory", format_size(bytes)));
+        let memory = usage
+            .memory_bytes
+            .map(|bytes| format!("{} of memory", format_size(bytes)));
         let processes = usage.pids.map(|count| format!("{count} processes"));
-        let cpu = usage.cpu_us.map(|time| format!("{}.{} s of CPU", time / 1_000_000, time / 100_000 % 10));
-        lines.push(("uses", [memory, processes, cpu].into_iter().flatten().collect::<Vec<_>>().join(", ")));
+        let cpu = usage
+            .cpu_us
+            .map(|time| format!("{}.{} s of CPU", time / 1_000_000, time / 100_000 % 10));
+        lines.push((
+            "uses",
+            [memory, processes, cpu]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join(", "),
+        ));
     }
     for (name, value) in lines.iter().filter(|(_, value)| !value.is_empty()) {
         output.line(&format!("{name:<9} {value}"))?;
@@ -118,18 +161,35 @@ fn facts(output: Output, reply: &SessionReply) -> Result<(), CliError> {
 }
 
 fn hardening(output: Output, reply: &SessionReply) -> Result<(), CliError> {
-    let Some(hardening) = &reply.hardening else { return Ok(()) };
+    let Some(hardening) = &reply.hardening else {
+        return Ok(());
+    };
     output.line("")?;
     let layers = hardening.layers.iter().map(|layer| {
-        let word = if layer.in_force { output.paint(Color::Green, "yes") } else { output.paint(Color::Red, "no") };
+        let word = if layer.in_force {
+            output.paint(Color::Green, "yes")
+        } else {
+            output.paint(Color::Red, "no")
+        };
         vec![layer.layer.clone(), word, layer.evidence.clone()]
     });
     output.table(&["LAYER", "IN FORCE", "READ BACK"], layers)?;
     output.line("")?;
     let limits = hardening.limits.iter().map(|limit| {
-        let value = limit.in_force.map_or_else(|| "-".to_owned(), |value| value.to_string());
-        let color = if limit.enforcement == "hard" { Color::Green } else { Color::Yellow };
-        vec![limit.limit.clone(), value, output.paint(color, &limit.enforcement), limit.mechanism.clone()]
+        let value = limit
+            .in_force
+            .map_or_else(|| "-".to_owned(), |value| value.to_string());
+        let color = if limit.enforcement == "hard" {
+            Color::Green
+        } else {
+            Color::Yellow
+        };
+        vec![
+            limit.limit.clone(),
+            value,
+            output.paint(color, &limit.enforcement),
+            limit.mechanism.clone(),
+        ]
     });
     output.table(&["LIMIT", "VALUE", "HOLDS", "BY"], limits)
 }
