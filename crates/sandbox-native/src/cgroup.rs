@@ -118,7 +118,7 @@ fn version_2(directory: &Path) -> Option<Hierarchy> {
             let _ = write(&place.join("cgroup.subtree_control"), &format!("+{name}"));
         }
     }
-    let probe = parent.join(format!("probe-{}", std::process::id()));
+    let probe = parent.join(probe_name());
     make_directory(&probe).ok()?;
     let usable = ["memory.max", "pids.max"]
         .iter()
@@ -127,13 +127,23 @@ fn version_2(directory: &Path) -> Option<Hierarchy> {
     usable.then_some(Hierarchy::Version2(parent))
 }
 
+/// Two servers may probe at once.
+fn probe_name() -> String {
+    format!("probe-{}", std::process::id())
+}
+
 fn version_1(mounts: &str) -> Option<Hierarchy> {
     let find = |controller: &str| {
         let mut points = mount_points(mounts, "cgroup");
         let point = points
             .find(|(_, options)| options.split(',').any(|option| option == controller))?
             .0;
-        make_directory(&point.join(PARENT)).ok().map(|()| point)
+        let parent = point.join(PARENT);
+        make_directory(&parent).ok()?;
+        // That the parent is there says nothing: root's server may have made it.
+        let probe = parent.join(probe_name());
+        fs::create_dir(&probe).ok()?;
+        fs::remove_dir(&probe).ok().map(|()| point)
     };
     let controllers = Controllers {
         memory: find("memory"),

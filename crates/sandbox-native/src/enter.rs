@@ -28,6 +28,11 @@ pub(crate) const USER_NAMESPACE: c_int = libc::CLONE_NEWUSER;
 /// The C library's constant is a number too narrow for it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
+/// Signals are numbered from 1 to this.
+const LAST_SIGNAL: c_int = 64;
+/// Size of the kernel's signal set.
+const SIGNAL_SET_BYTES: usize = 8;
+
 /// Which side of [`clone_into`] one is on.
 pub(crate) enum Side {
     /// The new process.
@@ -171,10 +176,22 @@ pub(crate) fn enter_cgroup_namespace() -> io::Result<()> {
 /// Every signal gets its default action and none is blocked: an ignored one would be ignored by all that the supervisor
 /// starts, and Rust programs ignore SIGPIPE.
 pub(crate) fn reset_signals() -> io::Result<()> {
-    for number in 1..=libc::SIGRTMAX() {
-        // JUSTIFICATION: no library resets dispositions without installing handlers.
-        // SAFETY: SIG_DFL is no handler of ours. SIGKILL, SIGSTOP and the C library's own signals answer EINVAL.
-        unsafe { libc::signal(number, libc::SIG_DFL) };
+    // The kernel's structure, all zero: the default action, no flags, no restorer, an empty mask.
+    let default_action = [0_u64; 4];
+    for number in 1..=LAST_SIGNAL {
+        // JUSTIFICATION: no library resets dispositions without installing handlers, and the C library's own function
+        // leaves out two signals that it keeps for itself.
+        // SAFETY: the structure is as large as the kernel's and only read; SIG_DFL is no handler of ours. SIGKILL and
+        // SIGSTOP answer EINVAL.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                number,
+                ptr::from_ref(&default_action),
+                ptr::null_mut::<u8>(),
+                SIGNAL_SET_BYTES,
+            )
+        };
     }
     // SAFETY: an all-zero set is an initialized one on Linux, and sigemptyset makes sure; both live across the calls.
     let result = unsafe {

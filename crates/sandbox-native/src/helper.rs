@@ -122,6 +122,7 @@ fn create(plan: &Plan, program: BorrowedFd<'_>, undo: &mut Undo<'_>) -> Result<C
         step: format!("compile the system-call profile: {error}"),
         errno: 0,
     })?;
+    sources::verify_all(plan)?;
     let record = undo.record.insert(Record {
         session: plan.spec.session,
         object_name: plan.object_name.clone(),

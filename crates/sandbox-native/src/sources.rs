@@ -160,23 +160,55 @@ pub(crate) fn open_all(plan: &Plan, owners: &mut OwnerMaps) -> Result<Sources, F
     })
 }
 
+/// Looks at every directory of the host before the namespaces exist: within a user's own, owners have other numbers.
+///
+/// # Errors
+/// As for [`open_verified`].
+pub(crate) fn verify_all(plan: &Plan) -> Result<(), Failure> {
+    let mounts = plan.spec.mounts.iter().map(|mount| &mount.source);
+    let root = match &plan.spec.root {
+        RootFileSystem::HostSystem => None,
+        RootFileSystem::Directory(directory) => Some(directory),
+    };
+    mounts
+        .chain([&plan.spec.workspace])
+        .chain(root)
+        .try_for_each(|directory| open_verified(directory).map(drop))
+}
+
 /// Opens a directory of the host again that was looked at when the decision fell.
 ///
 /// # Errors
 /// When it is not the same one, has another owner, or a link lies on the way.
 pub(crate) fn open_verified(directory: &HostDirectory) -> Result<OwnedFd, Failure> {
-    let changed = || Failure {
+    let fd = open_same(directory)?;
+    let found = fstat(&fd).at("look at a directory of the host")?;
+    let same = found.st_uid == directory.uid && found.st_gid == directory.gid;
+    if same {
+        Ok(fd)
+    } else {
+        Err(changed(directory))
+    }
+}
+
+/// The same without the owner.
+fn open_same(directory: &HostDirectory) -> Result<OwnedFd, Failure> {
+    let fd = open_without_links(CWD, &directory.path, OFlags::DIRECTORY)
+        .map_err(|_| changed(directory))?;
+    let found = fstat(&fd).at("look at a directory of the host")?;
+    let same = found.st_dev == directory.device && found.st_ino == directory.inode;
+    if same {
+        Ok(fd)
+    } else {
+        Err(changed(directory))
+    }
+}
+
+fn changed(directory: &HostDirectory) -> Failure {
+    Failure {
         kind: FailureKind::PathChanged(directory.path.clone()),
         step: "open a directory of the host".to_owned(),
         errno: 0,
-    };
-    let fd = open_without_links(CWD, &directory.path, OFlags::DIRECTORY).map_err(|_| changed())?;
-    let found = fstat(&fd).at("look at a directory of the host")?;
-    let same = found.st_dev == directory.device && found.st_ino == directory.inode;
-    if same && found.st_uid == directory.uid && found.st_gid == directory.gid {
-        Ok(fd)
-    } else {
-        Err(changed())
     }
 }
 
@@ -201,7 +233,7 @@ fn open_host_directory(
     read_only: bool,
     owners: &mut OwnerMaps,
 ) -> Result<OwnedFd, Failure> {
-    let fd = open_verified(directory)?;
+    let fd = open_same(directory)?;
     let tree = detach_alone(fd.as_fd()).at("take a directory of the host")?;
     let set = NO_SUID | NO_DEVICES | if read_only { READ_ONLY } else { 0 };
     owners.apply(tree.as_fd(), directory, read_only)?;
@@ -278,7 +310,7 @@ fn host_system() -> Result<Vec<Placement>, Failure> {
 }
 
 fn unpacked(directory: &HostDirectory) -> Result<Vec<Placement>, Failure> {
-    let root = open_verified(directory)?;
+    let root = open_same(directory)?;
     let mut placements = Vec::new();
     for name in names(&directory.path)?
         .iter()

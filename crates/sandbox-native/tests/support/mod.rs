@@ -1,0 +1,398 @@
+//! What the tests share: a backend in a directory of its own, a client that speaks the wire, and running as another user.
+
+#![allow(dead_code, reason = "each test program uses its part")]
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use model::{
+    HostDirectory, Limit, Limits, OwnerId, ProtectedPath, RootFileSystem, SandboxSpec, SessionId,
+};
+use sandbox::{Backend, Connection, Link};
+use sandbox_native::{Native, NativeConfig};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use wire::{
+    Decoder, Exit, MAX_CHUNK_BYTES, MAX_TO_HOST_BYTES, MAX_TO_SUPERVISOR_BYTES, OutputMode,
+    PROTOCOL_VERSION, Reply, Request, StartSpec, Stdin, Stream, ToHost, ToSupervisor, Welcome,
+};
+
+/// An uid that no account of the machine has.
+pub const STRANGER: u32 = 54_321;
+const AS_USER: &str = "SANDBOX_NATIVE_TEST_AS_USER";
+
+/// True in the process that [`as_ordinary_user`] started.
+pub fn is_ordinary_user() -> bool {
+    std::env::var_os(AS_USER).is_some() || !is_root()
+}
+
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Says whether the calling test shall go on, as an ordinary user. As root it runs itself again as one, and is done.
+pub fn as_ordinary_user(test: &str) -> bool {
+    if is_ordinary_user() {
+        return true;
+    }
+    let status = Command::new("setpriv")
+        .args([
+            &format!("--reuid={STRANGER}"),
+            &format!("--regid={STRANGER}"),
+            "--clear-groups",
+        ])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(AS_USER, "1")
+        .env_remove("TMPDIR")
+        .current_dir("/")
+        .status()
+        .unwrap();
+    assert!(status.success(), "{test} failed as an ordinary user");
+    false
+}
+
+/// Says loudly that a root leg is left out.
+pub fn as_root(test: &str) -> bool {
+    if !is_root() {
+        eprintln!("SKIPPED {test}: not root");
+    }
+    is_root()
+}
+
+/// A backend with a state directory and a project of its own.
+pub struct Ground {
+    pub directory: TempDir,
+    pub native: Native,
+    pub owner: OwnerId,
+    pub config: NativeConfig,
+}
+
+pub fn helper() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_sandbox-native-helper"))
+}
+
+impl Ground {
+    pub fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub fn with(change: impl FnOnce(&mut NativeConfig)) -> Self {
+        Self::in_directory(
+            tempfile::Builder::new()
+                .prefix("native-")
+                .tempdir_in("/tmp")
+                .unwrap(),
+            change,
+        )
+    }
+
+    pub fn in_directory(directory: TempDir, change: impl FnOnce(&mut NativeConfig)) -> Self {
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).unwrap();
+        fs::create_dir(directory.path().join("project")).unwrap();
+        let mut id = [0; 8];
+        id.copy_from_slice(&SessionId::random().unwrap().as_bytes()[..8]);
+        let owner = OwnerId::from_bytes(id);
+        let mut config = NativeConfig::new(directory.path().join("state"), owner);
+        config.helper = helper();
+        change(&mut config);
+        let native = Native::open(config.clone()).unwrap();
+        Ground {
+            directory,
+            native,
+            owner,
+            config,
+        }
+    }
+
+    pub fn project(&self) -> PathBuf {
+        self.directory.path().join("project")
+    }
+
+    pub fn give_project_to(&self, owner: u32) {
+        chown(self.project(), Some(owner), Some(owner)).unwrap();
+    }
+
+    pub fn spec(&self) -> SandboxSpec {
+        let limit = Limit::default_of;
+        SandboxSpec {
+            session: SessionId::random().unwrap(),
+            owner: self.owner,
+            root: RootFileSystem::HostSystem,
+            workspace: host_directory(&self.project()),
+            protected: Vec::new(),
+            mounts: Vec::new(),
+            limits: Limits {
+                memory_bytes: limit(256 << 20),
+                cpu_millis: limit(1_000),
+                pids: limit(64),
+                open_files: limit(512),
+                file_bytes: limit(64 << 20),
+                temporary_bytes: limit(64 << 20),
+                state_bytes: limit(64 << 20),
+            },
+            accept_soft_limits: false,
+            layers: Vec::new(),
+            lease_ms: 60_000,
+        }
+    }
+
+    pub async fn start(&self) -> Running<'_> {
+        self.start_spec(self.spec()).await
+    }
+
+    pub async fn start_spec(&self, spec: SandboxSpec) -> Running<'_> {
+        let mut link = self
+            .native
+            .create(&spec)
+            .await
+            .unwrap_or_else(|error| panic!("{error:?}"));
+        let inside =
+            Inside::greet(link.connections.recv().await.expect("the supervisor dials")).await;
+        Running {
+            ground: self,
+            session: spec.session,
+            link,
+            inside,
+        }
+    }
+
+    /// Everything of this owner that a census of the machine finds.
+    pub fn census(&self, session: SessionId) -> Vec<String> {
+        let mut found = Vec::new();
+        let name = session.object_name(&self.owner);
+        for file in ["sessions", "ranges", "trash"] {
+            let path = self.directory.path().join("state/native").join(file);
+            found.extend(
+                fs::read_dir(path)
+                    .unwrap()
+                    .map(|entry| format!("file {:?}", entry.unwrap().path())),
+            );
+        }
+        for controller in fs::read_dir("/sys/fs/cgroup")
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let group = controller.path().join("claude-code-mcp").join(&name);
+            found.extend(group.exists().then(|| format!("cgroup {group:?}")));
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        found.extend(
+            mounts
+                .lines()
+                .filter(|line| line.contains(&session.to_string()))
+                .map(|l| format!("mount {l}")),
+        );
+        found.extend(
+            processes_of_supervisors(&self.directory)
+                .into_iter()
+                .map(|pid| format!("process {pid}")),
+        );
+        found
+    }
+}
+
+/// Processes that see this directory's project or state among their mounts: all of a sandbox share its mounts.
+fn processes_of_supervisors(directory: &TempDir) -> Vec<String> {
+    let name = directory.path().file_name().unwrap().to_str().unwrap();
+    let numbers = fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok());
+    let own = fs::read_link("/proc/self/ns/mnt").unwrap();
+    numbers
+        .filter(|pid| pid.bytes().all(|digit| digit.is_ascii_digit()))
+        .filter(|pid| {
+            fs::read_link(format!("/proc/{pid}/ns/mnt")).is_ok_and(|namespace| namespace != own)
+        })
+        .filter(|pid| {
+            fs::read_to_string(format!("/proc/{pid}/mountinfo"))
+                .is_ok_and(|mounts| mounts.contains(name))
+        })
+        .collect()
+}
+
+pub fn host_directory(path: &Path) -> HostDirectory {
+    let path = fs::canonicalize(path).unwrap();
+    let found = fs::metadata(&path).unwrap();
+    HostDirectory {
+        path,
+        device: found.dev(),
+        inode: found.ino(),
+        uid: found.uid(),
+        gid: found.gid(),
+    }
+}
+
+pub fn protected(relative: &str, protection: model::Protection) -> ProtectedPath {
+    ProtectedPath {
+        relative: relative.into(),
+        protection,
+    }
+}
+
+/// A sandbox and a client in it.
+pub struct Running<'ground> {
+    pub ground: &'ground Ground,
+    pub session: SessionId,
+    pub link: Link,
+    pub inside: Inside,
+}
+
+impl Running<'_> {
+    /// Runs a shell command: exit code (or negative signal), output and errors.
+    pub async fn shell(&mut self, command: &str) -> (i32, String) {
+        self.inside.shell(command).await
+    }
+
+    /// The output of a command that succeeds.
+    pub async fn output(&mut self, command: &str) -> String {
+        let (code, text) = self.shell(command).await;
+        assert_eq!(code, 0, "{command}: {text}");
+        text
+    }
+
+    /// The output of a command that must fail.
+    pub async fn refused(&mut self, command: &str) -> String {
+        let (code, text) = self.shell(command).await;
+        assert_ne!(code, 0, "{command} went through: {text}");
+        text
+    }
+
+    pub async fn destroy(self) {
+        self.ground.native.destroy(self.session).await.unwrap();
+        assert_eq!(self.ground.census(self.session), Vec::<String>::new());
+    }
+}
+
+/// The host's end of a control connection.
+pub struct Inside {
+    connection: Connection,
+    decoder: Decoder,
+    next_id: u64,
+    pub attestation: wire::Attestation,
+}
+
+impl Inside {
+    pub async fn greet(connection: Connection) -> Self {
+        let decoder = Decoder::new(MAX_TO_HOST_BYTES);
+        let mut inside = Inside {
+            connection,
+            decoder,
+            next_id: 1,
+            attestation: wire::Attestation::default(),
+        };
+        let ToHost::Hello(hello) = inside.next().await else {
+            panic!("no hello")
+        };
+        inside.attestation = hello.attestation;
+        inside
+            .send(&ToSupervisor::Welcome(Welcome {
+                protocol: PROTOCOL_VERSION,
+                lease_ms: 60_000,
+            }))
+            .await;
+        inside
+    }
+
+    async fn send(&mut self, message: &ToSupervisor) {
+        self.connection
+            .write_all(&wire::encode(message, MAX_TO_SUPERVISOR_BYTES).unwrap())
+            .await
+            .unwrap();
+    }
+
+    async fn next(&mut self) -> ToHost {
+        loop {
+            if let Some(message) = self.decoder.next().unwrap() {
+                return message;
+            }
+            let mut buffer = vec![0; 65_536];
+            let count = self.connection.read(&mut buffer).await.unwrap();
+            assert_ne!(count, 0, "the supervisor hung up");
+            self.decoder.push(&buffer[..count]);
+        }
+    }
+
+    pub async fn ask(&mut self, request: Request) -> Reply {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.send(&ToSupervisor::Request { id, request }).await;
+        match self.next().await {
+            ToHost::Reply {
+                id: answered,
+                result,
+            } if answered == id => result.unwrap(),
+            other => panic!("an unexpected frame: {other:?}"),
+        }
+    }
+
+    pub async fn shell(&mut self, command: &str) -> (i32, String) {
+        let execution = *SessionId::random().unwrap().as_bytes();
+        let environment = [
+            "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+            "HOME=/home/agent",
+            "LC_ALL=C.UTF-8",
+        ];
+        self.ask(Request::Start(Box::new(StartSpec {
+            execution,
+            argv: ["/bin/sh", "-c", &format!("exec 2>&1; {command}")]
+                .map(|word| word.as_bytes().to_vec())
+                .to_vec(),
+            cwd: b"/workspace".to_vec(),
+            env: environment.map(|line| line.as_bytes().to_vec()).to_vec(),
+            stdin: Stdin::Null,
+            terminal: None,
+            deadline_ms: Some(60_000),
+            grace_ms: 0,
+            output: OutputMode::DropOldest {
+                keep_bytes: 1 << 20,
+            },
+        })))
+        .await;
+        let status = loop {
+            let Reply::Status(status) = self
+                .ask(Request::Wait {
+                    execution,
+                    wait_ms: 30_000,
+                })
+                .await
+            else {
+                panic!("no status")
+            };
+            if let Some(ended) = status.ended {
+                break ended;
+            }
+        };
+        let mut text = Vec::new();
+        loop {
+            let (offset, max_bytes) = (text.len() as u64, MAX_CHUNK_BYTES as u32);
+            let read = Request::Read {
+                execution,
+                stream: Stream::Stdout,
+                offset,
+                max_bytes,
+                wait_ms: 1_000,
+            };
+            let Reply::Output(chunk) = self.ask(read).await else {
+                panic!("no output")
+            };
+            text.extend(&chunk.data);
+            if chunk.status.ended && chunk.data.is_empty() {
+                break;
+            }
+        }
+        self.ask(Request::Forget { execution }).await;
+        let code = match status.exit {
+            Exit::Code(code) => code,
+            Exit::Signal(signal) => -signal,
+            Exit::Lost => -1_000,
+        };
+        (code, String::from_utf8_lossy(&text).into_owned())
+    }
+}
