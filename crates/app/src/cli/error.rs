@@ -113,10 +113,13 @@ impl CliError {
 
     /// A command could not be run because of this.
     pub fn of_a_run(self) -> CliError {
-        match self {
-            CliError::Usage(_) | CliError::Config(_) | CliError::NotRun(_) => self,
-            other => CliError::NotRun(Box::new(other)),
+        if matches!(
+            self,
+            CliError::Usage(_) | CliError::Config(_) | CliError::NotRun(_)
+        ) {
+            return self;
         }
+        CliError::NotRun(Box::new(self))
     }
 
     /// What to do next, where the server said it.

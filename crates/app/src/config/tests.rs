@@ -42,6 +42,14 @@ impl Case {
     }
 }
 
+/// File, variables, `--set` flags, and the sentence that they lead to.
+type Row = (
+    &'static str,
+    &'static [(&'static str, &'static str)],
+    &'static [&'static str],
+    &'static str,
+);
+
 /// The error and its causes, the scratch path left out.
 fn sentence(case: &Case, error: &ConfigError) -> String {
     let mut sentence = error.to_string();
@@ -195,7 +203,7 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
 #[test]
 fn what_is_not_accepted_is_named_with_its_place() {
     let case = Case::new();
-    let table: &[(&str, &[(&str, &str)], &[&str], &str)] = &[
+    let table: &[Row] = &[
         (
             "lease_second = 1",
             &[],

@@ -56,13 +56,13 @@ fn say(context: &Context, reply: &SessionReply) -> Result<(), CliError> {
 }
 
 fn without_nulls(value: serde_json::Value) -> serde_json::Value {
-    match value {
-        serde_json::Value::Object(fields) => fields
-            .into_iter()
-            .filter(|(_, value)| !value.is_null())
-            .collect(),
-        other => other,
-    }
+    let serde_json::Value::Object(fields) = value else {
+        return value;
+    };
+    fields
+        .into_iter()
+        .filter(|(_, value)| !value.is_null())
+        .collect()
 }
 
 /// The path that is really meant, so that neither links nor `..` stand in the way later.

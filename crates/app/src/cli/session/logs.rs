@@ -24,29 +24,41 @@ pub(super) async fn run(
     let client = Client::connect(context, Vec::new()).await?;
     let session_id = resolve(&client, session).await?;
     let content = look(&client, &session_id, tail).await?;
-    let mut seen = read::<LogsReply>("get_session_logs", content.clone())?.lines;
+    let seen = read::<LogsReply>("get_session_logs", content.clone())?.lines;
     if context.output.json && !follow {
         context.output.json(&content)?;
         return Ok(EXIT_OK);
     }
     print(context, &seen)?;
-    while follow {
+    if follow {
+        keep_printing(context, &client, &session_id, seen).await?;
+    }
+    Ok(EXIT_OK)
+}
+
+/// Prints new lines until the session ends.
+async fn keep_printing(
+    context: &Context,
+    client: &Client,
+    session_id: &str,
+    mut seen: Vec<LogLineReply>,
+) -> Result<(), CliError> {
+    loop {
         let session: SessionReply = client
             .ask("get_session", json!({ "sessionId": session_id }))
             .await?;
         let reply: LogsReply = read(
             "get_session_logs",
-            look(&client, &session_id, FOLLOW_TAIL).await?,
+            look(client, session_id, FOLLOW_TAIL).await?,
         )?;
         let first_new = first_new(&seen, &reply.lines);
         print(context, reply.lines.get(first_new..).unwrap_or_default())?;
         seen = reply.lines;
         if !is_live(session.state) {
-            break;
+            return Ok(());
         }
         tokio::time::sleep(FOLLOW_PAUSE).await;
     }
-    Ok(EXIT_OK)
 }
 
 async fn look(client: &Client, session_id: &str, tail: u32) -> Result<Value, CliError> {

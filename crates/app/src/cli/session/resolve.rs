@@ -121,7 +121,10 @@ mod tests {
         assert_eq!(choose(&all, "app").unwrap(), one.session_id);
         assert_eq!(choose(&all, &two.session_id[2..]).unwrap(), two.session_id);
         assert_eq!(choose(&all, &old.session_id).unwrap(), old.session_id);
-        assert_eq!(choose(&[two.clone()], "s-0123").unwrap(), two.session_id);
+        assert_eq!(
+            choose(std::slice::from_ref(&two), "s-0123").unwrap(),
+            two.session_id
+        );
         let doubt = choose(&all, "0123").unwrap_err();
         assert!(doubt.message.contains(&one.session_id) && doubt.message.contains(&two.session_id));
         for missing in ["ap", "012", "ffff", ""] {
