@@ -17,17 +17,41 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("mcp", &["control", "model"]),
     (
         "app",
-        &["model", "wire", "policy", "audit", "store", "sandbox", "sandbox-native", "session", "control", "mcp"],
+        &[
+            "model",
+            "wire",
+            "policy",
+            "audit",
+            "store",
+            "sandbox",
+            "sandbox-native",
+            "session",
+            "control",
+            "mcp",
+        ],
     ),
 ];
 
 #[test]
 fn every_crate_uses_only_what_it_may() {
-    let arrows: BTreeMap<&str, BTreeSet<&str>> =
-        ARROWS.iter().map(|(name, uses)| (*name, uses.iter().copied().collect())).collect();
-    let metadata = cargo_metadata::MetadataCommand::new().no_deps().exec().expect("cargo metadata");
-    let members: BTreeSet<&str> = metadata.packages.iter().map(|package| package.name.as_str()).collect();
-    assert_eq!(members, arrows.keys().copied().collect(), "a crate without arrows, or arrows without a crate");
+    let arrows: BTreeMap<&str, BTreeSet<&str>> = ARROWS
+        .iter()
+        .map(|(name, uses)| (*name, uses.iter().copied().collect()))
+        .collect();
+    let metadata = cargo_metadata::MetadataCommand::new()
+        .no_deps()
+        .exec()
+        .expect("cargo metadata");
+    let members: BTreeSet<&str> = metadata
+        .packages
+        .iter()
+        .map(|package| package.name.as_str())
+        .collect();
+    assert_eq!(
+        members,
+        arrows.keys().copied().collect(),
+        "a crate without arrows, or arrows without a crate"
+    );
     for package in &metadata.packages {
         let used: BTreeSet<&str> = package
             .dependencies
@@ -38,7 +62,11 @@ fn every_crate_uses_only_what_it_may() {
             .collect();
         let allowed = &arrows[package.name.as_str()];
         let forbidden: Vec<_> = used.difference(allowed).collect();
-        assert!(forbidden.is_empty(), "{} must not know {forbidden:?}", package.name);
+        assert!(
+            forbidden.is_empty(),
+            "{} must not know {forbidden:?}",
+            package.name
+        );
     }
 }
 
@@ -49,29 +77,48 @@ fn unsafe_code_is_fenced() {
     let mut found = 0;
     for file in rust_files(&root.join("crates")) {
         let text = std::fs::read_to_string(&file).expect("a source file");
-        let relative = file.strip_prefix(&root).expect("below the root").display().to_string();
+        let relative = file
+            .strip_prefix(&root)
+            .expect("below the root")
+            .display()
+            .to_string();
         let has_unsafe = text.lines().any(|line| {
             let code = line.split("//").next().unwrap_or_default();
             code.contains("unsafe {") || code.contains("unsafe fn") || code.contains("unsafe impl")
         });
         if has_unsafe {
             found += 1;
-            assert!(allowed.iter().any(|place| relative.starts_with(place)), "unsafe code in {relative}");
+            assert!(
+                allowed.iter().any(|place| relative.starts_with(place)),
+                "unsafe code in {relative}"
+            );
         }
         if file.ends_with("src/lib.rs") && !relative.contains("sandbox-native") {
-            assert!(text.contains("#![forbid(unsafe_code)]"), "{relative} does not forbid unsafe code");
+            assert!(
+                text.contains("#![forbid(unsafe_code)]"),
+                "{relative} does not forbid unsafe code"
+            );
         }
     }
-    assert!(found > 0, "the search found no unsafe code where there is some: it looks in the wrong place");
+    assert!(
+        found > 0,
+        "the search found no unsafe code where there is some: it looks in the wrong place"
+    );
 }
 
 #[test]
 fn only_the_app_reads_the_environment() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    for name in ["model", "wire", "policy", "audit", "store", "sandbox", "session", "control", "mcp"] {
+    for name in [
+        "model", "wire", "policy", "audit", "store", "sandbox", "session", "control", "mcp",
+    ] {
         for file in rust_files(&root.join("crates").join(name).join("src")) {
             let text = std::fs::read_to_string(&file).expect("a source file");
-            assert!(!text.contains("env::var"), "{} reads the environment", file.display());
+            assert!(
+                !text.contains("env::var"),
+                "{} reads the environment",
+                file.display()
+            );
         }
     }
 }
@@ -80,7 +127,10 @@ fn rust_files(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
     let mut files = Vec::new();
     let mut open = vec![directory.to_owned()];
     while let Some(directory) = open.pop() {
-        for entry in std::fs::read_dir(&directory).expect("a directory").flatten() {
+        for entry in std::fs::read_dir(&directory)
+            .expect("a directory")
+            .flatten()
+        {
             let path = entry.path();
             if path.is_dir() {
                 open.push(path);

@@ -24,14 +24,30 @@ const BANNED: &[&str] = &["tokio-tar", "openssl-sys", "libcontainer"];
 #[test]
 fn every_dependency_has_an_allowed_licence_and_none_is_banned() {
     let metadata = cargo_metadata::MetadataCommand::new()
-        .other_options(["--locked".to_owned(), "--filter-platform=x86_64-unknown-linux-gnu".to_owned()])
+        .other_options([
+            "--locked".to_owned(),
+            "--filter-platform=x86_64-unknown-linux-gnu".to_owned(),
+        ])
         .exec()
         .expect("cargo metadata");
-    assert!(metadata.packages.len() > 50, "the list is not the whole graph");
+    assert!(
+        metadata.packages.len() > 50,
+        "the list is not the whole graph"
+    );
     for package in &metadata.packages {
-        assert!(!BANNED.contains(&package.name.as_str()), "{} is banned", package.name);
-        let Some(license) = &package.license else { panic!("{} names no licence", package.name) };
-        assert!(is_allowed(license), "{} has the licence {license}", package.name);
+        assert!(
+            !BANNED.contains(&package.name.as_str()),
+            "{} is banned",
+            package.name
+        );
+        let Some(license) = &package.license else {
+            panic!("{} names no licence", package.name)
+        };
+        assert!(
+            is_allowed(license),
+            "{} has the licence {license}",
+            package.name
+        );
     }
 }
 
@@ -43,7 +59,13 @@ fn what_moves_fast_is_pinned_exactly() {
 
 #[test]
 fn a_licence_that_only_names_forbidden_ones_is_refused() {
-    for allowed in ["MIT", "MIT OR Apache-2.0", "MIT/Apache-2.0", "(MIT OR Apache-2.0) AND Unicode-3.0", "GPL-3.0 OR MIT"] {
+    for allowed in [
+        "MIT",
+        "MIT OR Apache-2.0",
+        "MIT/Apache-2.0",
+        "(MIT OR Apache-2.0) AND Unicode-3.0",
+        "GPL-3.0 OR MIT",
+    ] {
         assert!(is_allowed(allowed), "{allowed}");
     }
     for refused in ["GPL-3.0", "MIT AND GPL-3.0", "AGPL-3.0 OR GPL-2.0", ""] {
@@ -54,5 +76,8 @@ fn a_licence_that_only_names_forbidden_ones_is_refused() {
 /// Whether an SPDX expression can be met with allowed licences: every AND part needs one allowed OR part.
 fn is_allowed(expression: &str) -> bool {
     let plain = expression.replace(['(', ')'], " ").replace('/', " OR ");
-    plain.split(" AND ").all(|part| part.split(" OR ").any(|licence| ALLOWED.contains(&licence.trim())))
+    plain.split(" AND ").all(|part| {
+        part.split(" OR ")
+            .any(|licence| ALLOWED.contains(&licence.trim()))
+    })
 }

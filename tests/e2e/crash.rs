@@ -1,6 +1,9 @@
 //! kill -9 of whatever: sessions go on, nothing outlives its lease, nothing is left (S3, T3.2, T3.4).
 
-use std::{path::Path, time::{Duration, Instant}};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
@@ -13,8 +16,12 @@ fn kill(pid: i32) {
 }
 
 fn alive(pid: i32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')))
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        !stat
+            .rsplit(')')
+            .next()
+            .is_some_and(|rest| rest.trim_start().starts_with('Z'))
+    })
 }
 
 #[test]
@@ -27,7 +34,9 @@ fn a_running_execution_survives_a_killed_server_and_is_read_afterwards() {
             "sessionId": session, "command": "for i in 1 2 3 4 5 6 7 8 9 10; do echo $i; sleep 0.2; done; exit 5",
             "waitSeconds": 0,
         });
-        let started = client.tool("execute_command", arguments).expect("an execution");
+        let started = client
+            .tool("execute_command", arguments)
+            .expect("an execution");
         let execution = started["executionId"].as_str().expect("an id").to_owned();
         kill(machine.server_pid().expect("a server"));
         let mut client = machine.client();
@@ -57,13 +66,25 @@ fn no_process_outlives_the_lease_of_a_killed_server_and_no_object_the_next_start
         let mut client = machine.client();
         let session = client.create(&machine.project);
         client
-            .tool("execute_command", json!({ "sessionId": session, "command": "sleep 600", "waitSeconds": 0 }))
+            .tool(
+                "execute_command",
+                json!({ "sessionId": session, "command": "sleep 600", "waitSeconds": 0 }),
+            )
             .expect("an execution");
-        assert!(!machine.sandbox_pids().is_empty(), "the census sees the sandbox");
+        assert!(
+            !machine.sandbox_pids().is_empty(),
+            "the census sees the sandbox"
+        );
         kill(machine.server_pid().expect("a server"));
         let killed = Instant::now();
-        until("every process is gone", || machine.sandbox_pids().is_empty());
-        assert!(killed.elapsed() < Duration::from_secs(4), "the lease of 2 s was outlived: {:?}", killed.elapsed());
+        until("every process is gone", || {
+            machine.sandbox_pids().is_empty()
+        });
+        assert!(
+            killed.elapsed() < Duration::from_secs(4),
+            "the lease of 2 s was outlived: {:?}",
+            killed.elapsed()
+        );
         let mut client = machine.client();
         until("the session is ended", || {
             client
@@ -87,7 +108,9 @@ fn a_killed_front_ends_nothing() {
         let mut client = machine.client();
         let arguments = json!({ "executionId": started["executionId"], "waitSeconds": 10 });
         until("it has ended", || {
-            client.tool("get_execution", arguments.clone()).is_ok_and(|read| read["stdout"]["text"] == "done\n")
+            client
+                .tool("get_execution", arguments.clone())
+                .is_ok_and(|read| read["stdout"]["text"] == "done\n")
         });
         client.destroy(&session);
     }
@@ -104,20 +127,36 @@ fn sessions_end_at_their_lifetime_and_when_idle_and_a_running_execution_is_not_i
         let begun = Instant::now();
         for session in [&ttl, &busy] {
             client
-                .tool("execute_command", json!({ "sessionId": session, "command": "sleep 600", "waitSeconds": 0 }))
+                .tool(
+                    "execute_command",
+                    json!({ "sessionId": session, "command": "sleep 600", "waitSeconds": 0 }),
+                )
                 .expect("an execution");
         }
         let mut state = |session: &str| {
-            let view = client.tool("get_session", json!({ "sessionId": session })).expect("a session");
+            let view = client
+                .tool("get_session", json!({ "sessionId": session }))
+                .expect("a session");
             view["state"].as_str().expect("a state").to_owned()
         };
         until("the idle one is expired", || state(&idle) == "expired");
-        assert!(begun.elapsed() < Duration::from_millis(2_500), "{:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < Duration::from_millis(2_500),
+            "{:?}",
+            begun.elapsed()
+        );
         until("the old one is expired", || state(&ttl) == "expired");
-        assert!(begun.elapsed() < Duration::from_millis(3_500), "{:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < Duration::from_millis(3_500),
+            "{:?}",
+            begun.elapsed()
+        );
         assert_eq!(state(&busy), "busy");
         let refused = client
-            .tool("execute_command", json!({ "sessionId": ttl, "command": "true" }))
+            .tool(
+                "execute_command",
+                json!({ "sessionId": ttl, "command": "true" }),
+            )
             .expect_err("an expired session");
         assert_eq!(refused["code"], "session_expired");
         client.destroy(&busy);
@@ -135,11 +174,20 @@ fn a_stubborn_tree_is_gone_within_a_second_of_its_deadline() {
                         nohup sleep 600 >/dev/null 2>&1 & sleep 600";
         let arguments = json!({ "sessionId": session, "command": stubborn, "timeoutSeconds": 1, "waitSeconds": 10 });
         let begun = Instant::now();
-        let ended = client.tool("execute_command", arguments).expect("an execution");
+        let ended = client
+            .tool("execute_command", arguments)
+            .expect("an execution");
         assert_eq!(ended["state"], "timedOut", "{ended:#}");
-        assert!(begun.elapsed() < Duration::from_millis(2_300), "{:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < Duration::from_millis(2_300),
+            "{:?}",
+            begun.elapsed()
+        );
         // Only the supervisor, the stub of this look, and the look itself.
-        let count: u32 = client.output(&session, "ls -d /proc/[0-9]* | wc -l").parse().expect("a number");
+        let count: u32 = client
+            .output(&session, "ls -d /proc/[0-9]* | wc -l")
+            .parse()
+            .expect("a number");
         assert!(count <= 5, "{count} processes are left");
         client.destroy(&session);
     }
@@ -154,10 +202,17 @@ fn a_server_that_is_told_to_end_leaves_its_sessions_to_the_next() {
         client.output(&session, "echo kept > /state/kept");
         let server = machine.server_pid().expect("a server");
         kill_process(Pid::from_raw(server).expect("a pid"), Signal::TERM).expect("told");
-        until("it has ended", || !Path::new(&format!("/proc/{server}")).exists() || !alive(server));
+        until("it has ended", || {
+            !Path::new(&format!("/proc/{server}")).exists() || !alive(server)
+        });
         let mut client = machine.client();
         until("it is taken up again", || {
-            client.tool("execute_command", json!({ "sessionId": session, "command": "true" })).is_ok()
+            client
+                .tool(
+                    "execute_command",
+                    json!({ "sessionId": session, "command": "true" }),
+                )
+                .is_ok()
         });
         assert_eq!(client.output(&session, "cat /state/kept"), "kept");
         client.destroy(&session);

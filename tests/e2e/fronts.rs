@@ -16,20 +16,49 @@ fn two_clients_and_the_command_line_share_one_server_one_list_and_one_audit_chai
         let server = machine.server_pid();
         assert_eq!(second.output(&session, "echo shared"), "shared");
         let listed = machine.cli(&["session", "list", "--json"]);
-        assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+        assert!(
+            listed.status.success(),
+            "{}",
+            String::from_utf8_lossy(&listed.stderr)
+        );
         assert!(String::from_utf8_lossy(&listed.stdout).contains(&session));
-        let ran = machine.cli(&["session", "exec", &session, "--", "sh", "-c", "echo cli; exit 3"]);
-        assert_eq!(ran.status.code(), Some(3), "{}", String::from_utf8_lossy(&ran.stderr));
+        let ran = machine.cli(&[
+            "session",
+            "exec",
+            &session,
+            "--",
+            "sh",
+            "-c",
+            "echo cli; exit 3",
+        ]);
+        assert_eq!(
+            ran.status.code(),
+            Some(3),
+            "{}",
+            String::from_utf8_lossy(&ran.stderr)
+        );
         assert_eq!(String::from_utf8_lossy(&ran.stdout), "cli\n");
         assert_eq!(machine.server_pid(), server);
         assert!(first.close().success());
-        assert_eq!(second.output(&session, "echo still"), "still", "a session outlives the client that made it");
+        assert_eq!(
+            second.output(&session, "echo still"),
+            "still",
+            "a session outlives the client that made it"
+        );
         let destroyed = machine.cli(&["session", "destroy", &session]);
-        assert!(destroyed.status.success(), "{}", String::from_utf8_lossy(&destroyed.stderr));
+        assert!(
+            destroyed.status.success(),
+            "{}",
+            String::from_utf8_lossy(&destroyed.stderr)
+        );
         assert!(second.close().success());
         machine.wait_for_server_end();
         let verified = machine.cli(&["audit", "verify"]);
-        assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
+        assert!(
+            verified.status.success(),
+            "{}",
+            String::from_utf8_lossy(&verified.stderr)
+        );
     }
 }
 
@@ -43,18 +72,27 @@ fn the_limit_of_sessions_is_exact_under_a_race() {
             .map(|_| {
                 scope.spawn(|| {
                     let mut client = machine.client();
-                    let created = client.tool("create_session", json!({ "projectPath": machine.project }));
+                    let created =
+                        client.tool("create_session", json!({ "projectPath": machine.project }));
                     created
                         .map(|session| session["sessionId"].as_str().unwrap_or_default().to_owned())
                         .map_err(|error| error["code"].as_str().unwrap_or_default().to_owned())
                 })
             })
             .collect();
-        racers.into_iter().map(|racer| racer.join().expect("no panic")).collect()
+        racers
+            .into_iter()
+            .map(|racer| racer.join().expect("no panic"))
+            .collect()
     });
     let made: BTreeSet<_> = sessions.iter().flatten().collect();
     assert_eq!(made.len(), 3, "{sessions:?}");
-    assert!(sessions.iter().filter_map(|session| session.as_ref().err()).all(|code| code == "limit_reached"));
+    assert!(
+        sessions
+            .iter()
+            .filter_map(|session| session.as_ref().err())
+            .all(|code| code == "limit_reached")
+    );
     let mut client = machine.client();
     for session in made {
         client.destroy(session);
@@ -70,7 +108,13 @@ fn one_idempotency_key_makes_one_session() {
     let arguments = json!({ "projectPath": machine.project, "idempotencyKey": "once" });
     let first = client.create_with(arguments.clone());
     assert_eq!(client.create_with(arguments), first);
-    let other = json!({ "projectPath": machine.project, "idempotencyKey": "once", "ttlSeconds": 100 });
-    assert_eq!(client.tool("create_session", other).expect_err("a conflict")["code"], "idempotency_conflict");
+    let other =
+        json!({ "projectPath": machine.project, "idempotencyKey": "once", "ttlSeconds": 100 });
+    assert_eq!(
+        client
+            .tool("create_session", other)
+            .expect_err("a conflict")["code"],
+        "idempotency_conflict"
+    );
     client.destroy(&first);
 }

@@ -13,14 +13,22 @@ fn a_session_from_create_to_destroy_over_stdio() {
         machine.write("hello.txt", "hello");
         let before = machine.census();
         let mut client = machine.client();
-        let created = client.tool("create_session", json!({ "projectPath": machine.project })).expect("a session");
+        let created = client
+            .tool("create_session", json!({ "projectPath": machine.project }))
+            .expect("a session");
         let session = created["sessionId"].as_str().expect("an id").to_owned();
         assert_eq!(created["state"], "ready", "{created:#}");
         assert_eq!(created["backend"], "native");
         let layers = created["hardening"]["layers"].as_array().expect("layers");
-        assert!(layers.iter().all(|layer| layer["inForce"] == json!(true)), "{layers:#?}");
+        assert!(
+            layers.iter().all(|layer| layer["inForce"] == json!(true)),
+            "{layers:#?}"
+        );
 
-        assert_eq!(client.output(&session, "cat hello.txt; pwd; id -u"), "hello/workspace\n1000");
+        assert_eq!(
+            client.output(&session, "cat hello.txt; pwd; id -u"),
+            "hello/workspace\n1000"
+        );
         let failed = client.run(&session, "echo out; echo err >&2; exit 7");
         assert_eq!(failed["state"], "exited");
         assert_eq!(failed["exitCode"], 7);
@@ -29,7 +37,13 @@ fn a_session_from_create_to_destroy_over_stdio() {
 
         client.output(&session, "mkdir -p out && echo made > out/file");
         let owner = fs::metadata(&machine.project).expect("the project").uid();
-        assert_eq!(fs::metadata(machine.project.join("out/file")).expect("a file").uid(), owner, "{user:?}");
+        assert_eq!(
+            fs::metadata(machine.project.join("out/file"))
+                .expect("a file")
+                .uid(),
+            owner,
+            "{user:?}"
+        );
 
         let into = json!({
             "sessionId": session, "direction": "to_container",
@@ -38,18 +52,30 @@ fn a_session_from_create_to_destroy_over_stdio() {
         let report = client.tool("transfer_files", into).expect("a transfer");
         assert_eq!(report["files"], 1, "{report:#}");
         assert_eq!(client.output(&session, "cat /tmp/copy.txt"), "hello");
-        client.output(&session, "mkdir -p /tmp/tree/sub && echo deep > /tmp/tree/sub/file");
+        client.output(
+            &session,
+            "mkdir -p /tmp/tree/sub && echo deep > /tmp/tree/sub/file",
+        );
         let out = json!({
             "sessionId": session, "direction": "from_container",
             "sourcePath": "/tmp/tree", "destPath": machine.project.join("tree"),
         });
         client.tool("transfer_files", out).expect("a transfer");
-        assert_eq!(fs::read_to_string(machine.project.join("tree/sub/file")).expect("a file"), "deep\n");
+        assert_eq!(
+            fs::read_to_string(machine.project.join("tree/sub/file")).expect("a file"),
+            "deep\n"
+        );
 
-        let logs = client.tool("get_session_logs", json!({ "sessionId": session })).expect("logs");
+        let logs = client
+            .tool("get_session_logs", json!({ "sessionId": session }))
+            .expect("logs");
         assert!(logs.to_string().contains("session ready"), "{logs:#}");
         let listed = client.tool("list_sessions", json!({})).expect("a list");
-        assert_eq!(listed["sessions"].as_array().map(Vec::len), Some(1), "{listed:#}");
+        assert_eq!(
+            listed["sessions"].as_array().map(Vec::len),
+            Some(1),
+            "{listed:#}"
+        );
         client.destroy(&session);
         client.destroy(&session);
         let listed = client.tool("list_sessions", json!({})).expect("a list");
@@ -57,7 +83,8 @@ fn a_session_from_create_to_destroy_over_stdio() {
         assert!(client.close().success());
 
         fs::remove_dir_all(machine.project.join("out")).expect("the agent's files are the user's");
-        fs::remove_dir_all(machine.project.join("tree")).expect("the transferred files are the user's");
+        fs::remove_dir_all(machine.project.join("tree"))
+            .expect("the transferred files are the user's");
         let after = machine.census();
         assert_eq!(before.processes, after.processes);
         assert_eq!(before.instances, after.instances);
@@ -77,22 +104,33 @@ fn an_execution_outlives_the_wait_and_is_read_by_cursor() {
             "sessionId": session, "command": "echo one; read line; echo got $line; sleep 0.2; echo two",
             "waitSeconds": 0, "keepStdinOpen": true,
         });
-        let started = client.tool("execute_command", arguments).expect("an execution");
+        let started = client
+            .tool("execute_command", arguments)
+            .expect("an execution");
         assert_eq!(started["state"], "running", "{started:#}");
         let execution = started["executionId"].as_str().expect("an id").to_owned();
         let read = client
-            .tool("get_execution", json!({ "executionId": execution, "waitSeconds": 10 }))
+            .tool(
+                "get_execution",
+                json!({ "executionId": execution, "waitSeconds": 10 }),
+            )
             .expect("an execution");
         assert_eq!(read["stdout"]["text"], "one\n", "{read:#}");
         let cursor = read["stdout"]["cursor"].clone();
         client
-            .tool("respond_execution", json!({ "executionId": execution, "stdin": "there\n", "close": true }))
+            .tool(
+                "respond_execution",
+                json!({ "executionId": execution, "stdin": "there\n", "close": true }),
+            )
             .expect("its input");
         let mut text = String::new();
         let mut cursor = cursor;
         loop {
-            let arguments = json!({ "executionId": execution, "stdoutCursor": cursor, "waitSeconds": 10 });
-            let read = client.tool("get_execution", arguments).expect("an execution");
+            let arguments =
+                json!({ "executionId": execution, "stdoutCursor": cursor, "waitSeconds": 10 });
+            let read = client
+                .tool("get_execution", arguments)
+                .expect("an execution");
             text.push_str(read["stdout"]["text"].as_str().unwrap_or_default());
             cursor = read["stdout"]["cursor"].clone();
             if read["state"] == "exited" {
@@ -117,11 +155,24 @@ fn the_audit_log_tells_the_story_and_verifies() {
         machine.wait_for_server_end();
         let text = fs::read_to_string(&log).expect("the log");
         assert!(!text.contains("canary"), "content is in the log");
-        for action in ["server.start", "session.create", "execution.start", "session.destroy", "server.stop"] {
-            assert!(text.contains(&format!("\"{action}\"")), "{action} is missing in {text}");
+        for action in [
+            "server.start",
+            "session.create",
+            "execution.start",
+            "session.destroy",
+            "server.stop",
+        ] {
+            assert!(
+                text.contains(&format!("\"{action}\"")),
+                "{action} is missing in {text}"
+            );
         }
         assert!(text.contains(&session));
         let verified = machine.cli(&["audit", "verify", log.to_str().expect("a path")]);
-        assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
+        assert!(
+            verified.status.success(),
+            "{}",
+            String::from_utf8_lossy(&verified.stderr)
+        );
     }
 }

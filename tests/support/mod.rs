@@ -52,7 +52,10 @@ pub fn users() -> Vec<User> {
 /// When `REQUIRE` names the leg.
 pub fn skip(leg: &str, why: &str) {
     let required = std::env::var("REQUIRE").unwrap_or_default();
-    assert!(!required.split(',').any(|name| name == leg), "the leg {leg} is required: {why}");
+    assert!(
+        !required.split(',').any(|name| name == leg),
+        "the leg {leg} is required: {why}"
+    );
     eprintln!("SKIPPED {leg}: {why}");
     if let Some(log) = std::env::var_os("SKIP_LOG")
         && let Ok(mut log) = fs::OpenOptions::new().create(true).append(true).open(log)
@@ -66,14 +69,14 @@ pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         let built = Path::new(env!("CARGO_BIN_EXE_claude-code-mcp"));
-        let reachable = built
-            .ancestors()
-            .skip(1)
-            .all(|directory| fs::metadata(directory).is_ok_and(|found| found.permissions().mode() & 0o005 == 0o005));
+        let reachable = built.ancestors().skip(1).all(|directory| {
+            fs::metadata(directory).is_ok_and(|found| found.permissions().mode() & 0o005 == 0o005)
+        });
         if reachable {
             return built.to_owned();
         }
-        let copy = std::env::temp_dir().join(format!("claude-code-mcp-under-test-{}", std::process::id()));
+        let copy =
+            std::env::temp_dir().join(format!("claude-code-mcp-under-test-{}", std::process::id()));
         fs::copy(built, &copy).expect("a copy of the program");
         fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).expect("its mode");
         copy
@@ -98,12 +101,18 @@ impl Machine {
         for directory in ["state", "home", "run"] {
             fs::create_dir(base.join(directory)).expect("a directory");
         }
-        let machine = Machine { user, base, project, environment: Vec::new() };
+        let machine = Machine {
+            user,
+            base,
+            project,
+            environment: Vec::new(),
+        };
         for directory in ["project", "state", "home", "run"] {
             machine.give(&machine.base.join(directory));
         }
         for (name, mode) in [("state", 0o700), ("run", 0o700)] {
-            fs::set_permissions(machine.base.join(name), fs::Permissions::from_mode(mode)).expect("its mode");
+            fs::set_permissions(machine.base.join(name), fs::Permissions::from_mode(mode))
+                .expect("its mode");
         }
         machine
     }
@@ -135,8 +144,12 @@ impl Machine {
 
     pub fn write(&self, relative: &str, content: &str) -> PathBuf {
         let path = self.project.join(relative);
-        let mut missing: Vec<_> =
-            path.ancestors().skip(1).take_while(|directory| !directory.exists()).map(Path::to_owned).collect();
+        let mut missing: Vec<_> = path
+            .ancestors()
+            .skip(1)
+            .take_while(|directory| !directory.exists())
+            .map(Path::to_owned)
+            .collect();
         while let Some(directory) = missing.pop() {
             fs::create_dir(&directory).expect("a directory");
             self.give(&directory);
@@ -147,7 +160,8 @@ impl Machine {
     }
 
     fn uid(&self) -> Option<u32> {
-        (self.user == User::Ordinary && rustix::process::geteuid().is_root()).then_some(ORDINARY_UID)
+        (self.user == User::Ordinary && rustix::process::geteuid().is_root())
+            .then_some(ORDINARY_UID)
     }
 
     /// A command on this machine, as its user, in its project.
@@ -170,7 +184,11 @@ impl Machine {
 
     /// The command line of the program.
     pub fn cli(&self, arguments: &[&str]) -> std::process::Output {
-        self.command(program()).args(arguments).stdin(Stdio::null()).output().expect("the program runs")
+        self.command(program())
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .expect("the program runs")
     }
 
     /// A stdio front with its client, greeted.
@@ -181,8 +199,15 @@ impl Machine {
     /// Pid of the elected server, if one runs.
     pub fn server_pid(&self) -> Option<i32> {
         let lock = fs::read_to_string(self.state().join("server.lock")).ok()?;
-        let digits: String = lock.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
-        digits.parse().ok().filter(|pid| Path::new(&format!("/proc/{pid}")).exists())
+        let digits: String = lock
+            .chars()
+            .skip_while(|c| !c.is_ascii_digit())
+            .take_while(char::is_ascii_digit)
+            .collect();
+        digits
+            .parse()
+            .ok()
+            .filter(|pid| Path::new(&format!("/proc/{pid}")).exists())
     }
 
     /// Waits until the server has ended by itself.
@@ -240,15 +265,27 @@ impl Client {
         let (send, lines) = channel();
         std::thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
-                let message = serde_json::from_str(&line).unwrap_or_else(|_| json!({ "garbage": line }));
+                let message =
+                    serde_json::from_str(&line).unwrap_or_else(|_| json!({ "garbage": line }));
                 if send.send(message).is_err() {
                     break;
                 }
             }
         });
-        std::thread::spawn(move || stderr.lines().map_while(Result::ok).for_each(|line| eprintln!("front: {line}")));
+        std::thread::spawn(move || {
+            stderr
+                .lines()
+                .map_while(Result::ok)
+                .for_each(|line| eprintln!("front: {line}"))
+        });
         let stdin = child.stdin.take();
-        let mut client = Client { child, stdin, lines, next_id: 0, greeting: Value::Null };
+        let mut client = Client {
+            child,
+            stdin,
+            lines,
+            next_id: 0,
+            greeting: Value::Null,
+        };
         client.greeting = client
             .request(
                 "initialize",
@@ -265,7 +302,9 @@ impl Client {
 
     pub fn send(&mut self, message: &Value) {
         let stdin = self.stdin.as_mut().expect("an open input");
-        writeln!(stdin, "{message}").and_then(|()| stdin.flush()).expect("the front reads");
+        writeln!(stdin, "{message}")
+            .and_then(|()| stdin.flush())
+            .expect("the front reads");
     }
 
     pub fn notify(&mut self, method: &str, params: Value) {
@@ -284,12 +323,18 @@ impl Client {
     pub fn answer(&mut self, id: u64) -> Result<Value, Value> {
         let deadline = Instant::now() + Duration::from_secs(90);
         loop {
-            let message = match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            let message = match self
+                .lines
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            {
                 Ok(message) => message,
                 Err(RecvTimeoutError::Timeout) => panic!("no answer to request {id}"),
                 Err(RecvTimeoutError::Disconnected) => return Err(json!("the front has ended")),
             };
-            assert!(message.get("garbage").is_none(), "standard output carries something else: {message}");
+            assert!(
+                message.get("garbage").is_none(),
+                "standard output carries something else: {message}"
+            );
             if message["id"] == json!(id) {
                 return match message.get("error") {
                     Some(error) => Err(error.clone()),
@@ -306,9 +351,16 @@ impl Client {
 
     /// Calls a tool: `Ok` is its structured content, `Err` its error object.
     pub fn tool(&mut self, name: &str, arguments: Value) -> Result<Value, Value> {
-        let result = self.request("tools/call", json!({ "name": name, "arguments": arguments }))?;
+        let result = self.request(
+            "tools/call",
+            json!({ "name": name, "arguments": arguments }),
+        )?;
         let content = result["structuredContent"].clone();
-        if result["isError"] == json!(true) { Err(content["error"].clone()) } else { Ok(content) }
+        if result["isError"] == json!(true) {
+            Err(content["error"].clone())
+        } else {
+            Ok(content)
+        }
     }
 
     /// Creates a session on a project.
@@ -324,18 +376,24 @@ impl Client {
     /// Runs a shell line to its end and gives the execution.
     pub fn run(&mut self, session: &str, line: &str) -> Value {
         let arguments = json!({ "sessionId": session, "command": line, "waitSeconds": 40, "timeoutSeconds": 60 });
-        self.tool("execute_command", arguments).expect("an execution")
+        self.tool("execute_command", arguments)
+            .expect("an execution")
     }
 
     /// Standard output of a shell line that must succeed.
     pub fn output(&mut self, session: &str, line: &str) -> String {
         let execution = self.run(session, line);
         assert_eq!(execution["exitCode"], json!(0), "{line}: {execution:#}");
-        execution["stdout"]["text"].as_str().unwrap_or_default().trim_end().to_owned()
+        execution["stdout"]["text"]
+            .as_str()
+            .unwrap_or_default()
+            .trim_end()
+            .to_owned()
     }
 
     pub fn destroy(&mut self, session: &str) {
-        self.tool("destroy_session", json!({ "sessionId": session })).expect("destroyed");
+        self.tool("destroy_session", json!({ "sessionId": session }))
+            .expect("destroyed");
     }
 
     /// Closes standard input, as a client does that ends.
@@ -370,7 +428,8 @@ impl Machine {
         pids()
             .into_iter()
             .filter(|pid| {
-                let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+                let mounts =
+                    fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
                 let own = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
                 mounts != own && mounts.contains(&marker)
             })
@@ -379,7 +438,13 @@ impl Machine {
 
     pub fn census(&self) -> Census {
         let instances = fs::read_dir(self.state().join("native"))
-            .map(|entries| entries.flatten().map(|entry| entry.path()).filter(|path| is_instance(path)).collect())
+            .map(|entries| {
+                entries
+                    .flatten()
+                    .map(|entry| entry.path())
+                    .filter(|path| is_instance(path))
+                    .collect()
+            })
             .unwrap_or_default();
         Census {
             processes: self.sandbox_pids().into_iter().collect(),
@@ -397,12 +462,18 @@ impl Machine {
 }
 
 fn is_instance(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("s-"))
+    path.file_name()
+        .is_some_and(|name| name.to_string_lossy().starts_with("s-"))
 }
 
 fn pids() -> Vec<i32> {
     fs::read_dir("/proc")
-        .map(|entries| entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+        .map(|entries| {
+            entries
+                .flatten()
+                .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+                .collect()
+        })
         .unwrap_or_default()
 }
 
@@ -410,7 +481,12 @@ fn pids() -> Vec<i32> {
 fn owner_prefix(state: &Path) -> String {
     fs::read_to_string(state.join("state.db.owner"))
         .ok()
-        .and_then(|owner| owner.trim().strip_prefix("o-").map(|hex| format!("claude-code-{}", &hex[..8])))
+        .and_then(|owner| {
+            owner
+                .trim()
+                .strip_prefix("o-")
+                .map(|hex| format!("claude-code-{}", &hex[..8]))
+        })
         .unwrap_or_else(|| "claude-code-".to_owned())
 }
 
@@ -448,5 +524,7 @@ pub fn walk(directory: &Path) -> Vec<PathBuf> {
 /// Tests that watch processes of the whole machine, or load it, run one at a time.
 pub fn alone() -> std::sync::MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    ALONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }

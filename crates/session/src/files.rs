@@ -1,10 +1,13 @@
 //! Copies files between the project on the host and a session.
 
-use std::{os::unix::ffi::OsStrExt, sync::Arc};
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, sync::Arc};
 
-use model::{Reason, Refusal, TransferDirection, TransferReport};
+use model::{Reason, Refusal, TransferDirection, TransferReport, WORKSPACE_PATH};
 use policy::{TransferParts, TransferPermit};
-use sandbox::{ExportFrame, TransferLimits, wire::TransferEnd};
+use sandbox::{
+    ExportFrame, TransferLimits,
+    wire::{TransferEnd, TransferFrame},
+};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -12,7 +15,7 @@ use crate::{
     live::{Live, ProtectedBy},
     refusals,
     sessions::Sessions,
-    transfer::{Totals, TransferError, TreeWriter, read_tree},
+    transfer::{Budget, Totals, TransferError, TreeWriter, check_protected, read_tree},
 };
 
 /// Frames between the thread that works on files and the task that works on the connection: 64 × 128 KiB at most.
@@ -29,7 +32,7 @@ impl Sessions {
         live.touch();
         let (session, direction) = (parts.session, parts.direction);
         let totals = match direction {
-            TransferDirection::ToContainer => send(&live, parts).await?,
+            TransferDirection::ToContainer => self.send(&live, parts).await?,
             TransferDirection::FromContainer => self.receive(&live, parts).await?,
         };
         live.touch();
@@ -95,59 +98,72 @@ impl Sessions {
             None => written.map_err(|error| refusals::host_transfer(&error)),
         }
     }
-}
 
-async fn send(live: &Arc<Live>, parts: TransferParts) -> Result<Totals, Refusal> {
-    let refuse = parts
-        .refuse
-        .iter()
-        .map(|pattern| pattern.clone().into_bytes())
-        .collect();
-    let mut import = live
-        .supervisor
-        .import(
-            parts.container.as_os_str().as_bytes(),
-            refuse,
-            limits(&parts),
-        )
-        .await
-        .map_err(|error| refusals::supervisor(&error))?;
-    let (frames, mut outgoing) = mpsc::channel(FRAMES_IN_FLIGHT);
-    let reader = tokio::task::spawn_blocking(move || {
-        let base = open_workspace(&parts.host_root).map_err(|source| TransferError::Io {
-            step: "open",
-            path: ".".into(),
-            source,
-        })?;
-        read_tree(&base, &parts.host_relative, &mut |frame| {
-            frames
-                .blocking_send(frame)
-                .map_err(|_| TransferError::Broken("no longer listens"))
-        })
-    });
-    let mut receiver_failed = None;
-    while let Some(frame) = outgoing.recv().await {
-        if let Err(error) = import.send(frame).await {
-            receiver_failed = Some(refusals::client_transfer(&error));
-            break;
+    async fn send(&self, live: &Arc<Live>, parts: TransferParts) -> Result<Totals, Refusal> {
+        let refuse = parts
+            .refuse
+            .iter()
+            .map(|pattern| pattern.clone().into_bytes())
+            .collect();
+        let mut import = live
+            .supervisor
+            .import(
+                parts.container.as_os_str().as_bytes(),
+                refuse,
+                limits(&parts),
+            )
+            .await
+            .map_err(|error| refusals::supervisor(&error))?;
+        let (frames, mut outgoing) = mpsc::channel(FRAMES_IN_FLIGHT);
+        let policy = self.0.setup.policy.clone();
+        // The supervisor refuses by exact names; here the names that other file systems take for the same are refused too.
+        let workspace = parts
+            .container
+            .strip_prefix(WORKSPACE_PATH)
+            .ok()
+            .map(Path::to_owned);
+        let reader = tokio::task::spawn_blocking(move || {
+            let base = open_workspace(&parts.host_root).map_err(|source| TransferError::Io {
+                step: "open",
+                path: ".".into(),
+                source,
+            })?;
+            read_tree(&base, &parts.host_relative, budget(&parts), &mut |frame| {
+                if let (Some(place), TransferFrame::Entry(entry)) = (&workspace, &frame) {
+                    check_protected(
+                        &ProtectedBy(&policy),
+                        &place.join(OsStr::from_bytes(&entry.path)),
+                    )?;
+                }
+                frames
+                    .blocking_send(frame)
+                    .map_err(|_| TransferError::Broken("no longer listens"))
+            })
+        });
+        let mut receiver_failed = None;
+        while let Some(frame) = outgoing.recv().await {
+            if let Err(error) = import.send(frame).await {
+                receiver_failed = Some(refusals::client_transfer(&error));
+                break;
+            }
         }
-    }
-    drop(outgoing);
-    let read = reader.await.map_err(|error| Refusal::internal(&error))?;
-    if let Some(refusal) = receiver_failed {
-        return Err(refusal);
-    }
-    let totals = read.map_err(|error| refusals::host_transfer(&error))?;
-    // Dropped instead of finished, nothing of it would appear: only now is all of it there.
-    match import
-        .finish()
-        .await
-        .map_err(|error| refusals::client_transfer(&error))?
-    {
-        TransferEnd::Complete { .. } => Ok(totals),
-        TransferEnd::Refused { fault, path } => Err(refusals::client_transfer(
-            &sandbox::TransferError::Refused { fault, path },
-        )),
+        drop(outgoing);
+        let read = reader.await.map_err(|error| Refusal::internal(&error))?;
+        if let Some(refusal) = receiver_failed {
+            return Err(refusal);
+        }
+        let totals = read.map_err(|error| refusals::host_transfer(&error))?;
+        // Dropped instead of finished, nothing of it would appear: only now is all of it there.
+        match import
+            .finish()
+            .await
+            .map_err(|error| refusals::client_transfer(&error))?
+        {
+            TransferEnd::Complete { .. } => Ok(totals),
+            TransferEnd::Refused { fault, path } => Err(refusals::client_transfer(
+                &sandbox::TransferError::Refused { fault, path },
+            )),
+        }
     }
 }
 
@@ -170,13 +186,27 @@ fn write(
         source,
     })?;
     let rules = ProtectedBy(policy);
-    let mut writer = TreeWriter::new(&base, &parts.host_relative, owner, unique, &rules)?;
+    let mut writer = TreeWriter::new(
+        &base,
+        &parts.host_relative,
+        owner,
+        unique,
+        &rules,
+        budget(parts),
+    )?;
     loop {
         match incoming.blocking_recv() {
             Some(Incoming::Frame(frame)) => writer.frame(frame)?,
             Some(Incoming::Complete) => return writer.finish(),
             None => return Err(TransferError::Broken("broke off")),
         }
+    }
+}
+
+const fn budget(parts: &TransferParts) -> Budget {
+    Budget {
+        entries: parts.max_entries,
+        bytes: parts.max_bytes,
     }
 }
 

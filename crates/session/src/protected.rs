@@ -18,9 +18,12 @@ use std::{
 };
 
 use model::ProtectedChange;
-use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat, openat, openat2,
-    renameat_with, statat,
+use rustix::{
+    fs::{
+        AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat, openat, openat2,
+        renameat_with, statat,
+    },
+    io::Errno,
 };
 
 /// Directories that one scan visits at most; beyond, the scan reports itself incomplete. A checkout of the Linux kernel
@@ -186,7 +189,7 @@ impl Scanner {
             aside.push(format!("{ASIDE_SUFFIX}{attempt}"));
             match renameat_with(&parent_fd, name, &parent_fd, &aside, RenameFlags::NOREPLACE) {
                 Ok(()) => return Some(path.with_file_name(aside)),
-                Err(rustix::io::Errno::EXIST) => {}
+                Err(Errno::EXIST) => {}
                 Err(_) => return None,
             }
         }
@@ -230,19 +233,30 @@ impl Walk<'_> {
         let stat = rustix::fs::fstat(fd)?;
         let changed = change_time(&stat);
         let memory = self.previous.remove(&(stat.st_dev, stat.st_ino));
-        let directory =
-            match memory.filter(|memory| memory.path == path && memory.changed == changed) {
-                Some(memory) => memory,
-                None => self.read(fd, path, changed, inside)?,
-            };
+        let directory = match memory
+            .filter(|memory| memory.path == path && memory.changed == changed)
+        {
+            Some(memory) => memory,
+            None => match self.read(fd, path, changed, inside) {
+                // Removed since it was opened.
+                Err(error) if depth > 0 && error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                read => read?,
+            },
+        };
         for (name, reason) in &directory.protected {
             self.note(fd, directory.path.join(name), name, reason);
         }
         for name in &directory.children {
             let child_path = directory.path.join(name);
             // One that vanished, or is no longer a directory, has changed this directory too: the next scan sees it.
-            let Ok(child) = openat(fd, name.as_os_str(), DIRECTORY, Mode::empty()) else {
-                continue;
+            let child = match openat(fd, name.as_os_str(), DIRECTORY, Mode::empty()) {
+                Ok(child) => child,
+                Err(Errno::ACCESS) => {
+                    // Closed by its owner, which the agent can be: something may stand in there.
+                    self.incomplete |= owner_at(fd, name) == Some(stat.st_uid);
+                    continue;
+                }
+                Err(_) => continue,
             };
             let reason = self.rules.directory(&child_path);
             self.directory(&child, child_path, inside.or(reason.as_deref()), depth + 1)?;
@@ -314,6 +328,12 @@ impl Walk<'_> {
             fingerprint,
         });
     }
+}
+
+fn owner_at(parent: &OwnedFd, name: &OsStr) -> Option<u32> {
+    statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
+        .ok()
+        .map(|stat| stat.st_uid)
 }
 
 /// Whether a directory had come to rest when it was looked at, so that its change time will tell a later change.

@@ -16,11 +16,17 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, openat2};
 
 pub use read::read_tree;
 pub use write::TreeWriter;
+pub(crate) use write::check_protected;
 
-/// Entries of one transfer at most: a large `node_modules` has about 100,000.
-pub const MAX_ENTRIES: u64 = 500_000;
-/// Bytes of content of one transfer at most.
-pub const MAX_BYTES: u64 = 16 * 1024 * 1024 * 1024;
+/// How much one transfer may move; from its permit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Entries, the root included.
+    pub entries: u64,
+    /// Bytes of content.
+    pub bytes: u64,
+}
+
 /// Directories above an entry at most, as on the supervisor's side.
 const MAX_DEPTH: usize = 64;
 
@@ -108,16 +114,16 @@ impl Totals {
         self.files + self.directories + self.links
     }
 
-    fn check(&self) -> Result<(), TransferError> {
-        if self.entries() > MAX_ENTRIES {
+    fn check(&self, budget: Budget) -> Result<(), TransferError> {
+        if self.entries() > budget.entries {
             return Err(TransferError::TooLarge {
-                limit: MAX_ENTRIES,
+                limit: budget.entries,
                 unit: "entries",
             });
         }
-        if self.bytes > MAX_BYTES {
+        if self.bytes > budget.bytes {
             return Err(TransferError::TooLarge {
-                limit: MAX_BYTES,
+                limit: budget.bytes,
                 unit: "bytes",
             });
         }

@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, openat, readlinkat,
 use sandbox::wire::{Entry, EntryKind, MAX_CHUNK_BYTES, TransferFrame};
 
 use super::{
-    MAX_DEPTH, OPEN_DIRECTORY, Totals, TransferError, link_stays_inside, open_directory,
+    Budget, MAX_DEPTH, OPEN_DIRECTORY, Totals, TransferError, link_stays_inside, open_directory,
     refused_kind,
 };
 
@@ -27,10 +27,12 @@ const PRIVILEGE_BITS: u32 = 0o6000;
 pub fn read_tree(
     base: &OwnedFd,
     source: &Path,
+    budget: Budget,
     send: &mut dyn FnMut(TransferFrame) -> Result<(), TransferError>,
 ) -> Result<Totals, TransferError> {
     let mut reader = Reader {
         send,
+        budget,
         totals: Totals::default(),
         buffer: vec![0; MAX_CHUNK_BYTES],
     };
@@ -59,7 +61,11 @@ pub fn read_tree(
                 what: "a symbolic link",
             });
         }
-        other => {
+        other @ (FileType::Fifo
+        | FileType::Socket
+        | FileType::CharacterDevice
+        | FileType::BlockDevice
+        | FileType::Unknown) => {
             return Err(TransferError::Refused {
                 path: source.to_owned(),
                 what: refused_kind(other),
@@ -83,6 +89,7 @@ fn missing_or(path: &Path, errno: rustix::io::Errno) -> TransferError {
 }
 
 struct Reader<'a> {
+    budget: Budget,
     send: &'a mut dyn FnMut(TransferFrame) -> Result<(), TransferError>,
     totals: Totals,
     buffer: Vec<u8>,
@@ -116,7 +123,11 @@ impl Reader<'_> {
                 }
                 FileType::RegularFile => self.file(fd, &name, child)?,
                 FileType::Symlink => self.link(fd, &name, &child, &stat)?,
-                other => {
+                other @ (FileType::Fifo
+                | FileType::Socket
+                | FileType::CharacterDevice
+                | FileType::BlockDevice
+                | FileType::Unknown) => {
                     return Err(TransferError::Refused {
                         path: child,
                         what: refused_kind(other),
@@ -161,7 +172,13 @@ impl Reader<'_> {
                     what: "setuid or setgid",
                 });
             }
-            other => {
+            other @ (FileType::Directory
+            | FileType::Symlink
+            | FileType::Fifo
+            | FileType::Socket
+            | FileType::CharacterDevice
+            | FileType::BlockDevice
+            | FileType::Unknown) => {
                 return Err(TransferError::Refused {
                     path,
                     what: refused_kind(other),
@@ -192,7 +209,7 @@ impl Reader<'_> {
     }
 
     fn entry(&mut self, path: &Path, kind: EntryKind, stat: &Stat) -> Result<(), TransferError> {
-        self.totals.check()?;
+        self.totals.check(self.budget)?;
         let path = path.as_os_str().as_bytes().to_vec();
         (self.send)(TransferFrame::Entry(Entry {
             path,

@@ -11,6 +11,11 @@ use sandbox::{
 use super::*;
 use crate::protected::Protects;
 
+const BUDGET: Budget = Budget {
+    entries: 1_000,
+    bytes: 1_000_000,
+};
+
 struct Rules;
 
 impl Protects for Rules {
@@ -69,7 +74,14 @@ fn write(
     destination: &str,
     frames: Vec<ExportFrame>,
 ) -> Result<Totals, TransferError> {
-    let mut writer = TreeWriter::new(&open(base), Path::new(destination), None, "test", &Rules)?;
+    let mut writer = TreeWriter::new(
+        &open(base),
+        Path::new(destination),
+        None,
+        "test",
+        &Rules,
+        BUDGET,
+    )?;
     for frame in frames {
         writer.frame(frame)?;
     }
@@ -113,10 +125,12 @@ fn a_tree_read_here_is_written_the_same_there() {
     .unwrap();
     symlink("a.txt", from.path().join("src/b.txt")).unwrap();
     let base = open(to.path());
-    let mut writer = TreeWriter::new(&base, Path::new("copy"), None, "test", &Rules).unwrap();
+    let mut writer =
+        TreeWriter::new(&base, Path::new("copy"), None, "test", &Rules, BUDGET).unwrap();
     let sent = read_tree(
         &open(from.path()),
         Path::new("src"),
+        BUDGET,
         &mut |frame| match frame {
             TransferFrame::Entry(entry) => writer.frame(ExportFrame::Entry(entry)),
             TransferFrame::Data(data) => writer.frame(ExportFrame::Data(data)),
@@ -228,6 +242,11 @@ fn hostile_trees_are_refused_and_leave_nothing_behind() {
         ),
         ("protected file, nested", with(vec![file("a/.envrc", 0)])),
         ("nothing at all", vec![]),
+        ("too many bytes", with(vec![file("a/x", 1_000_001)])),
+        (
+            "too many entries",
+            with((0..1_000).map(|n| file(&format!("a/{n}"), 0)).collect()),
+        ),
     ];
     for (name, frames) in hostile {
         let to = tempfile::tempdir().unwrap();
@@ -315,7 +334,11 @@ fn a_merge_replaces_files_and_stops_before_it_starts_when_something_is_in_the_wa
 #[test]
 fn what_is_not_a_file_a_directory_or_an_inner_link_is_not_sent() {
     let from = tempfile::tempdir().unwrap();
-    let read = |source: &str| read_tree(&open(from.path()), Path::new(source), &mut |_| Ok(()));
+    let read = |source: &str| {
+        read_tree(&open(from.path()), Path::new(source), BUDGET, &mut |_| {
+            Ok(())
+        })
+    };
     fs::create_dir(from.path().join("good")).unwrap();
     symlink("../outside", from.path().join("good-link")).unwrap();
     assert!(read("good").is_ok());
@@ -359,8 +382,15 @@ fn what_is_not_a_file_a_directory_or_an_inner_link_is_not_sent() {
 #[test]
 fn a_transfer_that_is_dropped_leaves_nothing() {
     let to = tempfile::tempdir().unwrap();
-    let mut writer =
-        TreeWriter::new(&open(to.path()), Path::new("x"), None, "test", &Rules).unwrap();
+    let mut writer = TreeWriter::new(
+        &open(to.path()),
+        Path::new("x"),
+        None,
+        "test",
+        &Rules,
+        BUDGET,
+    )
+    .unwrap();
     for frame in [directory(""), directory("a"), file("a/f", 9), data("half")] {
         writer.frame(frame).unwrap();
     }

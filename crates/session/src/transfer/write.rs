@@ -23,7 +23,8 @@ use sandbox::{
 };
 
 use super::{
-    BENEATH, MAX_DEPTH, OPEN_DIRECTORY, Totals, TransferError, link_stays_inside, open_directory,
+    BENEATH, Budget, MAX_DEPTH, OPEN_DIRECTORY, Totals, TransferError, link_stays_inside,
+    open_directory,
 };
 use crate::protected::Protects;
 
@@ -36,6 +37,7 @@ pub struct TreeWriter<'a> {
     staging: OwnedFd,
     owner: Option<(Uid, Gid)>,
     rules: &'a dyn Protects,
+    budget: Budget,
     current: Option<OpenFile>,
     links: Vec<(PathBuf, PathBuf)>,
     directories: Vec<(PathBuf, u32, i64)>,
@@ -73,6 +75,7 @@ impl<'a> TreeWriter<'a> {
         owner: Option<(u32, u32)>,
         unique: &str,
         rules: &'a dyn Protects,
+        budget: Budget,
     ) -> Result<Self, TransferError> {
         let (Some(parent_path), Some(name)) = (destination.parent(), destination.file_name())
         else {
@@ -101,6 +104,7 @@ impl<'a> TreeWriter<'a> {
             staging,
             owner: owner.map(|(uid, gid)| (Uid::from_raw(uid), Gid::from_raw(gid))),
             rules,
+            budget,
             current: None,
             links: Vec::new(),
             directories: Vec::new(),
@@ -144,7 +148,7 @@ impl<'a> TreeWriter<'a> {
         match entry.kind {
             EntryKind::Directory => {
                 self.totals.directories += 1;
-                self.totals.check()?;
+                self.totals.check(self.budget)?;
                 mkdirat(&self.staging, &staged, Mode::RWXU)
                     .map_err(TransferError::io("make", &path))?;
                 self.give(&staged, &path)?;
@@ -154,7 +158,7 @@ impl<'a> TreeWriter<'a> {
             EntryKind::File { size } => {
                 self.totals.files += 1;
                 self.totals.bytes = self.totals.bytes.saturating_add(size);
-                self.totals.check()?;
+                self.totals.check(self.budget)?;
                 let flags = OFlags::WRONLY
                     | OFlags::CREATE
                     | OFlags::EXCL
@@ -180,7 +184,7 @@ impl<'a> TreeWriter<'a> {
             }
             EntryKind::Link { target } => {
                 self.totals.links += 1;
-                self.totals.check()?;
+                self.totals.check(self.budget)?;
                 let target = PathBuf::from(OsStr::from_bytes(&target));
                 if path.as_os_str().is_empty() || !link_stays_inside(&path, &target) {
                     return Err(TransferError::Refused {
@@ -377,7 +381,7 @@ fn merge(from: &OwnedFd, to: &OwnedFd, path: &Path, pass: Pass) -> Result<(), Tr
     Ok(())
 }
 
-fn check_protected(rules: &dyn Protects, path: &Path) -> Result<(), TransferError> {
+pub(crate) fn check_protected(rules: &dyn Protects, path: &Path) -> Result<(), TransferError> {
     let protected = path
         .ancestors()
         .find_map(|ancestor| rules.directory(ancestor))
