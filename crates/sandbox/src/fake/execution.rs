@@ -277,6 +277,9 @@ impl Process {
                     continue;
                 }
             };
+            if let Target::File(path) = &target {
+                self.sandbox.empty_file(&self.spec.cwd, path);
+            }
             let mut running = self.run(program, target);
             if in_background {
                 self.others.fetch_add(1, Ordering::Relaxed);

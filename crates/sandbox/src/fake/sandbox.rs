@@ -68,6 +68,14 @@ pub(super) fn fault(kind: FaultKind, step: &str) -> Fault {
     }
 }
 
+fn absolute(directory: &[u8], path: &[u8]) -> Vec<u8> {
+    if path.starts_with(b"/") {
+        path.to_vec()
+    } else {
+        [directory, b"/", path].concat()
+    }
+}
+
 impl Sandbox {
     /// Boots a sandbox whose supervisor dials at once.
     pub(super) fn boot(
@@ -154,12 +162,16 @@ impl Sandbox {
     }
 
     pub(super) fn append_file(&self, directory: &[u8], path: &[u8], data: &[u8]) {
-        let path = if path.starts_with(b"/") {
-            path.to_vec()
-        } else {
-            [directory, b"/", path].concat()
-        };
+        let path = absolute(directory, path);
         self.with_files(|files| files.append(&path, data));
+    }
+
+    pub(super) fn empty_file(&self, directory: &[u8], path: &[u8]) {
+        let path = absolute(directory, path);
+        self.with_files(|files| {
+            files.remove(&path);
+            files.append(&path, b"");
+        });
     }
 
     /// What a program may read now: empty when it must wait, `None` at the end.
