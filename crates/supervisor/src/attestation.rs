@@ -16,7 +16,12 @@ const MAX_INTERFACES: usize = 16;
 /// Bytes of mount points listed at most, so that a greeting always fits into one frame.
 const MAX_MOUNT_BYTES: usize = 96 * 1024;
 const NAMESPACES: [&str; 7] = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"];
-const RLIMITS: [Resource; 4] = [Resource::Nofile, Resource::Nproc, Resource::Fsize, Resource::Core];
+const RLIMITS: [Resource; 4] = [
+    Resource::Nofile,
+    Resource::Nproc,
+    Resource::Fsize,
+    Resource::Core,
+];
 
 /// Reads `/proc/self` and tries what must fail.
 ///
@@ -25,8 +30,16 @@ const RLIMITS: [Resource; 4] = [Resource::Nofile, Resource::Nproc, Resource::Fsi
 pub fn read(confinement: &Confinement) -> io::Result<Attestation> {
     let status = fs::read_to_string("/proc/self/status")?;
     let field = |name| status_field(&status, name);
-    let hex = |name| field(name).and_then(|text| u64::from_str_radix(text, 16).ok()).unwrap_or(u64::MAX);
-    let number = |name| field(name).and_then(|text| text.parse().ok()).unwrap_or(0u32);
+    let hex = |name| {
+        field(name)
+            .and_then(|text| u64::from_str_radix(text, 16).ok())
+            .unwrap_or(u64::MAX)
+    };
+    let number = |name| {
+        field(name)
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(0u32)
+    };
     Ok(Attestation {
         uid: geteuid().as_raw(),
         gid: getegid().as_raw(),
@@ -47,14 +60,22 @@ pub fn read(confinement: &Confinement) -> io::Result<Attestation> {
 }
 
 fn status_field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
-    status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .map(str::trim)
 }
 
 /// The number in `user:[4026531837]`.
 fn namespace_inode(name: &str) -> u64 {
-    let Ok(link) = fs::read_link(format!("/proc/self/ns/{name}")) else { return 0 };
+    let Ok(link) = fs::read_link(format!("/proc/self/ns/{name}")) else {
+        return 0;
+    };
     let text = link.to_string_lossy();
-    text.split(['[', ']']).nth(1).and_then(|inode| inode.parse().ok()).unwrap_or(0)
+    text.split(['[', ']'])
+        .nth(1)
+        .and_then(|inode| inode.parse().ok())
+        .unwrap_or(0)
 }
 
 /// The kernel looks at the mount before it asks any security module, so EROFS is told apart from Landlock's EACCES.
@@ -64,8 +85,14 @@ fn root_is_read_only() -> bool {
 }
 
 fn interfaces(net_dev: &str) -> Vec<String> {
-    let names = net_dev.lines().skip(2).filter_map(|line| line.split_once(':'));
-    names.map(|(name, _)| name.trim().chars().take(16).collect()).take(MAX_INTERFACES).collect()
+    let names = net_dev
+        .lines()
+        .skip(2)
+        .filter_map(|line| line.split_once(':'));
+    names
+        .map(|(name, _)| name.trim().chars().take(16).collect())
+        .take(MAX_INTERFACES)
+        .collect()
 }
 
 fn mounts(mountinfo: &str) -> Vec<MountFact> {
@@ -76,7 +103,12 @@ fn mounts(mountinfo: &str) -> Vec<MountFact> {
         Some(())
     };
     let mut fits = fits;
-    mountinfo.lines().filter_map(mount_fact).take_while(|fact| fits(fact).is_some()).take(MAX_MOUNT_FACTS).collect()
+    mountinfo
+        .lines()
+        .filter_map(mount_fact)
+        .take_while(|fact| fits(fact).is_some())
+        .take(MAX_MOUNT_FACTS)
+        .collect()
 }
 
 /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue` (proc_pid_mountinfo(5)).
@@ -88,12 +120,18 @@ fn mount_fact(line: &str) -> Option<MountFact> {
     let (kind, super_options) = (file_system.next()?, file_system.nth(1)?);
     let has = |list: &str, option| list.split(',').any(|found| found == option);
     Some(MountFact {
-        target: target.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\"),
+        target: target
+            .replace("\\040", " ")
+            .replace("\\011", "\t")
+            .replace("\\134", "\\"),
         kind: kind.to_owned(),
         read_only: has(options, "ro") || has(super_options, "ro"),
         nosuid: has(options, "nosuid"),
         nodev: has(options, "nodev"),
-        size_bytes: super_options.split(',').find_map(|option| size(option.strip_prefix("size=")?)).unwrap_or(0),
+        size_bytes: super_options
+            .split(',')
+            .find_map(|option| size(option.strip_prefix("size=")?))
+            .unwrap_or(0),
     })
 }
 
@@ -139,6 +177,9 @@ mod tests {
 
     #[test]
     fn interfaces_come_without_the_heading() {
-        assert_eq!(interfaces("Inter-| Receive\n face |bytes\n    lo:  0 0\n  eth0: 1 2\n"), ["lo", "eth0"]);
+        assert_eq!(
+            interfaces("Inter-| Receive\n face |bytes\n    lo:  0 0\n  eth0: 1 2\n"),
+            ["lo", "eth0"]
+        );
     }
 }

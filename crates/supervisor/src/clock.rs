@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::{
     io::{self, Errno},
     time::{
-        ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime, timerfd_create,
-        timerfd_settime,
+        ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec,
+        clock_gettime, timerfd_create, timerfd_settime,
     },
 };
 
@@ -42,9 +42,14 @@ pub struct Timer {
 impl Timer {
     /// A timer that is not set.
     pub fn new() -> io::Result<Self> {
-        let descriptor =
-            timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
-        Ok(Timer { descriptor, armed: None })
+        let descriptor = timerfd_create(
+            TimerfdClockId::Boottime,
+            TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
+        )?;
+        Ok(Timer {
+            descriptor,
+            armed: None,
+        })
     }
 
     /// Sets it to an absolute moment; a past one fires at once.
@@ -58,7 +63,13 @@ impl Timer {
             tv_sec: i64::try_from(micros / 1_000_000).unwrap_or(i64::MAX),
             tv_nsec: i64::try_from(micros % 1_000_000).unwrap_or(0) * 1000,
         };
-        let spec = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
+        let spec = Itimerspec {
+            it_interval: Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            },
+            it_value: value,
+        };
         timerfd_settime(&self.descriptor, TimerfdTimerFlags::ABSTIME, &spec)?;
         self.armed = Some(moment);
         Ok(())

@@ -1,8 +1,8 @@
 //! The one Landlock domain that the supervisor puts itself into: everything it starts inherits it, nothing can leave it.
 
 use landlock::{
-    ABI, Access, AccessFs, LandlockStatus, PathBeneath, PathFd, PathFdError, Ruleset, RulesetAttr, RulesetCreated,
-    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, path_beneath_rules,
+    ABI, Access, AccessFs, LandlockStatus, PathBeneath, PathFd, PathFdError, Ruleset, RulesetAttr,
+    RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, path_beneath_rules,
 };
 use rustix::{
     fs::{CWD, Mode, OFlags, openat},
@@ -17,7 +17,15 @@ const HANDLED: ABI = ABI::V6;
 
 /// Devices and small places that programs write to whatever the session's writable roots are.
 const WRITABLE_DEVICES: [&str; 9] = [
-    "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx", "/dev/pts", "/dev/shm",
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+    "/dev/tty",
+    "/dev/ptmx",
+    "/dev/pts",
+    "/dev/shm",
 ];
 
 /// What the confinement came to.
@@ -37,10 +45,17 @@ pub struct Confinement {
 /// host decides.
 pub fn confine(arguments: &SupervisorArguments) -> Result<Confinement, String> {
     // The probe needs files of /proc/self that belong to us, which they do only as long as we are dumpable.
-    let probes: Vec<Probe> = PROBES.into_iter().filter(|probe| probe.works(&arguments.writable)).collect();
-    let status = restrict(&arguments.writable).map_err(|error| format!("cannot enter the Landlock domain: {error}"))?;
-    let refused = probes.first().is_some_and(|probe| probe.attempt() == Err(Errno::ACCESS));
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|errno| format!("cannot stop being dumpable: {errno}"))?;
+    let probes: Vec<Probe> = PROBES
+        .into_iter()
+        .filter(|probe| probe.works(&arguments.writable))
+        .collect();
+    let status = restrict(&arguments.writable)
+        .map_err(|error| format!("cannot enter the Landlock domain: {error}"))?;
+    let refused = probes
+        .first()
+        .is_some_and(|probe| probe.attempt() == Err(Errno::ACCESS));
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|errno| format!("cannot stop being dumpable: {errno}"))?;
     Ok(Confinement {
         landlock_abi: abi_number(status.landlock),
         landlock_in_force: refused && status.ruleset != RulesetStatus::NotEnforced,
@@ -54,7 +69,10 @@ fn restrict(writable: &[String]) -> Result<landlock::RestrictionStatus, RulesetE
         .scope(Scope::from_all(HANDLED))?
         .create()?;
     let ruleset = allow_reading(ruleset)?
-        .add_rules(path_beneath_rules(WRITABLE_DEVICES, AccessFs::from_all(HANDLED)))?
+        .add_rules(path_beneath_rules(
+            WRITABLE_DEVICES,
+            AccessFs::from_all(HANDLED),
+        ))?
         .add_rules(path_beneath_rules(writable, AccessFs::from_all(HANDLED)))?;
     ruleset.restrict_self()
 }
@@ -79,29 +97,52 @@ struct Probe {
 }
 
 const PROBES: [Probe; 4] = [
-    Probe { path: "/proc/self/comm", flags: OFlags::WRONLY },
+    Probe {
+        path: "/proc/self/comm",
+        flags: OFlags::WRONLY,
+    },
     // An unnamed file: created, never visible, gone on close.
-    Probe { path: "/run", flags: OFlags::WRONLY.union(OFlags::TMPFILE) },
-    Probe { path: "/var/tmp", flags: OFlags::WRONLY.union(OFlags::TMPFILE) },
-    Probe { path: "/", flags: OFlags::WRONLY.union(OFlags::TMPFILE) },
+    Probe {
+        path: "/run",
+        flags: OFlags::WRONLY.union(OFlags::TMPFILE),
+    },
+    Probe {
+        path: "/var/tmp",
+        flags: OFlags::WRONLY.union(OFlags::TMPFILE),
+    },
+    Probe {
+        path: "/",
+        flags: OFlags::WRONLY.union(OFlags::TMPFILE),
+    },
 ];
 
 impl Probe {
     fn works(&self, writable: &[String]) -> bool {
-        let allowed = writable.iter().any(|root| std::path::Path::new(self.path).starts_with(root));
+        let allowed = writable
+            .iter()
+            .any(|root| std::path::Path::new(self.path).starts_with(root));
         !allowed && self.attempt().is_ok()
     }
 
     fn attempt(&self) -> Result<(), Errno> {
-        openat(CWD, self.path, self.flags | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR).map(drop)
+        openat(
+            CWD,
+            self.path,
+            self.flags | OFlags::CLOEXEC,
+            Mode::RUSR | Mode::WUSR,
+        )
+        .map(drop)
     }
 }
 
 fn abi_number(status: LandlockStatus) -> u32 {
     match status {
         LandlockStatus::NotEnabled | LandlockStatus::NotImplemented => 0,
-        LandlockStatus::Available { effective_abi, kernel_abi } => {
-            kernel_abi.and_then(|abi| u32::try_from(abi).ok()).unwrap_or(effective_abi as u32)
-        }
+        LandlockStatus::Available {
+            effective_abi,
+            kernel_abi,
+        } => kernel_abi
+            .and_then(|abi| u32::try_from(abi).ok())
+            .unwrap_or(effective_abi as u32),
     }
 }

@@ -21,7 +21,9 @@ use rustix::{
     io::{self, Errno},
     process::{Pid, Signal, kill_process},
 };
-use wire::{Cause, Ended, ExecutionKey, ExecutionStatus, Exit, Fault, FaultKind, StartSpec, Stream};
+use wire::{
+    Cause, Ended, ExecutionKey, ExecutionStatus, Exit, Fault, FaultKind, StartSpec, Stream,
+};
 
 use crate::{
     clock::Moment,
@@ -101,7 +103,9 @@ impl Execution {
             report: Some(spawned.report),
             main: None,
             started: now,
-            deadline: spec.deadline_ms.map(|milliseconds| now.after_ms(milliseconds)),
+            deadline: spec
+                .deadline_ms
+                .map(|milliseconds| now.after_ms(milliseconds)),
             grace_ms: spec.grace_ms,
             exit: None,
             cause: Cause::Itself,
@@ -140,7 +144,8 @@ impl Execution {
 
     /// The main process while it can be signalled.
     pub fn main(&self) -> Option<Pid> {
-        self.main.filter(|_| self.exit.is_none() && self.stub.is_some())
+        self.main
+            .filter(|_| self.exit.is_none() && self.stub.is_some())
     }
 
     /// The pipe of its stub.
@@ -168,7 +173,13 @@ impl Execution {
             | Phase::Failed(_) => (None, now.micros_since(self.started)),
         };
         let (stdout, stderr) = (self.stdout.status(), self.stderr.status());
-        ExecutionStatus { execution: self.key, ended, duration_us, stdout, stderr }
+        ExecutionStatus {
+            execution: self.key,
+            ended,
+            duration_us,
+            stdout,
+            stderr,
+        }
     }
 
     /// When time alone changes something.
@@ -183,7 +194,13 @@ impl Execution {
     }
 
     /// Ends the tree: SIGTERM now and SIGKILL after the grace. The first cause stays.
-    pub fn terminate(&mut self, cause: Cause, grace_ms: u32, now: Moment, around: &Surroundings<'_>) {
+    pub fn terminate(
+        &mut self,
+        cause: Cause,
+        grace_ms: u32,
+        now: Moment,
+        around: &Surroundings<'_>,
+    ) {
         let kill_at = now.after_ms(u64::from(grace_ms));
         match &mut self.phase {
             Phase::Starting | Phase::Running => {
@@ -196,7 +213,10 @@ impl Execution {
                 }
             }
             Phase::Terminating { kill_at: earlier } => *earlier = (*earlier).min(kill_at),
-            Phase::Sweeping(_) | Phase::Draining { .. } | Phase::Ended { .. } | Phase::Failed(_) => {}
+            Phase::Sweeping(_)
+            | Phase::Draining { .. }
+            | Phase::Ended { .. }
+            | Phase::Failed(_) => {}
         }
     }
 
@@ -245,9 +265,14 @@ impl Execution {
     pub fn advance(&mut self, now: Moment, around: &mut Surroundings<'_>) -> bool {
         if self.next_due().is_some_and(|due| due <= now) {
             match &self.phase {
-                Phase::Starting | Phase::Running => self.terminate(Cause::Deadline, self.grace_ms, now, around),
+                Phase::Starting | Phase::Running => {
+                    self.terminate(Cause::Deadline, self.grace_ms, now, around)
+                }
                 Phase::Terminating { .. } => self.sweep(now),
-                Phase::Sweeping(_) | Phase::Draining { .. } | Phase::Ended { .. } | Phase::Failed(_) => {}
+                Phase::Sweeping(_)
+                | Phase::Draining { .. }
+                | Phase::Ended { .. }
+                | Phase::Failed(_) => {}
             }
         }
         let last_resort = self.advance_sweep(now, around);
@@ -283,21 +308,33 @@ impl Execution {
 
     fn main_ended(&mut self, status: i32, now: Moment, files: &ProcessFiles) {
         self.exit = Some(exit_of(status));
-        let alone = self.stub.zip(self.main).is_some_and(|(stub, main)| files.only_child(stub, main));
+        let alone = self
+            .stub
+            .zip(self.main)
+            .is_some_and(|(stub, main)| files.only_child(stub, main));
         match &self.phase {
-            Phase::Starting | Phase::Running | Phase::Terminating { .. } if alone => self.drain(now),
+            Phase::Starting | Phase::Running | Phase::Terminating { .. } if alone => {
+                self.drain(now)
+            }
             Phase::Starting | Phase::Running | Phase::Terminating { .. } => self.sweep(now),
-            Phase::Sweeping(_) | Phase::Draining { .. } | Phase::Ended { .. } | Phase::Failed(_) => {}
+            Phase::Sweeping(_)
+            | Phase::Draining { .. }
+            | Phase::Ended { .. }
+            | Phase::Failed(_) => {}
         }
     }
 
     fn sweep(&mut self, now: Moment) {
-        let tree = self.stub.map_or(Tree::Escapees, |stub| Tree::OfStub(stub.as_raw_nonzero().get()));
+        let tree = self.stub.map_or(Tree::Escapees, |stub| {
+            Tree::OfStub(stub.as_raw_nonzero().get())
+        });
         self.phase = Phase::Sweeping(Sweep::new(tree, now));
     }
 
     fn advance_sweep(&mut self, now: Moment, around: &Surroundings<'_>) -> bool {
-        let Phase::Sweeping(sweep) = &mut self.phase else { return false };
+        let Phase::Sweeping(sweep) = &mut self.phase else {
+            return false;
+        };
         if sweep.next() > now {
             return false;
         }
@@ -321,24 +358,37 @@ impl Execution {
         self.report = None;
         self.terminal = None;
         self.input.end();
-        self.phase = Phase::Draining { until: now.after_ms(DRAIN_MS) };
+        self.phase = Phase::Draining {
+            until: now.after_ms(DRAIN_MS),
+        };
     }
 
     fn advance_drain(&mut self, now: Moment, around: &mut Surroundings<'_>) {
-        let Phase::Draining { until } = self.phase else { return };
+        let Phase::Draining { until } = self.phase else {
+            return;
+        };
         let stdout = self.stdout.drain(around.buffer, around.spool);
         let stderr = self.stderr.drain(around.buffer, around.spool);
         if (stdout && stderr) || until <= now {
             self.stdout.end();
             self.stderr.end();
             let exit = self.exit.unwrap_or(Exit::Lost);
-            let ended = Ended { exit, cause: self.cause, swept: self.swept };
-            self.phase = Phase::Ended { ended, duration_us: now.micros_since(self.started) };
+            let ended = Ended {
+                exit,
+                cause: self.cause,
+                swept: self.swept,
+            };
+            self.phase = Phase::Ended {
+                ended,
+                duration_us: now.micros_since(self.started),
+            };
         }
     }
 
     fn signal_tree(&self, signal: Signal, around: &Surroundings<'_>) {
-        let (Some(stub), Ok(table)) = (self.stub, around.files.table()) else { return };
+        let (Some(stub), Ok(table)) = (self.stub, around.files.table()) else {
+            return;
+        };
         for process in table.tree(Tree::OfStub(stub.as_raw_nonzero().get()), around.own) {
             around.files.signal(&process, signal);
         }

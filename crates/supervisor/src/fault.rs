@@ -5,12 +5,20 @@ use wire::{Fault, FaultKind};
 
 /// A fault of the request itself.
 pub fn fault(kind: FaultKind, step: &str) -> Fault {
-    Fault { kind, errno: 0, step: step.to_owned() }
+    Fault {
+        kind,
+        errno: 0,
+        step: step.to_owned(),
+    }
 }
 
 /// A system call that failed.
 pub fn failed(kind: FaultKind, step: &str, errno: Errno) -> Fault {
-    Fault { kind, errno: errno.raw_os_error(), step: step.to_owned() }
+    Fault {
+        kind,
+        errno: errno.raw_os_error(),
+        step: step.to_owned(),
+    }
 }
 
 /// [`failed`] as a closure for `map_err`.

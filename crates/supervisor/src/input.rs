@@ -39,14 +39,23 @@ pub struct Input {
 impl Input {
     /// Writes to `sink`, which must not block; without one the input is closed.
     pub const fn new(sink: Option<OwnedFd>, kind: InputKind) -> Self {
-        Input { sink, kind, buffer: VecDeque::new(), last: None, closing: false }
+        Input {
+            sink,
+            kind,
+            buffer: VecDeque::new(),
+            last: None,
+            closing: false,
+        }
     }
 
     /// The descriptor to poll, and whether there is something to write. A pipe is watched even without: its reader's
     /// end must be noticed.
     pub fn writable(&self) -> Option<(BorrowedFd<'_>, bool)> {
         let watched = !self.buffer.is_empty() || self.kind == InputKind::Pipe;
-        self.sink.as_ref().filter(|_| watched).map(|sink| (sink.as_fd(), !self.buffer.is_empty()))
+        self.sink
+            .as_ref()
+            .filter(|_| watched)
+            .map(|sink| (sink.as_fd(), !self.buffer.is_empty()))
     }
 
     /// Accepts as much as there is room for.
@@ -93,10 +102,15 @@ impl Input {
         self.closing = true;
         if self.kind == InputKind::Terminal {
             let end_of_file = self.sink.as_ref().and_then(|sink| tcgetattr(sink).ok());
-            let end_of_file =
-                end_of_file.map_or(DEFAULT_END_OF_FILE, |modes| modes.special_codes[SpecialCodeIndex::VEOF]);
+            let end_of_file = end_of_file.map_or(DEFAULT_END_OF_FILE, |modes| {
+                modes.special_codes[SpecialCodeIndex::VEOF]
+            });
             // In the middle of a line the first one only hands over the line.
-            let times = if matches!(self.last, None | Some(b'\n' | b'\r')) { 1 } else { 2 };
+            let times = if matches!(self.last, None | Some(b'\n' | b'\r')) {
+                1
+            } else {
+                2
+            };
             self.buffer.extend(std::iter::repeat_n(end_of_file, times));
         }
     }

@@ -11,7 +11,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::{
     io::{self, Errno},
-    net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, send, socket_with},
+    net::{
+        AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, send,
+        socket_with,
+    },
 };
 use wire::{Decoder, MAX_TO_HOST_BYTES, MAX_TO_SUPERVISOR_BYTES, ToHost, ToSupervisor};
 
@@ -51,12 +54,18 @@ impl Link {
     /// A connection that is due to be dialled.
     pub fn new(path: &str, now: Moment) -> io::Result<Self> {
         let address = SocketAddrUnix::new(path)?;
-        Ok(Link { address, state: State::Down { dial_at: now }, pause_ms: FIRST_PAUSE_MS })
+        Ok(Link {
+            address,
+            state: State::Down { dial_at: now },
+            pause_ms: FIRST_PAUSE_MS,
+        })
     }
 
     /// Dials if that is due, and greets. True when a new connection stands.
     pub fn dial(&mut self, hello: &ToHost, now: Moment) -> bool {
-        let State::Down { dial_at } = self.state else { return false };
+        let State::Down { dial_at } = self.state else {
+            return false;
+        };
         if dial_at > now {
             return false;
         }
@@ -90,7 +99,9 @@ impl Link {
 
     /// Drops the connection; it is dialled again after a pause.
     pub fn lose(&mut self, now: Moment) {
-        self.state = State::Down { dial_at: now.after_ms(self.pause_ms) };
+        self.state = State::Down {
+            dial_at: now.after_ms(self.pause_ms),
+        };
         self.pause_ms = (self.pause_ms * 2).min(LONGEST_PAUSE_MS);
     }
 
@@ -123,7 +134,9 @@ impl Link {
     /// Gives up on a host that does not accept us.
     pub fn advance(&mut self, now: Moment) {
         let late = match &self.state {
-            State::Connected(connection) => connection.welcome_until.is_some_and(|until| until <= now),
+            State::Connected(connection) => {
+                connection.welcome_until.is_some_and(|until| until <= now)
+            }
             State::Down { .. } => false,
         };
         if late {
@@ -134,9 +147,11 @@ impl Link {
     /// The socket, and whether to wait for bytes to come and to go.
     pub fn interest(&self) -> Option<(BorrowedFd<'_>, bool, bool)> {
         match &self.state {
-            State::Connected(connection) => {
-                Some((connection.socket.as_fd(), connection.room(), !connection.outgoing.is_empty()))
-            }
+            State::Connected(connection) => Some((
+                connection.socket.as_fd(),
+                connection.room(),
+                !connection.outgoing.is_empty(),
+            )),
             State::Down { .. } => None,
         }
     }
@@ -148,7 +163,9 @@ impl Link {
 
     /// Queues a message and sends what goes.
     pub fn send(&mut self, message: &ToHost, now: Moment) {
-        let State::Connected(connection) = &mut self.state else { return };
+        let State::Connected(connection) = &mut self.state else {
+            return;
+        };
         // A message of ours that is too large is a fault of ours: the host must not wait for it for ever.
         match wire::encode(message, MAX_TO_HOST_BYTES) {
             Ok(frame) => connection.queue(frame),
@@ -159,7 +176,9 @@ impl Link {
 
     /// Sends what goes.
     pub fn flush(&mut self, now: Moment) {
-        let State::Connected(connection) = &mut self.state else { return };
+        let State::Connected(connection) = &mut self.state else {
+            return;
+        };
         if connection.flush().is_err() {
             self.lose(now);
         }
@@ -167,7 +186,9 @@ impl Link {
 
     /// Takes what came.
     pub fn receive(&mut self, buffer: &mut [u8], now: Moment) {
-        let State::Connected(connection) = &mut self.state else { return };
+        let State::Connected(connection) = &mut self.state else {
+            return;
+        };
         match io::read(&connection.socket, &mut *buffer) {
             Ok(0) => self.lose(now),
             Ok(read) => connection.decoder.push(&buffer[..read]),
@@ -178,7 +199,9 @@ impl Link {
 
     /// The next message, as long as there is room for its reply. What does not decode ends the connection.
     pub fn next(&mut self, now: Moment) -> Option<ToSupervisor> {
-        let State::Connected(connection) = &mut self.state else { return None };
+        let State::Connected(connection) = &mut self.state else {
+            return None;
+        };
         if !connection.room() {
             return None;
         }
@@ -209,7 +232,11 @@ impl Connection {
 
     fn flush(&mut self) -> io::Result<()> {
         while self.sent < self.outgoing.len() {
-            match send(&self.socket, &self.outgoing[self.sent..], SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            match send(
+                &self.socket,
+                &self.outgoing[self.sent..],
+                SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+            ) {
                 Ok(sent) => self.sent += sent,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(()),

@@ -44,21 +44,26 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             // The only thing ever written here: the backend keeps pid 1's standard error for its log.
-            let _ = rustix::io::write(rustix::stdio::stderr(), format!("supervisor: {why}\n").as_bytes());
+            let _ = rustix::io::write(
+                rustix::stdio::stderr(),
+                format!("supervisor: {why}\n").as_bytes(),
+            );
             ExitCode::from(EXIT_REFUSED)
         }
     }
 }
 
 fn start() -> Result<(), String> {
-    let arguments = SupervisorArguments::parse(std::env::args().skip(1)).map_err(|error| error.to_string())?;
+    let arguments =
+        SupervisorArguments::parse(std::env::args().skip(1)).map_err(|error| error.to_string())?;
     // Everything below kills with `kill(-1)` sooner or later.
     if rustix::process::getpid() != rustix::process::Pid::INIT {
         return Err("refuses to run as anything but pid 1".to_owned());
     }
     sys::prepare_process().map_err(|errno| format!("cannot prepare the process: {errno}"))?;
     let confinement = confinement::confine(&arguments)?;
-    let attestation = attestation::read(&confinement).map_err(|error| format!("cannot read /proc: {error}"))?;
+    let attestation =
+        attestation::read(&confinement).map_err(|error| format!("cannot read /proc: {error}"))?;
     supervisor::Supervisor::new(arguments, attestation)
         .map_err(|errno| format!("cannot set up: {errno}"))?
         .run()

@@ -26,16 +26,24 @@ impl Output {
     pub fn new(source: Option<OwnedFd>, mode: OutputMode) -> Self {
         let (spool, window) = match mode {
             OutputMode::DropOldest { keep_bytes } => (Spool::new(keep_bytes, WhenFull::Drop), None),
-            OutputMode::Lossless { window_bytes } => {
-                (Spool::new(window_bytes + DRAIN_BYTES, WhenFull::UseMemory), Some(window_bytes))
-            }
+            OutputMode::Lossless { window_bytes } => (
+                Spool::new(window_bytes + DRAIN_BYTES, WhenFull::UseMemory),
+                Some(window_bytes),
+            ),
         };
-        Output { source, spool, window }
+        Output {
+            source,
+            spool,
+            window,
+        }
     }
 
     /// The descriptor to poll, `None` while the stream must wait or has ended.
     pub fn readable(&self) -> Option<BorrowedFd<'_>> {
-        self.source.as_ref().filter(|_| self.room() > 0).map(AsFd::as_fd)
+        self.source
+            .as_ref()
+            .filter(|_| self.room() > 0)
+            .map(AsFd::as_fd)
     }
 
     /// Where the stream stands.
@@ -49,7 +57,9 @@ impl Output {
 
     /// Takes what one read gives.
     pub fn pump(&mut self, buffer: &mut [u8], directory: Option<BorrowedFd<'_>>) {
-        let room = usize::try_from(self.room()).unwrap_or(usize::MAX).min(buffer.len());
+        let room = usize::try_from(self.room())
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
         self.read_once(&mut buffer[..room], directory);
     }
 
@@ -82,7 +92,11 @@ impl Output {
             self.spool.release(offset);
         }
         let (offset, data) = self.spool.read(offset, max_bytes)?;
-        Ok(OutputChunk { offset, data, status: self.status() })
+        Ok(OutputChunk {
+            offset,
+            data,
+            status: self.status(),
+        })
     }
 
     /// Acknowledges without reading: a parked read also frees the window.
@@ -94,7 +108,8 @@ impl Output {
 
     fn room(&self) -> u64 {
         let unacknowledged = self.spool.total() - self.spool.kept_from();
-        self.window.map_or(u64::MAX, |window| window.saturating_sub(unacknowledged))
+        self.window
+            .map_or(u64::MAX, |window| window.saturating_sub(unacknowledged))
     }
 
     fn read_once(&mut self, buffer: &mut [u8], directory: Option<BorrowedFd<'_>>) -> usize {

@@ -41,24 +41,46 @@ impl Parked {
     /// Which execution it is about.
     pub const fn execution(&self) -> ExecutionKey {
         match &self.wait {
-            Wait::Started(execution) | Wait::Ended(execution) | Wait::Output { execution, .. } => *execution,
+            Wait::Started(execution) | Wait::Ended(execution) | Wait::Output { execution, .. } => {
+                *execution
+            }
         }
     }
 
     /// The answer, once there is one.
-    pub fn answer(&self, execution: Option<&mut Execution>, now: Moment) -> Option<Result<Reply, Fault>> {
-        let Some(execution) = execution else { return Some(Err(unknown())) };
+    pub fn answer(
+        &self,
+        execution: Option<&mut Execution>,
+        now: Moment,
+    ) -> Option<Result<Reply, Fault>> {
+        let Some(execution) = execution else {
+            return Some(Err(unknown()));
+        };
         if let Some(failure) = execution.failure() {
             return Some(Err(failure.clone()));
         }
         let over = self.until <= now;
         match self.wait {
-            Wait::Started(_) => (!execution.starting()).then(|| Ok(Reply::Status(execution.status(now)))),
-            Wait::Ended(_) => (execution.ended() || over).then(|| Ok(Reply::Status(execution.status(now)))),
-            Wait::Output { stream, offset, max_bytes, .. } => {
+            Wait::Started(_) => {
+                (!execution.starting() || over).then(|| Ok(Reply::Status(execution.status(now))))
+            }
+            Wait::Ended(_) => {
+                (execution.ended() || over).then(|| Ok(Reply::Status(execution.status(now))))
+            }
+            Wait::Output {
+                stream,
+                offset,
+                max_bytes,
+                ..
+            } => {
                 let output = execution.stream(stream);
                 let ready = output.has(offset) || max_bytes == 0 || over;
-                ready.then(|| output.read(offset, max_bytes).map(Reply::Output).map_err(system("read the spool")))
+                ready.then(|| {
+                    output
+                        .read(offset, max_bytes)
+                        .map(Reply::Output)
+                        .map_err(system("read the spool"))
+                })
             }
         }
     }

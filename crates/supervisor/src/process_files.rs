@@ -26,21 +26,37 @@ impl ProcessFiles {
     /// # Errors
     /// When there is none, or it belongs to another pid namespace: its ids would name the wrong processes.
     pub fn open() -> io::Result<Self> {
-        let root = openat(CWD, "/proc", OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let root = openat(
+            CWD,
+            "/proc",
+            OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
         let this = rustix::fs::readlinkat(&root, "self", Vec::new())?;
-        if this.as_bytes() == b"1" { Ok(ProcessFiles { root }) } else { Err(Errno::SRCH) }
+        if this.as_bytes() == b"1" {
+            Ok(ProcessFiles { root })
+        } else {
+            Err(Errno::SRCH)
+        }
     }
 
     /// All processes as they stand now.
     pub fn table(&self) -> io::Result<ProcessTable> {
         // A fresh descriptor: a directory that is read again from its old position shows nothing new.
-        let directory = openat(&self.root, ".", OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let directory = openat(
+            &self.root,
+            ".",
+            OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
         let mut buffer = [MaybeUninit::<u8>::uninit(); 4096];
         let mut entries = RawDir::new(directory, &mut buffer);
         let mut processes = Vec::new();
         while let Some(entry) = entries.next() {
             let entry = entry?;
-            let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
+            let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else {
+                continue;
+            };
             processes.extend(self.process(pid));
         }
         Ok(processes.into_iter().collect())
@@ -60,7 +76,9 @@ impl ProcessFiles {
     pub fn only_child(&self, stub: Pid, main: Pid) -> bool {
         let stub = stub.as_raw_nonzero();
         let mut buffer = [0u8; SMALL_FILE_BYTES];
-        let Some(read) = self.read(&format!("{stub}/task/{stub}/children"), &mut buffer) else { return false };
+        let Some(read) = self.read(&format!("{stub}/task/{stub}/children"), &mut buffer) else {
+            return false;
+        };
         buffer[..read].trim_ascii() == main.as_raw_nonzero().to_string().as_bytes()
     }
 
@@ -70,15 +88,23 @@ impl ProcessFiles {
         let read = self.read(&format!("{pid}/smaps_rollup"), &mut buffer)?;
         let text = String::from_utf8_lossy(&buffer[..read]);
         let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
-        line.split_ascii_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+        line.split_ascii_whitespace()
+            .next()?
+            .parse::<u64>()
+            .ok()?
+            .checked_mul(1024)
     }
 
     /// Signals exactly that process: not one that took its id in the meantime.
     pub fn signal(&self, process: &Process, signal: Signal) {
-        let Some(pid) = Pid::from_raw(process.pid) else { return };
+        let Some(pid) = Pid::from_raw(process.pid) else {
+            return;
+        };
         match pidfd_open(pid, PidfdFlags::empty()) {
             Ok(descriptor) => {
-                let same = self.process(process.pid).is_some_and(|now| now.started == process.started);
+                let same = self
+                    .process(process.pid)
+                    .is_some_and(|now| now.started == process.started);
                 if same {
                     let _ = pidfd_send_signal(descriptor, signal);
                 }
@@ -93,7 +119,13 @@ impl ProcessFiles {
     }
 
     fn read(&self, path: &str, buffer: &mut [u8]) -> Option<usize> {
-        let file = openat(&self.root, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        let file = openat(
+            &self.root,
+            path,
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .ok()?;
         let mut filled = 0;
         while filled < buffer.len() {
             match io::read(&file, &mut buffer[filled..]) {

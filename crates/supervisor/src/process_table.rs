@@ -68,7 +68,11 @@ impl FromIterator<Process> for ProcessTable {
     fn from_iter<T: IntoIterator<Item = Process>>(processes: T) -> Self {
         let mut table = ProcessTable::default();
         for process in processes {
-            table.children.entry(process.parent).or_default().push(process.pid);
+            table
+                .children
+                .entry(process.parent)
+                .or_default()
+                .push(process.pid);
             table.processes.insert(process.pid, process);
         }
         table
@@ -80,16 +84,31 @@ impl ProcessTable {
     pub fn tree(&self, tree: Tree, own: &BTreeSet<i32>) -> Vec<Process> {
         let mut queue: Vec<i32> = match tree {
             Tree::OfStub(stub) => self.children_of(stub).to_vec(),
-            Tree::Escapees => self.children_of(1).iter().copied().filter(|pid| !own.contains(pid)).collect(),
+            Tree::Escapees => self
+                .children_of(1)
+                .iter()
+                .copied()
+                .filter(|pid| !own.contains(pid))
+                .collect(),
         };
         let mut seen: BTreeSet<i32> = queue.iter().copied().collect();
         let mut next = 0;
         // A table read while processes come and go can hold anything, so the walk must end whatever it says.
         while let Some(pid) = queue.get(next).copied() {
             next += 1;
-            queue.extend(self.children_of(pid).iter().copied().filter(|child| seen.insert(*child)));
+            queue.extend(
+                self.children_of(pid)
+                    .iter()
+                    .copied()
+                    .filter(|child| seen.insert(*child)),
+            );
         }
-        queue.iter().filter_map(|pid| self.processes.get(pid)).filter(|process| process.alive()).copied().collect()
+        queue
+            .iter()
+            .filter_map(|pid| self.processes.get(pid))
+            .filter(|process| process.alive())
+            .copied()
+            .collect()
     }
 
     /// All processes.
@@ -99,7 +118,9 @@ impl ProcessTable {
 
     /// How many parents a process has below pid 1.
     pub fn depth(&self, pid: i32) -> usize {
-        let parents = std::iter::successors(self.processes.get(&pid), |process| self.processes.get(&process.parent));
+        let parents = std::iter::successors(self.processes.get(&pid), |process| {
+            self.processes.get(&process.parent)
+        });
         parents.take(self.processes.len()).count()
     }
 
@@ -113,7 +134,14 @@ mod tests {
     use super::*;
 
     fn process(pid: i32, parent: i32, state: u8) -> Process {
-        Process { pid, parent, state, threads: 1, started: 0, resident_pages: 0 }
+        Process {
+            pid,
+            parent,
+            state,
+            threads: 1,
+            started: 0,
+            resident_pages: 0,
+        }
     }
 
     fn pids(processes: &[Process]) -> Vec<i32> {
@@ -125,29 +153,48 @@ mod tests {
         let line = b"42 (a) S 1 (b) T 7 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 3 0 99 1000 55 1844";
         let process = Process::parse(line).unwrap();
         assert_eq!((process.pid, process.parent, process.state), (42, 7, b'T'));
-        assert_eq!((process.threads, process.started, process.resident_pages), (3, 99, 55));
+        assert_eq!(
+            (process.threads, process.started, process.resident_pages),
+            (3, 99, 55)
+        );
         assert_eq!(Process::parse(b"42 (a"), None);
     }
 
     #[test]
     fn a_tree_is_its_living_descendants_without_the_stub() {
-        let table: ProcessTable =
-            [process(1, 0, b'S'), process(2, 1, b'S'), process(3, 2, b'Z'), process(4, 3, b'S'), process(5, 1, b'S')]
-                .into_iter()
-                .collect();
+        let table: ProcessTable = [
+            process(1, 0, b'S'),
+            process(2, 1, b'S'),
+            process(3, 2, b'Z'),
+            process(4, 3, b'S'),
+            process(5, 1, b'S'),
+        ]
+        .into_iter()
+        .collect();
         assert_eq!(pids(&table.tree(Tree::OfStub(2), &BTreeSet::new())), [4]);
     }
 
     #[test]
     fn children_of_pid_1_that_are_no_stub_are_escapees_with_all_below_them() {
-        let table: ProcessTable =
-            [process(2, 1, b'S'), process(3, 2, b'S'), process(8, 1, b'S'), process(9, 8, b'T')].into_iter().collect();
-        assert_eq!(pids(&table.tree(Tree::Escapees, &BTreeSet::from([2]))), [8, 9]);
+        let table: ProcessTable = [
+            process(2, 1, b'S'),
+            process(3, 2, b'S'),
+            process(8, 1, b'S'),
+            process(9, 8, b'T'),
+        ]
+        .into_iter()
+        .collect();
+        assert_eq!(
+            pids(&table.tree(Tree::Escapees, &BTreeSet::from([2]))),
+            [8, 9]
+        );
     }
 
     #[test]
     fn a_table_with_a_cycle_still_ends() {
-        let table: ProcessTable = [process(2, 3, b'S'), process(3, 2, b'S')].into_iter().collect();
+        let table: ProcessTable = [process(2, 3, b'S'), process(3, 2, b'S')]
+            .into_iter()
+            .collect();
         assert_eq!(pids(&table.tree(Tree::OfStub(2), &BTreeSet::new())), [3, 2]);
         assert_eq!(table.depth(2), 2);
     }

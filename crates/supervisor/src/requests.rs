@@ -2,8 +2,8 @@
 
 use rustix::termios::tcsetwinsize;
 use wire::{
-    Cause, ExecutionKey, Fault, FaultKind, MAX_CHUNK_BYTES, MAX_EXECUTIONS, MAX_OPEN_REQUESTS, MAX_WAIT_MS, Reply,
-    Request, StartSpec, TerminalSize,
+    Cause, ExecutionKey, Fault, FaultKind, MAX_CHUNK_BYTES, MAX_EXECUTIONS, MAX_OPEN_REQUESTS,
+    MAX_WAIT_MS, Reply, Request, StartSpec, TerminalSize,
 };
 
 use crate::{
@@ -43,7 +43,11 @@ impl Supervisor {
         match request {
             Request::RenewLease { lease_ms } => self.lease = now.after_ms(u64::from(lease_ms)),
             Request::Start(spec) => return self.start(&spec, now),
-            Request::WriteStdin { execution, data, close } => {
+            Request::WriteStdin {
+                execution,
+                data,
+                close,
+            } => {
                 if data.len() > MAX_CHUNK_BYTES {
                     return Err(fault(FaultKind::Invalid, "too much input at once"));
                 }
@@ -52,22 +56,50 @@ impl Supervisor {
             }
             Request::Signal { execution, signal } => self.signal(execution, signal)?,
             Request::Resize { execution, size } => self.resize(execution, size)?,
-            Request::Cancel { execution, grace_ms } => {
+            Request::Cancel {
+                execution,
+                grace_ms,
+            } => {
                 self.running(execution)?;
-                self.terminate(|found| found.key == execution, Cause::Cancelled, grace_ms, now);
+                self.terminate(
+                    |found| found.key == execution,
+                    Cause::Cancelled,
+                    grace_ms,
+                    now,
+                );
             }
-            Request::Read { execution, stream, offset, max_bytes, wait_ms } => {
-                let max_bytes = usize::try_from(max_bytes).unwrap_or(usize::MAX).min(MAX_CHUNK_BYTES);
+            Request::Read {
+                execution,
+                stream,
+                offset,
+                max_bytes,
+                wait_ms,
+            } => {
+                let max_bytes = usize::try_from(max_bytes)
+                    .unwrap_or(usize::MAX)
+                    .min(MAX_CHUNK_BYTES);
                 // The window opens at once, not when the answer comes.
                 self.find(execution)?.stream(stream).acknowledge(offset);
-                return self.park(Wait::Output { execution, stream, offset, max_bytes }, wait_ms, now);
+                return self.park(
+                    Wait::Output {
+                        execution,
+                        stream,
+                        offset,
+                        max_bytes,
+                    },
+                    wait_ms,
+                    now,
+                );
             }
             Request::Wait { execution, wait_ms } => {
                 self.find(execution)?;
                 return self.park(Wait::Ended(execution), wait_ms, now);
             }
             Request::List => {
-                let remembered = self.executions.iter().filter(|execution| execution.failure().is_none());
+                let remembered = self
+                    .executions
+                    .iter()
+                    .filter(|execution| execution.failure().is_none());
                 let list = remembered.map(|execution| execution.status(now)).collect();
                 return Ok(Outcome::Reply(Ok(Reply::Executions(list))));
             }
@@ -82,12 +114,18 @@ impl Supervisor {
         if self.parked.len() >= MAX_OPEN_REQUESTS {
             return Err(fault(FaultKind::TooMany, "too many open requests"));
         }
-        Ok(Outcome::Park(wait, now.after_ms(u64::from(wait_ms.min(MAX_WAIT_MS)))))
+        Ok(Outcome::Park(
+            wait,
+            now.after_ms(u64::from(wait_ms.min(MAX_WAIT_MS))),
+        ))
     }
 
     fn start(&mut self, spec: &StartSpec, now: Moment) -> Result<Outcome, Fault> {
         let wait = Wait::Started(spec.execution);
-        let known = self.executions.iter().any(|found| found.key == spec.execution && found.failure().is_none());
+        let known = self
+            .executions
+            .iter()
+            .any(|found| found.key == spec.execution && found.failure().is_none());
         let outcome = self.park(wait, MAX_WAIT_MS, now)?;
         if known {
             return Ok(outcome);
@@ -105,7 +143,8 @@ impl Supervisor {
             return Ok(());
         }
         let oldest = self.executions.iter().position(Execution::ended);
-        let oldest = oldest.ok_or_else(|| fault(FaultKind::TooMany, "too many running executions"))?;
+        let oldest =
+            oldest.ok_or_else(|| fault(FaultKind::TooMany, "too many running executions"))?;
         drop(self.executions.remove(oldest));
         Ok(())
     }
@@ -126,7 +165,9 @@ impl Supervisor {
             return Err(fault(FaultKind::NoTerminal, "it has no terminal"));
         }
         match &execution.terminal {
-            Some(terminal) => tcsetwinsize(terminal, window_size(size)).map_err(system("resize the terminal")),
+            Some(terminal) => {
+                tcsetwinsize(terminal, window_size(size)).map_err(system("resize the terminal"))
+            }
             None => Err(ended()),
         }
     }
@@ -146,7 +187,11 @@ impl Supervisor {
 
     fn running(&mut self, key: ExecutionKey) -> Result<&mut Execution, Fault> {
         let execution = self.find(key)?;
-        if execution.ended() { Err(ended()) } else { Ok(execution) }
+        if execution.ended() {
+            Err(ended())
+        } else {
+            Ok(execution)
+        }
     }
 }
 

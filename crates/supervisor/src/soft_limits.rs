@@ -47,9 +47,23 @@ pub struct SoftWatch {
 impl SoftWatch {
     /// Watches the session's disk too, which is where `state` lies.
     pub fn new(limits: SoftLimits, state: &str, now: Moment) -> Self {
-        let open = || openat(CWD, state, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-        let state = (limits.state_bytes > 0).then(open).and_then(Result::ok).map(DiskWalk::new);
-        SoftWatch { limits, next: now, state }
+        let open = || {
+            openat(
+                CWD,
+                state,
+                OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+        };
+        let state = (limits.state_bytes > 0)
+            .then(open)
+            .and_then(Result::ok)
+            .map(DiskWalk::new);
+        SoftWatch {
+            limits,
+            next: now,
+            state,
+        }
     }
 
     /// When to look next; never while nothing runs or nothing is limited.
@@ -70,7 +84,11 @@ impl SoftWatch {
             return None;
         }
         self.next = now.after_ms(INTERVAL_MS);
-        if self.state.as_mut().is_some_and(|walk| walk.step(ENTRIES_EACH) > self.limits.state_bytes) {
+        if self
+            .state
+            .as_mut()
+            .is_some_and(|walk| walk.step(ENTRIES_EACH) > self.limits.state_bytes)
+        {
             return Some(Offence::All);
         }
         if self.limits.memory_bytes == 0 && self.limits.pids == 0 {
@@ -79,7 +97,11 @@ impl SoftWatch {
         let table = files.table().ok()?;
         let trees: BTreeMap<ExecutionKey, Vec<Process>> = executions
             .iter()
-            .filter_map(|execution| execution.stub.map(|stub| (execution.key, stub.as_raw_nonzero().get())))
+            .filter_map(|execution| {
+                execution
+                    .stub
+                    .map(|stub| (execution.key, stub.as_raw_nonzero().get()))
+            })
             .map(|(key, stub)| (key, table.tree(Tree::OfStub(stub), own)))
             .collect();
         over(self.limits.pids, &trees, |process| process.threads)
@@ -101,7 +123,9 @@ impl SoftWatch {
             return None;
         }
         over(self.limits.memory_bytes, trees, |process| {
-            files.proportional_bytes(process.pid).unwrap_or_else(|| resident(process))
+            files
+                .proportional_bytes(process.pid)
+                .unwrap_or_else(|| resident(process))
         })
     }
 }
@@ -115,10 +139,16 @@ fn over(
     if limit == 0 {
         return None;
     }
-    let uses: Vec<(u64, ExecutionKey)> =
-        trees.iter().map(|(key, tree)| (tree.iter().map(&use_of).sum(), *key)).collect();
+    let uses: Vec<(u64, ExecutionKey)> = trees
+        .iter()
+        .map(|(key, tree)| (tree.iter().map(&use_of).sum(), *key))
+        .collect();
     let all: u64 = uses.iter().map(|(used, _)| used).sum();
-    if all > limit { uses.into_iter().max().map(|(_, key)| key) } else { None }
+    if all > limit {
+        uses.into_iter().max().map(|(_, key)| key)
+    } else {
+        None
+    }
 }
 
 /// Counts a directory tree a few entries at a time, over and over.
@@ -131,7 +161,12 @@ struct DiskWalk {
 
 impl DiskWalk {
     fn new(root: OwnedFd) -> Self {
-        DiskWalk { root, pending: vec![b".".to_vec()], counted: 0, last: 0 }
+        DiskWalk {
+            root,
+            pending: vec![b".".to_vec()],
+            counted: 0,
+            last: 0,
+        }
     }
 
     /// Counts about that many more entries. Bytes of the last complete count, or of this one where it has more already.
@@ -152,7 +187,8 @@ impl DiskWalk {
     fn count(&mut self, path: &[u8]) -> io::Result<usize> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         // The agent can put links where directories were; none is followed.
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let resolve =
+            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         let directory = openat2(&self.root, path, flags, Mode::empty(), resolve)?;
         let mut entries = 0;
         for entry in Dir::read_from(&directory)? {
@@ -162,9 +198,17 @@ impl DiskWalk {
                 continue;
             }
             entries += 1;
-            let Ok(facts) = statat(directory.as_fd(), entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) else { continue };
+            let Ok(facts) = statat(
+                directory.as_fd(),
+                entry.file_name(),
+                AtFlags::SYMLINK_NOFOLLOW,
+            ) else {
+                continue;
+            };
             // `st_blocks` counts 512 bytes whatever the file system's block is (stat(3type)).
-            self.counted = self.counted.saturating_add(u64::try_from(facts.st_blocks).unwrap_or(0) * 512);
+            self.counted = self
+                .counted
+                .saturating_add(u64::try_from(facts.st_blocks).unwrap_or(0) * 512);
             let is_directory = FileType::from_raw_mode(facts.st_mode) == FileType::Directory;
             if is_directory && self.pending.len() < MAX_PENDING_DIRECTORIES {
                 self.pending.push([path, b"/", name].concat());
@@ -180,7 +224,12 @@ mod tests {
 
     fn tree(threads: &[u64]) -> Vec<Process> {
         let process = |threads: &u64| Process {
-            pid: 2, parent: 1, state: b'S', threads: *threads, started: 0, resident_pages: 0,
+            pid: 2,
+            parent: 1,
+            state: b'S',
+            threads: *threads,
+            started: 0,
+            resident_pages: 0,
         };
         threads.iter().map(process).collect()
     }
@@ -200,10 +249,19 @@ mod tests {
         std::fs::create_dir(directory.path().join("below")).unwrap();
         std::fs::write(directory.path().join("below/file"), vec![1; 100_000]).unwrap();
         std::os::unix::fs::symlink("/usr", directory.path().join("link")).unwrap();
-        let root = openat(CWD, directory.path(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let root = openat(
+            CWD,
+            directory.path(),
+            OFlags::PATH | OFlags::DIRECTORY,
+            Mode::empty(),
+        )
+        .unwrap();
         let mut walk = DiskWalk::new(root);
         let counts: Vec<u64> = (0..12).map(|_| walk.step(1)).collect();
         assert!(*counts.last().unwrap() >= 100_000, "{counts:?}");
-        assert!(*counts.last().unwrap() < 1_000_000, "the link was not followed: {counts:?}");
+        assert!(
+            *counts.last().unwrap() < 1_000_000,
+            "the link was not followed: {counts:?}"
+        );
     }
 }

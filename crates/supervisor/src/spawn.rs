@@ -44,7 +44,11 @@ pub fn spawn(spec: &StartSpec, nofile: &Rlimit) -> Result<Spawned, Fault> {
     let arguments = CStringArray::new(spec.argv.iter().map(Vec::as_slice)).ok_or_else(invalid)?;
     let environment = CStringArray::new(spec.env.iter().map(Vec::as_slice)).ok_or_else(invalid)?;
     let candidates = stub::candidates(&spec.argv[0], &spec.env);
-    let candidates = candidates.into_iter().map(CString::new).collect::<Result<_, _>>().map_err(|_| invalid())?;
+    let candidates = candidates
+        .into_iter()
+        .map(CString::new)
+        .collect::<Result<_, _>>()
+        .map_err(|_| invalid())?;
     let cwd = CString::new(spec.cwd.as_slice()).map_err(|_| invalid())?;
     let Ends { ours, theirs } = match spec.terminal {
         Some(size) => terminal_ends(spec, size),
@@ -54,13 +58,27 @@ pub fn spawn(spec: &StartSpec, nofile: &Rlimit) -> Result<Spawned, Fault> {
     let (report, stub_report) = pipe_with(PipeFlags::CLOEXEC).map_err(system("make a pipe"))?;
     set_nonblocking(&report).map_err(system("set up a pipe"))?;
     let terminal = spec.terminal.is_some();
-    let program =
-        Program { arguments, environment, candidates, cwd, stdio: theirs, terminal, nofile: nofile.clone() };
+    let program = Program {
+        arguments,
+        environment,
+        candidates,
+        cwd,
+        stdio: theirs,
+        terminal,
+        nofile: *nofile,
+    };
     let stub = match sys::fork().map_err(system("fork"))? {
         Forked::Child => stub::run(&program, &stub_report),
         Forked::Parent(stub) => stub,
     };
-    Ok(Spawned { stub, report, input: ours.input, stdout: ours.stdout, stderr: ours.stderr, terminal: ours.terminal })
+    Ok(Spawned {
+        stub,
+        report,
+        input: ours.input,
+        stdout: ours.stdout,
+        stderr: ours.stderr,
+        terminal: ours.terminal,
+    })
 }
 
 fn check(spec: &StartSpec) -> Result<(), Fault> {
@@ -75,9 +93,13 @@ fn check(spec: &StartSpec) -> Result<(), Fault> {
         return invalid("an environment entry without a value");
     }
     match spec.output {
-        OutputMode::DropOldest { keep_bytes } if keep_bytes > MAX_KEEP_BYTES => invalid("too much output to keep"),
+        OutputMode::DropOldest { keep_bytes } if keep_bytes > MAX_KEEP_BYTES => {
+            invalid("too much output to keep")
+        }
         OutputMode::Lossless { window_bytes: 0 } => invalid("a window of nothing"),
-        OutputMode::Lossless { window_bytes } if window_bytes > MAX_KEEP_BYTES => invalid("too much output to keep"),
+        OutputMode::Lossless { window_bytes } if window_bytes > MAX_KEEP_BYTES => {
+            invalid("too much output to keep")
+        }
         OutputMode::DropOldest { .. } | OutputMode::Lossless { .. } => Ok(()),
     }
 }
@@ -110,8 +132,16 @@ fn pipe_ends(spec: &StartSpec) -> io::Result<Ends> {
         Ok((Output::new(Some(reader), spec.output), writer))
     };
     let ((stdout, their_stdout), (stderr, their_stderr)) = (output()?, output()?);
-    let ours = Ours { input: Input::new(input, InputKind::Pipe), stdout, stderr, terminal: None };
-    Ok(Ends { ours, theirs: [stdin, their_stdout, their_stderr] })
+    let ours = Ours {
+        input: Input::new(input, InputKind::Pipe),
+        stdout,
+        stderr,
+        terminal: None,
+    };
+    Ok(Ends {
+        ours,
+        theirs: [stdin, their_stdout, their_stderr],
+    })
 }
 
 fn terminal_ends(spec: &StartSpec, size: TerminalSize) -> io::Result<Ends> {
@@ -119,7 +149,10 @@ fn terminal_ends(spec: &StartSpec, size: TerminalSize) -> io::Result<Ends> {
     grantpt(&master)?;
     unlockpt(&master)?;
     // By descriptor, not by name: the name is right only where /dev/ptmx and /dev/pts are one instance.
-    let slave = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    let slave = ioctl_tiocgptpeer(
+        &master,
+        OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
+    )?;
     tcsetwinsize(&slave, window_size(size))?;
     set_nonblocking(&master)?;
     let duplicate = |of: &OwnedFd| fcntl_dupfd_cloexec(of, 3);
@@ -139,11 +172,21 @@ fn terminal_ends(spec: &StartSpec, size: TerminalSize) -> io::Result<Ends> {
 
 /// The kernel's form of a size.
 pub fn window_size(size: TerminalSize) -> Winsize {
-    Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 }
+    Winsize {
+        ws_row: size.rows,
+        ws_col: size.columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    }
 }
 
 fn dev_null() -> io::Result<OwnedFd> {
-    openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+    openat(
+        CWD,
+        "/dev/null",
+        OFlags::RDWR | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
 }
 
 fn set_nonblocking(descriptor: &OwnedFd) -> io::Result<()> {

@@ -40,7 +40,13 @@ enum Store {
 impl Spool {
     /// Keeps the last `capacity` bytes.
     pub const fn new(capacity: u64, when_full: WhenFull) -> Self {
-        Spool { capacity, when_full, kept_from: 0, total: 0, store: Store::Memory(Vec::new()) }
+        Spool {
+            capacity,
+            when_full,
+            kept_from: 0,
+            total: 0,
+            store: Store::Memory(Vec::new()),
+        }
     }
 
     /// Bytes so far.
@@ -65,7 +71,9 @@ impl Spool {
         }
         let kept = match self.capacity {
             0 => Ok(()),
-            _ => self.open_ring(directory).and_then(|()| self.write_ring(data)),
+            _ => self
+                .open_ring(directory)
+                .and_then(|()| self.write_ring(data)),
         };
         if kept.is_err() {
             self.recover(data);
@@ -77,11 +85,16 @@ impl Spool {
     /// Up to `max` bytes from `offset` on, or from the first that is kept; with the offset they start at.
     pub fn read(&self, offset: u64, max: usize) -> io::Result<(u64, Vec<u8>)> {
         let from = offset.max(self.kept_from).min(self.total);
-        let length = usize::try_from(self.total - from).unwrap_or(usize::MAX).min(max);
+        let length = usize::try_from(self.total - from)
+            .unwrap_or(usize::MAX)
+            .min(max);
         let data = match &self.store {
             Store::Memory(bytes) => {
                 let start = usize::try_from(from).unwrap_or(usize::MAX);
-                bytes.get(start..start.saturating_add(length)).unwrap_or_default().to_vec()
+                bytes
+                    .get(start..start.saturating_add(length))
+                    .unwrap_or_default()
+                    .to_vec()
             }
             Store::Ring(ring) => read_ring(ring, self.capacity, from, length)?,
         };
@@ -89,7 +102,9 @@ impl Spool {
     }
 
     fn append_in_memory(&mut self, data: &[u8]) -> bool {
-        let Store::Memory(bytes) = &mut self.store else { return false };
+        let Store::Memory(bytes) = &mut self.store else {
+            return false;
+        };
         let after = bytes.len() + data.len();
         if after > MEMORY_BYTES || after as u64 > self.capacity {
             return false;
@@ -100,8 +115,12 @@ impl Spool {
     }
 
     fn open_ring(&mut self, directory: Option<BorrowedFd<'_>>) -> io::Result<()> {
-        let Store::Memory(bytes) = &self.store else { return Ok(()) };
-        let kept = bytes.len().min(usize::try_from(self.capacity).unwrap_or(usize::MAX));
+        let Store::Memory(bytes) = &self.store else {
+            return Ok(());
+        };
+        let kept = bytes
+            .len()
+            .min(usize::try_from(self.capacity).unwrap_or(usize::MAX));
         let first = self.total - kept as u64;
         let kept = &bytes[bytes.len() - kept..];
         let filled = |ring: OwnedFd| write_ring(&ring, self.capacity, first, kept).map(|()| ring);
@@ -116,10 +135,19 @@ impl Spool {
     }
 
     fn write_ring(&self, data: &[u8]) -> io::Result<()> {
-        let keep = usize::try_from(self.capacity).unwrap_or(usize::MAX).min(data.len());
+        let keep = usize::try_from(self.capacity)
+            .unwrap_or(usize::MAX)
+            .min(data.len());
         let skipped = data.len() - keep;
-        let Store::Ring(ring) = &self.store else { return Err(Errno::BADF) };
-        write_ring(ring, self.capacity, self.total + skipped as u64, &data[skipped..])
+        let Store::Ring(ring) = &self.store else {
+            return Err(Errno::BADF);
+        };
+        write_ring(
+            ring,
+            self.capacity,
+            self.total + skipped as u64,
+            &data[skipped..],
+        )
     }
 
     /// The disk takes no more.
@@ -144,7 +172,9 @@ impl Spool {
         if let Store::Ring(old) = &self.store {
             let mut offset = self.kept_from;
             while offset < self.total {
-                let length = usize::try_from(self.total - offset).unwrap_or(COPY_BYTES).min(COPY_BYTES);
+                let length = usize::try_from(self.total - offset)
+                    .unwrap_or(COPY_BYTES)
+                    .min(COPY_BYTES);
                 let piece = read_ring(old, self.capacity, offset, length)?;
                 write_ring(&fresh, self.capacity, offset, &piece)?;
                 offset += length as u64;
@@ -156,7 +186,12 @@ impl Spool {
 }
 
 fn unnamed_file(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    openat(directory, ".", OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)
+    openat(
+        directory,
+        ".",
+        OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC,
+        Mode::RUSR | Mode::WUSR,
+    )
 }
 
 fn memory_file() -> io::Result<OwnedFd> {
@@ -211,7 +246,10 @@ mod tests {
             all.extend_from_slice(piece);
         }
         assert_eq!(spool.total(), all.len() as u64);
-        assert_eq!(spool.kept_from(), (all.len() as u64).saturating_sub(capacity));
+        assert_eq!(
+            spool.kept_from(),
+            (all.len() as u64).saturating_sub(capacity)
+        );
         let (from, data) = spool.read(0, usize::MAX).unwrap();
         assert_eq!(from, spool.kept_from());
         assert_eq!(data, all[usize::try_from(from).unwrap()..]);
@@ -245,7 +283,8 @@ mod tests {
             if let Store::Ring(ring) = &spool.store {
                 rustix::fs::fcntl_add_seals(ring, rustix::fs::SealFlags::WRITE).unwrap_or(());
             }
-            let sealed = memfd_create("full", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+            let sealed =
+                memfd_create("full", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
             rustix::io::pwrite(&sealed, &[1; 3000], 0).unwrap();
             rustix::fs::fcntl_add_seals(&sealed, rustix::fs::SealFlags::WRITE).unwrap();
             spool.store = Store::Ring(sealed);

@@ -17,8 +17,8 @@ use rustix::{
     io::{self, Errno},
     pipe::{PipeFlags, pipe_with},
     process::{
-        Pid, Resource, Rlimit, Signal, WaitOptions, chdir, getpid, ioctl_tiocsctty, kill_process, set_child_subreaper, setrlimit, setsid,
-        waitpid,
+        Pid, Resource, Rlimit, Signal, WaitOptions, chdir, getpid, ioctl_tiocsctty, kill_process,
+        set_child_subreaper, setrlimit, setsid, waitpid,
     },
     stdio::{dup2_stderr, dup2_stdin, dup2_stdout},
 };
@@ -103,10 +103,18 @@ pub fn candidates(program: &[u8], environment: &[Vec<u8>]) -> Vec<Vec<u8>> {
     if program.contains(&b'/') {
         return vec![program.to_vec()];
     }
-    let path = environment.iter().find_map(|entry| entry.strip_prefix(b"PATH="));
+    let path = environment
+        .iter()
+        .find_map(|entry| entry.strip_prefix(b"PATH="));
     let directories = path.unwrap_or(DEFAULT_PATH).split(|byte| *byte == b':');
     directories
-        .map(|directory| if directory.is_empty() { b".".as_slice() } else { directory })
+        .map(|directory| {
+            if directory.is_empty() {
+                b".".as_slice()
+            } else {
+                directory
+            }
+        })
         .map(|directory| [directory, b"/", program].concat())
         .collect()
 }
@@ -172,7 +180,7 @@ fn watch(main: Pid, report: &OwnedFd) -> ! {
     }
     loop {
         // Every signal is blocked, so only the SIGKILL of pid 1 (or of an attacker) ends this.
-        let _ = rustix::event::pause();
+        rustix::event::pause();
     }
 }
 
@@ -192,9 +200,13 @@ fn prepare(program: &Program) -> Result<(), (Step, Errno)> {
     if program.terminal {
         ioctl_tiocsctty(stdout).map_err(failed)?;
     }
-    // The sources stand above 2 (pid 1 keeps 0 to 2 open), so no copy overwrites another's source.
-    dup2_stdin(stdin).and_then(|()| dup2_stdout(stdout)).and_then(|()| dup2_stderr(stderr)).map_err(failed)?;
-    setrlimit(Resource::Nofile, program.nofile.clone()).map_err(failed)?;
+    // The sources stand above 2 (the Rust runtime opens 0 to 2 at start where they are closed), so no copy overwrites
+    // another's source.
+    dup2_stdin(stdin)
+        .and_then(|()| dup2_stdout(stdout))
+        .and_then(|()| dup2_stderr(stderr))
+        .map_err(failed)?;
+    setrlimit(Resource::Nofile, program.nofile).map_err(failed)?;
     sys::mark_all_close_on_exec().map_err(failed)?;
     sys::reset_signals().map_err(failed)?;
     chdir(program.cwd.as_c_str()).map_err(|errno| (Step::Cwd, errno))
@@ -247,7 +259,10 @@ mod tests {
     #[test]
     fn the_given_path_decides_where_a_program_is_looked_up() {
         let environment = [b"HOME=/".to_vec(), b"PATH=/a::/b".to_vec()];
-        assert_eq!(candidates(b"x", &environment), [b"/a/x".to_vec(), b"./x".to_vec(), b"/b/x".to_vec()]);
+        assert_eq!(
+            candidates(b"x", &environment),
+            [b"/a/x".to_vec(), b"./x".to_vec(), b"/b/x".to_vec()]
+        );
         assert_eq!(candidates(b"./x", &environment), [b"./x".to_vec()]);
         assert_eq!(candidates(b"x", &[])[0], b"/usr/local/bin/x");
     }

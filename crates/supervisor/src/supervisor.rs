@@ -9,12 +9,14 @@ use rustix::{
     event::{PollFd, PollFlags, poll},
     fs::{CWD, Mode, OFlags, openat},
     io::{self, Errno},
-    process::{Pid, Resource, Rlimit, Signal, WaitOptions, getrlimit, kill_process, setrlimit, wait},
+    process::{
+        Pid, Resource, Rlimit, Signal, WaitOptions, getrlimit, kill_process, setrlimit, wait,
+    },
     rand::{GetRandomFlags, getrandom},
 };
 use wire::{
-    Attestation, Cause, ExecutionKey, Hello, PROTOCOL_VERSION, Stream, SupervisorArguments, ToHost, ToSupervisor,
-    Welcome,
+    Attestation, Cause, ExecutionKey, Hello, PROTOCOL_VERSION, Stream, SupervisorArguments, ToHost,
+    ToSupervisor, Welcome,
 };
 
 use crate::{
@@ -78,13 +80,30 @@ impl Supervisor {
         let mut epoch = [0; 16];
         getrandom(&mut epoch, GetRandomFlags::empty())?;
         let nofile = getrlimit(Resource::Nofile);
-        let raised = nofile.maximum.map_or(OPEN_FILES, |hard| hard.min(OPEN_FILES));
+        let raised = nofile
+            .maximum
+            .map_or(OPEN_FILES, |hard| hard.min(OPEN_FILES));
         let raised = nofile.current.map(|soft| soft.max(raised));
         // A sandbox with few files still works, with fewer executions.
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: raised, maximum: nofile.maximum });
-        let spool = openat(CWD, arguments.spool.as_str(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let _ = setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: raised,
+                maximum: nofile.maximum,
+            },
+        );
+        let spool = openat(
+            CWD,
+            arguments.spool.as_str(),
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        );
         Ok(Supervisor {
-            hello: ToHost::Hello(Box::new(Hello { protocol: PROTOCOL_VERSION, epoch, attestation })),
+            hello: ToHost::Hello(Box::new(Hello {
+                protocol: PROTOCOL_VERSION,
+                epoch,
+                attestation,
+            })),
             timer: Timer::new()?,
             signals: sys::child_signals()?,
             soft: SoftWatch::new(arguments.soft, &arguments.spool, now),
@@ -133,7 +152,10 @@ impl Supervisor {
         }
         self.take_messages(now);
         self.advance_executions(now);
-        if let Some(offence) = self.soft.check(now, &self.files, &self.own, &self.executions) {
+        if let Some(offence) = self
+            .soft
+            .check(now, &self.files, &self.own, &self.executions)
+        {
             let offends = |execution: &Execution| match offence {
                 Offence::Execution(key) => execution.key == key,
                 Offence::All => true,
@@ -146,21 +168,33 @@ impl Supervisor {
             self.parked.clear();
         }
         let waiting: BTreeSet<ExecutionKey> = self.parked.iter().map(Parked::execution).collect();
-        self.executions.retain(|execution| execution.failure().is_none() || waiting.contains(&execution.key));
+        self.executions
+            .retain(|execution| execution.failure().is_none() || waiting.contains(&execution.key));
     }
 
     fn next_due(&self) -> Moment {
         let executions = self.executions.iter().filter_map(Execution::next_due);
         // Answers that wait for room in the queue wait for the socket, not for the time.
-        let parked = self.parked.iter().filter(|_| self.link.room()).map(|parked| parked.until);
-        let others = [self.link.next_due(), self.soft.next_due(&self.executions)].into_iter().flatten();
-        executions.chain(parked).chain(others).fold(self.lease, Moment::min)
+        let parked = self
+            .parked
+            .iter()
+            .filter(|_| self.link.room())
+            .map(|parked| parked.until);
+        let others = [self.link.next_due(), self.soft.next_due(&self.executions)]
+            .into_iter()
+            .flatten();
+        executions
+            .chain(parked)
+            .chain(others)
+            .fold(self.lease, Moment::min)
     }
 
     fn wait(&self) -> io::Result<Vec<(Source, PollFlags)>> {
         let mut sources = vec![Source::Timer, Source::Signals];
-        let mut polled =
-            vec![PollFd::new(&self.timer, PollFlags::IN), PollFd::new(&self.signals, PollFlags::IN)];
+        let mut polled = vec![
+            PollFd::new(&self.timer, PollFlags::IN),
+            PollFd::new(&self.signals, PollFlags::IN),
+        ];
         let mut add = |source, descriptor, flags| {
             sources.push(source);
             polled.push(PollFd::from_borrowed_fd(descriptor, flags));
@@ -170,13 +204,29 @@ impl Supervisor {
                 add(Source::Report(index), report, PollFlags::IN);
             }
             if let Some(descriptor) = execution.stdout.readable() {
-                add(Source::Output(index, Stream::Stdout), descriptor, PollFlags::IN);
+                add(
+                    Source::Output(index, Stream::Stdout),
+                    descriptor,
+                    PollFlags::IN,
+                );
             }
             if let Some(descriptor) = execution.stderr.readable() {
-                add(Source::Output(index, Stream::Stderr), descriptor, PollFlags::IN);
+                add(
+                    Source::Output(index, Stream::Stderr),
+                    descriptor,
+                    PollFlags::IN,
+                );
             }
             if let Some((descriptor, pending)) = execution.input.writable() {
-                add(Source::Input(index), descriptor, if pending { PollFlags::OUT } else { PollFlags::empty() });
+                add(
+                    Source::Input(index),
+                    descriptor,
+                    if pending {
+                        PollFlags::OUT
+                    } else {
+                        PollFlags::empty()
+                    },
+                );
             }
         }
         if let Some((descriptor, incoming, outgoing)) = self.link.interest() {
@@ -190,7 +240,10 @@ impl Supervisor {
             Err(errno) => return Err(errno),
         }
         let ready = polled.iter().map(PollFd::revents).zip(sources);
-        Ok(ready.filter(|(flags, _)| !flags.is_empty()).map(|(flags, source)| (source, flags)).collect())
+        Ok(ready
+            .filter(|(flags, _)| !flags.is_empty())
+            .map(|(flags, source)| (source, flags))
+            .collect())
     }
 
     fn dispatch(&mut self, source: Source, flags: PollFlags) {
@@ -229,7 +282,13 @@ impl Supervisor {
     fn take_messages(&mut self, now: Moment) {
         while let Some(message) = self.link.next(now) {
             match (message, self.link.up()) {
-                (ToSupervisor::Welcome(Welcome { protocol: PROTOCOL_VERSION, lease_ms }), false) => {
+                (
+                    ToSupervisor::Welcome(Welcome {
+                        protocol: PROTOCOL_VERSION,
+                        lease_ms,
+                    }),
+                    false,
+                ) => {
                     self.lease = now.after_ms(u64::from(lease_ms));
                     self.link.welcomed();
                 }
@@ -239,7 +298,12 @@ impl Supervisor {
                     Outcome::Shutdown => self.over = true,
                 },
                 // Another protocol, or words that do not belong here: nothing more of this is to be believed.
-                (ToSupervisor::Welcome(_) | ToSupervisor::Request { .. } | ToSupervisor::Transfer(_), _) => {
+                (
+                    ToSupervisor::Welcome(_)
+                    | ToSupervisor::Request { .. }
+                    | ToSupervisor::Transfer(_),
+                    _,
+                ) => {
                     self.link.lose(now);
                 }
             }
@@ -249,8 +313,13 @@ impl Supervisor {
     fn answer_parked(&mut self, now: Moment) {
         let mut index = 0;
         while self.link.room() {
-            let Some(parked) = self.parked.get(index) else { break };
-            let execution = self.executions.iter_mut().find(|execution| execution.key == parked.execution());
+            let Some(parked) = self.parked.get(index) else {
+                break;
+            };
+            let execution = self
+                .executions
+                .iter_mut()
+                .find(|execution| execution.key == parked.execution());
             match parked.answer(execution, now) {
                 Some(result) => {
                     let id = self.parked.remove(index).id;
@@ -263,17 +332,37 @@ impl Supervisor {
 
     fn advance_executions(&mut self, now: Moment) {
         let spool = self.spool.as_ref().map(AsFd::as_fd);
-        let mut around = Surroundings { files: &self.files, own: &self.own, spool, buffer: &mut self.buffer };
+        let mut around = Surroundings {
+            files: &self.files,
+            own: &self.own,
+            spool,
+            buffer: &mut self.buffer,
+        };
         for execution in &mut self.executions {
             self.over |= execution.advance(now, &mut around);
         }
     }
 
     /// Ends those executions.
-    pub fn terminate(&mut self, which: impl Fn(&Execution) -> bool, cause: Cause, grace_ms: u32, now: Moment) {
+    pub fn terminate(
+        &mut self,
+        which: impl Fn(&Execution) -> bool,
+        cause: Cause,
+        grace_ms: u32,
+        now: Moment,
+    ) {
         let spool = self.spool.as_ref().map(AsFd::as_fd);
-        let around = Surroundings { files: &self.files, own: &self.own, spool, buffer: &mut self.buffer };
-        for execution in self.executions.iter_mut().filter(|execution| which(execution)) {
+        let around = Surroundings {
+            files: &self.files,
+            own: &self.own,
+            spool,
+            buffer: &mut self.buffer,
+        };
+        for execution in self
+            .executions
+            .iter_mut()
+            .filter(|execution| which(execution))
+        {
             execution.terminate(cause, grace_ms, now, &around);
         }
     }
@@ -281,7 +370,11 @@ impl Supervisor {
     /// Reads what an execution's stub has reported by now.
     pub fn refresh(&mut self, key: ExecutionKey) {
         let now = Moment::now();
-        if let Some(execution) = self.executions.iter_mut().find(|execution| execution.key == key) {
+        if let Some(execution) = self
+            .executions
+            .iter_mut()
+            .find(|execution| execution.key == key)
+        {
             execution.take_reports(now, &self.files);
         }
     }
@@ -295,12 +388,16 @@ impl Supervisor {
                 continue;
             }
             if self.own.remove(&pid.as_raw_nonzero().get()) {
-                let stub = self.executions.iter_mut().find(|execution| execution.stub == Some(pid));
+                let stub = self
+                    .executions
+                    .iter_mut()
+                    .find(|execution| execution.stub == Some(pid));
                 if let Some(execution) = stub {
                     execution.take_reports(now, &self.files);
                     execution.lost_stub(now);
                 }
-                self.workers.ended(pid, status.exit_status() == Some(0), &mut self.own);
+                self.workers
+                    .ended(pid, status.exit_status() == Some(0), &mut self.own);
             }
         }
     }

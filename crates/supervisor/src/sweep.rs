@@ -18,9 +18,10 @@ use crate::{
 const ROUND_MS: [u64; 4] = [1, 2, 5, 10];
 /// Rounds that may find new processes before everything is frozen.
 const ROUNDS_BEFORE_FREEZE: u32 = 3;
-/// Rounds that may find new processes before the whole sandbox is killed. Only a second execution that wakes the first
-/// one's processes inside every freeze can get there.
-const ROUNDS_BEFORE_LAST_RESORT: u32 = 40;
+/// Freezes that may fail, and time that they get, before the whole sandbox is killed. Only a second execution that wakes
+/// the first one's processes inside every freeze can get there. Milliseconds.
+const FREEZES_BEFORE_LAST_RESORT: u32 = 5;
+const LAST_RESORT_MS: u64 = 700;
 /// Killed processes that are still there after that long (uninterruptible in the kernel) run no code of their own any
 /// more; the execution ends without them. Milliseconds.
 const UNKILLABLE_MS: u64 = 5_000;
@@ -51,7 +52,15 @@ impl Sweep {
     /// A sweep whose first round is due now.
     pub const fn new(tree: Tree, now: Moment) -> Self {
         let signalled = BTreeSet::new();
-        Sweep { tree, since: now, next: now, rounds: 0, growing_rounds: 0, signalled, killed: 0 }
+        Sweep {
+            tree,
+            since: now,
+            next: now,
+            rounds: 0,
+            growing_rounds: 0,
+            signalled,
+            killed: 0,
+        }
     }
 
     /// When the next round is due.
@@ -71,25 +80,36 @@ impl Sweep {
     }
 
     /// One round. `main` is not counted, `own` are pid 1's stubs and workers.
-    pub fn round(&mut self, files: &ProcessFiles, main: Option<Pid>, own: &BTreeSet<i32>) -> Progress {
+    pub fn round(
+        &mut self,
+        files: &ProcessFiles,
+        main: Option<Pid>,
+        own: &BTreeSet<i32>,
+    ) -> Progress {
         let pause = ROUND_MS[(self.rounds as usize).min(ROUND_MS.len() - 1)];
         self.rounds = self.rounds.saturating_add(1);
         self.next = Moment::now().after_ms(pause);
         // Without a table nothing is known; without memory or descriptors it may come back.
-        let Ok(table) = files.table() else { return self.unless_unkillable() };
+        let Ok(table) = files.table() else {
+            return self.unless_unkillable();
+        };
         let found = table.tree(self.tree, own);
         if found.is_empty() {
             return Progress::Gone;
         }
-        let grown = found.iter().any(|process| !self.signalled.contains(&(process.pid, process.started)));
+        let grown = found
+            .iter()
+            .any(|process| !self.signalled.contains(&(process.pid, process.started)));
         self.growing_rounds += u32::from(grown);
-        if self.growing_rounds > ROUNDS_BEFORE_LAST_RESORT {
+        if grown && self.hopeless() {
             return Progress::LastResort;
         }
         let found = match grown && self.growing_rounds > ROUNDS_BEFORE_FREEZE {
             true => kill_frozen(files, &table, self.tree, own),
             false => {
-                found.iter().for_each(|process| files.signal(process, Signal::KILL));
+                found
+                    .iter()
+                    .for_each(|process| files.signal(process, Signal::KILL));
                 found
             }
         };
@@ -100,8 +120,12 @@ impl Sweep {
     fn count(&mut self, found: &[Process], main: Option<Pid>) {
         let main = main.map_or(0, |pid| pid.as_raw_nonzero().get());
         let name = |process: &Process| (process.pid, process.started);
-        let fresh = found.iter().filter(|process| process.pid != main && !self.signalled.contains(&name(process)));
-        self.killed = self.killed.saturating_add(u32::try_from(fresh.count()).unwrap_or(u32::MAX));
+        let fresh = found
+            .iter()
+            .filter(|process| process.pid != main && !self.signalled.contains(&name(process)));
+        self.killed = self
+            .killed
+            .saturating_add(u32::try_from(fresh.count()).unwrap_or(u32::MAX));
         // Only those still there: as many as the sandbox may have processes, not as many as ever were.
         self.signalled = found.iter().map(name).collect();
     }
@@ -111,36 +135,74 @@ impl Sweep {
         self.next.micros_since(self.since) > UNKILLABLE_MS * 1000
     }
 
+    const fn hopeless(&self) -> bool {
+        self.growing_rounds > ROUNDS_BEFORE_FREEZE + FREEZES_BEFORE_LAST_RESORT
+            && self.next.micros_since(self.since) > LAST_RESORT_MS * 1000
+    }
+
     fn unless_unkillable(&self) -> Progress {
-        if self.overdue() { Progress::Gone } else { Progress::Going }
+        if self.overdue() {
+            Progress::Gone
+        } else {
+            Progress::Going
+        }
     }
 }
 
 /// Stops everything at once, kills the tree, and lets the others go on that were not stopped before.
-fn kill_frozen(files: &ProcessFiles, before: &ProcessTable, tree: Tree, own: &BTreeSet<i32>) -> Vec<Process> {
-    let stopped_before: BTreeSet<i32> =
-        before.all().filter(|process| process.stopped()).map(|process| process.pid).collect();
+fn kill_frozen(
+    files: &ProcessFiles,
+    before: &ProcessTable,
+    tree: Tree,
+    own: &BTreeSet<i32>,
+) -> Vec<Process> {
+    let stopped_before: BTreeSet<i32> = before
+        .all()
+        .filter(|process| process.stopped())
+        .map(|process| process.pid)
+        .collect();
     let _ = signal_everything(libc::SIGSTOP);
     let (targets, others) = match files.table() {
         Ok(table) => {
             let targets = table.tree(tree, own);
-            targets.iter().for_each(|process| files.signal(process, Signal::KILL));
+            targets
+                .iter()
+                .for_each(|process| files.signal(process, Signal::KILL));
             let others = to_continue(&table, &targets, &stopped_before);
             (targets, others)
         }
-        Err(_) => (Vec::new(), before.all().filter(|process| !process.stopped()).copied().collect()),
+        Err(_) => (
+            Vec::new(),
+            before
+                .all()
+                .filter(|process| !process.stopped())
+                .copied()
+                .collect(),
+        ),
     };
-    others.iter().for_each(|process| files.signal(process, Signal::CONT));
+    others
+        .iter()
+        .for_each(|process| files.signal(process, Signal::CONT));
     targets
 }
 
 /// Children before parents, so that a shell never sees its job stopped.
-fn to_continue(table: &ProcessTable, targets: &[Process], stopped_before: &BTreeSet<i32>) -> Vec<Process> {
+fn to_continue(
+    table: &ProcessTable,
+    targets: &[Process],
+    stopped_before: &BTreeSet<i32>,
+) -> Vec<Process> {
     let targets: BTreeSet<i32> = targets.iter().map(|process| process.pid).collect();
     let mut by_depth: BTreeMap<usize, Vec<Process>> = BTreeMap::new();
-    for process in table.all().filter(|process| process.pid != 1 && process.alive()) {
+    for process in table
+        .all()
+        .filter(|process| process.pid != 1 && process.alive())
+    {
         if !targets.contains(&process.pid) && !stopped_before.contains(&process.pid) {
-            by_depth.entry(table.depth(process.pid)).or_default().push(*process);
+            by_depth
+                .entry(table.depth(process.pid))
+                .or_default()
+                .push(*process);
         }
     }
     by_depth.into_values().rev().flatten().collect()
@@ -152,11 +214,31 @@ mod tests {
 
     #[test]
     fn after_a_freeze_others_go_on_children_first_unless_they_were_stopped_before() {
-        let process = |pid, parent| Process { pid, parent, state: b'T', threads: 1, started: 0, resident_pages: 0 };
-        let all = [process(1, 0), process(2, 1), process(3, 2), process(4, 3), process(5, 1), process(6, 5)];
+        let process = |pid, parent| Process {
+            pid,
+            parent,
+            state: b'T',
+            threads: 1,
+            started: 0,
+            resident_pages: 0,
+        };
+        let all = [
+            process(1, 0),
+            process(2, 1),
+            process(3, 2),
+            process(4, 3),
+            process(5, 1),
+            process(6, 5),
+        ];
         let table: ProcessTable = all.into_iter().collect();
         let targets = [process(6, 5)];
         let continued = to_continue(&table, &targets, &BTreeSet::from([3]));
-        assert_eq!(continued.iter().map(|process| process.pid).collect::<Vec<_>>(), [4, 2, 5]);
+        assert_eq!(
+            continued
+                .iter()
+                .map(|process| process.pid)
+                .collect::<Vec<_>>(),
+            [4, 2, 5]
+        );
     }
 }

@@ -16,10 +16,20 @@ pub struct CStringArray {
 impl CStringArray {
     /// `None` when a string holds a NUL.
     pub fn new<'a>(strings: impl IntoIterator<Item = &'a [u8]>) -> Option<Self> {
-        let strings: Vec<CString> =
-            strings.into_iter().map(CString::new).collect::<Result<_, _>>().ok()?;
-        let pointers = strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect();
-        Some(CStringArray { _strings: strings, pointers })
+        let strings: Vec<CString> = strings
+            .into_iter()
+            .map(CString::new)
+            .collect::<Result<_, _>>()
+            .ok()?;
+        let pointers = strings
+            .iter()
+            .map(|string| string.as_ptr())
+            .chain([std::ptr::null()])
+            .collect();
+        Some(CStringArray {
+            _strings: strings,
+            pointers,
+        })
     }
 }
 
@@ -27,6 +37,12 @@ impl CStringArray {
 pub fn execute(program: &CStr, arguments: &CStringArray, environment: &CStringArray) -> Errno {
     // JUSTIFICATION: no safe crate wraps execve with a given environment in a forked child.
     // SAFETY: both arrays end with a null pointer and point into strings that the borrowed structs own.
-    unsafe { libc::execve(program.as_ptr(), arguments.pointers.as_ptr(), environment.pointers.as_ptr()) };
+    unsafe {
+        libc::execve(
+            program.as_ptr(),
+            arguments.pointers.as_ptr(),
+            environment.pointers.as_ptr(),
+        )
+    };
     last_error()
 }

@@ -37,7 +37,10 @@ pub fn exit_now(status: i32) -> ! {
 
 /// Closes every descriptor but those.
 pub fn close_all_except(keep: &[RawFd]) -> io::Result<()> {
-    let mut keep: Vec<u32> = keep.iter().filter_map(|raw| u32::try_from(*raw).ok()).collect();
+    let mut keep: Vec<u32> = keep
+        .iter()
+        .filter_map(|raw| u32::try_from(*raw).ok())
+        .collect();
     keep.sort_unstable();
     let mut first = 0;
     for kept in keep {

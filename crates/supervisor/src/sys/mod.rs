@@ -5,7 +5,9 @@ mod fork;
 mod signals;
 
 pub use execute::{CStringArray, execute};
-pub use fork::{Forked, close_all_except, exit_now, fork, mark_all_close_on_exec, wait_without_reaping};
+pub use fork::{
+    Forked, close_all_except, exit_now, fork, mark_all_close_on_exec, wait_without_reaping,
+};
 pub use signals::{child_signals, reset_signals, signal_everything, signal_process};
 
 use rustix::io;

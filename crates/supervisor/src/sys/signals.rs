@@ -45,7 +45,15 @@ pub fn reset_signals() -> io::Result<()> {
         // which may have been ignored by whoever started us.
         // SAFETY: the kernel reads one `sigaction` from `default` and writes nothing; no handler is installed. SIGKILL
         // and SIGSTOP are refused, which is as well.
-        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), null, mask_bytes) };
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                null,
+                mask_bytes,
+            )
+        };
     }
     set_mask(|set| {
         // JUSTIFICATION: see `set_mask`.
@@ -62,7 +70,11 @@ fn set_mask(fill: impl FnOnce(*mut libc::sigset_t)) -> io::Result<()> {
         fill(&raw mut set);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut())
     };
-    if result == -1 { Err(last_error()) } else { Ok(()) }
+    if result == -1 {
+        Err(last_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// Sends a signal to every process of the sandbox but this one, in one step that no fork can slip through.
@@ -70,12 +82,20 @@ pub fn signal_everything(signal: i32) -> io::Result<()> {
     // JUSTIFICATION: `kill(-1)` holds the process list's lock, which makes it the only kill that is atomic against
     // forks; rustix refuses negative ids.
     // SAFETY: `main` refused to run as anything but pid 1, so -1 is exactly this sandbox's pid namespace.
-    if unsafe { libc::kill(-1, signal) } == -1 { Err(last_error()) } else { Ok(()) }
+    if unsafe { libc::kill(-1, signal) } == -1 {
+        Err(last_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// Sends one process any signal by number, real-time ones included.
 pub fn signal_process(pid: Pid, signal: i32) -> io::Result<()> {
     // JUSTIFICATION: rustix names only the classic signals.
     // SAFETY: a `Pid` is positive, so exactly one process is meant.
-    if unsafe { libc::kill(pid.as_raw_nonzero().get(), signal) } == -1 { Err(last_error()) } else { Ok(()) }
+    if unsafe { libc::kill(pid.as_raw_nonzero().get(), signal) } == -1 {
+        Err(last_error())
+    } else {
+        Ok(())
+    }
 }

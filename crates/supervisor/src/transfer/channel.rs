@@ -6,7 +6,10 @@ use rustix::{
     io::{self, Errno},
     net::{SendFlags, Shutdown, send, shutdown, sockopt},
 };
-use wire::{Decoder, Fault, FaultKind, MAX_TO_HOST_BYTES, MAX_TO_SUPERVISOR_BYTES, ToHost, ToSupervisor, TransferEnd, TransferFrame};
+use wire::{
+    Decoder, Fault, FaultKind, MAX_TO_HOST_BYTES, MAX_TO_SUPERVISOR_BYTES, ToHost, ToSupervisor,
+    TransferEnd, TransferFrame,
+};
 
 use crate::fault::{failed, fault};
 
@@ -34,7 +37,10 @@ pub struct Stop {
 impl Stop {
     /// At an entry.
     pub fn at(path: &[u8], fault: Fault) -> Self {
-        Stop { fault, path: path.to_vec() }
+        Stop {
+            fault,
+            path: path.to_vec(),
+        }
     }
 
     /// A system call that failed at an entry.
@@ -49,7 +55,11 @@ impl Channel {
         for timeout in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
             sockopt::set_socket_timeout(&socket, timeout, Some(STALL))?;
         }
-        Ok(Channel { socket, decoder: Decoder::new(MAX_TO_SUPERVISOR_BYTES), buffer: vec![0; READ_BYTES] })
+        Ok(Channel {
+            socket,
+            decoder: Decoder::new(MAX_TO_SUPERVISOR_BYTES),
+            buffer: vec![0; READ_BYTES],
+        })
     }
 
     /// Sends one message.
@@ -83,17 +93,27 @@ impl Channel {
                 Ok(None) => {}
             }
             match io::read(&self.socket, &mut self.buffer) {
-                Ok(0) => return Err(fault(FaultKind::System, "the host closed the data connection")),
+                Ok(0) => {
+                    return Err(fault(
+                        FaultKind::System,
+                        "the host closed the data connection",
+                    ));
+                }
                 Ok(read) => self.decoder.push(&self.buffer[..read]),
                 Err(Errno::INTR) => {}
-                Err(errno) => return Err(failed(FaultKind::System, "receive from the host", errno)),
+                Err(errno) => {
+                    return Err(failed(FaultKind::System, "receive from the host", errno));
+                }
             }
         }
     }
 
     /// Says that the transfer stopped, and gives the host time to read it.
     pub fn refuse(&mut self, stop: Stop) {
-        let end = TransferEnd::Refused { fault: stop.fault, path: stop.path };
+        let end = TransferEnd::Refused {
+            fault: stop.fault,
+            path: stop.path,
+        };
         if self.send_frame(TransferFrame::End(end)).is_err() {
             return;
         }

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, os::fd::OwnedFd};
 
 use rustix::{
-    fs::{AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, fchmod, futimens, mkdirat, symlinkat, utimensat},
+    fs::{
+        AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, fchmod, futimens, mkdirat,
+        symlinkat, utimensat,
+    },
     io::{self, Errno},
 };
 use wire::{Entry, EntryKind, Fault, FaultKind, TransferEnd, TransferFrame, TransferSpec};
@@ -43,7 +46,10 @@ impl Destination {
         if parts.is_empty() {
             return Err(fault(FaultKind::BadPath, "the root itself"));
         }
-        Ok(Destination { parts: parts.into_iter().map(<[u8]>::to_vec).collect(), staging })
+        Ok(Destination {
+            parts: parts.into_iter().map(<[u8]>::to_vec).collect(),
+            staging,
+        })
     }
 
     fn find(&self) -> Result<Place, Fault> {
@@ -55,7 +61,8 @@ impl Destination {
             Ok(directory) => Ok(Place::Existing(directory)),
             Err(Errno::NOENT) => {
                 let (name, parents) = parts.split_last().ok_or_else(|| bad(Errno::INVAL))?;
-                let parent = tree::open_beneath(&root, parents, flags, Mode::empty()).map_err(bad)?;
+                let parent =
+                    tree::open_beneath(&root, parents, flags, Mode::empty()).map_err(bad)?;
                 Ok(Place::New(parent, name.to_vec()))
             }
             Err(errno) => Err(bad(errno)),
@@ -76,7 +83,12 @@ impl Destination {
 }
 
 /// Receives the tree and answers.
-pub fn run(channel: &mut Channel, destination: &Destination, refuse: &[Vec<u8>], spec: &TransferSpec) {
+pub fn run(
+    channel: &mut Channel,
+    destination: &Destination,
+    refuse: &[Vec<u8>],
+    spec: &TransferSpec,
+) {
     match receive(channel, destination, refuse, spec) {
         Ok(Some(end)) => drop(channel.send_frame(TransferFrame::End(end))),
         // The host stopped it itself.
@@ -98,8 +110,12 @@ fn receive(
         Place::New(parent, _) => parent,
         Place::Existing(directory) => directory,
     };
-    mkdirat(base, destination.staging.as_slice(), Mode::RWXU)
-        .map_err(|errno| Stop::at(b"", failed(FaultKind::BadPath, "write into the destination", errno)))?;
+    mkdirat(base, destination.staging.as_slice(), Mode::RWXU).map_err(|errno| {
+        Stop::at(
+            b"",
+            failed(FaultKind::BadPath, "write into the destination", errno),
+        )
+    })?;
     let result = stage_and_place(channel, base, &destination.staging, &place, refusals, spec);
     // Empty by now when all went well.
     let _ = tree::remove(base, &destination.staging);
@@ -114,11 +130,23 @@ fn stage_and_place(
     refusals: Refusals,
     spec: &TransferSpec,
 ) -> Result<Option<TransferEnd>, Stop> {
-    let staging = tree::open_beneath(base, &[staging], OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
-        .map_err(|errno| Stop::failed(b"", "open the staging directory", errno))?;
+    let staging = tree::open_beneath(
+        base,
+        &[staging],
+        OFlags::RDONLY | OFlags::DIRECTORY,
+        Mode::empty(),
+    )
+    .map_err(|errno| Stop::failed(b"", "open the staging directory", errno))?;
     let into_existing = matches!(place, Place::Existing(_));
     let mut stage = Stage {
-        staging, refusals, spec, into_existing, directories: Directories::new(), file: None, entries: 0, bytes: 0,
+        staging,
+        refusals,
+        spec,
+        into_existing,
+        directories: Directories::new(),
+        file: None,
+        entries: 0,
+        bytes: 0,
     };
     loop {
         match channel.receive().map_err(|fault| Stop::at(b"", fault))? {
@@ -155,13 +183,25 @@ struct OpenFile {
 
 impl Stage<'_> {
     fn entry(&mut self, entry: &Entry) -> Result<(), Stop> {
-        self.check(entry).map_err(|fault| Stop::at(&entry.path, fault))?;
+        self.check(entry)
+            .map_err(|fault| Stop::at(&entry.path, fault))?;
         let parts = paths::relative(&entry.path).map_err(|fault| Stop::at(&entry.path, fault))?;
         let staged: Vec<&[u8]> = std::iter::once(STAGED_ROOT).chain(parts).collect();
         let (name, parents) = staged.split_last().unwrap_or((&STAGED_ROOT, &[]));
-        let parent = tree::open_beneath(&self.staging, parents, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
-            .map_err(|errno| Stop::at(&entry.path, failed(FaultKind::BadPath, "open the parent", errno)))?;
-        self.create(entry, &parent, name).map_err(|errno| Stop::failed(&entry.path, "create an entry", errno))
+        let parent = tree::open_beneath(
+            &self.staging,
+            parents,
+            OFlags::PATH | OFlags::DIRECTORY,
+            Mode::empty(),
+        )
+        .map_err(|errno| {
+            Stop::at(
+                &entry.path,
+                failed(FaultKind::BadPath, "open the parent", errno),
+            )
+        })?;
+        self.create(entry, &parent, name)
+            .map_err(|errno| Stop::failed(&entry.path, "create an entry", errno))
     }
 
     fn check(&mut self, entry: &Entry) -> Result<(), Fault> {
@@ -181,9 +221,16 @@ impl Stage<'_> {
         }
         let is_directory = matches!(entry.kind, EntryKind::Directory);
         if entry.path.is_empty() && !is_directory && self.into_existing {
-            return Err(failed(FaultKind::BadPath, "the destination is a directory", Errno::ISDIR));
+            return Err(failed(
+                FaultKind::BadPath,
+                "the destination is a directory",
+                Errno::ISDIR,
+            ));
         }
-        if self.refusals.refuse(&paths::relative(&entry.path)?, is_directory) {
+        if self
+            .refusals
+            .refuse(&paths::relative(&entry.path)?, is_directory)
+        {
             return Err(fault(FaultKind::BadPath, "a protected path"));
         }
         match &entry.kind {
@@ -202,18 +249,30 @@ impl Stage<'_> {
         match &entry.kind {
             EntryKind::Directory => {
                 mkdirat(parent, name, Mode::RWXU)?;
-                self.directories.insert(entry.path.clone(), (mode, entry.mtime));
+                self.directories
+                    .insert(entry.path.clone(), (mode, entry.mtime));
             }
             EntryKind::Link { target } => {
                 symlinkat(target.as_slice(), parent, name)?;
-                utimensat(parent, name, &modified(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)?;
+                utimensat(
+                    parent,
+                    name,
+                    &modified(entry.mtime),
+                    AtFlags::SYMLINK_NOFOLLOW,
+                )?;
             }
             EntryKind::File { size } => {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
                 let file = tree::open_beneath(parent, &[name], flags, Mode::RUSR | Mode::WUSR)?;
                 self.bytes += size;
                 let (path, mtime) = (entry.path.clone(), entry.mtime);
-                self.file = Some(OpenFile { file, path, left: *size, mode, mtime });
+                self.file = Some(OpenFile {
+                    file,
+                    path,
+                    left: *size,
+                    mode,
+                    mtime,
+                });
                 self.finish_file()?;
             }
         }
@@ -222,12 +281,20 @@ impl Stage<'_> {
 
     fn data(&mut self, data: &[u8]) -> Result<(), Stop> {
         let Some(open) = &mut self.file else {
-            return Err(Stop::at(b"", fault(FaultKind::Invalid, "content without a file")));
+            return Err(Stop::at(
+                b"",
+                fault(FaultKind::Invalid, "content without a file"),
+            ));
         };
         let failed = |path: &[u8], errno| Stop::failed(path, "write a file", errno);
         open.left = match open.left.checked_sub(data.len() as u64) {
             Some(left) => left,
-            None => return Err(Stop::at(&open.path, fault(FaultKind::Invalid, "more content than announced"))),
+            None => {
+                return Err(Stop::at(
+                    &open.path,
+                    fault(FaultKind::Invalid, "more content than announced"),
+                ));
+            }
         };
         let mut rest = data;
         while !rest.is_empty() {
@@ -253,8 +320,14 @@ impl Stage<'_> {
     }
 
     fn check_complete(&self, entries: u64, bytes: u64) -> Result<(), Stop> {
-        if self.file.is_some() || self.entries == 0 || (entries, bytes) != (self.entries, self.bytes) {
-            return Err(Stop::at(b"", fault(FaultKind::Invalid, "the end does not fit what came")));
+        if self.file.is_some()
+            || self.entries == 0
+            || (entries, bytes) != (self.entries, self.bytes)
+        {
+            return Err(Stop::at(
+                b"",
+                fault(FaultKind::Invalid, "the end does not fit what came"),
+            ));
         }
         Ok(())
     }
@@ -263,7 +336,13 @@ impl Stage<'_> {
 /// Modification time as given, access time untouched.
 pub fn modified(seconds: i64) -> Timestamps {
     Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        last_modification: Timespec { tv_sec: seconds, tv_nsec: 0 },
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+        last_modification: Timespec {
+            tv_sec: seconds,
+            tv_nsec: 0,
+        },
     }
 }

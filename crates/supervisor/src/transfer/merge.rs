@@ -4,7 +4,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::{
     fs::{
-        Access, AtFlags, FileType, Mode, OFlags, RenameFlags, accessat, fchmod, futimens, renameat, renameat_with, statat,
+        Access, AtFlags, FileType, Mode, OFlags, RenameFlags, accessat, fchmod, futimens, renameat,
+        renameat_with, statat,
     },
     io::{self, Errno},
 };
@@ -21,12 +22,19 @@ use crate::fault::failed;
 pub fn place(staging: &OwnedFd, place: &Place, directories: &Directories) -> Result<(), Stop> {
     match place {
         Place::New(parent, name) => {
-            let mover = Mover { staging, directories };
+            let mover = Mover {
+                staging,
+                directories,
+            };
             mover.move_new(staging, STAGED_ROOT, parent, name, b"")
         }
         Place::Existing(directory) => {
-            let staged = open_directory(staging, STAGED_ROOT).map_err(|errno| Stop::failed(b"", "open the tree", errno))?;
-            let mover = Mover { staging, directories };
+            let staged = open_directory(staging, STAGED_ROOT)
+                .map_err(|errno| Stop::failed(b"", "open the tree", errno))?;
+            let mover = Mover {
+                staging,
+                directories,
+            };
             // Twice over the same tree: first everything that can be known to fail, then the renames.
             mover.merge(&staged, directory, b"", Pass::Check)?;
             mover.merge(&staged, directory, b"", Pass::Move)
@@ -46,17 +54,45 @@ struct Mover<'a> {
 }
 
 impl Mover<'_> {
-    fn merge(&self, staged: &OwnedFd, existing: &OwnedFd, path: &[u8], pass: Pass) -> Result<(), Stop> {
-        let failed_here = |errno| Stop::at(path, failed(FaultKind::BadPath, "write into a directory", errno));
+    fn merge(
+        &self,
+        staged: &OwnedFd,
+        existing: &OwnedFd,
+        path: &[u8],
+        pass: Pass,
+    ) -> Result<(), Stop> {
+        let failed_here = |errno| {
+            Stop::at(
+                path,
+                failed(FaultKind::BadPath, "write into a directory", errno),
+            )
+        };
         if pass == Pass::Check {
-            accessat(existing, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::empty()).map_err(failed_here)?;
+            accessat(
+                existing,
+                ".",
+                Access::WRITE_OK | Access::EXEC_OK,
+                AtFlags::empty(),
+            )
+            .map_err(failed_here)?;
         }
         for name in tree::names(staged, u64::MAX).map_err(failed_here)? {
-            let below = if path.is_empty() { name.clone() } else { [path, b"/", &name].concat() };
-            let conflict = |errno| Stop::at(&below, failed(FaultKind::BadPath, "take the place of an entry", errno));
+            let below = if path.is_empty() {
+                name.clone()
+            } else {
+                [path, b"/", &name].concat()
+            };
+            let conflict = |errno| {
+                Stop::at(
+                    &below,
+                    failed(FaultKind::BadPath, "take the place of an entry", errno),
+                )
+            };
             let is_directory = kind(staged, &name).map_err(conflict)? == Some(FileType::Directory);
             match (kind(existing, &name).map_err(conflict)?, is_directory) {
-                (None, _) if pass == Pass::Move => self.move_new(staged, &name, existing, &name, &below)?,
+                (None, _) if pass == Pass::Move => {
+                    self.move_new(staged, &name, existing, &name, &below)?
+                }
                 (None, _) => {}
                 (Some(FileType::Directory), true) => {
                     let inner = open_directory(staged, &name).map_err(conflict)?;
@@ -65,7 +101,8 @@ impl Mover<'_> {
                 }
                 (Some(FileType::RegularFile | FileType::Symlink), false) => match pass {
                     Pass::Check => check_same_mount(existing, &name).map_err(conflict)?,
-                    Pass::Move => renameat(staged, name.as_slice(), existing, name.as_slice()).map_err(conflict)?,
+                    Pass::Move => renameat(staged, name.as_slice(), existing, name.as_slice())
+                        .map_err(conflict)?,
                 },
                 (Some(FileType::Directory), false) => return Err(conflict(Errno::ISDIR)),
                 (Some(_), _) => return Err(conflict(Errno::EXIST)),
@@ -83,7 +120,12 @@ impl Mover<'_> {
         new_name: &[u8],
         path: &[u8],
     ) -> Result<(), Stop> {
-        let failed_here = |errno| Stop::at(path, failed(FaultKind::BadPath, "move an entry into its place", errno));
+        let failed_here = |errno| {
+            Stop::at(
+                path,
+                failed(FaultKind::BadPath, "move an entry into its place", errno),
+            )
+        };
         let own = self.directories.get(path);
         let directory = match own {
             Some(_) => Some(open_directory(from, name).map_err(failed_here)?),
@@ -102,14 +144,28 @@ impl Mover<'_> {
 
     /// Deepest first, so that each can still be reached.
     fn set_modes_below(&self, path: &[u8]) -> io::Result<()> {
-        let prefix = if path.is_empty() { Vec::new() } else { [path, b"/"].concat() };
-        let below = self.directories.range(prefix.clone()..).take_while(|(found, _)| found.starts_with(&prefix));
-        let below: Vec<_> = below.filter(|(found, _)| found.as_slice() != path).collect();
+        let prefix = if path.is_empty() {
+            Vec::new()
+        } else {
+            [path, b"/"].concat()
+        };
+        let below = self
+            .directories
+            .range(prefix.clone()..)
+            .take_while(|(found, _)| found.starts_with(&prefix));
+        let below: Vec<_> = below
+            .filter(|(found, _)| found.as_slice() != path)
+            .collect();
         for (found, (mode, mtime)) in below.into_iter().rev() {
-            let parts: Vec<&[u8]> =
-                std::iter::once(STAGED_ROOT).chain(found.split(|byte| *byte == b'/')).collect();
+            let parts: Vec<&[u8]> = std::iter::once(STAGED_ROOT)
+                .chain(found.split(|byte| *byte == b'/'))
+                .collect();
             let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-            set_mode(&tree::open_beneath(self.staging, &parts, flags, Mode::empty())?, *mode, *mtime)?;
+            set_mode(
+                &tree::open_beneath(self.staging, &parts, flags, Mode::empty())?,
+                *mode,
+                *mtime,
+            )?;
         }
         Ok(())
     }

@@ -47,12 +47,24 @@ struct Worker {
 impl Workers {
     /// No transfer yet.
     pub fn new(epoch: &[u8; 16]) -> Self {
-        let tag = epoch.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        Workers { tag, running: Vec::new() }
+        let tag = epoch
+            .iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        Workers {
+            tag,
+            running: Vec::new(),
+        }
     }
 
     /// Dials the data connection, so that its peer is pid 1, and forks the worker.
-    pub fn open(&mut self, spec: TransferSpec, link: &Link, own: &mut std::collections::BTreeSet<i32>) -> Result<(), Fault> {
+    pub fn open(
+        &mut self,
+        spec: TransferSpec,
+        link: &Link,
+        own: &mut std::collections::BTreeSet<i32>,
+    ) -> Result<(), Fault> {
         if self.running.len() >= MAX_WORKERS {
             return Err(fault(FaultKind::TooMany, "too many transfers"));
         }
@@ -66,7 +78,9 @@ impl Workers {
                 None
             }
         };
-        let socket = link.dial_socket().map_err(system("dial the data connection"))?;
+        let socket = link
+            .dial_socket()
+            .map_err(system("dial the data connection"))?;
         set_blocking(&socket).map_err(system("set up the data connection"))?;
         let pid = match sys::fork().map_err(system("fork"))? {
             Forked::Child => sys::exit_now(work(socket, &spec, staging.as_ref())),
@@ -79,8 +93,12 @@ impl Workers {
 
     /// A child has ended, perhaps one of these. One that was killed could not clean up, so another process does.
     pub fn ended(&mut self, pid: Pid, well: bool, own: &mut std::collections::BTreeSet<i32>) {
-        let Some(index) = self.running.iter().position(|worker| worker.pid == pid) else { return };
-        let Some(staging) = self.running.swap_remove(index).staging else { return };
+        let Some(index) = self.running.iter().position(|worker| worker.pid == pid) else {
+            return;
+        };
+        let Some(staging) = self.running.swap_remove(index).staging else {
+            return;
+        };
         if well {
             return;
         }
@@ -102,8 +120,15 @@ fn work(socket: OwnedFd, spec: &TransferSpec, staging: Option<&Destination>) -> 
     if sys::close_all_except(&[socket.as_raw_fd()]).is_err() {
         return 1;
     }
-    let Ok(mut channel) = Channel::new(socket) else { return 1 };
-    if channel.send(&ToHost::TransferHello { transfer: spec.transfer }).is_err() {
+    let Ok(mut channel) = Channel::new(socket) else {
+        return 1;
+    };
+    if channel
+        .send(&ToHost::TransferHello {
+            transfer: spec.transfer,
+        })
+        .is_err()
+    {
         return 0;
     }
     match (&spec.kind, staging) {

@@ -12,23 +12,44 @@ use rustix::{
 const MAX_REMOVAL_DEPTH: usize = 256;
 
 /// No link is followed, no mount of magic links entered, the starting directory never left.
-const BENEATH: ResolveFlags =
-    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+const BENEATH: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_MAGICLINKS);
 
 /// Opens below a directory; no parts mean the directory itself.
-pub fn open_beneath(directory: impl AsFd, parts: &[&[u8]], flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
-    let path = if parts.is_empty() { b".".to_vec() } else { parts.join(b"/".as_slice()) };
+pub fn open_beneath(
+    directory: impl AsFd,
+    parts: &[&[u8]],
+    flags: OFlags,
+    mode: Mode,
+) -> io::Result<OwnedFd> {
+    let path = if parts.is_empty() {
+        b".".to_vec()
+    } else {
+        parts.join(b"/".as_slice())
+    };
     openat2(directory, path, flags | OFlags::CLOEXEC, mode, BENEATH)
 }
 
 /// Opens a directory below another, on the same mount.
 pub fn open_on_same_mount(directory: impl AsFd, name: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
-    openat2(directory, name, flags | OFlags::CLOEXEC, Mode::empty(), BENEATH | ResolveFlags::NO_XDEV)
+    openat2(
+        directory,
+        name,
+        flags | OFlags::CLOEXEC,
+        Mode::empty(),
+        BENEATH | ResolveFlags::NO_XDEV,
+    )
 }
 
 /// The root of all paths.
 pub fn root() -> io::Result<OwnedFd> {
-    openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    openat(
+        CWD,
+        "/",
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
 }
 
 /// The names in a directory, sorted; [`Errno::OVERFLOW`] for more than `most`.
@@ -62,7 +83,12 @@ fn remove_to_depth(directory: impl AsFd, name: &[u8], depth: usize) -> io::Resul
     }
     // Modes are set last, so a directory that was about to be moved may refuse its owner by now.
     let _ = rustix::fs::chmodat(directory, name, Mode::RWXU, AtFlags::empty());
-    let below = open_beneath(directory, &[name], OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
+    let below = open_beneath(
+        directory,
+        &[name],
+        OFlags::RDONLY | OFlags::DIRECTORY,
+        Mode::empty(),
+    )?;
     for inner in names(&below, u64::MAX)? {
         remove_to_depth(&below, &inner, depth - 1)?;
     }

@@ -1,6 +1,13 @@
 //! A host for tests: runs the real supervisor as pid 1 of a private pid, mount and user namespace, as an ordinary user,
 //! and speaks the wire protocol with it.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, clippy::missing_docs_in_private_items)]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::missing_docs_in_private_items
+)]
 
 use std::{
     fs,
@@ -45,8 +52,15 @@ impl Default for Options {
     fn default() -> Self {
         // The whole suite also runs against another build, the static one of a release for example.
         let other = std::env::var_os("SUPERVISOR_BINARY");
-        let binary = other.map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_supervisor")), PathBuf::from);
-        Options { lease_ms: DEFAULT_LEASE_MS, soft: SoftLimits::default(), binary }
+        let binary = other.map_or_else(
+            || PathBuf::from(env!("CARGO_BIN_EXE_supervisor")),
+            PathBuf::from,
+        );
+        Options {
+            lease_ms: DEFAULT_LEASE_MS,
+            soft: SoftLimits::default(),
+            binary,
+        }
     }
 }
 
@@ -58,6 +72,11 @@ pub fn sandbox() -> Option<Sandbox> {
 /// As [`sandbox`], with other settings.
 pub fn sandbox_with(options: Options) -> Option<Sandbox> {
     if !namespaces_available() {
+        let required = std::env::var("REQUIRE").unwrap_or_default();
+        assert!(
+            !required.split(',').any(|leg| leg == "unprivileged"),
+            "user namespaces are required and missing"
+        );
         eprintln!("SKIPPED: user namespaces are not available to an ordinary user here");
         return None;
     }
@@ -71,12 +90,26 @@ pub fn sandbox_with(options: Options) -> Option<Sandbox> {
     }
     let binary = directory.path().join("supervisor");
     // Not with `fs::copy`: a fork of another test's thread would hold the copy open for writing ("text file busy").
-    assert!(Command::new("cp").arg(&options.binary).arg(&binary).status().unwrap().success());
+    assert!(
+        Command::new("cp")
+            .arg(&options.binary)
+            .arg(&binary)
+            .status()
+            .unwrap()
+            .success()
+    );
     let listener = UnixListener::bind(directory.path().join("host/host.sock")).unwrap();
-    fs::set_permissions(directory.path().join("host/host.sock"), fs::Permissions::from_mode(0o666)).unwrap();
+    fs::set_permissions(
+        directory.path().join("host/host.sock"),
+        fs::Permissions::from_mode(0o666),
+    )
+    .unwrap();
     let arguments = SupervisorArguments {
         socket: text(&directory.path().join("host/host.sock")),
-        writable: vec![text(&directory.path().join("workspace")), text(&directory.path().join("state"))],
+        writable: vec![
+            text(&directory.path().join("workspace")),
+            text(&directory.path().join("state")),
+        ],
         spool: text(&directory.path().join("state")),
         lease_ms: options.lease_ms,
         soft: options.soft,
@@ -86,14 +119,31 @@ pub fn sandbox_with(options: Options) -> Option<Sandbox> {
     let mut child = command.spawn().unwrap();
     let stream = accept(&listener, &mut child);
     let mut connection = Connection::new(stream);
-    let ToHost::Hello(hello) = connection.receive() else { panic!("the first frame is no greeting") };
+    let ToHost::Hello(hello) = connection.receive() else {
+        panic!("the first frame is no greeting")
+    };
     connection.welcome(options.lease_ms);
-    Some(Sandbox { directory, listener, child, connection, hello: *hello })
+    Some(Sandbox {
+        directory,
+        listener,
+        child,
+        connection,
+        hello: *hello,
+    })
 }
 
 fn isolated(uid: u32) -> Command {
     let mut command = Command::new("unshare");
-    command.args(["-U", "--map-user=1000", "--map-group=1000", "-m", "-p", "-f", "--mount-proc", "--kill-child"]);
+    command.args([
+        "-U",
+        "--map-user=1000",
+        "--map-group=1000",
+        "-m",
+        "-p",
+        "-f",
+        "--mount-proc",
+        "--kill-child",
+    ]);
     command.stdin(Stdio::null()).stdout(Stdio::null());
     if rustix::process::geteuid().is_root() {
         command.uid(uid).gid(uid);
@@ -102,7 +152,11 @@ fn isolated(uid: u32) -> Command {
 }
 
 fn namespaces_available() -> bool {
-    isolated(agent_uid()).arg("true").stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    isolated(agent_uid())
+        .arg("true")
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
 }
 
 /// Root's tests run the sandbox as an ordinary user of its own, so that RLIMIT_NPROC counts nobody else.
@@ -157,7 +211,8 @@ impl Sandbox {
 
     /// Gives a file that the test wrote to the agent.
     pub fn give(&self, path: &Path) {
-        let uid = std::os::unix::fs::MetadataExt::uid(&fs::metadata(self.path("workspace")).unwrap());
+        let uid =
+            std::os::unix::fs::MetadataExt::uid(&fs::metadata(self.path("workspace")).unwrap());
         give(path, uid);
     }
 
@@ -172,16 +227,22 @@ impl Sandbox {
         let spec = self.shell(script);
         let key = self.connection.start(&spec);
         let status = self.connection.wait(key);
-        let [out, err] = [Stream::Stdout, Stream::Stderr]
-            .map(|stream| String::from_utf8_lossy(&self.connection.read_all(key, stream)).into_owned());
+        let [out, err] = [Stream::Stdout, Stream::Stderr].map(|stream| {
+            String::from_utf8_lossy(&self.connection.read_all(key, stream)).into_owned()
+        });
         (status, out, err)
     }
 
     /// Drops the connection and takes the next one that the supervisor dials, without a welcome.
     pub fn redial(&mut self) -> Hello {
-        self.connection.stream.shutdown(std::net::Shutdown::Both).unwrap();
+        self.connection
+            .stream
+            .shutdown(std::net::Shutdown::Both)
+            .unwrap();
         self.connection = Connection::new(accept(&self.listener, &mut self.child));
-        let ToHost::Hello(hello) = self.connection.receive() else { panic!("no greeting") };
+        let ToHost::Hello(hello) = self.connection.receive() else {
+            panic!("no greeting")
+        };
         *hello
     }
 
@@ -192,7 +253,8 @@ impl Sandbox {
     /// Pid 1 as the host sees it.
     pub fn supervisor_pid(&self) -> u32 {
         let unshare = self.child.id();
-        let children = fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).unwrap();
+        let children =
+            fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).unwrap();
         children.trim().parse().unwrap()
     }
 
@@ -203,15 +265,23 @@ impl Sandbox {
         while index < found.len() {
             let pid = found[index];
             index += 1;
-            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-            found.extend(children.split_whitespace().map(|pid| pid.parse::<u32>().unwrap()));
+            let children =
+                fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+            found.extend(
+                children
+                    .split_whitespace()
+                    .map(|pid| pid.parse::<u32>().unwrap()),
+            );
         }
         found
     }
 
     pub fn resident_kib(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.supervisor_pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
@@ -238,11 +308,19 @@ impl Drop for Sandbox {
 
 impl Connection {
     fn new(stream: UnixStream) -> Self {
-        Connection { stream, decoder: Decoder::new(MAX_TO_HOST_BYTES), next_id: 1, early: Vec::new() }
+        Connection {
+            stream,
+            decoder: Decoder::new(MAX_TO_HOST_BYTES),
+            next_id: 1,
+            early: Vec::new(),
+        }
     }
 
     pub fn welcome(&mut self, lease_ms: u32) {
-        self.send(&ToSupervisor::Welcome(Welcome { protocol: PROTOCOL_VERSION, lease_ms }));
+        self.send(&ToSupervisor::Welcome(Welcome {
+            protocol: PROTOCOL_VERSION,
+            lease_ms,
+        }));
     }
 
     pub fn send(&mut self, message: &ToSupervisor) {
@@ -254,7 +332,8 @@ impl Connection {
     }
 
     pub fn receive(&mut self) -> ToHost {
-        self.try_receive().expect("the supervisor closed the connection")
+        self.try_receive()
+            .expect("the supervisor closed the connection")
     }
 
     /// `None` when the connection was closed.
@@ -288,7 +367,9 @@ impl Connection {
             match self.receive() {
                 ToHost::Reply { id: found, result } if found == id => return result,
                 ToHost::Reply { id, result } => self.early.push((id, result)),
-                ToHost::Hello(_) | ToHost::TransferHello { .. } | ToHost::Transfer(_) => panic!("no reply"),
+                ToHost::Hello(_) | ToHost::TransferHello { .. } | ToHost::Transfer(_) => {
+                    panic!("no reply")
+                }
             }
         }
     }
@@ -323,9 +404,21 @@ impl Connection {
         status
     }
 
-    pub fn read(&mut self, execution: ExecutionKey, stream: Stream, offset: u64, wait_ms: u32) -> OutputChunk {
+    pub fn read(
+        &mut self,
+        execution: ExecutionKey,
+        stream: Stream,
+        offset: u64,
+        wait_ms: u32,
+    ) -> OutputChunk {
         let max_bytes = u32::try_from(MAX_CHUNK_BYTES).unwrap();
-        match self.call(Request::Read { execution, stream, offset, max_bytes, wait_ms }) {
+        match self.call(Request::Read {
+            execution,
+            stream,
+            offset,
+            max_bytes,
+            wait_ms,
+        }) {
             Ok(Reply::Output(chunk)) => chunk,
             other => panic!("{other:?}"),
         }
@@ -361,7 +454,11 @@ impl Connection {
 pub fn key() -> ExecutionKey {
     static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
     let mut key = [0; 16];
-    key[..8].copy_from_slice(&NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_le_bytes());
+    key[..8].copy_from_slice(
+        &NEXT
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+            .to_le_bytes(),
+    );
     key
 }
 
@@ -375,7 +472,9 @@ pub fn spec(argv: &[&str]) -> StartSpec {
         terminal: None,
         deadline_ms: None,
         grace_ms: 0,
-        output: OutputMode::DropOldest { keep_bytes: 1 << 20 },
+        output: OutputMode::DropOldest {
+            keep_bytes: 1 << 20,
+        },
     }
 }
 
