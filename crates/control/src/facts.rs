@@ -68,10 +68,13 @@ fn directory(path: &Path) -> (PathFacts, Option<OwnedFd>) {
 }
 
 fn unreadable(error: &io::Error) -> PathFacts {
-    match error.kind() {
-        io::ErrorKind::NotFound => PathFacts::Missing,
-        io::ErrorKind::NotADirectory => PathFacts::NotDirectory,
-        _ => PathFacts::Unreadable,
+    let kind = error.kind();
+    if kind == io::ErrorKind::NotFound {
+        PathFacts::Missing
+    } else if kind == io::ErrorKind::NotADirectory {
+        PathFacts::NotDirectory
+    } else {
+        PathFacts::Unreadable
     }
 }
 
