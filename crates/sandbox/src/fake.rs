@@ -11,6 +11,7 @@ mod execution;
 mod files;
 mod honest;
 mod output;
+mod requests;
 mod sandbox;
 mod script;
 mod transfer;

@@ -5,7 +5,7 @@ use std::{
     future::Future,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU32},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -19,25 +19,17 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use wire::{
-    Ended, ExecutionKey, Fault, FaultKind, Hello, MAX_CHUNK_BYTES, MAX_EXECUTIONS,
-    MAX_TO_HOST_BYTES, MAX_TO_SUPERVISOR_BYTES, MAX_WAIT_MS, PROTOCOL_VERSION, Reply, Request,
-    StartSpec, Stream, ToHost, ToSupervisor, encode,
+    Ended, ExecutionKey, Fault, FaultKind, Hello, MAX_EXECUTIONS, MAX_TO_HOST_BYTES,
+    MAX_TO_SUPERVISOR_BYTES, PROTOCOL_VERSION, Request, Stream, ToHost, ToSupervisor, encode,
 };
 
-use super::{
-    Break, FakeOptions,
-    execution::{Execution, MAX_ORDERS, Order, Process},
-    files::Files,
-    honest, script, transfer,
-};
+use super::{Break, FakeOptions, execution::Execution, files::Files, honest};
 use crate::{Connection, Link, supervisor::channel::FrameReader};
 
 /// Connections that may wait to be taken by the host.
 const LINK_CONNECTIONS: usize = 8;
 /// Bytes on their way in each direction of a connection, as a socket's buffer has them.
 const CONNECTION_BYTES: usize = 256 * 1024;
-/// `ENOENT` of Linux.
-const ENOENT: i32 = 2;
 
 /// One simulated sandbox. It lives in its tasks until it is killed.
 pub(super) struct Sandbox {
@@ -45,7 +37,7 @@ pub(super) struct Sandbox {
     options: Arc<FakeOptions>,
     epoch: [u8; 16],
     state: Mutex<State>,
-    changed: watch::Sender<()>,
+    pub(super) changed: watch::Sender<()>,
     lease_until: watch::Sender<Instant>,
     paused: watch::Sender<bool>,
     redial: watch::Sender<u64>,
@@ -54,10 +46,11 @@ pub(super) struct Sandbox {
     alive: AtomicBool,
 }
 
-struct State {
-    executions: BTreeMap<ExecutionKey, Execution>,
-    order: Vec<ExecutionKey>,
-    files: Files,
+/// What its executions and files are.
+pub(super) struct State {
+    pub(super) executions: BTreeMap<ExecutionKey, Execution>,
+    pub(super) order: Vec<ExecutionKey>,
+    pub(super) files: Files,
 }
 
 pub(super) fn fault(kind: FaultKind, step: &str) -> Fault {
@@ -127,7 +120,7 @@ impl Sandbox {
     }
 
     pub(super) fn is_alive(&self) -> bool {
-        self.alive.load(std::sync::atomic::Ordering::Relaxed)
+        self.alive.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_paused(&self, paused: bool) {
@@ -136,8 +129,7 @@ impl Sandbox {
 
     /// Ends it: every process, every connection.
     pub(super) fn kill(&self, close_link: bool) {
-        self.alive
-            .store(false, std::sync::atomic::Ordering::Relaxed);
+        self.alive.store(false, Ordering::Relaxed);
         if close_link {
             self.host.send_replace(None);
         }
@@ -219,7 +211,7 @@ impl Sandbox {
         Some(Box::new(ours))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -303,226 +295,20 @@ impl Sandbox {
         }
     }
 
-    fn extend_lease(&self, lease_ms: u32) {
+    pub(super) fn extend_lease(&self, lease_ms: u32) {
         self.lease_until
             .send_replace(Instant::now() + Duration::from_millis(u64::from(lease_ms)));
-    }
-
-    async fn answer(self: Arc<Self>, request: Request) -> Result<Reply, Fault> {
-        match request {
-            Request::RenewLease { lease_ms } => {
-                if self.broken() != Some(Break::IgnoresRenewal) {
-                    self.extend_lease(lease_ms);
-                }
-            }
-            Request::Start(spec) => return self.start(*spec),
-            Request::WriteStdin {
-                execution,
-                data,
-                close,
-            } => return self.write_stdin(execution, &data, close),
-            Request::Signal { execution, signal } => {
-                self.order(execution, Order::Signal(signal))?
-            }
-            Request::Resize { execution, .. } => self.resize(execution)?,
-            Request::Cancel {
-                execution,
-                grace_ms,
-            } => {
-                self.order(
-                    execution,
-                    Order::Cancel(Duration::from_millis(u64::from(grace_ms))),
-                )?;
-            }
-            Request::Read {
-                execution,
-                stream,
-                offset,
-                max_bytes,
-                wait_ms,
-            } => {
-                let max_bytes = (max_bytes as usize).min(MAX_CHUNK_BYTES);
-                return self
-                    .read(execution, stream, offset, max_bytes, wait_ms)
-                    .await;
-            }
-            Request::Wait { execution, wait_ms } => return self.wait(execution, wait_ms).await,
-            Request::List => return Ok(Reply::Executions(self.list())),
-            Request::Forget { execution } => self.forget(execution)?,
-            Request::OpenTransfer(spec) => transfer::open(&self, spec).await?,
-            Request::Shutdown => {}
-        }
-        Ok(Reply::Done)
-    }
-
-    fn start(self: &Arc<Self>, mut spec: StartSpec) -> Result<Reply, Fault> {
-        if spec.argv.is_empty() {
-            return Err(fault(FaultKind::Invalid, "read the arguments"));
-        }
-        if self.broken() == Some(Break::SplitsArguments) && spec.argv[0] == b"printf" {
-            spec.argv = spec
-                .argv
-                .join(&b' ')
-                .split(|byte| *byte == b' ')
-                .map(<[u8]>::to_vec)
-                .collect();
-        }
-        let mut state = self.state();
-        if let Some(known) = state.executions.get(&spec.execution)
-            && self.broken() != Some(Break::StartsAgain)
-        {
-            return Ok(Reply::Status(known.status()));
-        }
-        if !state.files.is_directory(&spec.cwd) && self.broken() != Some(Break::IgnoresDirectory) {
-            return Err(fault(FaultKind::BadCwd, "enter the working directory"));
-        }
-        let program = match script::parse(&spec.argv) {
-            Some(program) => program,
-            None if self.broken() == Some(Break::RunsAnything) => script::Program::Exit(127),
-            None => {
-                return Err(Fault {
-                    errno: ENOENT,
-                    ..fault(FaultKind::CannotExecute, "execute the program")
-                });
-            }
-        };
-        state.make_room()?;
-        let (orders, receiver) = mpsc::channel(MAX_ORDERS);
-        let mut execution = Execution::new(&spec, orders, self.broken());
-        if let Some(earlier) = state.executions.remove(&spec.execution) {
-            execution.stdout = earlier.stdout;
-        }
-        let status = execution.status();
-        state.order.push(spec.execution);
-        state.executions.insert(spec.execution, execution);
-        drop(state);
-        let process = Process {
-            sandbox: Arc::clone(self),
-            spec: Arc::new(spec),
-            stubborn: Arc::new(AtomicBool::new(false)),
-            others: Arc::new(AtomicU32::new(0)),
-        };
-        self.spawn(process.play(program, receiver));
-        Ok(Reply::Status(status))
-    }
-
-    fn write_stdin(&self, key: ExecutionKey, data: &[u8], close: bool) -> Result<Reply, Fault> {
-        let mut state = self.state();
-        let execution = state.running(key)?;
-        if execution.input_closed {
-            return Err(fault(FaultKind::StdinClosed, "write to standard input"));
-        }
-        let accepted = match self.broken() {
-            Some(Break::DropsInput) => execution.feed(&[], close).max(data.len()),
-            _ => execution.feed(data, close),
-        };
-        drop(state);
-        self.changed.send_replace(());
-        Ok(Reply::Accepted(u32::try_from(accepted).unwrap_or(u32::MAX)))
-    }
-
-    fn order(&self, key: ExecutionKey, order: Order) -> Result<(), Fault> {
-        let orders = self.state().running(key)?.orders.clone();
-        // A program that has just ended takes no more orders.
-        let _ = orders.try_send(order);
-        Ok(())
-    }
-
-    fn resize(&self, key: ExecutionKey) -> Result<(), Fault> {
-        match self.state().running(key)?.has_terminal {
-            true => Ok(()),
-            false => Err(fault(FaultKind::NoTerminal, "resize the terminal")),
-        }
-    }
-
-    async fn read(
-        &self,
-        key: ExecutionKey,
-        stream: Stream,
-        offset: u64,
-        max_bytes: usize,
-        wait_ms: u32,
-    ) -> Result<Reply, Fault> {
-        self.state()
-            .known(key)?
-            .stream(stream)
-            .acknowledge_if_lossless(offset);
-        self.changed.send_replace(());
-        let wait_ms = if self.broken() == Some(Break::ReadNeverWaits) {
-            0
-        } else {
-            wait_ms
-        };
-        self.until(wait_ms, || {
-            Ok(self.state().known(key)?.stream(stream).has(offset))
-        })
-        .await?;
-        let chunk = self
-            .state()
-            .known(key)?
-            .stream(stream)
-            .read(offset, max_bytes);
-        Ok(Reply::Output(chunk))
-    }
-
-    async fn wait(&self, key: ExecutionKey, wait_ms: u32) -> Result<Reply, Fault> {
-        let wait_ms = if self.broken() == Some(Break::WaitNeverWaits) {
-            0
-        } else {
-            wait_ms
-        };
-        self.until(wait_ms, || Ok(self.state().known(key)?.ended.is_some()))
-            .await?;
-        let status = self.state().known(key)?.status();
-        Ok(Reply::Status(status))
-    }
-
-    /// Waits until it holds, or the time is over.
-    async fn until(
-        &self,
-        wait_ms: u32,
-        holds: impl Fn() -> Result<bool, Fault>,
-    ) -> Result<(), Fault> {
-        let over = Instant::now() + Duration::from_millis(u64::from(wait_ms.min(MAX_WAIT_MS)));
-        let mut changes = self.changes();
-        while !holds()? {
-            tokio::select! {
-                changed = changes.changed() => if changed.is_err() { break },
-                () = sleep_until(over) => break,
-            }
-        }
-        Ok(())
-    }
-
-    fn list(&self) -> Vec<wire::ExecutionStatus> {
-        self.state()
-            .executions
-            .values()
-            .map(Execution::status)
-            .collect()
-    }
-
-    fn forget(&self, key: ExecutionKey) -> Result<(), Fault> {
-        let mut state = self.state();
-        if state.known(key)?.ended.is_none() {
-            return Err(fault(FaultKind::Invalid, "forget a running execution"));
-        }
-        if self.broken() != Some(Break::NeverForgets) {
-            state.executions.remove(&key);
-            state.order.retain(|known| *known != key);
-        }
-        Ok(())
     }
 }
 
 impl State {
-    fn known(&mut self, key: ExecutionKey) -> Result<&mut Execution, Fault> {
+    pub(super) fn known(&mut self, key: ExecutionKey) -> Result<&mut Execution, Fault> {
         self.executions
             .get_mut(&key)
             .ok_or_else(|| fault(FaultKind::UnknownExecution, "find the execution"))
     }
 
-    fn running(&mut self, key: ExecutionKey) -> Result<&mut Execution, Fault> {
+    pub(super) fn running(&mut self, key: ExecutionKey) -> Result<&mut Execution, Fault> {
         let execution = self.known(key)?;
         match execution.ended {
             None => Ok(execution),
@@ -531,7 +317,7 @@ impl State {
     }
 
     /// The oldest ended execution makes place.
-    fn make_room(&mut self) -> Result<(), Fault> {
+    pub(super) fn make_room(&mut self) -> Result<(), Fault> {
         if self.executions.len() < MAX_EXECUTIONS {
             return Ok(());
         }
