@@ -37,9 +37,10 @@ impl Process {
         })
     }
 
-    /// Still able to run: neither zombie nor dead.
+    /// Still able to run. A process whose first thread has ended looks like a zombie while its other threads run on; the
+    /// first one then still counts among its threads.
     pub const fn alive(&self) -> bool {
-        !matches!(self.state, b'Z' | b'X' | b'x')
+        !matches!(self.state, b'Z' | b'X' | b'x') || self.threads > 1
     }
 
     /// Stopped by a signal or a tracer.
@@ -172,6 +173,20 @@ mod tests {
         .into_iter()
         .collect();
         assert_eq!(pids(&table.tree(Tree::OfStub(2), &BTreeSet::new())), [4]);
+    }
+
+    #[test]
+    fn a_process_whose_first_thread_ended_is_no_zombie() {
+        let table: ProcessTable = [
+            process(2, 1, b'S'),
+            Process {
+                threads: 2,
+                ..process(3, 2, b'Z')
+            },
+        ]
+        .into_iter()
+        .collect();
+        assert_eq!(pids(&table.tree(Tree::OfStub(2), &BTreeSet::new())), [3]);
     }
 
     #[test]

@@ -289,6 +289,30 @@ fn a_storm_that_others_wake_from_every_freeze_is_gone_too() {
 }
 
 #[test]
+fn a_process_that_looks_like_a_zombie_but_has_threads_is_killed() {
+    let Some(mut sandbox) = sandbox() else { return };
+    let exit = if cfg!(target_arch = "x86_64") { 60 } else { 93 };
+    // exit(2) of the first thread alone: the process goes on in its second one.
+    let script = format!(
+        "setsid perl -Mthreads -e 'threads->create(sub {{ for (1..2000) {{ open F, \">alive\"; print F $_; close F; \
+         select undef, undef, undef, 0.01 }} }}); syscall({exit}, 0)' & while [ ! -s alive ]; do sleep 0.02; done; sleep 0.1; \
+         grep -H State /proc/$!/status; echo end"
+    );
+    let (status, out, err) = sandbox.run(&script);
+    assert!(
+        out.contains("Z (zombie)") && out.ends_with("end\n"),
+        "the positive control: {out} {err}"
+    );
+    assert_eq!(ended(&status).swept, 1, "{out} {err}");
+    std::fs::remove_file(sandbox.path("workspace/alive")).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(
+        !sandbox.path("workspace/alive").exists(),
+        "a thread of it lives on"
+    );
+}
+
+#[test]
 fn orphans_are_reaped_while_the_execution_runs() {
     let Some(mut sandbox) = sandbox() else { return };
     let spec = sandbox
