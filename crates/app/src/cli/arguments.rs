@@ -16,7 +16,7 @@ Exit codes:
   1    refused, not found, or something is wrong (the message has a stable code and a hint)
   2    the command line or the configuration is wrong; nothing was started
   124  exec: the command was ended by its --timeout
-  125  exec, shell: the command could not be run, or its end is not known
+  125  exec, shell: the command could not be run, its end is not known, or output was lost
   else exec, shell: the exit code of the command; 128 + n when signal n ended it
 
 Without a command the program is an MCP server on standard input and output, for MCP clients:
@@ -75,6 +75,11 @@ pub enum Command {
     /// Create, use and destroy sessions
     #[command(subcommand)]
     Session(SessionCommand),
+    /// See the main job on this machine: a session, its tests, five attacks, nothing left behind
+    ///
+    /// A real server and a real MCP client over stdio, in a directory of their own that is removed afterwards. Needs no
+    /// configuration and no root. Exit code 1 when anything did not hold.
+    Demo,
     /// Look at this machine: what sessions are protected by here, and what is missing
     ///
     /// Builds nothing that stays. Exit code 1 when no session could be built here, or the state directory or the audit

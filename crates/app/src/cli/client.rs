@@ -10,6 +10,7 @@ use rmcp::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{CliError, Context, context::VERSION};
 use crate::server::handshake::Mode;
@@ -23,7 +24,15 @@ impl Client {
         let stream = context.connect(Mode::Mcp, named)?.stream;
         stream.set_nonblocking(true).map_err(CliError::Runtime)?;
         let stream = tokio::net::UnixStream::from_std(stream).map_err(CliError::Runtime)?;
-        let info = Implementation::new("claude-code-mcp session", VERSION);
+        Self::open(stream, "claude-code-mcp session").await
+    }
+
+    /// Opens the conversation on any connection to a server.
+    pub async fn open<S>(stream: S, name: &str) -> Result<Self, CliError>
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        let info = Implementation::new(name, VERSION);
         let config = ClientConfig::new(ClientCapabilities::default(), info);
         let running = serve_client(config, stream)
             .await

@@ -4,6 +4,7 @@ pub mod arguments;
 mod audit_log;
 mod client;
 mod context;
+mod demo;
 mod doctor;
 mod error;
 mod output;
@@ -69,6 +70,7 @@ fn dispatch(command_line: CommandLine, environment: Environment) -> Result<u8, C
         Some(Command::Session(command)) => session::run(&context, command),
         Some(Command::Server(command)) => server::run(&context, &command),
         Some(Command::Audit(command)) => audit_log::run(&context, &command),
+        Some(Command::Demo) => demo::run(&context),
         Some(Command::Doctor) => doctor::run(&context),
         // Answered above, before a configuration is needed.
         Some(Command::Completions { .. }) => Ok(EXIT_OK),

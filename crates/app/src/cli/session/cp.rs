@@ -39,7 +39,7 @@ pub(super) async fn run(
         (Place::Here(here), Place::Inside { session, path }) => {
             let from = existing(here)?;
             let to = into_directory(path, path.ends_with('/'), name_of(&from)?);
-            let offered = beside(&from);
+            let offered = offered_for(&from);
             (session, "to_container", from, to, offered)
         }
         (Place::Inside { session, path }, Place::Here(here)) => {
@@ -49,7 +49,7 @@ pub(super) async fn run(
                 directory,
                 name_of(Path::new(path))?,
             );
-            let offered = beside(&to);
+            let offered = offered_for(&to);
             (session, "from_container", PathBuf::from(path), to, offered)
         }
         (Place::Here(_), Place::Here(_)) | (Place::Inside { .. }, Place::Inside { .. }) => {
@@ -119,14 +119,15 @@ fn into_directory(path: &str, directory: bool, name: &std::ffi::OsStr) -> PathBu
     }
 }
 
-/// What is offered to the server for this copy: the directory itself, else the one that holds the file.
-fn beside(path: &Path) -> Vec<PathBuf> {
-    let directory = if path.is_dir() {
+/// What is offered to the server for this copy: the very path where it exists, as a home directory is never offered as
+/// a whole; else the directory that is to hold it.
+fn offered_for(path: &Path) -> Vec<PathBuf> {
+    let offered = if path.exists() {
         Some(path)
     } else {
         path.parent()
     };
-    directory.map(Path::to_path_buf).into_iter().collect()
+    offered.map(Path::to_path_buf).into_iter().collect()
 }
 
 #[cfg(test)]

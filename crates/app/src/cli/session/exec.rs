@@ -12,7 +12,7 @@ use super::{
     run::{Sink, run as run_stream},
     variables::variables,
 };
-use crate::{cli::output::note, stream::StreamRequest};
+use crate::stream::StreamRequest;
 
 pub(super) async fn run(context: &Context, arguments: ExecArguments) -> Result<u8, CliError> {
     let client = Client::connect(context, Vec::new()).await?;
@@ -43,9 +43,7 @@ pub(super) async fn run(context: &Context, arguments: ExecArguments) -> Result<u
         Sink::Pass
     };
     let run = run_stream(context, &request, sink).await?;
-    for text in &run.ending.notes {
-        note(text);
-    }
+    run.say_notes();
     if context.output.json {
         let call = json!({ "executionId": run.execution_id, "waitSeconds": 0 });
         context

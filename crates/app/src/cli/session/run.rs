@@ -38,10 +38,26 @@ pub(super) struct Run {
     pub(super) ending: Ending,
     /// Nobody read the output any more.
     pub(super) output_closed: bool,
+    /// Bytes of output that were no longer kept when their turn came.
+    pub(super) lost_bytes: u64,
 }
 
 impl Run {
-    /// The exit code that this process ends with.
+    /// Says what a person should know beside the output.
+    pub(super) fn say_notes(&self) {
+        for text in &self.ending.notes {
+            note(text);
+        }
+        if self.lost_bytes > 0 {
+            note(&format!(
+                "{} bytes of output came faster than they were read and were no longer kept; write them to a file inside \
+                 and fetch it with `claude-code-mcp session cp`",
+                self.lost_bytes
+            ));
+        }
+    }
+
+    /// The exit code that this process ends with. Output with a hole is no success.
     pub(super) fn exit_code(&self) -> u8 {
         if self.output_closed {
             return EXIT_SIGNAL_BASE + SIGPIPE;
@@ -53,6 +69,7 @@ impl Run {
         ) {
             ("timedOut", ..) => EXIT_TIMED_OUT,
             ("failed", ..) => EXIT_NOT_RUN,
+            (_, Some(0), _) if self.lost_bytes > 0 => EXIT_NOT_RUN,
             (_, Some(code), _) => u8::try_from(code & 0xff).unwrap_or(EXIT_NOT_RUN),
             (_, None, Some(signal)) => {
                 EXIT_SIGNAL_BASE.saturating_add(u8::try_from(signal & 0x7f).unwrap_or_default())
@@ -103,6 +120,7 @@ pub(super) async fn run(
         sink,
         execution_id: String::new(),
         output_closed: false,
+        lost_bytes: 0,
     }
     .carry(reader)
     .await
@@ -129,6 +147,7 @@ struct Bridge {
     sink: Sink,
     execution_id: String,
     output_closed: bool,
+    lost_bytes: u64,
 }
 
 impl Bridge {
@@ -142,8 +161,8 @@ impl Bridge {
                         None => return Err(lost_connection()),
                     };
                     if let Some(ending) = ended {
-                        let Bridge { execution_id, output_closed, .. } = self;
-                        return Ok(Run { execution_id, ending, output_closed });
+                        let Bridge { execution_id, output_closed, lost_bytes, .. } = self;
+                        return Ok(Run { execution_id, ending, output_closed, lost_bytes });
                     }
                 }
                 chunk = self.chunks.recv(), if self.input == Input::Ready => {
@@ -168,9 +187,10 @@ impl Bridge {
                 let written = self.pass(&mut io::stderr(), &bytes);
                 self.notice(written).await?;
             }
-            ServerFrame::Lost(count) => {
-                note(&format!("{count} bytes of output were no longer kept"))
+            ServerFrame::Lost(count) if self.sink == Sink::Pass => {
+                self.lost_bytes = self.lost_bytes.saturating_add(count)
             }
+            ServerFrame::Lost(_) => {}
             ServerFrame::Accepted if self.input == Input::UnderWay => self.input = Input::Ready,
             ServerFrame::Accepted => {}
             ServerFrame::Refused(error) => return Err(CliError::Refused(error)),
@@ -269,25 +289,45 @@ mod tests {
 
     #[test]
     fn exit_codes_are_those_of_the_command() {
-        let code = |state: &str, exit_code, signal, output_closed| {
-            let ending = Ending {
+        let run = |state: &str, exit_code, signal| Run {
+            execution_id: String::new(),
+            ending: Ending {
                 state: state.to_owned(),
                 exit_code,
                 signal,
                 notes: Vec::new(),
-            };
-            Run {
-                execution_id: String::new(),
-                ending,
-                output_closed,
-            }
-            .exit_code()
+            },
+            output_closed: false,
+            lost_bytes: 0,
         };
-        assert_eq!(code("exited", Some(0), None, false), 0);
-        assert_eq!(code("exited", Some(7), None, false), 7);
-        assert_eq!(code("killed", None, Some(9), false), 137);
-        assert_eq!(code("timedOut", None, Some(15), false), EXIT_TIMED_OUT);
-        assert_eq!(code("failed", None, None, false), EXIT_NOT_RUN);
-        assert_eq!(code("killed", None, Some(15), true), 141);
+        assert_eq!(run("exited", Some(0), None).exit_code(), 0);
+        assert_eq!(run("exited", Some(7), None).exit_code(), 7);
+        assert_eq!(run("killed", None, Some(9)).exit_code(), 137);
+        assert_eq!(run("timedOut", None, Some(15)).exit_code(), EXIT_TIMED_OUT);
+        assert_eq!(run("failed", None, None).exit_code(), EXIT_NOT_RUN);
+        assert_eq!(
+            Run {
+                output_closed: true,
+                ..run("killed", None, Some(15))
+            }
+            .exit_code(),
+            141
+        );
+        assert_eq!(
+            Run {
+                lost_bytes: 1,
+                ..run("exited", Some(0), None)
+            }
+            .exit_code(),
+            EXIT_NOT_RUN
+        );
+        assert_eq!(
+            Run {
+                lost_bytes: 1,
+                ..run("exited", Some(3), None)
+            }
+            .exit_code(),
+            3
+        );
     }
 }

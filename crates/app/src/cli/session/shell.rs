@@ -8,7 +8,7 @@ use super::{
     resolve::resolve,
     run::{Sink, run as run_stream},
 };
-use crate::{cli::output::note, stream::StreamRequest};
+use crate::stream::StreamRequest;
 
 /// The best shell that is there.
 const SHELL: &str = "command -v bash >/dev/null 2>&1 && exec bash; exec sh";
@@ -43,8 +43,6 @@ pub(super) async fn run(context: &Context, session: &str) -> Result<u8, CliError
     let run = run_stream(context, &request, Sink::Pass).await;
     drop(raw);
     let run = run?;
-    for text in &run.ending.notes {
-        note(text);
-    }
+    run.say_notes();
     Ok(run.exit_code())
 }
