@@ -16,7 +16,9 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::config::CgroupChoice;
+mod detect;
+
+pub(crate) use detect::detect;
 
 /// The group that holds the groups of all sandboxes.
 const PARENT: &str = "claude-code-mcp";
@@ -66,108 +68,6 @@ impl Controllers {
         .into_iter()
         .flatten()
     }
-}
-
-/// The best place that this process can use, found by making a group there.
-pub(crate) fn detect(choice: &CgroupChoice) -> Hierarchy {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    match choice {
-        CgroupChoice::Disabled => Hierarchy::None,
-        CgroupChoice::Below(directory) => version_2(directory).unwrap_or(Hierarchy::None),
-        CgroupChoice::Automatic => version_2_candidates(&mounts, &own)
-            .iter()
-            .find_map(|directory| version_2(directory))
-            .or_else(|| version_1(&mounts))
-            .unwrap_or(Hierarchy::None),
-    }
-}
-
-/// The root of the hierarchy, for root; else the own group and the one above, which is where a delegated subtree starts
-/// when the server stands in a leaf of it.
-fn version_2_candidates(mounts: &str, own: &str) -> Vec<PathBuf> {
-    let mut candidates = Vec::new();
-    for mount in mount_points(mounts, "cgroup2").map(|(point, _)| point) {
-        candidates.push(mount.clone());
-        if let Some(path) = own.lines().find_map(|line| line.strip_prefix("0::/")) {
-            let group = mount.join(path);
-            candidates.extend(
-                group
-                    .parent()
-                    .filter(|parent| parent.starts_with(&mount))
-                    .map(Path::to_owned),
-            );
-            candidates.push(group);
-        }
-    }
-    candidates
-}
-
-fn version_2(directory: &Path) -> Option<Hierarchy> {
-    let offered = fs::read_to_string(directory.join("cgroup.controllers")).ok()?;
-    let offers = |name: &str| offered.split_whitespace().any(|found| found == name);
-    if !["memory", "pids"].iter().all(|name| offers(name)) {
-        return None;
-    }
-    let parent = directory.join(PARENT);
-    for place in [directory, &parent] {
-        if place == parent.as_path() {
-            make_directory(&parent).ok()?;
-        }
-        for name in ["memory", "pids", "cpu"].iter().filter(|name| offers(name)) {
-            let _ = write(&place.join("cgroup.subtree_control"), &format!("+{name}"));
-        }
-    }
-    let probe = parent.join(probe_name());
-    make_directory(&probe).ok()?;
-    let usable = ["memory.max", "pids.max"]
-        .iter()
-        .all(|file| probe.join(file).exists());
-    let _ = fs::remove_dir(&probe);
-    usable.then_some(Hierarchy::Version2(parent))
-}
-
-/// Two servers may probe at once.
-fn probe_name() -> String {
-    format!("probe-{}", std::process::id())
-}
-
-fn version_1(mounts: &str) -> Option<Hierarchy> {
-    let find = |controller: &str| {
-        let mut points = mount_points(mounts, "cgroup");
-        let point = points
-            .find(|(_, options)| options.split(',').any(|option| option == controller))?
-            .0;
-        let parent = point.join(PARENT);
-        make_directory(&parent).ok()?;
-        // That the parent is there says nothing: root's server may have made it.
-        let probe = parent.join(probe_name());
-        fs::create_dir(&probe).ok()?;
-        fs::remove_dir(&probe).ok().map(|()| point)
-    };
-    let controllers = Controllers {
-        memory: find("memory"),
-        pids: find("pids"),
-        cpu: find("cpu"),
-        cpuacct: find("cpuacct"),
-        freezer: find("freezer"),
-    };
-    let any = controllers.all().next().is_some();
-    any.then_some(Hierarchy::Version1(controllers))
-}
-
-/// Mount points and super-block options of that file system type, from the lines of `mountinfo`.
-fn mount_points<'text>(
-    mounts: &'text str,
-    kind: &'text str,
-) -> impl Iterator<Item = (PathBuf, &'text str)> {
-    mounts.lines().filter_map(move |line| {
-        let (before, after) = line.split_once(" - ")?;
-        let mut after = after.split(' ');
-        let found = after.next()? == kind;
-        let options = after.nth(1)?;
-        found.then_some((PathBuf::from(before.split(' ').nth(4)?), options))
-    })
 }
 
 impl Hierarchy {
@@ -452,13 +352,6 @@ fn cpu_millis(quota_us: u64, period_us: u64) -> Option<u64> {
     quota_us.checked_mul(1000)?.checked_div(period_us)
 }
 
-fn make_directory(path: &Path) -> io::Result<()> {
-    match fs::create_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other,
-    }
-}
-
 fn remove_group(group: &Path) -> io::Result<()> {
     let mut attempt = 0;
     loop {
@@ -497,4 +390,83 @@ fn field(path: &Path, name: &str) -> Option<u64> {
     read(path)?
         .lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::Limit;
+
+    /// A directory with the files that the kernel would make.
+    fn version_2_group(files: &[(&str, &str)]) -> (tempfile::TempDir, Hierarchy) {
+        let directory = tempfile::tempdir().unwrap();
+        let group = directory.path().join("sandbox");
+        fs::create_dir(&group).unwrap();
+        for (file, content) in files {
+            fs::write(group.join(file), content).unwrap();
+        }
+        let hierarchy = Hierarchy::Version2(directory.path().to_owned());
+        (directory, hierarchy)
+    }
+
+    fn limits() -> Limits {
+        let limit = Limit::default_of;
+        Limits {
+            memory_bytes: limit(64 << 20),
+            cpu_millis: limit(1_500),
+            pids: limit(32),
+            open_files: limit(1),
+            file_bytes: limit(1),
+            temporary_bytes: limit(1),
+            state_bytes: limit(1),
+        }
+    }
+
+    #[test]
+    fn version_2_limits_are_written_in_the_kernels_form_and_read_back() {
+        let empty = ["memory.max", "memory.swap.max", "pids.max", "cpu.max"].map(|file| (file, ""));
+        let (directory, hierarchy) = version_2_group(&empty);
+        hierarchy.create("sandbox", &limits()).unwrap();
+        let content =
+            |file: &str| fs::read_to_string(directory.path().join("sandbox").join(file)).unwrap();
+        assert_eq!(content("cpu.max"), "150000 100000");
+        assert_eq!(content("memory.swap.max"), "0");
+        let read = |limit| hierarchy.read_back("sandbox", limit);
+        assert_eq!(read(LimitName::MemoryBytes), Some(64 << 20));
+        assert_eq!(read(LimitName::Pids), Some(32));
+        assert_eq!(read(LimitName::CpuMillis), Some(1_500));
+        assert_eq!(read(LimitName::OpenFiles), None);
+    }
+
+    #[test]
+    fn a_version_2_limit_that_is_not_in_force_reads_as_none() {
+        let (_directory, hierarchy) =
+            version_2_group(&[("memory.max", "max\n"), ("cpu.max", "max 100000\n")]);
+        assert_eq!(hierarchy.read_back("sandbox", LimitName::MemoryBytes), None);
+        assert_eq!(hierarchy.read_back("sandbox", LimitName::CpuMillis), None);
+    }
+
+    #[test]
+    fn a_missing_memory_file_fails_creation() {
+        let (_directory, hierarchy) = version_2_group(&[("pids.max", "")]);
+        assert!(hierarchy.create("sandbox", &limits()).is_err());
+    }
+
+    #[test]
+    fn version_2_usage_comes_from_its_files() {
+        let files = [
+            ("memory.current", "4096\n"),
+            ("cpu.stat", "usage_usec 77\nuser_usec 1\n"),
+            ("pids.current", "3\n"),
+            ("memory.events", "oom 2\noom_kill 1\n"),
+        ];
+        let (_directory, hierarchy) = version_2_group(&files);
+        let wanted = UsageView {
+            memory_bytes: Some(4096),
+            cpu_us: Some(77),
+            pids: Some(3),
+            oom_kills: Some(1),
+        };
+        assert_eq!(hierarchy.usage("sandbox"), wanted);
+    }
 }

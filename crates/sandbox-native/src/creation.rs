@@ -88,14 +88,12 @@ fn enforcement_name(enforcement: Enforcement) -> &'static str {
 /// See [`sandbox::Backend::create`].
 pub(crate) fn create(ground: &Ground<'_>, spec: SandboxSpec) -> Result<Created, BackendError> {
     let session = spec.session;
-    let instance =
-        ground
-            .layout
-            .create_instance(session)
-            .map_err(|source| match source.kind() {
-                io::ErrorKind::AlreadyExists => BackendError::AlreadyExists,
-                _ => step("make the session's directory", source),
-            })?;
+    let instance = match ground.layout.create_instance(session) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(BackendError::AlreadyExists);
+        }
+        instance => instance.map_err(|source| step("make the session's directory", source))?,
+    };
     let identity = match take_identity(ground, &spec) {
         Ok(identity) => identity,
         Err(error) => {

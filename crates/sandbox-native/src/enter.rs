@@ -98,10 +98,8 @@ pub(crate) fn clone_into(namespaces: c_int, cgroup: Option<BorrowedFd<'_>>) -> i
                 .and_then(Pid::from_raw)
                 .ok_or(io::ErrorKind::InvalidData)?;
             // SAFETY: the kernel has just stored a new descriptor there, which nobody else owns.
-            Ok(Side::Parent(Child {
-                pid,
-                pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
-            }))
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Side::Parent(Child { pid, pidfd }))
         }
     }
 }

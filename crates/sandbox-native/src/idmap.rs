@@ -4,7 +4,7 @@
 //! mounts that show the project's owner as the agent, or the calling user itself.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     fmt::Write as _,
     fs::File,
     io::{self, Write as _},
@@ -141,10 +141,11 @@ impl OwnerMaps {
         read_only: bool,
     ) -> Result<(), Failure> {
         let owner = (directory.uid, directory.gid);
-        if !self.made.contains_key(&owner) {
-            self.made.insert(owner, mapping_namespace(base, owner)?);
-        }
-        let idmap = self.made.get(&owner).map(AsFd::as_fd);
+        let namespace = match self.made.entry(owner) {
+            Entry::Occupied(made) => made.into_mut(),
+            Entry::Vacant(place) => place.insert(mapping_namespace(base, owner)?),
+        };
+        let idmap = Some(namespace.as_fd());
         let change = MountAttributes {
             idmap,
             ..MountAttributes::default()

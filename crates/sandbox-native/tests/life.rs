@@ -1,5 +1,13 @@
 //! Creation, connection, end and removal: what is left, who may speak, and what survives a server.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "tests fail by panicking and say what they skip"
+)]
+
 mod support;
 
 use std::{fs, os::unix::net::UnixStream, path::PathBuf, time::Duration};

@@ -1,5 +1,13 @@
 //! The table of ownership: whatever the agent makes in a project belongs to the project's owner afterwards.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "tests fail by panicking and say what they skip"
+)]
+
 mod support;
 
 use std::{fs, os::unix::fs::MetadataExt};

@@ -1,6 +1,14 @@
 //! The walls of a sandbox, from inside and outside, as root and as an ordinary user. Every refusal has its control: the
 //! same thing works where it may.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "tests fail by panicking and say what they skip"
+)]
+
 mod support;
 
 use std::{fs, os::unix::fs::MetadataExt};

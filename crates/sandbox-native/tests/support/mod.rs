@@ -328,7 +328,12 @@ impl Inside {
                 id: answered,
                 result,
             } if answered == id => result.unwrap(),
-            other => panic!("an unexpected frame: {other:?}"),
+            other @ (ToHost::Hello(_)
+            | ToHost::TransferHello { .. }
+            | ToHost::Reply { .. }
+            | ToHost::Transfer(_)) => {
+                panic!("an unexpected frame: {other:?}")
+            }
         }
     }
 
