@@ -1,4 +1,9 @@
 //! The arrows of the house: which crate may know which. `ARCHITECTURE.md` shows the same table.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 

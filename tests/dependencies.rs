@@ -1,5 +1,10 @@
 //! What the product is made of: licences and banned crates, without any tool to install (SC, U3). `deny.toml` says the
 //! same for `cargo deny`.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 /// Licences that may be in the product.
 const ALLOWED: &[&str] = &[

@@ -1,4 +1,11 @@
 //! User journeys through the real binary.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking and tells by standard error"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;

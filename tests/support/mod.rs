@@ -1,6 +1,12 @@
 //! What the tests of the real binary share: a machine of their own (state, project, user), an MCP client over stdio that
 //! speaks raw JSON-RPC, and a census of everything that a session makes.
-#![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(
+    dead_code,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "each test program uses a part of it; a test fails by panicking and tells by standard error"
+)]
 
 use std::{
     collections::BTreeSet,

@@ -1,5 +1,6 @@
 //! A session's life on the fake backend: every step of its creation failed in turn, limits, leases, restarts (T3.2, T3.4,
 //! D3, S3).
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
 
