@@ -275,8 +275,9 @@ impl Supervisor {
     /// Reads the tree or file at an absolute path inside.
     ///
     /// # Errors
-    /// [`SupervisorError::Fault`] with `BadPath`, [`SupervisorError::TooManyOpen`] when as many transfers are open as
-    /// may be, [`SupervisorError::Timeout`] when no data connection comes.
+    /// [`SupervisorError::Fault`] when the supervisor does not open it (a path that cannot be used may also be told by
+    /// the first frame: [`TransferError::Refused`] with `BadPath`), [`SupervisorError::TooManyOpen`] when as many
+    /// transfers are open as may be, [`SupervisorError::Timeout`] when no data connection comes.
     pub async fn export(
         &self,
         path: &[u8],

@@ -2,8 +2,8 @@
 
 use wire::{Entry, EntryKind, FaultKind, TransferEnd, TransferFrame};
 
-use super::room::{Found, Room, command, during, expect, expect_fault, new_key, script};
-use crate::{ExportFrame, TransferError, TransferLimits};
+use super::room::{Found, Room, command, during, expect, new_key, script};
+use crate::{ExportFrame, SupervisorError, TransferError, TransferLimits};
 
 const LIMITS: TransferLimits = TransferLimits {
     max_entries: 100,
@@ -149,6 +149,19 @@ pub(super) async fn round_trip(room: Room) -> Found {
     Ok(())
 }
 
+/// A missing path is refused at once or on the data connection.
+async fn expect_nothing_at(room: &Room, path: &str) -> Found {
+    let mut export = match room.supervisor.export(path.as_bytes(), LIMITS).await {
+        Err(SupervisorError::Fault(fault)) if fault.kind == FaultKind::BadPath => return Ok(()),
+        opened => opened.map_err(during("looking for what should not be there"))?,
+    };
+    match export.next().await {
+        Err(TransferError::Refused { fault, .. }) if fault.kind == FaultKind::BadPath => Ok(()),
+        Err(other) => Err(during("a refusal was due")(other)),
+        Ok(_) => Err(format!("something stands at {path}")),
+    }
+}
+
 pub(super) async fn refused_paths(room: Room) -> Found {
     let refuse = vec![b"**/.git/hooks".to_vec(), b".envrc".to_vec()];
     let hostile = [
@@ -169,13 +182,7 @@ pub(super) async fn refused_paths(room: Room) -> Found {
             Ok(_) => return Err("a refused path was written".to_owned()),
         }
         // Nothing of it is visible, not even what was not refused.
-        expect_fault(
-            room.supervisor
-                .export(to.as_bytes(), LIMITS)
-                .await
-                .map(drop),
-            FaultKind::BadPath,
-        )?;
+        expect_nothing_at(&room, &to).await?;
     }
     let harmless = [directory(""), file("sub.envrc", 0o644, b"x".to_vec())];
     put(&room, &destination()?, refuse, &harmless)

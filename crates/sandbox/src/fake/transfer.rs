@@ -16,15 +16,9 @@ use super::{
 };
 use crate::{Connection, supervisor::channel::FrameReader};
 
-/// Checks a transfer, dials for it and leaves the rest to a task.
+/// Dials for a transfer and leaves the rest to a task. As with the real supervisor, a path that cannot be used is
+/// refused on the data connection.
 pub(super) async fn open(sandbox: &Arc<Sandbox>, spec: TransferSpec) -> Result<(), Fault> {
-    let exported = match &spec.kind {
-        TransferKind::Export { path } => Some(sandbox.with_files(|files| files.tree(path))?),
-        TransferKind::Import { path, .. } => {
-            sandbox.with_files(|files| files.check_destination(path))?;
-            None
-        }
-    };
     let connection = sandbox
         .dial()
         .await
@@ -43,15 +37,37 @@ pub(super) async fn open(sandbox: &Arc<Sandbox>, spec: TransferSpec) -> Result<(
         {
             return;
         }
-        let end = match exported {
-            Some(tree) => export(&playing, &spec, tree, &mut writer).await,
-            None => import(&playing, &spec, &mut reader).await,
-        };
-        if let Some(end) = end {
+        if let Some(end) = play(&playing, &spec, &mut reader, &mut writer).await {
             let _ = send(&mut writer, &ToHost::Transfer(TransferFrame::End(end))).await;
         }
     });
     Ok(())
+}
+
+async fn play<W: AsyncWrite + Unpin>(
+    sandbox: &Sandbox,
+    spec: &TransferSpec,
+    reader: &mut Reader,
+    writer: &mut W,
+) -> Option<TransferEnd> {
+    let refused = |fault| {
+        Some(TransferEnd::Refused {
+            fault,
+            path: Vec::new(),
+        })
+    };
+    match &spec.kind {
+        TransferKind::Export { path } => match sandbox.with_files(|files| files.tree(path)) {
+            Ok(tree) => export(sandbox, spec, tree, writer).await,
+            Err(fault) => refused(fault),
+        },
+        TransferKind::Import { path, .. } => {
+            match sandbox.with_files(|files| files.check_destination(path)) {
+                Ok(()) => import(sandbox, spec, reader).await,
+                Err(fault) => refused(fault),
+            }
+        }
+    }
 }
 
 type Reader = FrameReader<tokio::io::ReadHalf<Connection>>;
