@@ -4,6 +4,8 @@
 //! slow: it stays in the session's spool. A client that leaves ends its terminal's execution, as a closed window does;
 //! any other execution goes on and can be read later.
 
+mod pace;
+
 use std::{sync::Arc, time::Duration};
 
 use control::Road;
@@ -14,17 +16,17 @@ use model::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, WriteHalf},
-    sync::{Mutex, mpsc},
+    sync::{Mutex, Notify, mpsc},
 };
 use tokio_util::sync::CancellationToken;
+
+use pace::Pace;
 
 use super::handshake::{GREETING_TIMEOUT, GreetingError, read_line};
 use crate::stream::{
     ClientFrame, Ending, FrameError, MAX_REQUEST_BYTES, ServerFrame, StreamRequest,
 };
 
-/// How long one look at an execution waits for news.
-const POLL_WAIT: Duration = Duration::from_secs(20);
 /// Pause before input that found standard input full is offered again.
 const FULL_PAUSE: Duration = Duration::from_millis(20);
 /// Frames of the client that wait to be carried out. It has one input under way at most, the rest is tiny.
@@ -97,9 +99,10 @@ where
         Err(refusal) => return send(&writer, refused(&refusal)).await,
     };
     send(&writer, ServerFrame::Started(execution.to_string())).await?;
+    let stirred = Notify::new();
     let (frames, waiting) = mpsc::channel(WAITING_FRAMES);
     let served = tokio::select! {
-        served = carry_output(&walker, execution, &writer) => served,
+        served = carry_output(&walker, execution, &writer, &stirred) => served,
         // The client's frames end before the execution does: it left.
         left = read_frames(BufReader::new(reader), frames) => {
             if has_terminal {
@@ -108,7 +111,7 @@ where
             }
             left
         }
-        never = carry_input(&walker, execution, waiting, &writer) => never,
+        never = carry_input(&walker, execution, waiting, &writer, &stirred) => never,
         () = stop.cancelled() => send(&writer, refused(&shutting_down())).await,
     };
     let _ = writer.lock().await.shutdown().await;
@@ -144,11 +147,13 @@ async fn carry_input<S: AsyncRead + AsyncWrite + Send>(
     execution: ExecutionId,
     mut waiting: mpsc::Receiver<ClientFrame>,
     writer: &Writer<S>,
+    stirred: &Notify,
 ) -> Result<(), StreamError> {
     let (inputs, mut offered) = mpsc::channel::<(Vec<u8>, bool)>(1);
     let feed = async {
         while let Some((bytes, close)) = offered.recv().await {
             offer(walker, execution, bytes, close).await;
+            stirred.notify_one();
             send(writer, ServerFrame::Accepted).await?;
         }
         Ok(())
@@ -198,10 +203,7 @@ async fn offer(walker: &Walker, execution: ExecutionId, bytes: Vec<u8>, close: b
             .await
         {
             Err(refusal) if matches!(refusal.reason, Reason::StdinFull | Reason::RateLimited) => {
-                let pause = refusal
-                    .retry_after_ms
-                    .map_or(FULL_PAUSE, Duration::from_millis);
-                tokio::time::sleep(pause).await;
+                tokio::time::sleep(pause_of(&refusal)).await;
             }
             Err(refusal) => return tracing::debug!(%refusal, "input was not taken"),
             Ok(_) => return,
@@ -213,24 +215,22 @@ async fn carry_output<S: AsyncWrite>(
     walker: &Walker,
     execution: ExecutionId,
     writer: &Writer<S>,
+    stirred: &Notify,
 ) -> Result<(), StreamError> {
     let (mut stdout_cursor, mut stderr_cursor) = (0, 0);
+    let mut pace = Pace::new();
     loop {
+        let wait = pace.next(stirred).await;
         let look = Action::GetExecution(GetExecution {
             execution,
             stdout_cursor,
             stderr_cursor,
-            wait: POLL_WAIT,
+            wait,
         });
         let outcome = match walker.act(look).await {
             Ok(outcome) => outcome,
             Err(refusal) if refusal.reason == Reason::RateLimited => {
-                tokio::time::sleep(
-                    refusal
-                        .retry_after_ms
-                        .map_or(FULL_PAUSE, Duration::from_millis),
-                )
-                .await;
+                tokio::time::sleep(pause_of(&refusal)).await;
                 continue;
             }
             Err(refusal) => return send(writer, refused(&refusal)).await,
@@ -238,29 +238,35 @@ async fn carry_output<S: AsyncWrite>(
         let Outcome::Execution(view) = outcome else {
             return Err(StreamError::Unexpected);
         };
-        let lost = lost(&view.stdout, stdout_cursor) + lost(&view.stderr, stderr_cursor);
-        (stdout_cursor, stderr_cursor) = (view.stdout.cursor, view.stderr.cursor);
-        let complete =
-            stdout_cursor >= view.stdout.total_bytes && stderr_cursor >= view.stderr.total_bytes;
-        let ending = (view.state.is_final() && complete).then(|| ending(&view));
-        if lost > 0 {
-            send(writer, ServerFrame::Lost(lost)).await?;
-        }
-        for (bytes, frame) in [
-            (
-                view.stdout.bytes,
-                ServerFrame::Stdout as fn(Vec<u8>) -> ServerFrame,
-            ),
-            (view.stderr.bytes, ServerFrame::Stderr),
-        ] {
-            if !bytes.is_empty() {
-                send(writer, frame(bytes)).await?;
-            }
-        }
+        pace.learn(view.stdout.bytes.len() + view.stderr.bytes.len());
+        let ending = pass_on(&view, stdout_cursor, stderr_cursor, writer).await?;
         if let Some(ending) = ending {
             return send(writer, ServerFrame::Ended(ending)).await;
         }
+        (stdout_cursor, stderr_cursor) = (view.stdout.cursor, view.stderr.cursor);
     }
+}
+
+/// Sends what a look brought; gives the end if the execution has ended and all of it is sent.
+async fn pass_on<S: AsyncWrite>(
+    view: &ExecutionView,
+    stdout_cursor: u64,
+    stderr_cursor: u64,
+    writer: &Writer<S>,
+) -> Result<Option<Ending>, StreamError> {
+    let lost = lost(&view.stdout, stdout_cursor) + lost(&view.stderr, stderr_cursor);
+    if lost > 0 {
+        send(writer, ServerFrame::Lost(lost)).await?;
+    }
+    if !view.stdout.bytes.is_empty() {
+        send(writer, ServerFrame::Stdout(view.stdout.bytes.clone())).await?;
+    }
+    if !view.stderr.bytes.is_empty() {
+        send(writer, ServerFrame::Stderr(view.stderr.bytes.clone())).await?;
+    }
+    let complete = |stream: &StreamView| stream.cursor >= stream.total_bytes;
+    let ended = view.state.is_final() && complete(&view.stdout) && complete(&view.stderr);
+    Ok(ended.then(|| ending(view)))
 }
 
 const fn lost(stream: &StreamView, cursor: u64) -> u64 {
@@ -295,6 +301,12 @@ fn ending(view: &ExecutionView) -> Ending {
             .chain(changes)
             .collect(),
     }
+}
+
+fn pause_of(refusal: &Refusal) -> Duration {
+    refusal
+        .retry_after_ms
+        .map_or(FULL_PAUSE, Duration::from_millis)
 }
 
 fn refused(refusal: &Refusal) -> ServerFrame {

@@ -119,15 +119,14 @@ fn into_directory(path: &str, directory: bool, name: &std::ffi::OsStr) -> PathBu
     }
 }
 
-/// What is offered to the server for this copy: the very path where it exists, as a home directory is never offered as
-/// a whole; else the directory that is to hold it.
+/// What is offered to the server for this copy: the directory itself, else the one that holds the file.
 fn offered_for(path: &Path) -> Vec<PathBuf> {
-    let offered = if path.exists() {
+    let directory = if path.is_dir() {
         Some(path)
     } else {
         path.parent()
     };
-    offered.map(Path::to_path_buf).into_iter().collect()
+    directory.map(Path::to_path_buf).into_iter().collect()
 }
 
 #[cfg(test)]
