@@ -20,7 +20,7 @@ use crate::{
     placeholder,
     plan::{Answer, At, Failure, FailureKind, Identity, Order, Plan},
     record::{ProcessRecord, Record},
-    root_file_system, seccomp, sources,
+    root_file_system, sources,
 };
 
 /// Victim of the kernel before any process of the host, the server among them.
@@ -117,11 +117,6 @@ fn end(child: &Child) -> io::Result<()> {
 fn create(plan: &Plan, program: BorrowedFd<'_>, undo: &mut Undo<'_>) -> Result<Child, Failure> {
     // Inherited by all that comes; raising it is everybody's right.
     std::fs::write("/proc/self/oom_score_adj", OOM_SCORE).at("set the out-of-memory score")?;
-    let filters = seccomp::filters().map_err(|error| Failure {
-        kind: FailureKind::Step,
-        step: format!("compile the system-call profile: {error}"),
-        errno: 0,
-    })?;
     sources::verify_all(plan)?;
     let record = undo.record.insert(Record {
         session: plan.spec.session,
@@ -154,18 +149,19 @@ fn create(plan: &Plan, program: BorrowedFd<'_>, undo: &mut Undo<'_>) -> Result<C
         plan,
         sources,
         program,
-        filters,
     };
     let (child, go, report) = give_birth(birth, birth_group)?;
     let child = undo.child.insert(child);
+    let mut go = go;
     idmap::map_process(child.pid, plan.identity)?;
+    go.write_all(b"m").at("let the new process go on")?;
+    // Moving between groups of version 1 waits for every processor, some milliseconds: the child builds its root meanwhile.
     plan.hierarchy
         .attach(&plan.object_name, child.pid)
         .at("enter the control groups")?;
     record.process =
         Some(ProcessRecord::of(child.pid.as_raw_nonzero().get()).at("identify the new process")?);
     record.write(&plan.instance).at("write the record")?;
-    let mut go = go;
     go.write_all(b"g").at("let the new process go on")?;
     drop(go);
     hear(report)?;

@@ -2,8 +2,8 @@
 //! untrusted runs before its last step, and every step that fails ends it.
 //!
 //! ```text
-//! wait for "go" → ids → cgroup namespace → private mounts → new root → pivot → names, lo
-//!   → rlimits → keyring → capabilities, ids → no_new_privs → seccomp → execute
+//! compile the filters → wait for the id maps → ids → private mounts → new root → pivot → names, lo
+//!   → wait for "go" → cgroup namespace → rlimits → keyring → capabilities, ids → no_new_privs → seccomp → execute
 //! ```
 
 use std::{
@@ -13,6 +13,13 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
+use crate::{
+    enter::{self, MountAttributes},
+    idmap::OwnerMaps,
+    plan::{At, Failure, FailureKind, Identity, Plan},
+    root_file_system, seccomp,
+    sources::{self, Sources},
+};
 use model::{AGENT_GID, AGENT_UID, LimitName};
 use rustix::{
     fs::{CWD, Mode, OFlags, open},
@@ -26,15 +33,6 @@ use rustix::{
         remove_capability_from_bounding_set, set_capabilities, set_capabilities_secure_bits,
         set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
     },
-};
-use seccompiler::BpfProgram;
-
-use crate::{
-    enter::{self, MountAttributes},
-    idmap::OwnerMaps,
-    plan::{At, Failure, Identity, Plan},
-    root_file_system,
-    sources::{self, Sources},
 };
 
 /// The name that the machine has inside.
@@ -54,17 +52,22 @@ pub(crate) struct Birth<'plan> {
     pub sources: Option<Sources>,
     /// The supervisor.
     pub program: BorrowedFd<'plan>,
-    /// The system-call filters.
-    pub filters: [BpfProgram; 2],
 }
 
 /// Becomes the supervisor. Returns only when a step failed.
-pub(crate) fn become_supervisor(birth: Birth<'_>, go: impl Read) -> Result<Infallible, Failure> {
+pub(crate) fn become_supervisor(
+    birth: Birth<'_>,
+    mut go: impl Read,
+) -> Result<Infallible, Failure> {
     let plan = birth.plan;
-    wait_for_go(go)?;
+    let filters = seccomp::filters().map_err(|error| Failure {
+        kind: FailureKind::Step,
+        step: format!("compile the system-call profile: {error}"),
+        errno: 0,
+    })?;
+    wait_for_helper(&mut go)?;
     enter_ids(plan.identity)?;
     die_with_parent(true)?;
-    enter::enter_cgroup_namespace().at("enter a cgroup namespace")?;
     // A mask first: modes of what is made below are exact.
     umask(Mode::empty());
     make_mounts_private()?;
@@ -79,6 +82,9 @@ pub(crate) fn become_supervisor(birth: Birth<'_>, go: impl Read) -> Result<Infal
     enter::switch_loopback_on(internet.as_fd()).at("switch the loopback interface on")?;
     drop(internet);
     setsid().at("leave the session of processes")?;
+    // From here on it is in its control groups, and written down.
+    wait_for_helper(&mut go)?;
+    enter::enter_cgroup_namespace().at("enter a cgroup namespace")?;
     let arguments = arguments(plan)?;
     no_standard_streams()?;
     set_resource_limits(plan)?;
@@ -87,9 +93,9 @@ pub(crate) fn become_supervisor(birth: Birth<'_>, go: impl Read) -> Result<Infal
     drop_privileges(plan.identity)?;
     enter::close_on_execution_from(3).at("close descriptors")?;
     die_with_parent(false)?;
-    for filter in &birth.filters {
+    for filter in &filters {
         seccompiler::apply_filter(filter).map_err(|_| Failure {
-            kind: crate::plan::FailureKind::Step,
+            kind: FailureKind::Step,
             step: "install the system-call filter".to_owned(),
             errno: std::io::Error::last_os_error().raw_os_error().unwrap_or(0),
         })?;
@@ -99,13 +105,11 @@ pub(crate) fn become_supervisor(birth: Birth<'_>, go: impl Read) -> Result<Infal
     Err(Failure::at("execute the supervisor", &error))
 }
 
-/// The parent has mapped ids, moved this process to its groups and written the record.
-fn wait_for_go(mut go: impl Read) -> Result<(), Failure> {
+/// The helper says one byte when the ids are mapped and one when all else on its side is done; it closes the pipe when
+/// something failed there.
+fn wait_for_helper(go: &mut impl Read) -> Result<(), Failure> {
     let mut byte = [0];
-    match go.read_exact(&mut byte) {
-        Ok(()) => Ok(()),
-        Err(error) => Err(Failure::at("wait for the helper", &error)),
-    }
+    go.read_exact(&mut byte).at("wait for the helper")
 }
 
 /// Takes an id that exists in the new user namespace.
