@@ -13,7 +13,7 @@ mod support;
 
 use std::{fs, os::unix::fs::MetadataExt};
 
-use model::{Enforcement, LimitName, Protection};
+use model::{BindMount, Enforcement, LimitName, Protection, RootFileSystem};
 use sandbox::Backend;
 use support::{Ground, as_ordinary_user, as_root, host_directory, protected};
 
@@ -48,6 +48,8 @@ on_both_rungs!(
     everyday_programs_run,
     a_changed_project_is_refused,
     operators_directories_are_read_only_at_the_same_path,
+    mounts_of_the_caller_are_what_was_asked,
+    an_unpacked_root_file_system_is_read_only_and_cannot_redirect_us,
 );
 
 async fn only_the_writable_places_are_writable() {
@@ -567,4 +569,97 @@ async fn operators_directories_are_read_only_at_the_same_path() {
     assert_eq!(running.output("ls /var/tmp | wc -l").await, "1\n");
     running.destroy().await;
     assert!(fs::metadata(tools.path()).unwrap().nlink() >= 1);
+}
+
+async fn mounts_of_the_caller_are_what_was_asked() {
+    let ground = Ground::new();
+    let (data, share) = (
+        ground.directory.path().join("data"),
+        ground.directory.path().join("share"),
+    );
+    for directory in [&data, &share] {
+        fs::create_dir(directory).unwrap();
+        fs::write(directory.join("file"), "content").unwrap();
+    }
+    let mut spec = ground.spec();
+    spec.mounts = vec![
+        BindMount {
+            source: host_directory(&data),
+            target: "/mnt/data".into(),
+            read_only: true,
+        },
+        BindMount {
+            source: host_directory(&share),
+            target: "/mnt/share".into(),
+            read_only: false,
+        },
+    ];
+    let mut running = ground.start_spec(spec.clone()).await;
+    assert_eq!(
+        running.output("cat /mnt/data/file /mnt/share/file").await,
+        "contentcontent"
+    );
+    assert!(
+        running
+            .refused("echo x > /mnt/data/new")
+            .await
+            .contains("Read-only")
+    );
+    running.output("echo x > /mnt/share/new").await;
+    running.destroy().await;
+    assert_eq!(
+        fs::metadata(share.join("new")).unwrap().uid(),
+        fs::metadata(&share).unwrap().uid()
+    );
+    for target in ["relative", "/", "/mnt/../etc"] {
+        spec.session = model::SessionId::random().unwrap();
+        spec.mounts[0].target = target.into();
+        assert!(ground.native.create(&spec).await.is_err(), "{target}");
+        assert_eq!(ground.census(spec.session), Vec::<String>::new());
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+async fn an_unpacked_root_file_system_is_read_only_and_cannot_redirect_us() {
+    let ground = Ground::new();
+    let root = ground.directory.path().join("root");
+    let files = [
+        ("/bin/sh", "bin/sh"),
+        (
+            "/lib/x86_64-linux-gnu/libc.so.6",
+            "lib/x86_64-linux-gnu/libc.so.6",
+        ),
+        ("/lib64/ld-linux-x86-64.so.2", "lib64/ld-linux-x86-64.so.2"),
+    ];
+    for (from, to) in files {
+        fs::create_dir_all(root.join(to).parent().unwrap()).unwrap();
+        fs::copy(from, root.join(to)).unwrap();
+    }
+    fs::create_dir(root.join("etc")).unwrap();
+    fs::write(root.join("etc/passwd"), "evil:x:0:0::/:/bin/sh\n").unwrap();
+    fs::write(root.join("etc/image-release"), "1").unwrap();
+    let victim = ground.directory.path().join("victim");
+    fs::create_dir(&victim).unwrap();
+    for name in ["dev", "proc", "tmp", "run", "workspace", "state", "home"] {
+        std::os::unix::fs::symlink(&victim, root.join(name)).unwrap();
+    }
+    let mut spec = ground.spec();
+    spec.root = RootFileSystem::Directory(host_directory(&root));
+    let mut running = ground.start_spec(spec).await;
+    running
+        .output(
+            "test -f /etc/image-release && test -c /dev/null && test -d /proc/1 && echo x > /tmp/x",
+        )
+        .await;
+    let accounts = running
+        .output("while read -r line; do echo $line; done < /etc/passwd")
+        .await;
+    assert!(
+        accounts.contains("agent") && !accounts.contains("evil"),
+        "{accounts}"
+    );
+    running.refused("echo x > /bin/new").await;
+    running.refused("test -d /usr").await;
+    running.destroy().await;
+    assert_eq!(fs::read_dir(victim).unwrap().count(), 0);
 }
