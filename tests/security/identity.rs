@@ -1,0 +1,129 @@
+//! T2.2 and what goes with it: no capability in any set, no new privileges, the filter on every process, nothing gained
+//! from set-user-id programs.
+
+use std::{fs, os::unix::fs::PermissionsExt, process::Command};
+
+use crate::{
+    probe::{Sandbox, each},
+    support::{Machine, skip, users},
+};
+
+const WALLS: [(&str, &str); 7] = [
+    ("CapInh", "0000000000000000"),
+    ("CapPrm", "0000000000000000"),
+    ("CapEff", "0000000000000000"),
+    ("CapBnd", "0000000000000000"),
+    ("CapAmb", "0000000000000000"),
+    ("NoNewPrivs", "1"),
+    ("Seccomp", "2"),
+];
+
+fn field<'a>(status: &'a str, name: &str) -> &'a str {
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .map(str::trim)
+        .unwrap_or_default()
+}
+
+#[test]
+fn pid_1_a_command_and_its_grandchild_have_no_capability_and_stay_filtered() {
+    each(|sandbox| {
+        let looks = [
+            "cat /proc/1/status",
+            "exec cat /proc/self/status",
+            "sh -c 'sh -c \"cat /proc/self/status; true\"; true'",
+            "(setsid sh -c 'cat /proc/self/status' & wait)",
+        ];
+        for look in looks {
+            let status = sandbox.sh(look).out;
+            for (name, value) in WALLS {
+                assert_eq!(field(&status, name), value, "{name} in `{look}`");
+            }
+            assert!(
+                field(&status, "Uid").starts_with("1000\t1000\t1000\t1000"),
+                "{look}"
+            );
+        }
+        let outside = fs::read_to_string("/proc/self/status").expect("a status");
+        assert_ne!(
+            field(&outside, "CapBnd"),
+            "0000000000000000",
+            "the control: the host has capabilities to give"
+        );
+    });
+}
+
+#[test]
+fn no_new_privileges_cannot_be_taken_back() {
+    each(|sandbox| {
+        assert_eq!(sandbox.perl("print call(157, 38, 0, 0, 0, 0)"), "EINVAL");
+        assert_eq!(sandbox.perl("print syscall(157, 39, 0, 0, 0, 0)"), "1");
+    });
+}
+
+#[test]
+fn another_identity_cannot_be_taken() {
+    each(|sandbox| {
+        for (call, name) in [
+            ("105, 0", "setuid"),
+            ("106, 0", "setgid"),
+            ("117, 0, 0, 0", "setresuid"),
+            ("116, 0, 0", "setgroups"),
+        ] {
+            assert_eq!(sandbox.perl(&format!("print call({call})")), "EPERM", "{name}");
+        }
+        assert_eq!(sandbox.perl("print call(105, 1000)"), "ok", "the control");
+        assert_eq!(
+            sandbox.perl_unfiltered("print call(105, 0)"),
+            "ok",
+            "the control"
+        );
+    });
+}
+
+#[test]
+fn a_set_user_id_program_of_the_project_gains_nothing() {
+    for user in users() {
+        if !rustix::process::geteuid().is_root() {
+            skip("root", "only root can plant a program that is somebody else's");
+            return;
+        }
+        let machine = Machine::new(user);
+        let planted = machine.project.join("planted");
+        fs::copy("/usr/bin/id", &planted).expect("a copy");
+        std::os::unix::fs::chown(&planted, Some(4_444), Some(4_444)).expect("an owner");
+        fs::set_permissions(&planted, fs::Permissions::from_mode(0o6755)).expect("its mode");
+        let mut sandbox = Sandbox::on(machine, serde_json::json!({}));
+        let inside = sandbox.sh("./planted");
+        assert!(inside.out.contains("uid=1000"), "{inside:#?}");
+        assert!(!inside.out.contains("euid"), "{inside:#?}");
+        let outside = Command::new("/usr/bin/setpriv")
+            .args(["--reuid", "12345", "--clear-groups", "--regid", "12345"])
+            .arg(&planted)
+            .output()
+            .expect("the control runs");
+        let outside = String::from_utf8_lossy(&outside.stdout);
+        assert!(outside.contains("euid=4444"), "the control: {outside}");
+    }
+}
+
+#[test]
+fn the_machines_set_user_id_programs_gain_nothing() {
+    each(|sandbox| {
+        let found = sandbox.sh("find /usr/bin -perm -4000 | head -n 1").out;
+        if found.is_empty() {
+            skip("setuid", "this machine has no set-user-id programs");
+            return;
+        }
+        // The program is stopped where it starts; its identity is in its status by then.
+        let probe = format!(
+            "my $c = fork; if (!$c) {{ open(STDIN, '<', '/dev/null'); open(STDOUT, '>', '/dev/null'); \
+             open(STDERR, '>', '/dev/null'); kill 'STOP', $$; exec '{found}'; }} \
+             waitpid($c, 2); open(my $s, '<', \"/proc/$c/status\"); print grep {{ /^Uid/ }} <$s>; kill 'KILL', $c;"
+        );
+        assert!(sandbox.perl(&probe).starts_with("Uid:\t1000\t1000\t1000\t1000"));
+        let mounts = sandbox.sh("grep -E ' /usr ' /proc/self/mountinfo").out;
+        assert!(mounts.contains("nosuid"), "{mounts}");
+    });
+}

@@ -1,0 +1,21 @@
+//! Attacks on the walls: one attack per test, through the real binary, as root and as an ordinary user.
+//!
+//! Whatever attacks runs inside a session. Each refusal has its positive control in the same test: the same probe on
+//! something that is allowed, or outside the filter (in namespaces of the probe's own), so that no test passes because
+//! the kernel lacks the call or the probe is broken.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod devices;
+mod files;
+mod hostile;
+mod identity;
+mod network;
+mod probe;
+mod protected;
+mod races;
+mod resources;
+mod secrets;
+mod supervisor;
+mod syscalls;
