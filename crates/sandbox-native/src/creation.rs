@@ -232,10 +232,14 @@ pub(crate) fn ask_helper(
         .and_then(|()| channel::receive(&ours));
     if let Err(error) = &answer {
         tracing::error!(%error, "the helper gave no answer");
-        let _ = helper.kill();
+        let _ = helper.kill().and_then(|()| helper.wait());
+    } else {
+        // It has nothing left to do but end; nobody needs to wait for that.
+        let reaper = std::thread::Builder::new().name("helper-reaper".to_owned());
+        if let Err(error) = reaper.spawn(move || helper.wait()) {
+            tracing::warn!(%error, "an ended helper stays a zombie");
+        }
     }
-    // It has nothing left to do but end; nobody needs to wait for that.
-    std::thread::spawn(move || helper.wait());
     answer.map_err(|source| step("hear from the helper", source))
 }
 

@@ -23,6 +23,9 @@ use crate::{
 };
 
 /// The embedded runtime.
+///
+/// A caller that stops waiting for [`Backend::create`] does not stop the creation: the sandbox then exists, is listed, and
+/// waits for [`Backend::connect`] or [`Backend::destroy`].
 #[derive(Clone)]
 pub struct Native {
     shared: Arc<Shared>,

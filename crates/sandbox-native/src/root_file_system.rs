@@ -7,7 +7,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use model::{AGENT_GID, AGENT_UID, LimitName, ProtectedPath, Protection, RootFileSystem};
+use model::{AGENT_GID, AGENT_UID, LimitName, ProtectedPath, Protection};
 use rustix::{
     fs::{Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, symlinkat},
     io::Errno,
@@ -79,7 +79,7 @@ pub(crate) fn build(plan: &Plan, sources: Sources) -> Result<(), Failure> {
     for placement in sources.system {
         place(root, placement)?;
     }
-    write_etc(root, &plan.spec.root)?;
+    write_etc(root)?;
     build_dev(root, sources.devices, &temporary, plan)?;
     build_proc(root)?;
     build_temporary(root, &temporary)?;
@@ -242,19 +242,15 @@ fn write_file(root: BorrowedFd<'_>, path: &Path, content: &str) -> Result<(), Fa
 }
 
 /// Accounts, names and shells of the sandbox's own; the host's would tell about its users.
-fn write_etc(root: BorrowedFd<'_>, kind: &RootFileSystem) -> Result<(), Failure> {
+fn write_etc(root: BorrowedFd<'_>) -> Result<(), Failure> {
     make_directories(root, Path::new("etc"))?;
     let passwd = format!(
         "root:x:0:0:root:/nonexistent:/usr/sbin/nologin\nagent:x:{AGENT_UID}:{AGENT_GID}:agent:/home/agent:/bin/sh\n\
          nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
     );
     let group = format!("root:x:0:\nagent:x:{AGENT_GID}:\nnogroup:x:65534:\n");
-    let resolver = match kind {
-        // Nothing answers: there is no network. A missing file would make resolvers ask loopback and wait.
-        RootFileSystem::HostSystem | RootFileSystem::Directory(_) => {
-            "options attempts:1 timeout:1\n"
-        }
-    };
+    // Nothing answers: there is no network. Without the file resolvers would ask loopback, and wait.
+    let resolver = "options attempts:1 timeout:1\n";
     let files = [
         ("etc/passwd", passwd.as_str()),
         ("etc/group", group.as_str()),
