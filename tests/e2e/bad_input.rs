@@ -84,7 +84,7 @@ fn bad_input_is_refused_by_code_and_changes_nothing() {
         (
             "execute_command",
             run(json!({ "cwd": "relative" })),
-            "invalid_argument",
+            "command_not_started",
         ),
         (
             "execute_command",
@@ -164,7 +164,7 @@ fn bad_input_is_refused_by_code_and_changes_nothing() {
         (
             "extend_session",
             json!({ "sessionId": gone, "seconds": 10 }),
-            "session_expired",
+            "session_destroyed",
         ),
         (
             "transfer_files",

@@ -8,7 +8,23 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::support::{Machine, PATIENCE, until, users};
+use crate::support::{Census, Machine, PATIENCE, until, users};
+
+/// Waits until the census is as before, and tells the difference if it never is.
+fn until_nothing_is_left(machine: &Machine, before: &Census) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let now = machine.census();
+        if now == *before {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "left behind: {now:#?}\nbefore: {before:#?}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
 
 fn kill(pid: i32) {
     kill_process(Pid::from_raw(pid).expect("a pid"), Signal::KILL).expect("killed");
@@ -91,7 +107,7 @@ fn no_process_outlives_the_lease_of_a_killed_server_and_no_object_the_next_start
                 .tool("get_session", json!({ "sessionId": session }))
                 .is_ok_and(|session| session["state"] == "failed")
         });
-        until("nothing is left", || machine.census() == before);
+        until_nothing_is_left(&machine, &before);
     }
 }
 

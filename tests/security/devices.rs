@@ -10,14 +10,32 @@ use crate::{
 #[test]
 fn there_are_no_devices_but_the_harmless_ones() {
     each(|sandbox| {
-        let found = sandbox.sh("find /dev /workspace /state /tmp /run /home -type b -o -type c | sort").out;
+        let found = sandbox
+            .sh("find /dev /workspace /state /tmp /run /home -type b -o -type c | sort")
+            .out;
         assert_eq!(
             found,
             "/dev/full\n/dev/null\n/dev/pts/ptmx\n/dev/random\n/dev/tty\n/dev/urandom\n/dev/zero"
         );
         for name in [
-            "mem", "kmem", "port", "kmsg", "kvm", "fuse", "vda", "sda", "loop0", "loop-control",
-            "net/tun", "vhost-net", "console", "tty0", "hpet", "uinput", "snapshot", "mapper/control",
+            "mem",
+            "kmem",
+            "port",
+            "kmsg",
+            "kvm",
+            "fuse",
+            "vda",
+            "sda",
+            "loop0",
+            "loop-control",
+            "net/tun",
+            "vhost-net",
+            "console",
+            "tty0",
+            "hpet",
+            "uinput",
+            "snapshot",
+            "mapper/control",
         ] {
             assert_eq!(
                 sandbox.perl(&format!("print reads('/dev/{name}')")),
@@ -25,7 +43,11 @@ fn there_are_no_devices_but_the_harmless_ones() {
                 "{name}"
             );
         }
-        assert_eq!(sandbox.perl("print reads('/dev/zero')"), "ok", "the control");
+        assert_eq!(
+            sandbox.perl("print reads('/dev/zero')"),
+            "ok",
+            "the control"
+        );
     });
 }
 
@@ -57,18 +79,32 @@ fn a_device_file_of_the_project_opens_nothing() {
 fn what_proc_tells_about_the_machine_is_hidden() {
     each(|sandbox| {
         for name in [
-            "kcore", "keys", "timer_list", "sched_debug", "latency_stats", "interrupts", "sysrq-trigger",
-            "kmsg", "kpagecount", "scsi/scsi", "acpi/wakeup",
+            "kcore",
+            "keys",
+            "timer_list",
+            "sched_debug",
+            "latency_stats",
+            "interrupts",
+            "sysrq-trigger",
+            "kmsg",
+            "kpagecount",
+            "scsi/scsi",
+            "acpi/wakeup",
         ] {
-            let look = format!("my $r = reads('/proc/{name}'); print $r eq 'ok' ? -s '/proc/{name}' || do {{ open(my $f, '<', '/proc/{name}'); length(<$f> // '') }} : $r");
-            let found = sandbox.perl(&look);
-            assert!(
-                ["ENOENT", "0"].contains(&found.as_str()),
-                "{name}: {found}"
+            let look = format!(
+                "my $r = reads('/proc/{name}'); print $r eq 'ok' ? -s '/proc/{name}' || do {{ open(my $f, '<', '/proc/{name}'); length(<$f> // '') }} : $r"
             );
+            let found = sandbox.perl(&look);
+            assert!(["ENOENT", "0"].contains(&found.as_str()), "{name}: {found}");
         }
-        assert_eq!(sandbox.perl("print reads('/proc/uptime')"), "ok", "the control");
-        let addresses = sandbox.sh("cut -d' ' -f1 /proc/kallsyms 2>/dev/null | sort -u | head -n 2").out;
+        assert_eq!(
+            sandbox.perl("print reads('/proc/uptime')"),
+            "ok",
+            "the control"
+        );
+        let addresses = sandbox
+            .sh("cut -d' ' -f1 /proc/kallsyms 2>/dev/null | sort -u | head -n 2")
+            .out;
         assert!(
             addresses.is_empty() || addresses.chars().all(|c| c == '0'),
             "kernel addresses: {addresses}"
@@ -81,9 +117,18 @@ fn the_machines_settings_cannot_be_changed() {
     each(|sandbox| {
         let before = fs::read_to_string("/proc/sys/kernel/core_pattern").expect("a setting");
         for name in [
-            "sys/kernel/core_pattern", "sys/kernel/modprobe", "sys/kernel/hostname", "sys/kernel/sysrq",
-            "sys/vm/panic_on_oom", "sys/vm/overcommit_memory", "sys/fs/suid_dumpable", "sys/net/ipv4/ip_forward",
-            "sys/user/max_user_namespaces", "sys/kernel/ns_last_pid", "sysrq-trigger", "irq/default_smp_affinity",
+            "sys/kernel/core_pattern",
+            "sys/kernel/modprobe",
+            "sys/kernel/hostname",
+            "sys/kernel/sysrq",
+            "sys/vm/panic_on_oom",
+            "sys/vm/overcommit_memory",
+            "sys/fs/suid_dumpable",
+            "sys/net/ipv4/ip_forward",
+            "sys/user/max_user_namespaces",
+            "sys/kernel/ns_last_pid",
+            "sysrq-trigger",
+            "irq/default_smp_affinity",
         ] {
             let denied = sandbox.perl(&format!("print writes('/proc/{name}')"));
             assert!(
@@ -109,7 +154,12 @@ fn the_machines_settings_cannot_be_changed() {
 #[test]
 fn there_is_no_sys_and_no_cgroup_file_system() {
     each(|sandbox| {
-        for path in ["/sys", "/sys/fs/cgroup", "/sys/kernel/uevent_helper", "/sys/firmware"] {
+        for path in [
+            "/sys",
+            "/sys/fs/cgroup",
+            "/sys/kernel/uevent_helper",
+            "/sys/firmware",
+        ] {
             assert_eq!(
                 sandbox.perl(&format!("print -e '{path}' ? 'ok' : err()")),
                 "ENOENT",

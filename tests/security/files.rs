@@ -14,8 +14,16 @@ use crate::{
 fn the_root_and_the_system_are_read_only() {
     each(|sandbox| {
         for place in [
-            "/x", "/usr/x", "/usr/bin/x", "/bin/x", "/etc/x", "/lib/x", "/dev/x", "/home/x",
-            "/run/supervisor/x", "/etc/ssl/certs/x",
+            "/x",
+            "/usr/x",
+            "/usr/bin/x",
+            "/bin/x",
+            "/etc/x",
+            "/lib/x",
+            "/dev/x",
+            "/home/x",
+            "/run/supervisor/x",
+            "/etc/ssl/certs/x",
         ] {
             assert_eq!(
                 sandbox.perl(&format!("print writes('{place}')")),
@@ -24,7 +32,11 @@ fn the_root_and_the_system_are_read_only() {
             );
         }
         for place in [
-            "/workspace/x", "/state/x", "/tmp/x", "/home/agent/x", "/dev/shm/x",
+            "/workspace/x",
+            "/state/x",
+            "/tmp/x",
+            "/home/agent/x",
+            "/dev/shm/x",
         ] {
             assert_eq!(
                 sandbox.perl(&format!("print writes('{place}')")),
@@ -39,7 +51,10 @@ fn the_root_and_the_system_are_read_only() {
 fn what_is_read_only_cannot_be_renamed_removed_linked_or_made_either() {
     each(|sandbox| {
         for (probe, control) in [
-            ("rename('/etc/passwd', '/etc/x')", "rename('/tmp/a', '/tmp/b')"),
+            (
+                "rename('/etc/passwd', '/etc/x')",
+                "rename('/tmp/a', '/tmp/b')",
+            ),
             ("unlink('/etc/passwd')", "unlink('/tmp/a')"),
             ("mkdir('/usr/x')", "mkdir('/tmp/c')"),
             ("symlink('/tmp', '/usr/x')", "symlink('/tmp', '/tmp/d')"),
@@ -68,7 +83,10 @@ fn every_writable_mount_is_known_and_carries_neither_privileges_nor_devices() {
             let has = |option: &str| options.split(',').any(|found| found == option);
             assert!(has("nosuid"), "{line}");
             if !target.starts_with("/dev/") || target == "/dev/shm" {
-                assert!(has("nodev") || target == "/dev" || target.starts_with("/proc/"), "{line}");
+                assert!(
+                    has("nodev") || target == "/dev" || target.starts_with("/proc/"),
+                    "{line}"
+                );
             }
             if has("rw") && !target.starts_with("/dev/") {
                 writable.push(target.to_owned());
@@ -77,7 +95,14 @@ fn every_writable_mount_is_known_and_carries_neither_privileges_nor_devices() {
         writable.sort();
         assert_eq!(
             writable,
-            ["/home/agent", "/proc", "/run", "/state", "/tmp", "/workspace"]
+            [
+                "/home/agent",
+                "/proc",
+                "/run",
+                "/state",
+                "/tmp",
+                "/workspace"
+            ]
         );
     });
 }
@@ -103,8 +128,7 @@ fn a_file_cannot_be_carried_out_of_the_writable_places_by_a_link() {
             ("/workspace/a", "/state/a"),
             ("/etc/passwd", "/tmp/passwd"),
         ] {
-            let denied =
-                sandbox.perl(&format!("print link('{from}', '{to}') ? 'ok' : err()"));
+            let denied = sandbox.perl(&format!("print link('{from}', '{to}') ? 'ok' : err()"));
             assert!(
                 denied == "EXDEV" || denied == "EROFS",
                 "{from} to {to}: {denied}"
@@ -182,7 +206,8 @@ fn the_supervisors_program_cannot_be_overwritten_through_proc_self_exe() {
                 for (1 .. 50) {
                     my $t = readlink("/proc/$c/exe") // next;
                     $seen++ if $t =~ /memfd/;
-                    if (sysopen(my $f, "/proc/$c/exe", O_RDONLY) && readlink("/proc/self/fd/" . fileno($f)) =~ /memfd/) {
+                    my $f;
+                    if (sysopen($f, "/proc/$c/exe", O_RDONLY) && readlink("/proc/self/fd/" . fileno($f)) =~ /memfd/) {
                         $written++ if sysopen(my $g, "/proc/self/fd/" . fileno($f), O_WRONLY);
                         $written++ if sysopen(my $g, "/proc/self/fd/" . fileno($f), O_RDWR);
                     }

@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt, process::Command};
 
 use crate::{
     probe::{Sandbox, each},
-    support::{Machine, skip, users},
+    support::{Machine, User, skip, users},
 };
 
 const WALLS: [(&str, &str); 7] = [
@@ -71,7 +71,11 @@ fn another_identity_cannot_be_taken() {
             ("117, 0, 0, 0", "setresuid"),
             ("116, 0, 0", "setgroups"),
         ] {
-            assert_eq!(sandbox.perl(&format!("print call({call})")), "EPERM", "{name}");
+            assert_eq!(
+                sandbox.perl(&format!("print call({call})")),
+                "EPERM",
+                "{name}"
+            );
         }
         assert_eq!(sandbox.perl("print call(105, 1000)"), "ok", "the control");
         assert_eq!(
@@ -86,7 +90,10 @@ fn another_identity_cannot_be_taken() {
 fn a_set_user_id_program_of_the_project_gains_nothing() {
     for user in users() {
         if !rustix::process::geteuid().is_root() {
-            skip("root", "only root can plant a program that is somebody else's");
+            skip(
+                "root",
+                "only root can plant a program that is somebody else's",
+            );
             return;
         }
         let machine = Machine::new(user);
@@ -122,7 +129,11 @@ fn the_machines_set_user_id_programs_gain_nothing() {
              open(STDERR, '>', '/dev/null'); kill 'STOP', $$; exec '{found}'; }} \
              waitpid($c, 2); open(my $s, '<', \"/proc/$c/status\"); print grep {{ /^Uid/ }} <$s>; kill 'KILL', $c;"
         );
-        assert!(sandbox.perl(&probe).starts_with("Uid:\t1000\t1000\t1000\t1000"));
+        assert!(
+            sandbox
+                .perl(&probe)
+                .starts_with("Uid:\t1000\t1000\t1000\t1000")
+        );
         let mounts = sandbox.sh("grep -E ' /usr ' /proc/self/mountinfo").out;
         assert!(mounts.contains("nosuid"), "{mounts}");
     });

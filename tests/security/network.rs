@@ -56,7 +56,14 @@ fn a_listener_on_the_hosts_loopback_is_out_of_reach() {
 fn addresses_beyond_loopback_are_unreachable() {
     each(|sandbox| {
         // Documentation, metadata service, private and public addresses: no packet leaves, so they stand for all.
-        for host in ["192.0.2.1", "169.254.169.254", "10.0.0.1", "172.17.0.1", "192.168.1.1", "198.51.100.7"] {
+        for host in [
+            "192.0.2.1",
+            "169.254.169.254",
+            "10.0.0.1",
+            "172.17.0.1",
+            "192.168.1.1",
+            "198.51.100.7",
+        ] {
             let probe = format!("{CONNECT} print tcp('{host}', 80)");
             assert_eq!(sandbox.perl(&probe), "ENETUNREACH", "{host}");
         }
@@ -72,13 +79,19 @@ fn addresses_beyond_loopback_are_unreachable() {
 fn a_datagram_does_not_arrive_at_the_host() {
     each(|sandbox| {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-        socket.set_read_timeout(Some(Duration::from_millis(200))).expect("set");
+        socket
+            .set_read_timeout(Some(Duration::from_millis(200)))
+            .expect("set");
         let port = socket.local_addr().expect("its address").port();
         let probe = format!(
             "socket(my $s, PF_INET, SOCK_DGRAM, 0); \
              print defined(send($s, 'hello', 0, pack_sockaddr_in({port}, INADDR_LOOPBACK))) ? 'sent' : err()"
         );
-        assert_eq!(sandbox.perl(&probe), "sent", "into the sandbox's own loopback");
+        assert_eq!(
+            sandbox.perl(&probe),
+            "sent",
+            "into the sandbox's own loopback"
+        );
         let mut buffer = [0; 16];
         socket.recv(&mut buffer).expect_err("nothing arrives");
         sandbox.perl_outside(&probe);
@@ -97,7 +110,10 @@ fn an_abstract_socket_of_the_host_is_out_of_reach() {
              print connect($s, pack('S a*', AF_UNIX, \"\\0{name}\")) ? 'ok' : err()"
         );
         let inside = sandbox.perl(&probe);
-        assert!(["ECONNREFUSED", "EPERM"].contains(&inside.as_str()), "{inside}");
+        assert!(
+            ["ECONNREFUSED", "EPERM"].contains(&inside.as_str()),
+            "{inside}"
+        );
         assert_eq!(sandbox.perl_outside(&probe), "ok", "the control");
         let listed = sandbox.sh("grep -c '@' /proc/net/unix").out;
         assert_eq!(listed, "0", "abstract names of the host are listed");

@@ -13,7 +13,11 @@ use crate::{
 fn files_of_the_host_are_not_there() {
     each(|sandbox| {
         let base = sandbox.machine.base().to_owned();
-        let canaries = [base.join("home/canary"), base.join("canary"), base.join("state/canary")];
+        let canaries = [
+            base.join("home/canary"),
+            base.join("canary"),
+            base.join("state/canary"),
+        ];
         for canary in &canaries {
             fs::write(canary, "secret").expect("a canary");
             fs::set_permissions(canary, fs::Permissions::from_mode(0o644)).expect("its mode");
@@ -23,9 +27,24 @@ fn files_of_the_host_are_not_there() {
             assert_eq!(sandbox.perl_outside(&probe), "ok", "the control {canary:?}");
         }
         for path in [
-            "/etc/shadow", "/etc/gshadow", "/etc/ssh", "/etc/machine-id", "/etc/fstab", "/etc/ssl/private",
-            "/root", "/var/lib", "/var/log", "/boot", "/opt", "/srv", "/mnt", "/home/agent/.ssh",
-            "/run/docker.sock", "/var/run/docker.sock", "/run/dbus", "/run/systemd",
+            "/etc/shadow",
+            "/etc/gshadow",
+            "/etc/ssh",
+            "/etc/machine-id",
+            "/etc/fstab",
+            "/etc/ssl/private",
+            "/root",
+            "/var/lib",
+            "/var/log",
+            "/boot",
+            "/opt",
+            "/srv",
+            "/mnt",
+            "/home/agent/.ssh",
+            "/run/docker.sock",
+            "/var/run/docker.sock",
+            "/run/dbus",
+            "/run/systemd",
         ] {
             assert_eq!(
                 sandbox.perl(&format!("print -e '{path}' ? 'there' : err()")),
@@ -36,9 +55,13 @@ fn files_of_the_host_are_not_there() {
         let accounts = sandbox.sh("cut -d: -f1 /etc/passwd").out;
         assert_eq!(accounts, "root\nagent\nnobody", "accounts of the host");
         fs::write(sandbox.machine.project.join("canary"), "mine").expect("a canary");
-        sandbox.machine.give(&sandbox.machine.project.join("canary"));
+        sandbox
+            .machine
+            .give(&sandbox.machine.project.join("canary"));
         assert_eq!(
-            sandbox.sh("find / -name canary -not -path '/proc/*' 2>/dev/null").out,
+            sandbox
+                .sh("find / -name canary -not -path '/proc/*' 2>/dev/null")
+                .out,
             "/workspace/canary",
             "the control finds its own only"
         );
@@ -57,7 +80,10 @@ fn no_path_leads_out_of_the_root() {
             format!("/workspace/{up}{}", &outside.display().to_string()[1..]),
             format!("/proc/self/root{}", outside.display()),
             format!("/proc/self/cwd/{up}{}", &outside.display().to_string()[1..]),
-            format!("/run/supervisor/../{up}{}", &outside.display().to_string()[1..]),
+            format!(
+                "/run/supervisor/../{up}{}",
+                &outside.display().to_string()[1..]
+            ),
         ] {
             assert_eq!(
                 sandbox.perl(&format!("print reads('{path}')")),
@@ -83,7 +109,9 @@ fn the_environment_of_server_and_client_does_not_come_in() {
         machine.set("AWS_SECRET_ACCESS_KEY", "canary-of-the-environment");
         machine.set("SOMETHING_ELSE", "canary-of-the-environment");
         let mut sandbox = Sandbox::on(machine, json!({ "env": { "MINE": "allowed-inside" } }));
-        let all = sandbox.sh("env; cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'").out;
+        let all = sandbox
+            .sh("env; cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'")
+            .out;
         assert!(!all.contains("canary"), "{all}");
         assert!(all.contains("MINE=allowed-inside"), "the control: {all}");
         let hidden = sandbox.perl("print reads('/proc/1/environ')");
@@ -119,10 +147,16 @@ fn another_sessions_files_and_processes_are_out_of_reach() {
         let (a, b) = (machine.project.join("a"), machine.project.join("b"));
         let mut client = machine.client();
         let (first, second) = (client.create(&a), client.create(&b));
-        client.output(&first, "touch /tmp/canary-t /state/canary-s /dev/shm/canary-m");
-        let started = json!({ "sessionId": first, "command": "exec sleep 13579.5", "waitSeconds": 0 });
-        client.tool("execute_command", started).expect("an execution");
-        let look = "find / -name 'canary-*' -not -path '/proc/*' 2>/dev/null | sort; cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c 13579.5";
+        client.output(
+            &first,
+            "touch /tmp/canary-t /state/canary-s /dev/shm/canary-m",
+        );
+        let started =
+            json!({ "sessionId": first, "command": "exec sleep 13579.5", "waitSeconds": 0 });
+        client
+            .tool("execute_command", started)
+            .expect("an execution");
+        let look = "find / -name 'canary-*' -not -path '/proc/*' 2>/dev/null | sort; cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c '[1]3579.5'";
         let seen = client.run(&second, look);
         assert_eq!(seen["stdout"]["text"], "/workspace/canary-b\n0\n");
         let own = client.run(&first, look);
@@ -145,7 +179,12 @@ fn the_servers_own_files_are_not_there() {
     each(|sandbox| {
         let state = sandbox.machine.state();
         assert!(state.join("audit.jsonl").exists(), "the control");
-        for path in [state.as_path(), &sandbox.machine.base().join("run"), program(), Path::new("/proc/1/cwd/state.db")] {
+        for path in [
+            state.as_path(),
+            &sandbox.machine.base().join("run"),
+            program(),
+            Path::new("/proc/1/cwd/state.db"),
+        ] {
             let found = sandbox.perl(&format!("print -e '{}' ? 'there' : err()", path.display()));
             assert!(
                 ["ENOENT", "EACCES"].contains(&found.as_str()),

@@ -232,6 +232,13 @@ impl Drop for Machine {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
         }
+        // What a failed test leaves would stay on the machine for ever.
+        for cgroup in object_prefix(&self.state())
+            .map(|prefix| cgroups(&prefix))
+            .unwrap_or_default()
+        {
+            let _ = fs::remove_dir(cgroup);
+        }
         let _ = fs::remove_dir_all(&self.base);
     }
 }
@@ -454,7 +461,9 @@ impl Machine {
             .unwrap_or_default();
         Census {
             processes: self.sandbox_pids().into_iter().collect(),
-            cgroups: cgroups(&owner_prefix(&self.state())),
+            cgroups: object_prefix(&self.state())
+                .map(|prefix| cgroups(&prefix))
+                .unwrap_or_default(),
             instances,
             project: walk(&self.project).into_iter().collect(),
             mounts: fs::read_to_string("/proc/self/mountinfo")
@@ -483,17 +492,13 @@ fn pids() -> Vec<i32> {
         .unwrap_or_default()
 }
 
-/// Name prefix of this installation's objects, from any instance that the state directory has ever had.
-fn owner_prefix(state: &Path) -> String {
-    fs::read_to_string(state.join("state.db.owner"))
-        .ok()
-        .and_then(|owner| {
-            owner
-                .trim()
-                .strip_prefix("o-")
-                .map(|hex| format!("claude-code-{}", &hex[..8]))
-        })
-        .unwrap_or_else(|| "claude-code-".to_owned())
+/// Name prefix of this installation's objects; `None` as long as it has never had any.
+fn object_prefix(state: &Path) -> Option<String> {
+    let owner = fs::read_to_string(state.join("state.db.owner")).ok()?;
+    Some(format!(
+        "claude-code-{}",
+        owner.trim().strip_prefix("o-")?.get(..8)?
+    ))
 }
 
 fn cgroups(prefix: &str) -> BTreeSet<PathBuf> {

@@ -16,14 +16,15 @@ use policy::{CommandParts, CommandPermit, ExecutionPermit};
 use sandbox::{
     Supervisor, SupervisorError,
     wire::{
-        Cause, Ended, ExecutionStatus, Exit, MAX_CHUNK_BYTES, OutputMode, StartSpec, Stdin, Stream,
-        StreamStatus, TerminalSize,
+        Cause, Ended, ExecutionStatus, Exit, MAX_CHUNK_BYTES, OutputChunk, OutputMode, StartSpec,
+        Stdin, Stream, StreamStatus, TerminalSize,
     },
 };
 use store::{ExecutionChange, ExecutionRecord};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
+    heard::Heard,
     live::Live,
     refusals,
     sessions::{Inner, Sessions, now_ms},
@@ -37,8 +38,8 @@ const VIEW_BYTES: u64 = 256 * 1024;
 const GRACE: Duration = Duration::from_millis(500);
 /// How long one question for the end of an execution stays open.
 const WATCH_INTERVAL: Duration = Duration::from_secs(30);
-/// How long standard input waits for a program that does not read before it looks again.
-const STDIN_RETRY: Duration = Duration::from_millis(20);
+/// How long before something that the supervisor could not take is tried again.
+const RETRY: Duration = Duration::from_millis(20);
 /// `PATH` inside a sandbox that is made of the host's system directories, or of a Debian image.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -47,10 +48,11 @@ pub(crate) struct Execution {
     pub(crate) id: ExecutionId,
     pub(crate) session: SessionId,
     pub(crate) owner: String,
-    supervisor: Supervisor,
+    pub(crate) supervisor: Supervisor,
     started: Instant,
     started_at: SystemTime,
     progress: watch::Sender<Progress>,
+    pub(crate) heard: Heard,
 }
 
 /// Where an execution stands.
@@ -86,6 +88,7 @@ impl Execution {
                 .checked_sub(running_for)
                 .unwrap_or(SystemTime::UNIX_EPOCH),
             progress: watch::Sender::new(Progress::default()),
+            heard: Heard::default(),
         })
     }
 
@@ -94,7 +97,7 @@ impl Execution {
     }
 
     /// Waits for its end, at most that long.
-    async fn ended_within(&self, wait: Duration) {
+    pub(crate) async fn ended_within(&self, wait: Duration) {
         let mut progress = self.progress.subscribe();
         // Elapsed is as good an answer as ended; the sender lives in `self`.
         let _ =
@@ -303,14 +306,10 @@ impl Sessions {
         let Some(execution) = self.0.execution(id) else {
             return self.0.stored_execution(id).await;
         };
-        if !read.wait.is_zero() && !execution.is_final() {
-            let key = *id.as_bytes();
-            let supervisor = &execution.supervisor;
-            tokio::select! {
-                () = execution.ended_within(read.wait) => {}
-                _ = supervisor.read(key, Stream::Stdout, read.stdout_cursor, 1, read.wait) => {}
-                _ = supervisor.read(key, Stream::Stderr, read.stderr_cursor, 1, read.wait) => {}
-            }
+        if !read.wait.is_zero() {
+            execution
+                .news(read.stdout_cursor, read.stderr_cursor, read.wait)
+                .await;
         }
         if let Some(live) = self.0.live(execution.session) {
             live.touch();
@@ -376,7 +375,7 @@ impl Sessions {
                 return Err(stdin_full(data.expose().len() - rest.len()));
             }
             if taken < chunk.len() {
-                tokio::time::sleep(STDIN_RETRY).await;
+                tokio::time::sleep(RETRY).await;
             }
         }
         if let Some(live) = self.0.live(execution.session) {
@@ -432,7 +431,7 @@ async fn feed(execution: Arc<Execution>, stdin: Secret<Vec<u8>>, close: bool) {
             Ok(taken) => {
                 rest = &rest[taken.min(rest.len())..];
                 if taken < chunk.len() {
-                    tokio::time::sleep(STDIN_RETRY).await;
+                    tokio::time::sleep(RETRY).await;
                 }
             }
             // It ended, or closed its input: what is left has no reader.
@@ -533,7 +532,7 @@ impl Inner {
                     | SupervisorError::Interrupted(_)
                     | SupervisorError::TooManyOpen,
                 ) => {
-                    tokio::time::sleep(STDIN_RETRY).await;
+                    tokio::time::sleep(RETRY).await;
                 }
                 Err(
                     error @ (SupervisorError::Fault(_)
@@ -685,16 +684,11 @@ async fn stream(
     from: Option<u64>,
     known: Option<StreamStatus>,
 ) -> StreamView {
-    let key = *execution.id.as_bytes();
     let status = match known {
         Some(status) => status,
-        None => match execution
-            .supervisor
-            .read(key, which, u64::MAX, 1, Duration::ZERO)
-            .await
-        {
-            Ok(chunk) => chunk.status,
-            Err(_) => return StreamView::default(),
+        None => match read_chunk(execution, which, u64::MAX, 1).await {
+            Some(chunk) => chunk.status,
+            None => return StreamView::default(),
         },
     };
     let oldest = from.unwrap_or_else(|| status.total_bytes.saturating_sub(VIEW_BYTES));
@@ -707,13 +701,9 @@ async fn stream(
     };
     let end = status.total_bytes.min(start + VIEW_BYTES);
     while view.cursor < end {
-        let want =
-            u32::try_from((end - view.cursor).min(MAX_CHUNK_BYTES as u64)).unwrap_or(u32::MAX);
-        let Ok(chunk) = execution
-            .supervisor
-            .read(key, which, view.cursor, want, Duration::ZERO)
-            .await
-        else {
+        let want = (end - view.cursor).min(MAX_CHUNK_BYTES as u64);
+        let want = u32::try_from(want).unwrap_or(u32::MAX);
+        let Some(chunk) = read_chunk(execution, which, view.cursor, want).await else {
             break;
         };
         if chunk.data.is_empty() {
@@ -729,6 +719,38 @@ async fn stream(
     }
     view.truncated = view.offset > from.unwrap_or(0) || view.cursor < view.total_bytes;
     view
+}
+
+/// How long reading what is there already is tried again while the supervisor has its hands full.
+const READ_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is kept of a stream from an offset on. `None`: its sandbox is gone, or does not answer.
+async fn read_chunk(
+    execution: &Execution,
+    which: Stream,
+    offset: u64,
+    max_bytes: u32,
+) -> Option<OutputChunk> {
+    let deadline = Instant::now() + READ_PATIENCE;
+    loop {
+        let key = *execution.id.as_bytes();
+        match execution
+            .supervisor
+            .read(key, which, offset, max_bytes, Duration::ZERO)
+            .await
+        {
+            Ok(chunk) => return Some(chunk),
+            Err(SupervisorError::TooManyOpen | SupervisorError::Interrupted(_))
+                if Instant::now() < deadline =>
+            {
+                tokio::time::sleep(RETRY).await;
+            }
+            Err(error) => {
+                tracing::debug!(execution = %execution.id, %error, "output was not read");
+                return None;
+            }
+        }
+    }
 }
 
 /// Executions of which a session's log shows output.

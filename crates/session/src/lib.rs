@@ -10,6 +10,7 @@
 mod create;
 mod execution;
 mod files;
+mod heard;
 mod keeper;
 mod live;
 mod logs;

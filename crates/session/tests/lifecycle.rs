@@ -1,6 +1,10 @@
 //! A session's life on the fake backend: every step of its creation failed in turn, limits, leases, restarts (T3.2, T3.4,
 //! D3, S3).
-#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod support;
 
@@ -331,4 +335,40 @@ async fn a_protected_file_that_appears_is_reported_with_the_execution_that_made_
     assert!(!hook.exists());
     let moved = ended.protected_changes[0].moved_to.as_ref().expect("moved");
     assert!(house.project().join(moved).exists());
+}
+
+#[tokio::test]
+async fn waiting_for_news_neither_spins_nor_piles_up_questions() {
+    let house = House::new();
+    let session = house.create().await.expect("a session").id;
+    let running = house
+        .run(session, &["sh", "-c", "echo one; sleep 2; echo two"], SHORT)
+        .await
+        .expect("running");
+    assert_eq!(running.stdout.bytes, b"one\n");
+    let begun = std::time::Instant::now();
+    let impatient = Duration::from_millis(100);
+    for _ in 0..5 {
+        let nothing = house
+            .read_from(running.id, 4, impatient)
+            .await
+            .expect("the execution");
+        assert_eq!(nothing.stdout.bytes, b"");
+    }
+    assert!(
+        begun.elapsed() >= impatient * 5,
+        "a wait without news came back early"
+    );
+    let waits = (0..2_000).map(|_| house.read_from(running.id, 4, LONG));
+    for view in futures::future::join_all(waits).await {
+        assert_eq!(
+            view.expect("a place for every question").stdout.bytes,
+            b"two\n"
+        );
+    }
+    assert!(
+        begun.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        begun.elapsed()
+    );
 }

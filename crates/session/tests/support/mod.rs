@@ -150,6 +150,15 @@ impl House {
         execution: model::ExecutionId,
         wait: Duration,
     ) -> Result<ExecutionView, Refusal> {
+        self.read_from(execution, 0, wait).await
+    }
+
+    pub async fn read_from(
+        &self,
+        execution: model::ExecutionId,
+        stdout_cursor: u64,
+        wait: Duration,
+    ) -> Result<ExecutionView, Refusal> {
         let found = self.sessions.execution_owner(execution).await?;
         let owner = found.as_ref().map(|(_, owner)| owner.as_str());
         let permit =
@@ -157,7 +166,7 @@ impl House {
                 .admit_execution(&self.owner(), ExecutionVerb::Read, execution, owner)?;
         let request = model::GetExecution {
             execution,
-            stdout_cursor: 0,
+            stdout_cursor,
             stderr_cursor: 0,
             wait,
         };

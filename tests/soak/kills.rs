@@ -1,0 +1,107 @@
+//! kill -9 of the server at random times: while it starts, creates, executes, transfers, destroys.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    calls::{Known, check_known, connect, destroy_all, is_gone, work},
+    place::Place,
+    plan::{Dice, Plan, number, scaled},
+    support::{alone, users},
+};
+
+/// Longest life of a server before its kill, as a power of two of microseconds: a second.
+const LIFE_BITS: u64 = 20;
+/// The same, for one that is killed while it starts: 65 ms.
+const START_BITS: u64 = 16;
+/// How long a kill waits for a server.
+const NO_SERVER: Duration = Duration::from_secs(30);
+
+#[test]
+fn a_server_killed_at_any_time_loses_no_session_and_leaves_nothing() {
+    let Some(mut plan) = Plan::begin("kills of the server") else {
+        return;
+    };
+    let _alone = alone();
+    let users = users();
+    let mut places: Vec<_> = users.iter().map(|user| Place::new(*user, &[])).collect();
+    let rounds = plan.rounds(number("SOAK_KILLS").unwrap_or_else(|| scaled(200)));
+    let begun = Instant::now();
+    let mut done = 0;
+    for round in rounds {
+        let which = (round % users.len() as u64) as usize;
+        let result = one_round(&places[which], plan.dice(round));
+        done += 1;
+        if done % 20 == 0 {
+            eprintln!("{done} kills in {} s", begun.elapsed().as_secs());
+        }
+        let failed = result.is_err();
+        let enough = plan.note(
+            round,
+            result.map_err(|why| format!("as {:?}: {why}", users[which])),
+        );
+        if enough {
+            break;
+        }
+        if failed {
+            // What is left there would fail all rounds that follow.
+            places[which] = Place::new(users[which], &[]);
+        }
+    }
+    for place in &places {
+        let result = place.check_audit();
+        plan.note(u64::MAX, result);
+    }
+    plan.finish(done);
+}
+
+fn one_round(place: &Place, mut dice: Dice) -> Result<(), String> {
+    let starting = dice.one_in(5);
+    let delay = dice.delay(if starting { START_BITS } else { LIFE_BITS });
+    if starting {
+        place.stop_server();
+    }
+    let mut known = Known::default();
+    // A killed server is why a front ends without a greeting, and how work ends.
+    let worked = thread::scope(|scope| {
+        let killer = scope.spawn(move || {
+            if starting {
+                let deadline = Instant::now() + Duration::from_secs(5);
+                while place.machine.server_pid().is_none() && Instant::now() < deadline {
+                    thread::sleep(Duration::from_micros(200));
+                }
+            }
+            thread::sleep(delay);
+            // Not yet elected, or ended by itself.
+            let deadline = Instant::now() + NO_SERVER;
+            while !place.kill_server() && Instant::now() < deadline {
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let worked = match connect(&place.machine) {
+            Ok(mut client) => work(&mut client, &place.machine, &mut dice, &mut known),
+            // It was killed while it started.
+            Err(why) if is_gone(&why) => Ok(()),
+            Err(why) => Err(why),
+        };
+        if worked.is_err() || known.live.is_empty() {
+            // Whatever went wrong, the killer needs a server to end.
+            let _ = connect(&place.machine);
+        }
+        killer.join().map(|()| worked)
+    })
+    .map_err(|_| "the killer has failed".to_owned())?;
+    worked.map_err(|why| format!("before the kill, {why}\n{}", place.log()))?;
+    recover(place, &known).map_err(|why| format!("killed after {delay:?}, {why}"))
+}
+
+/// The next server finds all, and can remove all.
+fn recover(place: &Place, known: &Known) -> Result<(), String> {
+    let mut client = connect(&place.machine)?;
+    check_known(&mut client, known).map_err(|why| format!("{why}\n{}", place.log()))?;
+    destroy_all(&mut client).map_err(|why| format!("{why}\n{}", place.log()))?;
+    drop(client);
+    place.settled()
+}
