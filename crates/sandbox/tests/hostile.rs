@@ -383,8 +383,27 @@ async fn a_supervisor_that_redials_all_the_time_breaks_the_sandbox() {
         connections.push(dialler.greet().await);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    let reason = timeout(PATIENCE, supervisor.ended()).await;
+    assert!(matches!(reason, Ok(EndReason::Broken(what)) if what.contains("redials")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_before_the_question_breaks_the_sandbox() {
+    let (supervisor, dialler, mut first) = attached().await;
+    let script = async {
+        let (id, _) = first.request().await;
+        drop(first);
+        // The question is still to be asked on the new connection, and its number is known.
+        let mut second = dialler.dial().await;
+        let greeting = frame(&ToHost::Hello(Box::new(hello())));
+        second
+            .write(&[greeting, ok(Reply::Executions(Vec::new()))(id)].concat())
+            .await;
+        (dialler, second)
+    };
+    let (listed, _rest) = tokio::join!(supervisor.list(), script);
     assert!(
-        matches!(supervisor.ended().await, EndReason::Broken(what) if what.contains("redials"))
+        matches!(listed, Err(SupervisorError::Protocol(what)) if what.contains("nobody asked for"))
     );
 }
 
