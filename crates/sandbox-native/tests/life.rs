@@ -200,8 +200,8 @@ async fn a_named_limit_that_cannot_be_hard_is_refused_before_anything_is_made() 
     ground.start_spec(spec).await.destroy().await;
 }
 
-/// A helper under `strace`, which makes the `when`th call of that name fail.
-fn failing_helper(config: &mut sandbox_native::NativeConfig, call: &str, when: u32) {
+/// A helper under `strace`, which does that at the `when`th call of that name.
+fn failing_helper(config: &mut sandbox_native::NativeConfig, call: &str, fault: &str, when: u32) {
     config.helper_arguments = [
         "-f",
         "-qq",
@@ -210,7 +210,7 @@ fn failing_helper(config: &mut sandbox_native::NativeConfig, call: &str, when: u
         "-e",
         &format!("trace={call}"),
         "-e",
-        &format!("inject={call}:error=EIO:when={when}"),
+        &format!("inject={call}:{fault}:when={when}"),
         helper().to_str().unwrap(),
         "__sandbox-helper",
     ]
@@ -241,21 +241,21 @@ const FAILURES: [(&str, &[u32]); 18] = [
     ("execveat", &[1]),
 ];
 
-#[tokio::test]
-async fn a_failure_at_any_step_leaves_nothing() {
-    if !as_root("a_failure_at_any_step_leaves_nothing") {
-        return;
-    }
-    if !PathBuf::from("/usr/bin/strace").exists() {
-        eprintln!("SKIPPED a_failure_at_any_step_leaves_nothing: no strace");
-        return;
-    }
-    for (call, moments) in FAILURES {
-        for when in moments {
+/// Calls at which the helper is killed: before the new process exists, with its first mapping, before and after its record
+/// is written, and when it runs already and only the answer is missing.
+const DEATHS: [(&str, &[u32]); 4] = [
+    ("openat2", &[1, 20]),
+    ("clone3", &[1, 2]),
+    ("rename", &[1, 2]),
+    ("sendmsg", &[1]),
+];
+
+async fn nothing_is_left_after(fault: &str, moments: &[(&str, &[u32])]) {
+    for (call, moments) in moments {
+        for when in *moments {
             let ground = Ground::new();
-            ground.native.capability().await.unwrap();
             let mut config = ground.config.clone();
-            failing_helper(&mut config, call, *when);
+            failing_helper(&mut config, call, fault, *when);
             let native = Native::open(config).unwrap();
             let mut spec = ground.spec();
             spec.protected = vec![support::protected(
@@ -267,13 +267,32 @@ async fn a_failure_at_any_step_leaves_nothing() {
             assert_eq!(
                 ground.census(spec.session),
                 Vec::<String>::new(),
-                "{call} {when}"
+                "{fault} {call} {when}"
             );
-            assert_eq!(
-                fs::read_dir(ground.project()).unwrap().count(),
-                0,
-                "{call} {when}: a placeholder is left"
-            );
+            let left = fs::read_dir(ground.project()).unwrap().count();
+            assert_eq!(left, 0, "{fault} {call} {when}: a placeholder is left");
         }
+    }
+}
+
+fn can_inject(test: &str) -> bool {
+    let there = PathBuf::from("/usr/bin/strace").exists();
+    if !there {
+        eprintln!("SKIPPED {test}: no strace");
+    }
+    there && as_root(test)
+}
+
+#[tokio::test]
+async fn a_failure_at_any_step_leaves_nothing() {
+    if can_inject("a_failure_at_any_step_leaves_nothing") {
+        nothing_is_left_after("error=EIO", &FAILURES).await;
+    }
+}
+
+#[tokio::test]
+async fn a_helper_that_is_killed_leaves_nothing() {
+    if can_inject("a_helper_that_is_killed_leaves_nothing") {
+        nothing_is_left_after("signal=KILL", &DEATHS).await;
     }
 }
