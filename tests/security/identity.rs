@@ -71,11 +71,10 @@ fn another_identity_cannot_be_taken() {
             ("117, 0, 0, 0", "setresuid"),
             ("116, 0, 0", "setgroups"),
         ] {
-            assert_eq!(
-                sandbox.perl(&format!("print call({call})")),
-                "EPERM",
-                "{name}"
-            );
+            // Where only the agent's id is mapped, there is no other one to name.
+            let denied = sandbox.perl(&format!("print call({call})"));
+            let single = sandbox.machine.user == User::Ordinary && denied == "EINVAL";
+            assert!(denied == "EPERM" || single, "{name}: {denied}");
         }
         assert_eq!(sandbox.perl("print call(105, 1000)"), "ok", "the control");
         assert_eq!(

@@ -69,9 +69,7 @@ fn an_agent_cannot_speak_for_the_supervisor_to_a_server_that_comes_back() {
         let hammer = format!(
             "{DIAL} $SIG{{TERM}} = 'IGNORE'; while (1) {{ dial(pack('V', 5) . 'hello'); select(undef, undef, undef, 0.001) }}"
         );
-        let script = format!(
-            "use strict; use Errno; use Socket; sub err {{ $! + 0 }} {hammer}"
-        );
+        let script = format!("use strict; use Errno; use Socket; sub err {{ $! + 0 }} {hammer}");
         let arguments = json!({
             "sessionId": sandbox.session, "argv": ["/usr/bin/perl", "-e", script], "waitSeconds": 0,
         });
@@ -92,7 +90,10 @@ fn an_agent_cannot_speak_for_the_supervisor_to_a_server_that_comes_back() {
             )
             .is_err()
         {
-            assert!(Instant::now() < deadline, "the supervisor never got through");
+            assert!(
+                Instant::now() < deadline,
+                "the supervisor never got through"
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
         sandbox.still_works();
@@ -111,7 +112,10 @@ fn an_agent_cannot_slow_pin_or_limit_the_supervisor() {
             ("prlimit64", "call(302, PID, 7, pack('Q2', 3, 3), 0)"),
             ("sched_setaffinity", "call(203, PID, 8, pack('Q', 1))"),
             ("sched_setscheduler", "call(144, PID, 3, pack('l', 0))"),
-            ("sched_setattr", "call(314, PID, pack('L2 Q l L Q3', 48, 3, 0, 0, 0, 0, 0, 0), 0)"),
+            (
+                "sched_setattr",
+                "call(314, PID, pack('L2 Q l L Q3', 48, 3, 0, 0, 0, 0, 0, 0), 0)",
+            ),
             ("setpriority", "call(141, 0, PID, 5)"),
             ("ioprio_set", "call(251, 1, PID, 3 << 13)"),
         ];
@@ -129,9 +133,19 @@ fn an_agent_cannot_slow_pin_or_limit_the_supervisor() {
         ] {
             assert_eq!(sandbox.perl(&format!("print {probe}")), "EPERM", "{name}");
         }
-        for file in ["oom_score_adj", "autogroup", "comm", "coredump_filter", "timerslack_ns", "clear_refs"] {
+        for file in [
+            "oom_score_adj",
+            "autogroup",
+            "comm",
+            "coredump_filter",
+            "timerslack_ns",
+            "clear_refs",
+        ] {
             let denied = sandbox.perl(&format!("print writes('/proc/1/{file}')"));
-            assert!(["EACCES", "EPERM", "ENOENT"].contains(&denied.as_str()), "{file}: {denied}");
+            assert!(
+                ["EACCES", "EPERM", "ENOENT"].contains(&denied.as_str()),
+                "{file}: {denied}"
+            );
         }
         let nice = sandbox.sh("cut -d' ' -f19 /proc/1/stat").out;
         assert_eq!(nice, "0");
@@ -142,7 +156,25 @@ fn an_agent_cannot_slow_pin_or_limit_the_supervisor() {
 fn an_agent_cannot_look_into_the_supervisor() {
     each(|sandbox| {
         for file in [
-            "mem", "maps", "smaps", "environ", "auxv", "pagemap", "stack", "syscall", "io", "cwd/x", "root/etc/passwd", "exe", "fd/0", "fd/1", "fd/2", "fd/3", "fd/4", "fd/5", "map_files/x",
+            "mem",
+            "maps",
+            "smaps",
+            "environ",
+            "auxv",
+            "pagemap",
+            "stack",
+            "syscall",
+            "io",
+            "cwd/x",
+            "root/etc/passwd",
+            "exe",
+            "fd/0",
+            "fd/1",
+            "fd/2",
+            "fd/3",
+            "fd/4",
+            "fd/5",
+            "map_files/x",
         ] {
             for way in ["reads", "writes"] {
                 let denied = sandbox.perl(&format!("print {way}('/proc/1/{file}')"));
@@ -166,8 +198,13 @@ fn an_agent_cannot_look_into_the_supervisor() {
 fn an_agent_cannot_look_into_its_stub_or_write_to_its_report() {
     each(|sandbox| {
         let stub = "my ($stub) = (getppid());";
-        let is = sandbox.perl(&format!("{stub} open(my $f, '<', \"/proc/$stub/comm\"); print <$f>"));
-        assert!(!is.contains("perl"), "the parent of a command is its stub: {is}");
+        let is = sandbox.perl(&format!(
+            "{stub} open(my $f, '<', \"/proc/$stub/comm\"); print <$f>"
+        ));
+        assert!(
+            !is.contains("perl"),
+            "the parent of a command is its stub: {is}"
+        );
         let list = format!("{stub} opendir(my $d, \"/proc/$stub/fd\") or print err()");
         assert_eq!(sandbox.perl(&list), "EACCES");
         for file in ["mem", "environ", "fd/0", "fd/3", "fd/4", "exe", "cwd/x"] {
@@ -189,7 +226,8 @@ fn no_signal_from_inside_reaches_the_supervisor() {
             sandbox.sh(&format!("kill -{signal} 1; kill -{signal} 1"));
             sandbox.still_works();
         }
-        let control = sandbox.sh("sleep 60 & kill -STOP $!; sleep 0.1; cut -d' ' -f3 /proc/$!/stat; kill -9 $!");
+        let control = sandbox
+            .sh("sleep 60 & kill -STOP $!; sleep 0.1; cut -d' ' -f3 /proc/$!/stat; kill -9 $!");
         assert_eq!(control.out, "T", "the control: signals work on others");
     });
 }
@@ -197,12 +235,15 @@ fn no_signal_from_inside_reaches_the_supervisor() {
 #[test]
 fn an_agent_that_kills_its_stub_ends_itself_and_nothing_else() {
     each(|sandbox| {
-        let ran = sandbox.sh("setsid sleep 7777 & (trap '' TERM; sleep 7778) & sleep 0.1; kill -9 $PPID; sleep 7779");
+        let ran = sandbox.sh(
+            "setsid sleep 7777 & (trap '' TERM; sleep 7778) & sleep 0.1; kill -9 $PPID; sleep 7779",
+        );
         assert_eq!(ran.all["state"], "killed", "{:#}", ran.all);
         let left = sandbox.sh("cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c 'sleep 777[789]'");
         assert_eq!(left.out, "0");
         sandbox.still_works();
-        let control = sandbox.sh("sleep 0.3 & cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c 'sleep 0[.]3'");
+        let control = sandbox
+            .sh("sleep 0.3 & cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c 'sleep 0[.]3'");
         assert_ne!(control.out, "0", "the control: the look sees a sleep");
     });
 }
@@ -210,7 +251,8 @@ fn an_agent_that_kills_its_stub_ends_itself_and_nothing_else() {
 #[test]
 fn an_agent_that_stops_its_stub_can_still_be_cancelled() {
     each(|sandbox| {
-        let execution = sandbox.start("kill -STOP $PPID; trap '' TERM; while :; do sleep 7776; done");
+        let execution =
+            sandbox.start("kill -STOP $PPID; trap '' TERM; while :; do sleep 7776; done");
         std::thread::sleep(Duration::from_millis(300));
         let begun = Instant::now();
         sandbox.cancel(&execution);
@@ -250,7 +292,10 @@ fn a_starving_machine_does_not_keep_a_cancel_from_working() {
         assert!(begun.elapsed() < CANCEL, "{:?}", begun.elapsed());
         sandbox.still_works();
         let spinning = sandbox.sh("ls -d /proc/[0-9]* | wc -l").out;
-        assert!(spinning.parse::<u32>().expect("a number") <= 6, "{spinning}");
+        assert!(
+            spinning.parse::<u32>().expect("a number") <= 6,
+            "{spinning}"
+        );
     });
 }
 
@@ -283,7 +328,11 @@ fn no_agent_renews_the_lease_of_a_dead_server() {
         until("every process is gone", || {
             sandbox.machine.sandbox_pids().is_empty()
         });
-        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < Duration::from_secs(4),
+            "{:?}",
+            begun.elapsed()
+        );
     }
 }
 
@@ -291,7 +340,9 @@ fn no_agent_renews_the_lease_of_a_dead_server() {
 fn output_that_looks_like_the_protocol_is_output() {
     each(|sandbox| {
         let text = r#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
-        let ran = sandbox.sh(&format!("printf '%s\\n' '{text}'; printf '\\033]0;x\\007\\000\\377' ; printf 'x' >&2; exit 3"));
+        let ran = sandbox.sh(&format!(
+            "printf '%s\\n' '{text}'; printf '\\033]0;x\\007\\000\\377' ; printf 'x' >&2; exit 3"
+        ));
         assert!(ran.out.contains(text), "{ran:#?}");
         assert_eq!((ran.code, ran.err.as_str()), (3, "x"));
         sandbox.still_works();

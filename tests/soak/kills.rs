@@ -1,6 +1,7 @@
 //! kill -9 of the server at random times: while it starts, creates, executes, transfers, destroys.
 
 use std::{
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -16,8 +17,8 @@ use crate::{
 const LIFE_BITS: u64 = 20;
 /// The same, for one that is killed while it starts: 65 ms.
 const START_BITS: u64 = 16;
-/// How long a kill waits for a server.
-const NO_SERVER: Duration = Duration::from_secs(30);
+/// How long a front may take to see that its server is gone.
+const NOTICED_WITHIN: Duration = Duration::from_millis(500);
 
 #[test]
 fn a_server_killed_at_any_time_loses_no_session_and_leaves_nothing() {
@@ -65,36 +66,40 @@ fn one_round(place: &Place, mut dice: Dice) -> Result<(), String> {
     }
     let mut known = Known::default();
     // A killed server is why a front ends without a greeting, and how work ends.
+    let over = AtomicBool::new(false);
     let worked = thread::scope(|scope| {
-        let killer = scope.spawn(move || {
-            if starting {
-                let deadline = Instant::now() + Duration::from_secs(5);
-                while place.machine.server_pid().is_none() && Instant::now() < deadline {
-                    thread::sleep(Duration::from_micros(200));
-                }
-            }
-            thread::sleep(delay);
-            // Not yet elected, or ended by itself.
-            let deadline = Instant::now() + NO_SERVER;
-            while !place.kill_server() && Instant::now() < deadline {
-                thread::sleep(Duration::from_millis(1));
-            }
-        });
+        let killer = scope.spawn(|| kill_until(place, starting, delay, &over));
         let worked = match connect(&place.machine) {
             Ok(mut client) => work(&mut client, &place.machine, &mut dice, &mut known),
             // It was killed while it started.
             Err(why) if is_gone(&why) => Ok(()),
             Err(why) => Err(why),
         };
-        if worked.is_err() || known.live.is_empty() {
-            // Whatever went wrong, the killer needs a server to end.
-            let _ = connect(&place.machine);
-        }
+        over.store(true, Ordering::Relaxed);
         killer.join().map(|()| worked)
     })
     .map_err(|_| "the killer has failed".to_owned())?;
     worked.map_err(|why| format!("before the kill, {why}\n{}", place.log()))?;
     recover(place, &known).map_err(|why| format!("killed after {delay:?}, {why}"))
+}
+
+/// Kills the server once, and again when the front, which was starting it, has started another.
+fn kill_until(place: &Place, starting: bool, delay: Duration, over: &AtomicBool) {
+    let is_over = || over.load(Ordering::Relaxed);
+    while starting && place.machine.server_pid().is_none() && !is_over() {
+        thread::sleep(Duration::from_micros(200));
+    }
+    loop {
+        thread::sleep(delay);
+        place.kill_server();
+        let noticed = Instant::now();
+        while noticed.elapsed() < NOTICED_WITHIN {
+            if is_over() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 /// The next server finds all, and can remove all.

@@ -450,7 +450,7 @@ impl Machine {
     }
 
     pub fn census(&self) -> Census {
-        let instances = fs::read_dir(self.state().join("native"))
+        let instances = fs::read_dir(self.state().join("native/sessions"))
             .map(|entries| {
                 entries
                     .flatten()

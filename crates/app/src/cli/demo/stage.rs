@@ -167,7 +167,7 @@ impl Stage {
                 .filter(|path| !now.contains(path))
                 .map(|path| format!("missing file {path}")),
         );
-        let instances = fs::read_dir(self.state().join("native"))
+        let instances = fs::read_dir(self.state().join("native/sessions"))
             .into_iter()
             .flatten()
             .flatten();
