@@ -17,7 +17,7 @@ use crate::{
     enter::{self, Child, Side},
     idmap::{self, OwnerMaps},
     inside::{self, Birth},
-    placeholder,
+    placeholder::{self, Neighbors},
     plan::{Answer, At, Failure, FailureKind, Identity, Order, Plan},
     record::{ProcessRecord, Record},
     root_file_system, sources,
@@ -102,8 +102,8 @@ impl Undo<'_> {
             let _ = end(&child);
         }
         let _ = self.plan.hierarchy.remove(&self.plan.object_name);
-        if let Some(record) = &self.record {
-            let _ = placeholder::remove(&record.workspace, &record.placeholders);
+        if let Some(record) = &mut self.record {
+            let _ = record.give_up_placeholders(&self.plan.instance);
         }
     }
 }
@@ -112,6 +112,23 @@ fn end(child: &Child) -> io::Result<()> {
     pidfd_send_signal(&child.pidfd, Signal::KILL)?;
     waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED)?;
     Ok(())
+}
+
+/// Makes the placeholders. They are on record before they exist, and with their inodes before a neighbor looks.
+fn keep_places_free(plan: &Plan, record: &mut Record) -> Result<(), Failure> {
+    let workspace = &plan.spec.workspace;
+    if plan.spec.protected.is_empty() {
+        return Ok(());
+    }
+    let neighbors =
+        Neighbors::of(&plan.instance, workspace).at("look at the project's other sandboxes")?;
+    record.placeholders = placeholder::wanted(workspace, &plan.spec.protected, &neighbors)?;
+    if record.placeholders.is_empty() {
+        return Ok(());
+    }
+    record.write(&plan.instance).at("write the record")?;
+    placeholder::make(workspace, &mut record.placeholders, &neighbors)?;
+    record.write(&plan.instance).at("write the record")
 }
 
 fn create(plan: &Plan, program: BorrowedFd<'_>, undo: &mut Undo<'_>) -> Result<Child, Failure> {
@@ -124,14 +141,11 @@ fn create(plan: &Plan, program: BorrowedFd<'_>, undo: &mut Undo<'_>) -> Result<C
         hierarchy: plan.hierarchy.clone(),
         identity: plan.identity,
         process: None,
-        placeholders: placeholder::wanted(&plan.spec.protected),
+        placeholders: Vec::new(),
         workspace: plan.spec.workspace.clone(),
         limits: plan.spec.limits,
     });
-    if !record.placeholders.is_empty() {
-        record.write(&plan.instance).at("write the record")?;
-        placeholder::make(&plan.spec.workspace, &mut record.placeholders)?;
-    }
+    keep_places_free(plan, record)?;
     let sources = match plan.identity {
         Identity::Range { .. } => {
             Some(sources::open_all(plan, &mut OwnerMaps::new(plan.identity))?)

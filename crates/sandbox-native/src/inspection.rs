@@ -43,9 +43,10 @@ pub(crate) fn inspect(record: &Record, pid: i32, rung: String) -> io::Result<Ins
     layers.push(not_root(&status));
     layers.sort_by_key(|found| found.layer);
     let resources = fs::read_to_string(format!("/proc/{pid}/limits"))?;
+    let watched = fs::read_to_string(format!("/proc/{pid}/cmdline"))?;
     let limits = LimitName::ALL
         .iter()
-        .filter_map(|limit| read_back(record, *limit, &resources, &mounts))
+        .filter_map(|limit| read_back(record, *limit, &resources, &mounts, &watched))
         .collect();
     Ok(Inspection {
         running: true,
@@ -139,6 +140,7 @@ fn read_back(
     limit: LimitName,
     resources: &str,
     mounts: &str,
+    watched: &str,
 ) -> Option<LimitInForce> {
     let LimitCapability {
         enforcement,
@@ -153,8 +155,9 @@ fn read_back(
             LimitName::OpenFiles => resource(resources, "Max open files"),
             LimitName::FileBytes => resource(resources, "Max file size"),
             LimitName::TemporaryBytes => Some(temporary_bytes(mounts)),
-            // Watched from inside, if at all.
-            LimitName::MemoryBytes | LimitName::CpuMillis | LimitName::StateBytes => return None,
+            LimitName::MemoryBytes => Some(watched_by(watched, "--soft-memory-bytes")?),
+            LimitName::StateBytes => Some(watched_by(watched, "--soft-state-bytes")?),
+            LimitName::CpuMillis => return None,
         }
     };
     Some(LimitInForce {
@@ -164,6 +167,13 @@ fn read_back(
         enforcement,
         mechanism,
     })
+}
+
+/// What the supervisor was told to watch, from its command line; `None` for nothing.
+fn watched_by(command_line: &str, option: &str) -> Option<u64> {
+    let mut words = command_line.split('\0');
+    words.find(|word| *word == option)?;
+    words.next()?.parse().ok().filter(|value| *value > 0)
 }
 
 /// The hard limit of that line of `/proc/<pid>/limits`.

@@ -1,15 +1,25 @@
 //! Placeholders: empty files and directories that stand in the project while a sandbox lives, where the agent must not
 //! put anything. The inside sees them read-only; the host sees that they are there.
+//!
+//! Sandboxes on the same project share them, and the last one removes them: unlinking one would lift the mount over it
+//! in every other sandbox.
 
 use std::{
+    fs::{self, File},
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::OpenOptionsExt,
+    },
     path::{Path, PathBuf},
 };
 
 use model::{HostDirectory, ProtectedPath, Protection};
 use rustix::{
-    fs::{AtFlags, CWD, FileType, Mode, OFlags, chownat, fstat, mkdirat, openat, statat, unlinkat},
+    fs::{
+        AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, chownat, flock, fstat, mkdirat,
+        openat, statat, unlinkat,
+    },
     io::Errno,
     process::{Gid, Uid},
 };
@@ -17,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     plan::{At, Failure, FailureKind},
+    record::Record,
     sources::open_without_links,
 };
 
@@ -36,17 +47,86 @@ pub(crate) struct Placeholder {
     pub inode: Option<u64>,
 }
 
-/// Those that `protected` asks for.
-pub(crate) fn wanted(protected: &[ProtectedPath]) -> Vec<Placeholder> {
-    let masked = protected.iter().filter_map(|path| match path.protection {
+/// What the other sandboxes on the same project keep free, as long as this lives: nobody makes or removes a placeholder
+/// meanwhile.
+pub(crate) struct Neighbors {
+    kept: Vec<Placeholder>,
+    _lock: File,
+}
+
+impl Neighbors {
+    /// Reads the records of all sandboxes beside `instance`.
+    ///
+    /// # Errors
+    /// When the lock cannot be taken or the directory cannot be read. A record that is damaged keeps nothing.
+    pub fn of(instance: &Path, workspace: &HostDirectory) -> io::Result<Self> {
+        let sessions = instance.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        let lock = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(sessions.with_file_name("placeholders.lock"))?;
+        flock(&lock, FlockOperation::LockExclusive)?;
+        let mut kept = Vec::new();
+        for entry in fs::read_dir(sessions)? {
+            let path = entry?.path();
+            let record = if path == instance {
+                None
+            } else {
+                Record::read(&path).ok().flatten()
+            };
+            if let Some(record) = record
+                && (record.workspace.device, record.workspace.inode)
+                    == (workspace.device, workspace.inode)
+            {
+                kept.extend(record.placeholders);
+            }
+        }
+        Ok(Neighbors { kept, _lock: lock })
+    }
+
+    fn keep(&self, relative: &Path, inode: u64) -> bool {
+        let same = |kept: &&Placeholder| {
+            kept.relative == relative && kept.inode.is_none_or(|known| known == inode)
+        };
+        self.kept.iter().any(|kept| same(&kept))
+    }
+}
+
+/// Those that `protected` asks for: what does not exist, and what exists only because a neighbor keeps it free.
+///
+/// # Errors
+/// When the workspace is not what it was.
+pub(crate) fn wanted(
+    workspace: &HostDirectory,
+    protected: &[ProtectedPath],
+    neighbors: &Neighbors,
+) -> Result<Vec<Placeholder>, Failure> {
+    if protected.is_empty() {
+        return Ok(Vec::new());
+    }
+    let root = crate::sources::open_verified(workspace)?;
+    let placeholders = protected.iter().filter_map(|path| match path.protection {
         Protection::Masked { directory } => Some(Placeholder {
             relative: path.relative.clone(),
             directory,
             inode: None,
         }),
-        Protection::ReadOnly | Protection::Pinned => None,
+        Protection::ReadOnly => {
+            let (parent, name) = open_parent(root.as_fd(), &path.relative).ok()?;
+            let found = statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+            neighbors
+                .keep(&path.relative, found.st_ino)
+                .then(|| Placeholder {
+                    relative: path.relative.clone(),
+                    directory: FileType::from_raw_mode(found.st_mode) == FileType::Directory,
+                    inode: Some(found.st_ino),
+                })
+        }
+        Protection::Pinned => None,
     });
-    masked.collect()
+    Ok(placeholders.collect())
 }
 
 /// Makes them all, parents before children as they come.
@@ -57,21 +137,31 @@ pub(crate) fn wanted(protected: &[ProtectedPath]) -> Vec<Placeholder> {
 pub(crate) fn make(
     workspace: &HostDirectory,
     placeholders: &mut [Placeholder],
+    neighbors: &Neighbors,
 ) -> Result<(), Failure> {
     if placeholders.is_empty() {
         return Ok(());
     }
     let root = crate::sources::open_verified(workspace)?;
-    for placeholder in placeholders {
+    for placeholder in placeholders
+        .iter_mut()
+        .filter(|placeholder| placeholder.inode.is_none())
+    {
         let changed = |_| Failure {
             kind: FailureKind::PathChanged(workspace.path.join(&placeholder.relative)),
             step: "keep a protected place free".to_owned(),
             errno: 0,
         };
         let (parent, name) = open_parent(root.as_fd(), &placeholder.relative).map_err(changed)?;
-        make_one(parent.as_fd(), &name, placeholder.directory).map_err(changed)?;
+        let made = make_one(parent.as_fd(), &name, placeholder.directory);
         let found =
             statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW).at("look at a placeholder")?;
+        match made {
+            Ok(()) => {}
+            // Made by a neighbor since the decision fell.
+            Err(Errno::EXIST) if neighbors.keep(&placeholder.relative, found.st_ino) => {}
+            Err(errno) => return Err(changed(errno)),
+        }
         placeholder.inode = Some(found.st_ino);
         let owner = (
             Some(Uid::from_raw(workspace.uid)),
@@ -109,11 +199,16 @@ fn open_parent(root: BorrowedFd<'_>, relative: &Path) -> Result<(OwnedFd, PathBu
     ))
 }
 
-/// Removes those that are still ours and empty, children before parents. What somebody has put there since stays.
+/// Removes those that are still ours and empty and that no neighbor needs, children before parents. What somebody has
+/// put there since stays. The record must be written without them before `neighbors` is dropped.
 ///
 /// # Errors
 /// When one that is ours cannot be removed.
-pub(crate) fn remove(workspace: &HostDirectory, placeholders: &[Placeholder]) -> io::Result<()> {
+pub(crate) fn remove(
+    workspace: &HostDirectory,
+    placeholders: &[Placeholder],
+    neighbors: &Neighbors,
+) -> io::Result<()> {
     if placeholders.is_empty() {
         return Ok(());
     }
@@ -130,10 +225,14 @@ pub(crate) fn remove(workspace: &HostDirectory, placeholders: &[Placeholder]) ->
     placeholders
         .iter()
         .rev()
-        .try_for_each(|placeholder| remove_one(root.as_fd(), placeholder))
+        .try_for_each(|placeholder| remove_one(root.as_fd(), placeholder, neighbors))
 }
 
-fn remove_one(root: BorrowedFd<'_>, placeholder: &Placeholder) -> io::Result<()> {
+fn remove_one(
+    root: BorrowedFd<'_>,
+    placeholder: &Placeholder,
+    neighbors: &Neighbors,
+) -> io::Result<()> {
     let Ok((parent, name)) = open_parent(root, &placeholder.relative) else {
         return Ok(());
     };
@@ -150,7 +249,8 @@ fn remove_one(root: BorrowedFd<'_>, placeholder: &Placeholder) -> io::Result<()>
     // The umask may have taken bits away.
     let mode_fits = found.st_mode & 0o7777 & !mode == 0;
     let empty = placeholder.directory || found.st_size == 0;
-    if !(ours && kind == wanted && mode_fits && empty) {
+    let needed = neighbors.keep(&placeholder.relative, found.st_ino);
+    if needed || !(ours && kind == wanted && mode_fits && empty) {
         return Ok(());
     }
     match unlinkat(&parent, &name, flags) {
@@ -185,14 +285,57 @@ mod tests {
             .to_vec()
     }
 
+    /// A sandbox on a project that no other one works on.
+    fn alone() -> Neighbors {
+        beside(Vec::new())
+    }
+
+    fn beside(kept: Vec<Placeholder>) -> Neighbors {
+        Neighbors {
+            kept,
+            _lock: tempfile::tempfile().unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_neighbors_placeholder_is_shared_and_the_last_one_removes_it() {
+        let project = tempfile::tempdir().unwrap();
+        let workspace = workspace(project.path());
+        let mut first = two();
+        make(&workspace, &mut first, &alone()).unwrap();
+        // Decided before the first one made them.
+        let mut second = two();
+        make(&workspace, &mut second, &beside(first.clone())).unwrap();
+        // Decided afterwards: they exist, so they are to be read-only.
+        let exist = [".git", ".envrc"].map(|path| ProtectedPath {
+            relative: path.into(),
+            protection: Protection::ReadOnly,
+        });
+        let third = wanted(&workspace, &exist, &beside(first.clone())).unwrap();
+        assert_eq!((&first, &first), (&second, &third));
+        assert_eq!(
+            wanted(&workspace, &exist, &alone()).unwrap(),
+            [],
+            "what nobody keeps free is the user's"
+        );
+        remove(&workspace, &first, &beside(second.clone())).unwrap();
+        assert_eq!(
+            fs::read_dir(project.path()).unwrap().count(),
+            2,
+            "a neighbor needs them"
+        );
+        remove(&workspace, &second, &alone()).unwrap();
+        assert_eq!(fs::read_dir(project.path()).unwrap().count(), 0);
+    }
+
     #[test]
     fn placeholders_come_and_go() {
         let project = tempfile::tempdir().unwrap();
         let workspace = workspace(project.path());
         let mut placeholders = two();
-        make(&workspace, &mut placeholders).unwrap();
+        make(&workspace, &mut placeholders, &alone()).unwrap();
         assert!(project.path().join(".git").is_dir() && project.path().join(".envrc").is_file());
-        remove(&workspace, &placeholders).unwrap();
+        remove(&workspace, &placeholders, &alone()).unwrap();
         assert_eq!(fs::read_dir(project.path()).unwrap().count(), 0);
     }
 
@@ -201,11 +344,11 @@ mod tests {
         let project = tempfile::tempdir().unwrap();
         let workspace = workspace(project.path());
         let mut placeholders = two();
-        make(&workspace, &mut placeholders).unwrap();
+        make(&workspace, &mut placeholders, &alone()).unwrap();
         fs::remove_file(project.path().join(".envrc")).unwrap();
         fs::write(project.path().join(".envrc"), "mine").unwrap();
         fs::write(project.path().join(".git/config"), "mine").unwrap();
-        remove(&workspace, &placeholders).unwrap();
+        remove(&workspace, &placeholders, &alone()).unwrap();
         assert!(
             project.path().join(".envrc").exists() && project.path().join(".git/config").exists()
         );
@@ -217,9 +360,9 @@ mod tests {
         fs::write(project.path().join(".envrc"), "").unwrap();
         let workspace = workspace(project.path());
         let mut placeholders = two();
-        let failure = make(&workspace, &mut placeholders).unwrap_err();
+        let failure = make(&workspace, &mut placeholders, &alone()).unwrap_err();
         assert!(matches!(failure.kind, FailureKind::PathChanged(_)));
-        remove(&workspace, &placeholders).unwrap();
+        remove(&workspace, &placeholders, &alone()).unwrap();
         assert!(project.path().join(".envrc").exists() && !project.path().join(".git").exists());
     }
 }

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     cgroup::Hierarchy,
     config::NativeConfig,
-    placeholder::Placeholder,
+    placeholder::{self, Neighbors, Placeholder},
     plan::{Identity, RANGE_IDS},
 };
 
@@ -267,6 +267,20 @@ fn record_path(instance: &Path) -> PathBuf {
 }
 
 impl Record {
+    /// Removes the placeholders that nobody else needs, and writes the record down without any.
+    ///
+    /// # Errors
+    /// When one cannot be removed; the record keeps them all then.
+    pub fn give_up_placeholders(&mut self, instance: &Path) -> io::Result<()> {
+        if self.placeholders.is_empty() {
+            return Ok(());
+        }
+        let neighbors = Neighbors::of(instance, &self.workspace)?;
+        placeholder::remove(&self.workspace, &self.placeholders, &neighbors)?;
+        self.placeholders.clear();
+        self.write(instance)
+    }
+
     /// Writes it so that a reader sees the old one or the new one, never a part. Not flushed to the disk: what it is
     /// about does not survive the machine either.
     ///

@@ -20,7 +20,7 @@ use rustix::{
 use crate::{
     cgroup::Hierarchy,
     config::NativeConfig,
-    link, placeholder,
+    link,
     record::{Layout, ProcessRecord, Record, boot_id, start_ticks},
 };
 
@@ -48,7 +48,7 @@ pub(crate) fn remove(
     session: SessionId,
 ) -> io::Result<()> {
     let instance = layout.instance(session);
-    let record = Record::read(&instance).unwrap_or_else(|error| {
+    let mut record = Record::read(&instance).unwrap_or_else(|error| {
         tracing::error!(%session, %error, "the record is damaged; what bears the session's name is removed all the same");
         None
     });
@@ -71,8 +71,8 @@ pub(crate) fn remove(
         kill_members(hierarchy, &object_name)?;
         hierarchy.remove(&object_name)?;
     }
-    if let Some(record) = &record {
-        placeholder::remove(&record.workspace, &record.placeholders)?;
+    if let Some(record) = &mut record {
+        record.give_up_placeholders(&instance)?;
     }
     let trash = layout.trash().join(session.to_string());
     match fs::rename(&instance, &trash) {
