@@ -28,8 +28,11 @@ use std::{path::PathBuf, process::ExitCode};
 
 use report::Report;
 
-/// Part, and what measures it. The quiet ones first: a crowd leaves the caches cold.
-const PARTS: &[(&str, fn(&mut Report))] = &[
+/// Measures one part.
+type Measure = fn(&mut Report);
+
+/// The parts by name. The quiet ones first: a crowd leaves the caches cold.
+const PARTS: &[(&str, Measure)] = &[
     ("size", size::measure),
     ("speed", speed::measure),
     ("audit", audit_log::measure),

@@ -18,6 +18,9 @@ use crate::support::{Machine, User};
 /// What every contender prints.
 const WORD: &str = "ready";
 
+/// Gives the command for a name of a container, or why there is none.
+type Make = Result<Box<dyn Fn(&str) -> Command>, String>;
+
 /// A contender that works here.
 pub struct Peer {
     pub name: &'static str,
@@ -90,11 +93,7 @@ impl Peers {
         found
     }
 
-    fn consider(
-        &mut self,
-        name: &'static str,
-        make: Result<Box<dyn Fn(&str) -> Command>, String>,
-    ) -> bool {
+    fn consider(&mut self, name: &'static str, make: Make) -> bool {
         let tried = make.and_then(|make| {
             let mut peer = Peer {
                 name,
@@ -113,8 +112,6 @@ impl Peers {
         true
     }
 }
-
-type Make = Result<Box<dyn Fn(&str) -> Command>, String>;
 
 fn bwrap(machine: &Machine) -> Make {
     let program = installed("bwrap")?;

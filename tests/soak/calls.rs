@@ -209,7 +209,10 @@ pub fn check_known(client: &mut Client, known: &Known) -> Result<(), String> {
                     {
                         Ok(())
                     }
-                    other => Err(format!("{other:?}")),
+                    other @ (Ended::Done(_)
+                    | Ended::Refused(_)
+                    | Ended::Gone
+                    | Ended::Broken(_)) => Err(format!("{other:?}")),
                 }
             })?;
         }
@@ -240,7 +243,9 @@ pub fn destroy_all(client: &mut Client) -> Result<(), String> {
             let arguments = json!({ "sessionId": session["sessionId"] });
             match call(client, "destroy_session", arguments) {
                 Ended::Done(_) => {}
-                other => return Err(format!("{session} is not destroyed: {other:?}")),
+                other @ (Ended::Refused(_) | Ended::Gone | Ended::Broken(_)) => {
+                    return Err(format!("{session} is not destroyed: {other:?}"));
+                }
             }
         }
         if open.is_empty() {

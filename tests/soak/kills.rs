@@ -30,13 +30,17 @@ fn a_server_killed_at_any_time_loses_no_session_and_leaves_nothing() {
     let mut places: Vec<_> = users.iter().map(|user| Place::new(*user, &[])).collect();
     let rounds = plan.rounds(number("SOAK_KILLS").unwrap_or_else(|| scaled(200)));
     let begun = Instant::now();
-    let mut done = 0;
+    let (mut done, mut carried) = (0, 0);
     for round in rounds {
         let which = (round % users.len() as u64) as usize;
-        let result = one_round(&places[which], plan.dice(round));
+        let result =
+            one_round(&places[which], plan.dice(round)).map(|sessions| carried += sessions);
         done += 1;
         if done % 20 == 0 {
-            eprintln!("{done} kills in {} s", begun.elapsed().as_secs());
+            eprintln!(
+                "{done} kills in {} s, {carried} sessions were carried over",
+                begun.elapsed().as_secs()
+            );
         }
         let failed = result.is_err();
         let enough = plan.note(
@@ -58,7 +62,8 @@ fn a_server_killed_at_any_time_loses_no_session_and_leaves_nothing() {
     plan.finish(done);
 }
 
-fn one_round(place: &Place, mut dice: Dice) -> Result<(), String> {
+/// Gives how many sessions lived through the kill.
+fn one_round(place: &Place, mut dice: Dice) -> Result<usize, String> {
     let starting = dice.one_in(5);
     let delay = dice.delay(if starting { START_BITS } else { LIFE_BITS });
     if starting {
@@ -80,7 +85,8 @@ fn one_round(place: &Place, mut dice: Dice) -> Result<(), String> {
     })
     .map_err(|_| "the killer has failed".to_owned())?;
     worked.map_err(|why| format!("before the kill, {why}\n{}", place.log()))?;
-    recover(place, &known).map_err(|why| format!("killed after {delay:?}, {why}"))
+    recover(place, &known).map_err(|why| format!("killed after {delay:?}, {why}"))?;
+    Ok(known.live.len())
 }
 
 /// Kills the server once, and again when the front, which was starting it, has started another.
