@@ -111,7 +111,7 @@ impl Inner {
             .map_err(|error| refusals::backend(&error))?;
         let (attached, scanner) = tokio::join!(
             Supervisor::attach(link, lease, HANDSHAKE_TIMEOUT),
-            self.baseline(spec)
+            self.scanner(spec, None)
         );
         let (supervisor, hello) = attached.map_err(|error| refusals::supervisor(&error))?;
         let outside = backend
@@ -128,8 +128,13 @@ impl Inner {
         })
     }
 
-    /// What stands in the workspace before anything untrusted runs.
-    pub(crate) async fn baseline(&self, spec: &SandboxSpec) -> Result<Scanner, Refusal> {
+    /// What stands in the workspace before anything untrusted runs; or, where a session began unseen by this server,
+    /// what stood there then.
+    pub(crate) async fn scanner(
+        &self,
+        spec: &SandboxSpec,
+        began: Option<SystemTime>,
+    ) -> Result<Scanner, Refusal> {
         let (workspace, policy) = (spec.workspace.clone(), self.setup.policy.clone());
         let mounted = spec
             .protected
@@ -145,7 +150,11 @@ impl Inner {
                     std::io::ErrorKind::StaleNetworkFileHandle,
                 ));
             }
-            Scanner::baseline(root, mounted, &ProtectedBy(&policy))
+            let rules = ProtectedBy(&policy);
+            match began {
+                None => Scanner::baseline(root, mounted, &rules),
+                Some(began) => Scanner::since(root, mounted, &rules, began),
+            }
         })
         .await;
         let refused = |error: &dyn std::error::Error| {

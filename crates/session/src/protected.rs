@@ -92,7 +92,7 @@ struct Found {
 }
 
 impl Scanner {
-    /// Takes the workspace as it stands as the baseline.
+    /// Takes the workspace as it stands as the baseline: nothing untrusted has run in it yet.
     ///
     /// # Errors
     /// When the workspace cannot be read.
@@ -100,6 +100,31 @@ impl Scanner {
         root: OwnedFd,
         mounted: Vec<PathBuf>,
         rules: &dyn Protects,
+    ) -> io::Result<Self> {
+        Self::with_known(root, mounted, rules, |_| true)
+    }
+
+    /// Takes up a workspace in which something untrusted ran unseen, since that time: what changed later is news.
+    ///
+    /// # Errors
+    /// When the workspace cannot be read.
+    pub fn since(
+        root: OwnedFd,
+        mounted: Vec<PathBuf>,
+        rules: &dyn Protects,
+        began: SystemTime,
+    ) -> io::Result<Self> {
+        let began = began.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self::with_known(root, mounted, rules, |found| {
+            settled(found.fingerprint.changed, began)
+        })
+    }
+
+    fn with_known(
+        root: OwnedFd,
+        mounted: Vec<PathBuf>,
+        rules: &dyn Protects,
+        is_known: impl Fn(&Found) -> bool,
     ) -> io::Result<Self> {
         let mut scanner = Scanner {
             root,
@@ -110,6 +135,7 @@ impl Scanner {
         let (found, _) = scanner.walk(rules)?;
         scanner.known = found
             .into_iter()
+            .filter(is_known)
             .map(|found| (found.path, found.fingerprint))
             .collect();
         Ok(scanner)
@@ -417,6 +443,21 @@ mod tests {
         let mut scanner = scanner(root.path(), &[]);
         assert_eq!(scanner.scan(&Rules, true).unwrap(), ScanReport::default());
         assert!(root.path().join(".git/hooks/pre-commit").exists());
+    }
+
+    #[test]
+    fn what_changed_unseen_since_a_session_began_is_news() {
+        let root = tempfile::tempdir().unwrap();
+        write(&root.path().join("old/.git/hooks/pre-commit"), "echo");
+        std::thread::sleep(CHANGE_TIME_GRAIN * 2);
+        let began = SystemTime::now();
+        write(&root.path().join("new/.git/hooks/pre-commit"), "echo");
+        let fd = rustix::fs::open(root.path(), DIRECTORY, Mode::empty()).unwrap();
+        let mut scanner = Scanner::since(fd, Vec::new(), &Rules, began).unwrap();
+        assert_eq!(
+            changed(&scanner.scan(&Rules, true).unwrap()),
+            ["new/.git/hooks/pre-commit"]
+        );
     }
 
     #[test]

@@ -130,7 +130,8 @@ impl Sessions {
             .map_err(|error| refusals::backend(&error))?;
         let (attached, scanner) = tokio::join!(
             Supervisor::attach(link, lease, REDIAL_TIMEOUT),
-            self.0.baseline(&spec)
+            self.0
+                .scanner(&spec, Some(view::time(record.created_at_ms)))
         );
         let (supervisor, _) = attached.map_err(|error| refusals::supervisor(&error))?;
         let live = Live::new(
@@ -154,6 +155,7 @@ impl Sessions {
         self.0
             .note(record.id, "the server was restarted; the session goes on")
             .await;
+        self.0.scan_and_note(&live).await;
         Ok(true)
     }
 }

@@ -14,7 +14,12 @@ use sandbox::{Backend, HostView};
 use store::{Filter, SessionChange, SessionRecord, Store};
 use tokio::sync::mpsc;
 
-use crate::{execution::Execution, live::Live, refusals, view};
+use crate::{
+    execution::Execution,
+    live::{Live, ProtectedBy},
+    protected::ScanReport,
+    refusals, view,
+};
 
 /// What sessions are built on.
 pub struct Setup {
@@ -375,9 +380,17 @@ impl Inner {
             live.stop_keeping();
         }
         let destroyed = self.setup.backend.destroy(session).await;
-        if let Some(live) = live {
-            live.abandon_executions();
-            self.last_scan(&live).await;
+        match live {
+            Some(live) => {
+                live.abandon_executions();
+                self.scan_and_note(&live).await;
+            }
+            None if ended_now => {
+                if let Err(refusal) = self.scan_unseen(session).await {
+                    tracing::warn!(%session, %refusal, detail = ?refusal.detail, "the workspace could not be scanned");
+                }
+            }
+            None => {}
         }
         if ended_now {
             self.note(session, format!("session {}: {because}", state.as_str()))
@@ -393,15 +406,56 @@ impl Inner {
         })
     }
 
-    /// What the session's last processes left in the project.
-    async fn last_scan(&self, live: &Arc<Live>) {
+    /// What the session's processes left in the project, unseen by any execution's own scan.
+    pub(crate) async fn scan_and_note(&self, live: &Arc<Live>) {
         let report = live.scan().await;
+        self.note_changes(live.id, report).await;
+    }
+
+    /// The same for a session that this server never had at hand.
+    async fn scan_unseen(&self, session: SessionId) -> Result<(), Refusal> {
+        let Some(record) = self.record(session).await? else {
+            return Ok(());
+        };
+        let spec = record
+            .spec
+            .as_deref()
+            .and_then(|json| serde_json::from_slice(json).ok());
+        let Some(spec) = spec else { return Ok(()) };
+        let mut scanner = self
+            .scanner(&spec, Some(view::time(record.created_at_ms)))
+            .await?;
+        let (policy, move_aside) = (
+            self.setup.policy.clone(),
+            !self.setup.allow_protected_changes,
+        );
+        let scanned =
+            tokio::task::spawn_blocking(move || scanner.scan(&ProtectedBy(&policy), move_aside))
+                .await;
+        match scanned {
+            Ok(Ok(report)) => self.note_changes(session, report).await,
+            Ok(Err(error)) => {
+                tracing::warn!(%session, %error, "the workspace could not be scanned")
+            }
+            Err(error) => return Err(Refusal::internal(&error)),
+        }
+        Ok(())
+    }
+
+    async fn note_changes(&self, session: SessionId, report: ScanReport) {
+        if report.incomplete {
+            self.note(
+                session,
+                "the workspace could not be scanned completely for protected paths",
+            )
+            .await;
+        }
         for change in report.changes {
             let text = match change.moved_to {
                 Some(moved) => format!("protected path {:?} was moved to {moved:?}", change.path),
                 None => format!("protected path {:?} was changed", change.path),
             };
-            self.note(live.id, text).await;
+            self.note(session, text).await;
         }
     }
 }

@@ -25,7 +25,7 @@ const LEAVING_TIMEOUT: Duration = Duration::from_secs(8);
 /// Pause between two tries for the lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// What is logged when nobody says anything else.
-const DEFAULT_LOG_FILTER: &str = "info,rmcp=warn";
+const DEFAULT_LOG_FILTER: &str = "info";
 
 pub(super) fn run(context: &Context, arguments: &ServeArguments) -> Result<u8, CliError> {
     match (arguments.on_demand, arguments.detached) {
@@ -94,7 +94,12 @@ where
         .environment
         .log_filter()
         .unwrap_or(DEFAULT_LOG_FILTER);
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG_FILTER));
+    let mut filter =
+        EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG_FILTER));
+    // Whatever is asked for: below this level rmcp logs whole requests, values of the environment included.
+    if let Ok(quiet) = "rmcp=warn".parse() {
+        filter = filter.add_directive(quiet);
+    }
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(false)
