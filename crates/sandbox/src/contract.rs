@@ -105,6 +105,10 @@ pub const LINES: &[Line] = &[
     line("programs get exactly their environment", |harness| {
         Box::pin(in_room(harness, execution::environment))
     }),
+    line(
+        "the environment of a session reaches every execution, and a start's own wins",
+        |harness| Box::pin(in_room(harness, lasting::kept_environment)),
+    ),
     line("input arrives and ends", |harness| {
         Box::pin(in_room(harness, execution::input))
     }),

@@ -103,6 +103,16 @@ impl Supervisor {
         .await
     }
 
+    /// Replaces the environment of every later start, `NAME=value` each; a start's own variables win by name. The
+    /// supervisor keeps it in its memory as long as the sandbox lives, whatever becomes of this server.
+    ///
+    /// # Errors
+    /// [`SupervisorError::Fault`] with `Invalid` over [`wire::MAX_ENVIRONMENT_BYTES`] or for an entry without `=`;
+    /// [`SupervisorError::Unsendable`] over [`wire::MAX_TO_SUPERVISOR_BYTES`].
+    pub async fn set_environment(&self, env: Vec<Vec<u8>>) -> Result<(), SupervisorError> {
+        self.done(Request::SetEnvironment { env }).await
+    }
+
     /// Starts an execution. Idempotent by key: a second start is answered with the first one's status.
     ///
     /// # Errors

@@ -111,7 +111,7 @@ async fn what_can_be_repeated_is_asked_again_after_a_reconnect() {
     let (supervisor, dialler, mut first) = attached().await;
     let mut requests = Vec::new();
     let script = async {
-        for _ in 0..4 {
+        for _ in 0..5 {
             requests.push(first.request().await.1);
         }
         sleep(SECOND).await;
@@ -119,7 +119,7 @@ async fn what_can_be_repeated_is_asked_again_after_a_reconnect() {
         let mut second = dialler.greet().await;
         second.welcome().await;
         let status = status(KEY);
-        for _ in 0..4 {
+        for _ in 0..5 {
             let (id, request) = second.request().await;
             let reply = match &request {
                 Request::Start(_) => Reply::Status(status.clone()),
@@ -128,23 +128,25 @@ async fn what_can_be_repeated_is_asked_again_after_a_reconnect() {
                     Reply::Status(status.clone())
                 }
                 Request::List => Reply::Executions(Vec::new()),
-                Request::Cancel { .. } => Reply::Done,
+                Request::SetEnvironment { .. } | Request::Cancel { .. } => Reply::Done,
                 other => panic!("{other:?}"),
             };
             second.reply(id, reply).await;
         }
         second
     };
-    let (started, waited, listed, cancelled, _second) = tokio::join!(
+    let (set, started, waited, listed, cancelled, _second) = tokio::join!(
+        supervisor.set_environment(vec![b"A=b".to_vec()]),
         supervisor.start(start_spec()),
         supervisor.wait(KEY, 5 * SECOND),
         supervisor.list(),
         supervisor.cancel(KEY, SECOND),
         script,
     );
+    assert_eq!(set, Ok(()));
     assert!(started.is_ok() && waited.is_ok() && cancelled.is_ok());
     assert_eq!(listed, Ok(Vec::new()));
-    assert_eq!(requests.len(), 4);
+    assert_eq!(requests.len(), 5);
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@
 //! the stubs it forks are not dumpable, hold every descriptor that matters, and take no signal but `SIGCHLD`.
 //!
 //! Reading order: `confinement` and `attestation` (start), `supervisor` (the loop) with `requests`, then one execution:
-//! `spawn` → `stub` → `execution` → `sweep`, with `output`, `spool` and `input`; `transfer` stands apart, in its own
+//! `environment` → `spawn` → `stub` → `execution` → `sweep`, with `output`, `spool` and `input`; `transfer` stands apart, in its own
 //! processes. `unsafe` lives in `sys` only.
 
 #![deny(unsafe_code)]
@@ -13,6 +13,7 @@
 mod attestation;
 mod clock;
 mod confinement;
+mod environment;
 mod execution;
 mod fault;
 mod input;

@@ -42,6 +42,7 @@ impl Supervisor {
         let done = Outcome::Reply(Ok(Reply::Done));
         match request {
             Request::RenewLease { lease_ms } => self.lease = now.after_ms(u64::from(lease_ms)),
+            Request::SetEnvironment { env } => self.environment.set(env)?,
             Request::Start(spec) => return self.start(&spec, now),
             Request::WriteStdin {
                 execution,
@@ -131,7 +132,7 @@ impl Supervisor {
             return Ok(outcome);
         }
         self.make_place()?;
-        let spawned = spawn::spawn(spec, &self.nofile)?;
+        let spawned = spawn::spawn(spec, &self.environment.merged(&spec.env), &self.nofile)?;
         self.own.insert(spawned.stub.as_raw_nonzero().get());
         self.executions.push(Execution::new(spec, spawned, now));
         Ok(outcome)

@@ -37,13 +37,14 @@ pub struct Spawned {
     pub terminal: Option<OwnedFd>,
 }
 
-/// Forks the stub. Whether the program could be executed comes through [`Spawned::report`].
-pub fn spawn(spec: &StartSpec, nofile: &Rlimit) -> Result<Spawned, Fault> {
+/// Forks the stub. `env` is all of the environment, that of `spec` included. Whether the program could be executed comes
+/// through [`Spawned::report`].
+pub fn spawn(spec: &StartSpec, env: &[&[u8]], nofile: &Rlimit) -> Result<Spawned, Fault> {
     check(spec)?;
     let invalid = || fault(FaultKind::Invalid, "a NUL in a string");
     let arguments = CStringArray::new(spec.argv.iter().map(Vec::as_slice)).ok_or_else(invalid)?;
-    let environment = CStringArray::new(spec.env.iter().map(Vec::as_slice)).ok_or_else(invalid)?;
-    let candidates = stub::candidates(&spec.argv[0], &spec.env);
+    let environment = CStringArray::new(env.iter().copied()).ok_or_else(invalid)?;
+    let candidates = stub::candidates(&spec.argv[0], env);
     let candidates = candidates
         .into_iter()
         .map(CString::new)

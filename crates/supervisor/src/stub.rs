@@ -99,7 +99,7 @@ pub struct Program {
 }
 
 /// The paths under which a program may be found: itself when it has a slash, else one for each part of `PATH`.
-pub fn candidates(program: &[u8], environment: &[Vec<u8>]) -> Vec<Vec<u8>> {
+pub fn candidates(program: &[u8], environment: &[&[u8]]) -> Vec<Vec<u8>> {
     if program.contains(&b'/') {
         return vec![program.to_vec()];
     }
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn the_given_path_decides_where_a_program_is_looked_up() {
-        let environment = [b"HOME=/".to_vec(), b"PATH=/a::/b".to_vec()];
+        let environment: [&[u8]; 2] = [b"HOME=/", b"PATH=/a::/b"];
         assert_eq!(
             candidates(b"x", &environment),
             [b"/a/x".to_vec(), b"./x".to_vec(), b"/b/x".to_vec()]

@@ -21,6 +21,7 @@ use wire::{
 
 use crate::{
     clock::{Moment, Timer},
+    environment::Environment,
     execution::{Execution, Surroundings},
     link::Link,
     parked::Parked,
@@ -53,6 +54,8 @@ pub struct Supervisor {
     pub link: Link,
     /// Oldest first.
     pub executions: Vec<Execution>,
+    /// What every execution gets beside its own variables.
+    pub environment: Environment,
     /// Requests without a reply yet.
     pub parked: Vec<Parked>,
     /// Transfers.
@@ -115,6 +118,7 @@ impl Supervisor {
             lease: now.after_ms(u64::from(arguments.lease_ms)),
             link: Link::new(&arguments.socket, now)?,
             executions: Vec::new(),
+            environment: Environment::default(),
             parked: Vec::new(),
             workers: Workers::new(&epoch),
             own: BTreeSet::new(),

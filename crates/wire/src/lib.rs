@@ -19,8 +19,8 @@ pub use frame::{
 };
 pub use message::{
     Attestation, Cause, Ended, Entry, EntryKind, ExecutionKey, ExecutionStatus, Exit, Fault,
-    FaultKind, Hello, MAX_EXECUTIONS, MAX_MOUNT_FACTS, MAX_OPEN_REQUESTS, MAX_WAIT_MS, MountFact,
-    OutputChunk, OutputMode, PROTOCOL_VERSION, Reply, Request, SoftLimits, StartSpec, Stdin,
-    Stream, StreamStatus, TerminalSize, ToHost, ToSupervisor, TransferEnd, TransferFrame,
-    TransferKind, TransferSpec, Welcome,
+    FaultKind, Hello, MAX_ENVIRONMENT_BYTES, MAX_EXECUTIONS, MAX_MOUNT_FACTS, MAX_OPEN_REQUESTS,
+    MAX_WAIT_MS, MountFact, OutputChunk, OutputMode, PROTOCOL_VERSION, Reply, Request, SoftLimits,
+    StartSpec, Stdin, Stream, StreamStatus, TerminalSize, ToHost, ToSupervisor, TransferEnd,
+    TransferFrame, TransferKind, TransferSpec, Welcome,
 };

@@ -14,6 +14,11 @@ pub const MAX_WAIT_MS: u32 = 60_000;
 /// Mounts that an attestation lists at most.
 pub const MAX_MOUNT_FACTS: usize = 512;
 
+/// Environment that a supervisor keeps for all executions, bytes, one more for each variable (its end as the kernel
+/// counts it). Twice the most that one call may give, so that the defaults beside it always fit; together with the
+/// largest start it stays below the 2 MiB that the kernel gives arguments and environment with a stack of 8 MiB.
+pub const MAX_ENVIRONMENT_BYTES: usize = 256 * 1024;
+
 /// The host's name for an execution, 128 random bits.
 pub type ExecutionKey = [u8; 16];
 
@@ -81,6 +86,13 @@ pub enum Request {
     RenewLease {
         /// Milliseconds.
         lease_ms: u32,
+    },
+    /// Replace the environment of every later start. A start's own variables win by name. Kept in the supervisor's
+    /// memory alone, as long as the sandbox lives. → [`Reply::Done`], or [`FaultKind::Invalid`] over
+    /// [`MAX_ENVIRONMENT_BYTES`], for an entry without `=` or with a NUL; what was there before then stays.
+    SetEnvironment {
+        /// `NAME=value` each, no name twice.
+        env: Vec<Vec<u8>>,
     },
     /// Start an execution. A second start of the same key is the first one's answer. → [`Reply::Status`]
     Start(Box<StartSpec>),
@@ -157,11 +169,11 @@ pub enum Request {
 pub struct StartSpec {
     /// The execution's key.
     pub execution: ExecutionKey,
-    /// Program (looked up in `PATH` of `env` when it has no slash) and arguments; at least one.
+    /// Program (looked up in the `PATH` that it gets when it has no slash) and arguments; at least one.
     pub argv: Vec<Vec<u8>>,
     /// Absolute working directory.
     pub cwd: Vec<u8>,
-    /// The whole environment, `NAME=value` each.
+    /// Its own environment, `NAME=value` each; the rest comes from [`Request::SetEnvironment`].
     pub env: Vec<Vec<u8>>,
     /// Standard input.
     pub stdin: Stdin,

@@ -4,12 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use model::SessionId;
 use tokio::time::{Instant, sleep, timeout};
-use wire::Stream;
+use wire::{FaultKind, MAX_ENVIRONMENT_BYTES, StartSpec, Stream};
 
 use super::{
     Harness, Verdict,
     lifecycle::listed,
-    room::{Found, PATIENCE, Room, attach, during, expect, in_session, read_all, script},
+    room::{
+        Found, PATH, PATIENCE, Room, attach, command, during, expect, expect_fault, in_session,
+        read_all, script,
+    },
 };
 use crate::{Backend, EndReason, Listed};
 
@@ -53,6 +56,66 @@ pub(super) async fn new_server(harness: Arc<dyn Harness>) -> Result<Verdict, Str
         Ok(Verdict::Kept)
     })
     .await
+}
+
+pub(super) async fn kept_environment(room: Room) -> Found {
+    let kept = [PATH, "KEPT=session", "SHARED=session"];
+    let env = kept.iter().map(|entry| entry.as_bytes().to_vec());
+    room.supervisor
+        .set_environment(env.collect())
+        .await
+        .map_err(during("setting the environment"))?;
+    expect_environment(&room, &[], &kept).await?;
+    let own = ["SHARED=own", "OWN=x"];
+    expect_environment(&room, &own, &[PATH, "KEPT=session", "SHARED=own", "OWN=x"]).await?;
+    expect_fault(
+        room.supervisor
+            .set_environment(vec![vec![b'='; MAX_ENVIRONMENT_BYTES]])
+            .await,
+        FaultKind::Invalid,
+    )?;
+    let Room {
+        backend,
+        harness,
+        spec,
+        supervisor,
+        hello,
+    } = room;
+    drop(supervisor);
+    let link = backend
+        .connect(spec.session)
+        .await
+        .map_err(during("connecting again"))?;
+    let (supervisor, _) = attach(link, LONG_LEASE).await?;
+    let later = Room {
+        backend,
+        harness,
+        spec,
+        supervisor,
+        hello,
+    };
+    expect_environment(&later, &[], &kept).await
+}
+
+/// A program that is started with `own` must find `due`, each once. It is itself found by the `PATH` among them. That
+/// there is nothing else is another line.
+async fn expect_environment(room: &Room, own: &[&str], due: &[&str]) -> Found {
+    let start = StartSpec {
+        env: own.iter().map(|entry| entry.as_bytes().to_vec()).collect(),
+        ..command(&["env"])?
+    };
+    let ran = room.run(start).await?;
+    let found = String::from_utf8_lossy(&ran.stdout).into_owned();
+    let asked = |line: &&str| {
+        ["PATH=", "KEPT=", "SHARED=", "OWN="]
+            .iter()
+            .any(|name| line.starts_with(name))
+    };
+    let mut found: Vec<&str> = found.lines().filter(asked).collect();
+    let mut due = due.to_vec();
+    found.sort_unstable();
+    due.sort_unstable();
+    expect(found == due, || format!("{due:?} was due, {found:?} came"))
 }
 
 pub(super) async fn lease_ends(harness: Arc<dyn Harness>) -> Result<Verdict, String> {

@@ -35,6 +35,8 @@ pub enum Break {
     IgnoresDirectory,
     /// The environment holds more than was given.
     LeaksEnvironment,
+    /// The environment of the session is thrown away.
+    LosesTheEnvironment,
     /// Standard input is thrown away.
     DropsInput,
     /// Programs that do not exist are started.
@@ -96,6 +98,7 @@ impl Break {
         Break::SplitsArguments,
         Break::IgnoresDirectory,
         Break::LeaksEnvironment,
+        Break::LosesTheEnvironment,
         Break::DropsInput,
         Break::RunsAnything,
         Break::IgnoresDeadlines,
@@ -139,6 +142,9 @@ impl Break {
             Break::SplitsArguments => "arguments arrive byte for byte",
             Break::IgnoresDirectory => "programs run in their directory",
             Break::LeaksEnvironment => "programs get exactly their environment",
+            Break::LosesTheEnvironment => {
+                "the environment of a session reaches every execution, and a start's own wins"
+            }
             Break::DropsInput => "input arrives and ends",
             Break::RunsAnything => "an unknown program is refused with its errno",
             Break::IgnoresDeadlines => "a deadline ends a stubborn tree within a second",

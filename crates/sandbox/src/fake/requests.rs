@@ -13,7 +13,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use wire::{
-    ExecutionKey, Fault, FaultKind, MAX_CHUNK_BYTES, MAX_WAIT_MS, Reply, Request, StartSpec, Stream,
+    ExecutionKey, Fault, FaultKind, MAX_CHUNK_BYTES, MAX_ENVIRONMENT_BYTES, MAX_WAIT_MS, Reply,
+    Request, StartSpec, Stream,
 };
 
 use super::{
@@ -34,6 +35,7 @@ impl Sandbox {
                     self.extend_lease(lease_ms);
                 }
             }
+            Request::SetEnvironment { env } => self.set_environment(env)?,
             Request::Start(spec) => return self.start(*spec),
             Request::WriteStdin {
                 execution,
@@ -74,6 +76,17 @@ impl Sandbox {
         Ok(Reply::Done)
     }
 
+    fn set_environment(&self, env: Vec<Vec<u8>>) -> Result<(), Fault> {
+        let bytes: usize = env.iter().map(|entry| entry.len() + 1).sum();
+        if bytes > MAX_ENVIRONMENT_BYTES || env.iter().any(|entry| !entry.contains(&b'=')) {
+            return Err(fault(FaultKind::Invalid, "set the environment"));
+        }
+        if self.broken() != Some(Break::LosesTheEnvironment) {
+            self.state().environment = env;
+        }
+        Ok(())
+    }
+
     fn start(self: &Arc<Self>, mut spec: StartSpec) -> Result<Reply, Fault> {
         if spec.argv.is_empty() {
             return Err(fault(FaultKind::Invalid, "read the arguments"));
@@ -106,6 +119,9 @@ impl Sandbox {
             }
         };
         state.make_room()?;
+        let kept = state.environment.iter();
+        let kept = kept.filter(|kept| spec.env.iter().all(|own| name(own) != name(kept)));
+        spec.env = kept.chain(&spec.env).cloned().collect();
         let (orders, receiver) = mpsc::channel(MAX_ORDERS);
         let mut execution = Execution::new(&spec, orders, self.broken());
         if let Some(earlier) = state.executions.remove(&spec.execution) {
@@ -232,4 +248,8 @@ impl Sandbox {
         }
         Ok(())
     }
+}
+
+fn name(variable: &[u8]) -> Option<&[u8]> {
+    variable.split(|byte| *byte == b'=').next()
 }

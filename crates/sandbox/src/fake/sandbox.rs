@@ -51,6 +51,7 @@ pub(super) struct State {
     pub(super) executions: BTreeMap<ExecutionKey, Execution>,
     pub(super) order: Vec<ExecutionKey>,
     pub(super) files: Files,
+    pub(super) environment: Vec<Vec<u8>>,
 }
 
 pub(super) fn fault(kind: FaultKind, step: &str) -> Fault {
@@ -87,6 +88,7 @@ impl Sandbox {
                 executions: BTreeMap::new(),
                 order: Vec::new(),
                 files,
+                environment: Vec::new(),
             }),
             changed: watch::Sender::new(()),
             lease_until: watch::Sender::new(lease_until),

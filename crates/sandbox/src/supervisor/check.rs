@@ -57,6 +57,7 @@ impl Heard {
             }
             (
                 Request::RenewLease { .. }
+                | Request::SetEnvironment { .. }
                 | Request::Signal { .. }
                 | Request::Resize { .. }
                 | Request::Cancel { .. }

@@ -286,7 +286,8 @@ impl Table {
         // What keeps or ends the sandbox does not stand in line behind a megabyte of arguments.
         match request {
             Request::RenewLease { .. } | Request::Shutdown => self.outbox.push_front(id),
-            Request::Start(_)
+            Request::SetEnvironment { .. }
+            | Request::Start(_)
             | Request::WriteStdin { .. }
             | Request::Signal { .. }
             | Request::Resize { .. }
@@ -384,7 +385,7 @@ fn error_of(reason: &EndReason) -> SupervisorError {
 /// Bytes that the request takes here and on the wire; refuses what does not fit a frame before it is queued.
 fn checked_size(request: &Request) -> Result<usize, SupervisorError> {
     match request {
-        Request::Start(_) | Request::OpenTransfer(_) => {
+        Request::SetEnvironment { .. } | Request::Start(_) | Request::OpenTransfer(_) => {
             let frame = ToSupervisor::Request {
                 id: u64::MAX,
                 request: request.clone(),
@@ -410,6 +411,7 @@ fn checked_size(request: &Request) -> Result<usize, SupervisorError> {
 fn is_repeatable(request: &Request) -> bool {
     match request {
         Request::RenewLease { .. }
+        | Request::SetEnvironment { .. }
         | Request::Start(_)
         | Request::Cancel { .. }
         | Request::Read { .. }
@@ -439,6 +441,7 @@ fn with_remaining_wait(request: &Request, passed: Duration) -> Request {
 pub(super) fn activity(request: &Request) -> &'static str {
     match request {
         Request::RenewLease { .. } => "renewing the lease",
+        Request::SetEnvironment { .. } => "setting the environment",
         Request::Start(_) => "starting an execution",
         Request::WriteStdin { .. } => "writing to standard input",
         Request::Signal { .. } => "sending a signal",
