@@ -1,10 +1,10 @@
 //! A new session, step by step, each with its undo:
 //!
 //! ```text
-//! reserve ──► create_sandbox ──► attach ──► verify_hardening ──► prepare_workspace ──► ready
-//!    │              │              │               │                    │
-//!    ▼              ▼              ▼               ▼                    ▼
-//!  failed  ◄── destroy the sandbox, whatever of it exists ◄─────────────┘
+//! reserve ──► create_sandbox ──► attach ──► verify_hardening ──► prepare_workspace ──► set_environment ──► ready
+//!    │              │              │               │                    │                    │
+//!    ▼              ▼              ▼               ▼                    ▼                    ▼
+//!  failed  ◄── destroy the sandbox, whatever of it exists ◄─────────────┴────────────────────┘
 //! ```
 //!
 //! A destroy in the middle wins: the last step finds the session no longer `creating` and unwinds.
@@ -26,6 +26,7 @@ use sha2::{Digest, Sha256};
 use store::{Reserved, SessionChange, SessionRecord};
 
 use crate::{
+    environment,
     live::{Live, Parts, ProtectedBy},
     protected::Scanner,
     refusals,
@@ -186,12 +187,16 @@ impl Inner {
             ..SessionChange::default()
         };
         let id = record.id;
+        // Secrets go in only now that the walls are verified.
+        made.supervisor
+            .set_environment(environment::of_session(&parts.env))
+            .await
+            .map_err(|error| refusals::supervisor(&error))?;
         let live = Live::new(
             Parts {
                 id,
                 owner: parts.owner,
                 workspace: parts.workspace,
-                env: parts.env,
                 idle: parts.idle,
                 lease: parts.lease,
                 expires_at: view::time(record.expires_at_ms),

@@ -24,6 +24,7 @@ use store::{ExecutionChange, ExecutionRecord};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
+    environment,
     heard::Heard,
     live::Live,
     refusals,
@@ -40,8 +41,6 @@ const GRACE: Duration = Duration::from_millis(500);
 const WATCH_INTERVAL: Duration = Duration::from_secs(30);
 /// How long before something that the supervisor could not take is tried again.
 const RETRY: Duration = Duration::from_millis(20);
-/// `PATH` inside a sandbox that is made of the host's system directories, or of a Debian image.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// See the module.
 pub(crate) struct Execution {
@@ -261,7 +260,7 @@ impl Sessions {
             failure: None,
             protected_changes: None,
         };
-        let spec = start_spec(live, execution.id, parts, stdin_open);
+        let spec = start_spec(execution.id, parts, stdin_open);
         // Side by side: an execution without a row is found again by its supervisor, a row without one is closed.
         let (stored, started) = tokio::join!(
             self.0.stored(move |store| store.insert_execution(&record)),
@@ -440,7 +439,7 @@ async fn feed(execution: Arc<Execution>, stdin: Secret<Vec<u8>>, close: bool) {
     }
 }
 
-fn start_spec(live: &Live, id: ExecutionId, parts: &CommandParts, stdin_open: bool) -> StartSpec {
+fn start_spec(id: ExecutionId, parts: &CommandParts, stdin_open: bool) -> StartSpec {
     let argv = match &parts.command {
         CommandLine::Shell(line) => vec![
             b"/bin/sh".to_vec(),
@@ -449,30 +448,11 @@ fn start_spec(live: &Live, id: ExecutionId, parts: &CommandParts, stdin_open: bo
         ],
         CommandLine::Argv(argv) => argv.iter().map(|word| word.as_bytes().to_vec()).collect(),
     };
-    let mut env: std::collections::BTreeMap<&str, &str> = [
-        ("PATH", DEFAULT_PATH),
-        ("HOME", "/home/agent"),
-        ("USER", "agent"),
-        ("LOGNAME", "agent"),
-        ("SHELL", "/bin/sh"),
-        ("LANG", "C.UTF-8"),
-        ("TMPDIR", "/tmp"),
-    ]
-    .into();
-    if parts.terminal.is_some() {
-        env.insert("TERM", "xterm-256color");
-    }
-    for (name, value) in live.env.iter().chain(&parts.env) {
-        env.insert(name, value.expose());
-    }
     StartSpec {
         execution: *id.as_bytes(),
         argv,
         cwd: parts.cwd.as_os_str().as_bytes().to_vec(),
-        env: env
-            .into_iter()
-            .map(|(name, value)| format!("{name}={value}").into_bytes())
-            .collect(),
+        env: environment::of_execution(&parts.env, parts.terminal.is_some()),
         stdin: if stdin_open { Stdin::Open } else { Stdin::Null },
         terminal: parts.terminal.map(size),
         deadline_ms: u64::try_from(parts.deadline.as_millis()).ok(),

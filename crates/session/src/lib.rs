@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod create;
+mod environment;
 mod execution;
 mod files;
 mod heard;

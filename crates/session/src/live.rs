@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use model::{ExecutionId, HostDirectory, Secret, SessionId};
+use model::{ExecutionId, HostDirectory, SessionId};
 use policy::{EntryKind, Policy};
 use sandbox::Supervisor;
 use tokio::{sync::Notify, task::AbortHandle, time::Instant};
@@ -24,7 +24,6 @@ pub(crate) struct Live {
     pub(crate) owner: String,
     pub(crate) supervisor: Supervisor,
     pub(crate) workspace: HostDirectory,
-    pub(crate) env: BTreeMap<String, Secret<String>>,
     pub(crate) idle: Duration,
     pub(crate) lease: Duration,
     /// `None` where the workspace is not the user's own directory, so that nothing in it reaches the host.
@@ -50,7 +49,6 @@ pub(crate) struct Parts {
     pub(crate) id: SessionId,
     pub(crate) owner: String,
     pub(crate) workspace: HostDirectory,
-    pub(crate) env: BTreeMap<String, Secret<String>>,
     pub(crate) idle: Duration,
     pub(crate) lease: Duration,
     pub(crate) expires_at: SystemTime,
@@ -67,7 +65,6 @@ impl Live {
             owner: parts.owner,
             supervisor,
             workspace: parts.workspace,
-            env: parts.env,
             idle: parts.idle,
             lease: parts.lease,
             scanner: parts.scanner.map(|scanner| Arc::new(Mutex::new(scanner))),

@@ -139,7 +139,6 @@ impl Sessions {
                 id: record.id,
                 owner: record.principal.clone(),
                 workspace: spec.workspace,
-                env: std::collections::BTreeMap::new(),
                 idle: Duration::from_millis(record.idle_ms),
                 lease,
                 expires_at: view::time(record.expires_at_ms),

@@ -10,7 +10,7 @@ mod support;
 
 use std::time::Duration;
 
-use model::{ExecutionState, ReapCause, Reason, SessionState};
+use model::{CreateSession, ExecutionState, ReapCause, Reason, Secret, SessionState};
 use sandbox::{
     BackendError,
     fake::{Fake, FakeOptions, Verb},
@@ -183,6 +183,64 @@ async fn a_restarted_server_takes_up_sessions_executions_and_their_output() {
         "{read:?}"
     );
     assert_eq!(read.stdout.bytes, b"before\n");
+}
+
+#[tokio::test]
+async fn the_environment_of_a_session_survives_a_restart_and_stands_in_no_file() {
+    const CANARY: &str = "canary-71c0e4";
+    let house = House::new();
+    let secret = |value: &str| Secret::new(value.to_owned());
+    let request = CreateSession {
+        name: Some("control-5d2b".to_owned()),
+        env: [("TOKEN", CANARY), ("HOME", "/elsewhere")]
+            .map(|(name, value)| (name.to_owned(), secret(value)))
+            .into(),
+        ..house.request()
+    };
+    let session = house.create_with(request).await.expect("a session").id;
+    let env = async |house: &House| {
+        let ran = house.run(session, &["env"], LONG).await.expect("it ran");
+        String::from_utf8(ran.stdout.bytes).expect("text")
+    };
+    let before = env(&house).await;
+    for line in [
+        format!("TOKEN={CANARY}"),
+        "HOME=/elsewhere".into(),
+        "USER=agent".into(),
+    ] {
+        assert!(
+            before.lines().any(|found| found == line),
+            "{line} in {before}"
+        );
+    }
+    let house = house.restart();
+    house.reconcile().await.expect("recovered");
+    assert_eq!(env(&house).await, before);
+    let state = house.base.path().join("state");
+    assert!(
+        files_with(&state, "control-5d2b") > 0,
+        "the look finds nothing"
+    );
+    assert_eq!(files_with(&state, CANARY), 0);
+}
+
+/// How many files below hold that text.
+fn files_with(directory: &std::path::Path, text: &str) -> usize {
+    let entries = std::fs::read_dir(directory).expect("a directory");
+    entries
+        .map(|entry| entry.expect("an entry").path())
+        .map(|path| {
+            if path.is_dir() {
+                return files_with(&path, text);
+            }
+            let bytes = std::fs::read(&path).expect("a file");
+            usize::from(
+                bytes
+                    .windows(text.len())
+                    .any(|found| found == text.as_bytes()),
+            )
+        })
+        .sum()
 }
 
 #[tokio::test]
