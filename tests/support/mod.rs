@@ -28,6 +28,9 @@ use std::{
 
 use serde_json::{Value, json};
 
+mod skip;
+pub use skip::skip;
+
 /// An ordinary user of the tests: any id without an account, so without subordinate ids and groups.
 pub const ORDINARY_UID: u32 = 12_345;
 /// How long a test waits for what takes milliseconds.
@@ -49,24 +52,6 @@ pub fn users() -> Vec<User> {
     } else {
         skip("root", "the tests do not run as root");
         vec![User::Ordinary]
-    }
-}
-
-/// Reports a leg that cannot run here.
-///
-/// # Panics
-/// When `REQUIRE` names the leg.
-pub fn skip(leg: &str, why: &str) {
-    let required = std::env::var("REQUIRE").unwrap_or_default();
-    assert!(
-        !required.split(',').any(|name| name == leg),
-        "the leg {leg} is required: {why}"
-    );
-    eprintln!("SKIPPED {leg}: {why}");
-    if let Some(log) = std::env::var_os("SKIP_LOG")
-        && let Ok(mut log) = fs::OpenOptions::new().create(true).append(true).open(log)
-    {
-        let _ = writeln!(log, "{leg}: {why}");
     }
 }
 

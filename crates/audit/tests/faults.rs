@@ -8,6 +8,9 @@
     clippy::wildcard_enum_match_arm
 )]
 
+#[path = "../../../tests/support/skip.rs"]
+mod skip;
+
 mod common;
 
 use std::{
@@ -308,12 +311,13 @@ fn on_a_full_file_system_the_reserve_has_its_own_blocks() {
     match output {
         Ok(output) if output.status.success() => assert_passed(&output),
         Ok(output) if String::from_utf8_lossy(&output.stderr).contains("unshare") => {
-            println!(
-                "SKIPPED: no user namespaces here; the size limit of the other tests stands in"
+            skip::skip(
+                "unprivileged",
+                "no user namespaces here; the size limit of the other tests stands in",
             );
         }
         Ok(output) => assert_passed(&output),
-        Err(error) => println!("SKIPPED: no unshare here: {error}"),
+        Err(error) => skip::skip("unprivileged", &format!("no unshare here: {error}")),
     }
 }
 

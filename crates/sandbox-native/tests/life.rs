@@ -278,7 +278,7 @@ async fn nothing_is_left_after(fault: &str, moments: &[(&str, &[u32])]) {
 fn can_inject(test: &str) -> bool {
     let there = PathBuf::from("/usr/bin/strace").exists();
     if !there {
-        eprintln!("SKIPPED {test}: no strace");
+        support::skip("strace", &format!("{test}: no strace"));
     }
     there && as_root(test)
 }

@@ -75,7 +75,10 @@ async fn a_user_without_subordinate_ids_has_a_single_one_and_is_told_what_is_mis
         assert_eq!(map.split_whitespace().next_back(), Some("1"), "{map}");
         running.destroy().await;
     } else {
-        eprintln!("SKIPPED {test}: this user has subordinate ids");
+        support::skip(
+            "single-id",
+            &format!("{test}: this user has subordinate ids"),
+        );
     }
 }
 
@@ -87,7 +90,10 @@ async fn a_user_with_subordinate_ids_gets_a_whole_range() {
     let test = "a_user_with_subordinate_ids_gets_a_whole_range";
     let prepared = std::env::var_os(PREPARED).is_some();
     if !prepared && (!is_root() || !Path::new("/usr/bin/newuidmap").exists()) {
-        eprintln!("SKIPPED {test}: not root, or no newuidmap");
+        support::skip(
+            "subordinate-ids",
+            &format!("{test}: not root, or no newuidmap"),
+        );
         return;
     }
     let (name, uid) = ACCOUNT;
@@ -155,7 +161,7 @@ async fn forbidden_user_namespaces_are_explained_and_nothing_weaker_is_built() {
 async fn a_masked_proc_is_explained() {
     let test = "a_masked_proc_is_explained";
     if !is_root() && std::env::var_os(PREPARED).is_none() {
-        eprintln!("SKIPPED {test}: not root");
+        support::skip("root", &format!("{test}: not root"));
         return;
     }
     let script = "mount --make-rprivate /; mount --bind /dev/null /proc/cpuinfo; \

@@ -516,7 +516,7 @@ async fn everyday_programs_run() {
         if running.shell(&format!("test -x {program}")).await.0 == 0 {
             assert!(running.output(command).await.contains(wanted), "{program}");
         } else {
-            eprintln!("SKIPPED {program}: not on this machine");
+            support::skip("toolchains", &format!("{program} is not on this machine"));
         }
     }
     running.destroy().await;

@@ -2,6 +2,10 @@
 
 #![allow(dead_code, reason = "each test program uses its part")]
 
+#[path = "../../../../tests/support/skip.rs"]
+mod skip;
+pub use skip::skip;
+
 use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt, chown},
@@ -59,7 +63,7 @@ pub fn as_ordinary_user(test: &str) -> bool {
 /// Says loudly that a root leg is left out.
 pub fn as_root(test: &str) -> bool {
     if !is_root() {
-        eprintln!("SKIPPED {test}: not root");
+        skip("root", &format!("{test}: not root"));
     }
     is_root()
 }
