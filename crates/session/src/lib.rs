@@ -1,12 +1,13 @@
 //! Sessions: their lifecycle, their executions, their leases, and how they are found again after a restart.
 //!
 //! Every verb takes a permit that only policy makes, and consumes it: work without a decision does not compile.
-//! Reading order: [`Sessions`] (the verbs), `create` (the steps of a new session), `execution` (one running command),
-//! `keeper` (who renews the lease and sees the end), `recover` (after a restart), [`protected`] and [`transfer`] (what a
-//! session does to the project on the host).
+//! Reading order: [`Sessions`] (the verbs of sessions), `create` (the steps of a new one), `execution` (one running
+//! command) with `commands`, `watch`, `output` and `heard` round it, `keeper` (who renews the lease and sees the end),
+//! `recover` (after a restart), [`protected`] and [`transfer`] (what a session does to the project on the host).
 
 #![forbid(unsafe_code)]
 
+mod commands;
 mod create;
 mod environment;
 mod execution;
@@ -15,12 +16,14 @@ mod heard;
 mod keeper;
 mod live;
 mod logs;
+mod output;
 pub mod protected;
 mod recover;
 mod refusals;
 mod sessions;
 pub mod transfer;
 mod view;
+mod watch;
 
 pub use recover::Recovered;
 pub use sessions::{ReapRequest, Sessions, Setup};

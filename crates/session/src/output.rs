@@ -1,0 +1,227 @@
+//! What is shown of an execution: its state, and its output from a cursor on or the last part of it.
+
+use std::time::Duration;
+
+use model::{ExecutionId, ExecutionState, ExecutionView, LogLine, Refusal, SessionId, StreamView};
+use sandbox::{
+    SupervisorError,
+    wire::{MAX_CHUNK_BYTES, OutputChunk, Stream, StreamStatus},
+};
+use tokio::time::Instant;
+
+use crate::{
+    execution::{Execution, RETRY},
+    refusals,
+    sessions::Inner,
+};
+
+/// Output in one view of each stream; the doors shorten it further for their readers.
+const VIEW_BYTES: u64 = 256 * 1024;
+
+/// From where output is wanted; `None`: the last part of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Cursors {
+    pub(crate) stdout: Option<u64>,
+    pub(crate) stderr: Option<u64>,
+}
+
+impl Cursors {
+    pub(crate) const fn tail() -> Self {
+        Cursors {
+            stdout: None,
+            stderr: None,
+        }
+    }
+}
+
+impl Inner {
+    pub(crate) async fn execution_view(
+        &self,
+        execution: &Execution,
+        cursors: Cursors,
+    ) -> ExecutionView {
+        let end = execution.progress.borrow().end.clone();
+        let known = end.as_ref().map(|end| (end.stdout, end.stderr));
+        let (stdout, stderr) = tokio::join!(
+            stream(
+                execution,
+                Stream::Stdout,
+                cursors.stdout,
+                known.map(|known| known.0)
+            ),
+            stream(
+                execution,
+                Stream::Stderr,
+                cursors.stderr,
+                known.map(|known| known.1)
+            ),
+        );
+        match end {
+            None => ExecutionView {
+                id: execution.id,
+                session: execution.session,
+                state: ExecutionState::Running,
+                exit_code: None,
+                signal: None,
+                oom_killed: false,
+                duration_ms: execution.duration_ms(),
+                stdout,
+                stderr,
+                protected_changes: Vec::new(),
+                failure: None,
+            },
+            Some(end) => ExecutionView {
+                id: execution.id,
+                session: execution.session,
+                state: end.state,
+                exit_code: end.exit_code,
+                signal: end.signal,
+                oom_killed: end.oom_killed,
+                duration_ms: end.duration_ms,
+                stdout,
+                stderr,
+                protected_changes: end.protected_changes,
+                failure: end.failure,
+            },
+        }
+    }
+
+    /// An execution that is no longer at hand: its end is on record, its output is gone with its sandbox.
+    pub(crate) async fn stored_execution(&self, id: ExecutionId) -> Result<ExecutionView, Refusal> {
+        let record = self
+            .stored(move |store| store.execution(id))
+            .await?
+            .ok_or_else(refusals::execution_not_found)?;
+        let changes = record
+            .protected_changes
+            .as_deref()
+            .and_then(|json| serde_json::from_slice(json).ok());
+        Ok(ExecutionView {
+            id,
+            session: record.session,
+            state: record.state,
+            exit_code: record.exit_code,
+            signal: record.signal,
+            oom_killed: record.oom_killed,
+            duration_ms: record.duration_ms,
+            stdout: StreamView::default(),
+            stderr: StreamView::default(),
+            protected_changes: changes.unwrap_or_default(),
+            failure: record.failure,
+        })
+    }
+}
+
+/// Reads a stream from a cursor on, or its last part. `known` is the final status, where there is one.
+async fn stream(
+    execution: &Execution,
+    which: Stream,
+    from: Option<u64>,
+    known: Option<StreamStatus>,
+) -> StreamView {
+    let status = match known {
+        Some(status) => status,
+        None => match read_chunk(execution, which, u64::MAX, 1).await {
+            Some(chunk) => chunk.status,
+            None => return StreamView::default(),
+        },
+    };
+    let oldest = from.unwrap_or_else(|| status.total_bytes.saturating_sub(VIEW_BYTES));
+    let start = oldest.max(status.kept_from).min(status.total_bytes);
+    let mut view = StreamView {
+        offset: start,
+        cursor: start,
+        total_bytes: status.total_bytes,
+        ..StreamView::default()
+    };
+    let end = status.total_bytes.min(start + VIEW_BYTES);
+    while view.cursor < end {
+        let want = (end - view.cursor).min(MAX_CHUNK_BYTES as u64);
+        let want = u32::try_from(want).unwrap_or(u32::MAX);
+        let Some(chunk) = read_chunk(execution, which, view.cursor, want).await else {
+            break;
+        };
+        if chunk.data.is_empty() {
+            break;
+        }
+        if chunk.offset > view.cursor {
+            // Dropped while it was read: what came before is no longer contiguous with it.
+            view.bytes.clear();
+            view.offset = chunk.offset;
+        }
+        view.cursor = chunk.offset + chunk.data.len() as u64;
+        view.bytes.extend_from_slice(&chunk.data);
+    }
+    view.truncated = view.offset > from.unwrap_or(0) || view.cursor < view.total_bytes;
+    view
+}
+
+/// How long reading what is there already is tried again while the supervisor has its hands full.
+const READ_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is kept of a stream from an offset on. `None`: its sandbox is gone, or does not answer.
+async fn read_chunk(
+    execution: &Execution,
+    which: Stream,
+    offset: u64,
+    max_bytes: u32,
+) -> Option<OutputChunk> {
+    let deadline = Instant::now() + READ_PATIENCE;
+    loop {
+        let key = *execution.id.as_bytes();
+        match execution
+            .supervisor
+            .read(key, which, offset, max_bytes, Duration::ZERO)
+            .await
+        {
+            Ok(chunk) => return Some(chunk),
+            Err(SupervisorError::TooManyOpen | SupervisorError::Interrupted(_))
+                if Instant::now() < deadline =>
+            {
+                tokio::time::sleep(RETRY).await;
+            }
+            Err(error) => {
+                tracing::debug!(execution = %execution.id, %error, "output was not read");
+                return None;
+            }
+        }
+    }
+}
+
+/// Executions of which a session's log shows output.
+const LOG_EXECUTIONS: usize = 5;
+/// Output of each of their streams in the log.
+const LOG_BYTES: u64 = 4 * 1024;
+
+impl Inner {
+    /// The last lines of a live session's newest executions.
+    pub(crate) async fn output_tails(&self, session: SessionId) -> Vec<LogLine> {
+        let mut newest = self.executions_of(session);
+        newest.sort_by_key(|execution| execution.started_at);
+        let mut lines = Vec::new();
+        for execution in newest.into_iter().rev().take(LOG_EXECUTIONS) {
+            let known = execution
+                .progress
+                .borrow()
+                .end
+                .as_ref()
+                .map(|end| (end.stdout, end.stderr));
+            for (name, which, known) in [
+                ("stdout", Stream::Stdout, known.map(|known| known.0)),
+                ("stderr", Stream::Stderr, known.map(|known| known.1)),
+            ] {
+                let total = known.map_or(u64::MAX, |status| status.total_bytes);
+                let from = (total != u64::MAX).then(|| total.saturating_sub(LOG_BYTES));
+                let view = stream(&execution, which, from, known).await;
+                let tail = &view.bytes[view.bytes.len().saturating_sub(LOG_BYTES as usize)..];
+                let text = String::from_utf8_lossy(tail);
+                let prefix = format!("{} {name}", execution.id);
+                lines.extend(text.lines().map(|line| LogLine {
+                    at: execution.started_at,
+                    text: format!("{prefix}: {line}"),
+                }));
+            }
+        }
+        lines
+    }
+}
