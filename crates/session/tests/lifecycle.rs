@@ -107,6 +107,18 @@ async fn a_supervisor_that_never_dials_fails_the_creation_in_time() {
     assert_eq!(house.sandboxes().await, 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_supervisor_that_does_not_take_the_environment_fails_the_creation_in_time() {
+    let house = House::on(Fake::with_options(FakeOptions {
+        hanging_supervisor: true,
+        ..FakeOptions::default()
+    }));
+    let refused = house.create().await.expect_err("a refusal");
+    assert_eq!(refused.reason, Reason::SandboxUnresponsive, "{refused:?}");
+    assert_eq!(house.sandboxes().await, 0);
+    assert_eq!(house.sessions.count().await.expect("a count"), 0);
+}
+
 #[tokio::test]
 async fn limits_of_sessions_and_executions_are_exact() {
     let house = House::new();
