@@ -91,9 +91,16 @@ fn protected_files_that_exist_cannot_be_written() {
             &["EBUSY", "EROFS", "EXDEV"],
         );
         assert_eq!(snapshot(&sandbox.machine.project), before);
-        for control in ["writes('.git/index')", "writes('src/main.c')", "rename('src', 'src2')", "mkdir('.git/refs')"] {
+        for control in [
+            "writes('.git/index')",
+            "writes('src/main.c')",
+            "rename('src', 'src2')",
+            "mkdir('.git/refs')",
+        ] {
             assert_eq!(
-                sandbox.perl(&format!("chdir '/workspace'; print {control} ? 'ok' : err()")),
+                sandbox.perl(&format!(
+                    "chdir '/workspace'; print {control} ? 'ok' : err()"
+                )),
                 "ok",
                 "the control {control}"
             );
@@ -161,8 +168,16 @@ fn the_masks_are_gone_with_the_session_and_the_work_is_left() {
             .collect();
         left.sort();
         let expected = [
-            ".envrc", ".git", ".git/HEAD", ".git/config", ".git/hooks", ".git/hooks/pre-commit", ".git/index",
-            ".vscode", ".vscode/tasks.json", "work",
+            ".envrc",
+            ".git",
+            ".git/HEAD",
+            ".git/config",
+            ".git/hooks",
+            ".git/hooks/pre-commit",
+            ".git/index",
+            ".vscode",
+            ".vscode/tasks.json",
+            "work",
         ];
         assert_eq!(left, expected.map(Path::new));
     });
@@ -171,7 +186,10 @@ fn the_masks_are_gone_with_the_session_and_the_work_is_left() {
 /// Runs a line and gives the protected changes that its result reports, and the whole.
 fn changes(sandbox: &mut Sandbox, line: &str) -> (Vec<String>, Value) {
     let ran = sandbox.sh(line);
-    let changes = ran.all["protectedChanges"].as_array().cloned().unwrap_or_default();
+    let changes = ran.all["protectedChanges"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     let mut paths: Vec<String> = changes
         .iter()
         .filter_map(|change| change["path"].as_str().map(str::to_owned))
@@ -184,21 +202,48 @@ fn changes(sandbox: &mut Sandbox, line: &str) -> (Vec<String>, Value) {
 fn what_appears_later_is_reported_and_moved_aside() {
     each(|sandbox| {
         let table = [
-            ("mkdir -p a/.git/hooks && echo evil > a/.git/hooks/pre-commit", "a/.git/hooks/pre-commit"),
-            ("mkdir -p b/x/hooks && echo evil > b/x/hooks/pre-commit && mv b/x b/.git", "b/.git/hooks/pre-commit"),
+            (
+                "mkdir -p a/.git/hooks && echo evil > a/.git/hooks/pre-commit",
+                "a/.git/hooks/pre-commit",
+            ),
+            (
+                "mkdir -p b/x/hooks && echo evil > b/x/hooks/pre-commit && mv b/x b/.git",
+                "b/.git/hooks/pre-commit",
+            ),
             ("mkdir -p c && echo evil > c/.envrc", "c/.envrc"),
-            ("mkdir -p d/.vscode && echo evil > d/.vscode/tasks.json", "d/.vscode/tasks.json"),
+            (
+                "mkdir -p d/.vscode && echo evil > d/.vscode/tasks.json",
+                "d/.vscode/tasks.json",
+            ),
             ("mkdir -p e && echo 'gitdir: /tmp/x' > e/.git", "e/.git"),
-            ("mkdir -p f/.git && ln -s /tmp/evil f/.git/config", "f/.git/config"),
+            (
+                "mkdir -p f/.git && ln -s /tmp/evil f/.git/config",
+                "f/.git/config",
+            ),
             ("mkdir -p g && ln -s ../a g/.git", "g/.git"),
-            ("mkdir -p .VSCode && echo evil > .VSCode/tasks.json", ".VSCode/tasks.json"),
-            ("mkdir -p h/.GIT/hooks && echo evil > h/.GIT/hooks/pre-push", "h/.GIT/hooks/pre-push"),
+            (
+                "mkdir -p .VSCode && echo evil > .VSCode/tasks.json",
+                ".VSCode/tasks.json",
+            ),
+            (
+                "mkdir -p h/.GIT/hooks && echo evil > h/.GIT/hooks/pre-push",
+                "h/.GIT/hooks/pre-push",
+            ),
             ("mkdir -p i && echo evil > i/.MCP.json", "i/.MCP.json"),
             ("mkdir -p j && mkfifo j/.envrc", "j/.envrc"),
             ("echo evil > mise.toml", "mise.toml"),
-            ("mkdir -p k/node_modules/p/.git/hooks && echo evil > k/node_modules/p/.git/hooks/pre-commit", "k/node_modules/p/.git/hooks/pre-commit"),
-            ("mkdir -p l/.git && echo ../a > l/.git/commondir", "l/.git/commondir"),
-            ("mkdir -p .git/hooks && echo evil > .git/hooks/pre-commit", ".git/hooks/pre-commit"),
+            (
+                "mkdir -p k/node_modules/p/.git/hooks && echo evil > k/node_modules/p/.git/hooks/pre-commit",
+                "k/node_modules/p/.git/hooks/pre-commit",
+            ),
+            (
+                "mkdir -p l/.git && echo ../a > l/.git/commondir",
+                "l/.git/commondir",
+            ),
+            (
+                "mkdir -p .git/hooks && echo evil > .git/hooks/pre-commit",
+                ".git/hooks/pre-commit",
+            ),
         ];
         for (line, path) in table {
             let (found, all) = changes(sandbox, line);
@@ -208,13 +253,18 @@ fn what_appears_later_is_reported_and_moved_aside() {
                 fs::symlink_metadata(&on_host).is_err(),
                 "{path} still stands where the host would take it"
             );
-            let moved = all["protectedChanges"][0]["movedTo"].as_str().expect("where it is now");
+            let moved = all["protectedChanges"][0]["movedTo"]
+                .as_str()
+                .expect("where it is now");
             assert!(
                 fs::symlink_metadata(sandbox.machine.project.join(moved)).is_ok(),
                 "{moved}: nothing is lost"
             );
         }
-        let (found, all) = changes(sandbox, "mkdir -p m && echo fine > m/envrc && echo fine > m/hooks");
+        let (found, all) = changes(
+            sandbox,
+            "mkdir -p m && echo fine > m/envrc && echo fine > m/hooks",
+        );
         assert!(found.is_empty(), "the control: {all:#}");
     });
 }
@@ -237,9 +287,11 @@ fn a_hook_that_is_written_after_it_was_moved_aside_is_found_again() {
 #[test]
 fn a_hook_behind_a_closed_directory_does_not_pass_in_silence() {
     each(|sandbox| {
-        let line = "mkdir -p shut/.git/hooks && echo evil > shut/.git/hooks/pre-commit && chmod 000 shut";
+        let line =
+            "mkdir -p shut/.git/hooks && echo evil > shut/.git/hooks/pre-commit && chmod 000 shut";
         let (found, all) = changes(sandbox, line);
-        let told = !found.is_empty() || all.to_string().contains("ncomplete") || all["message"].as_str().is_some_and(|text| text.contains("could not be"));
+        // The ordinary user's server cannot look behind it, and says that its look was incomplete.
+        let told = found == ["shut/.git/hooks/pre-commit"] || found == ["."];
         assert!(told, "neither found nor told: {all:#}");
         let (found, all) = changes(sandbox, "chmod 755 shut 2>/dev/null; true");
         let hook = sandbox.machine.project.join("shut/.git/hooks/pre-commit");
@@ -254,7 +306,8 @@ fn a_hook_under_many_directories_is_found_or_told() {
                     mkdir -p .git/hooks; echo evil > .git/hooks/pre-commit";
         let (found, all) = changes(sandbox, line);
         assert_eq!(all["exitCode"], 0, "{all:#}");
-        let told = found.len() == 1 || all.to_string().contains("ncomplete") || all["message"].as_str().is_some_and(|text| text.contains("protected"));
+        let told =
+            found.len() == 1 && (found[0] == "." || found[0].ends_with("/.git/hooks/pre-commit"));
         assert!(told, "neither found nor told: {all:#}");
     });
 }
@@ -268,7 +321,99 @@ fn a_process_that_stays_behind_cannot_write_after_the_scan() {
         let hook = sandbox.machine.project.join("z/.git/hooks/pre-commit");
         assert!(!hook.exists(), "it outlived its execution");
         sandbox.sh("mkdir -p z/x && echo x > z/x/y");
-        assert!(sandbox.machine.project.join("z/x/y").exists(), "the control");
+        assert!(
+            sandbox.machine.project.join("z/x/y").exists(),
+            "the control"
+        );
+    });
+}
+
+#[test]
+fn a_hook_of_an_execution_that_destroy_interrupts_is_not_left() {
+    each(|sandbox| {
+        let hook = sandbox.machine.project.join("a/.git/hooks/pre-commit");
+        let fine = sandbox.machine.project.join("a/fine");
+        sandbox.start(
+            "mkdir -p a/.git/hooks && echo evil > a/.git/hooks/pre-commit && touch a/fine && sleep 600",
+        );
+        crate::support::until("it is written", || fine.exists());
+        sandbox.destroy();
+        assert!(!hook.exists(), "destroy left {hook:?}");
+        assert!(fine.exists(), "the control: the rest of the work is left");
+    });
+}
+
+#[test]
+fn a_hook_of_a_cancelled_execution_is_moved_aside() {
+    each(|sandbox| {
+        let hook = sandbox.machine.project.join("a/.git/hooks/pre-commit");
+        let fine = sandbox.machine.project.join("a/fine");
+        let execution = sandbox.start(
+            "mkdir -p a/.git/hooks && echo evil > a/.git/hooks/pre-commit && touch a/fine && sleep 600",
+        );
+        crate::support::until("it is written", || fine.exists());
+        sandbox.cancel(&execution);
+        let ended = sandbox.look(&execution, 10);
+        assert_eq!(ended["state"], "killed", "{ended:#}");
+        assert!(!hook.exists(), "{ended:#}");
+        assert_eq!(
+            ended["protectedChanges"][0]["path"], "a/.git/hooks/pre-commit",
+            "{ended:#}"
+        );
+    });
+}
+
+#[test]
+fn a_hook_that_was_written_while_no_server_lived_is_not_left_by_the_next() {
+    for user in users() {
+        let mut machine = Machine::new(user);
+        machine.set("CLAUDE_CODE_MCP_LEASE_SECONDS", "2");
+        let mut sandbox = Sandbox::on(machine, json!({}));
+        let fine = sandbox.machine.project.join("a/fine");
+        let hook = sandbox.machine.project.join("a/.git/hooks/pre-commit");
+        sandbox.start("sleep 0.5; mkdir -p a/.git/hooks && echo evil > a/.git/hooks/pre-commit && touch a/fine && sleep 600");
+        let server = sandbox.machine.server_pid().expect("a server");
+        let server = rustix::process::Pid::from_raw(server).expect("a pid");
+        rustix::process::kill_process(server, rustix::process::Signal::KILL).expect("killed");
+        crate::support::until("it is written", || fine.exists());
+        crate::support::until("the lease is over", || {
+            sandbox.machine.sandbox_pids().is_empty()
+        });
+        sandbox.client = sandbox.machine.client();
+        let session = sandbox.session.clone();
+        crate::support::until("the next server has taken note", || {
+            sandbox
+                .client
+                .tool("get_session", json!({ "sessionId": session }))
+                .is_ok_and(|session| session["state"] == "failed")
+        });
+        crate::support::until("the hook is moved aside", || !hook.exists());
+        assert!(fine.exists(), "the control");
+    }
+}
+
+#[test]
+fn a_hook_that_was_written_while_no_server_lived_is_found_when_the_next_takes_over() {
+    each(|sandbox| {
+        let fine = sandbox.machine.project.join("a/fine");
+        let hook = sandbox.machine.project.join("a/.git/hooks/pre-commit");
+        let execution = sandbox.start("sleep 0.5; mkdir -p a/.git/hooks && echo evil > a/.git/hooks/pre-commit && touch a/fine && sleep 600");
+        let server = sandbox.machine.server_pid().expect("a server");
+        let server = rustix::process::Pid::from_raw(server).expect("a pid");
+        rustix::process::kill_process(server, rustix::process::Signal::KILL).expect("killed");
+        crate::support::until("it is written", || fine.exists());
+        sandbox.client = sandbox.machine.client();
+        let cancel = json!({ "executionId": execution });
+        crate::support::until("the next server has taken over", || {
+            sandbox
+                .client
+                .tool("cancel_execution", cancel.clone())
+                .is_ok()
+        });
+        crate::support::until("the control: it has ended", || {
+            sandbox.look(&execution, 1)["state"] == "killed"
+        });
+        crate::support::until("the hook is moved aside", || !hook.exists());
     });
 }
 
@@ -334,9 +479,15 @@ fn a_transfer_writes_nothing_protected_on_either_side() {
             );
             assert_eq!(snapshot(&project), before, "{arguments}");
         }
-        for mut control in [out("/tmp/fine", "fine"), into("src/main.c", "/workspace/fine2")] {
+        for mut control in [
+            out("/tmp/fine", "fine"),
+            into("src/main.c", "/workspace/fine2"),
+        ] {
             control["sessionId"] = json!(sandbox.session);
-            sandbox.client.tool("transfer_files", control).expect("the control");
+            sandbox
+                .client
+                .tool("transfer_files", control)
+                .expect("the control");
         }
     });
 }

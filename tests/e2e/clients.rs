@@ -1,0 +1,274 @@
+//! Clients that others wrote (S1): the official Python SDK and the MCP Inspector's command line, over stdio, in both eras.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::OnceLock,
+};
+
+use serde_json::{Value, json};
+
+use crate::support::{Machine, program, skip, users};
+
+const PYTHON_SDK: &str = "mcp==2.3.0";
+/// The Inspector's command line, bundled into one file that runs on Node 20.
+const INSPECTOR_BUNDLE: &str = "inspector-cli-2.12.0-node20-bundle.tgz";
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// A Python with the SDK, under `target/`.
+///
+/// # Errors
+/// Why there is none.
+fn python() -> Result<PathBuf, String> {
+    static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    PYTHON.get_or_init(make_python).clone()
+}
+
+fn make_python() -> Result<PathBuf, String> {
+    let target = root().canonicalize().map_err(|error| error.to_string())?;
+    let directory = target.join("target/python-client");
+    let python = directory.join("bin/python");
+    let works = |python: &Path| {
+        Command::new(python)
+            .args([
+                "-c",
+                "from importlib.metadata import version as v; assert v('mcp') == '2.3.0'",
+            ])
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    };
+    if !works(&python) {
+        run(Command::new("python3").args(["-m", "venv"]).arg(&directory))?;
+        run(Command::new(directory.join("bin/pip")).args(["install", "--quiet", PYTHON_SDK]))?;
+    }
+    if works(&python) {
+        Ok(python)
+    } else {
+        Err("the SDK does not import".to_owned())
+    }
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("{command:?}: {error}"))?;
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
+
+fn told(output: &Output) -> String {
+    format!(
+        "{}\n{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+/// An ordinary user of the tests may not be able to enter the checkout, so the journey is handed over as text.
+fn journey(mode: &str, protocol: &str) {
+    let python = match python() {
+        Ok(python) => python,
+        Err(why) => return skip("python", &why),
+    };
+    let script = root().join("tests/clients/journey.py");
+    for user in users() {
+        let machine = Machine::new(user);
+        machine.write("hello.txt", "hello");
+        let script = std::fs::read_to_string(&script).expect("the journey");
+        let reachable = machine
+            .command(&python)
+            .args(["-c", "import mcp"])
+            .output()
+            .is_ok_and(|output| output.status.success());
+        if !reachable {
+            skip(
+                "python",
+                "the ordinary user of the tests cannot enter the checkout",
+            );
+            continue;
+        }
+        let output = machine
+            .command(&python)
+            .arg("-c")
+            .arg(script)
+            .arg(program())
+            .arg(&machine.project)
+            .arg(mode)
+            .stdin(Stdio::null())
+            .output()
+            .expect("python runs");
+        assert!(
+            output.status.success(),
+            "{user:?} {mode}: {}",
+            told(&output)
+        );
+        let seen: Value = serde_json::from_slice(&output.stdout).expect("a report");
+        assert_eq!(seen["protocol"], protocol, "{seen}");
+        machine.wait_for_server_end();
+        assert!(machine.sandbox_pids().is_empty());
+    }
+}
+
+#[test]
+fn the_python_sdk_in_the_legacy_era() {
+    journey("legacy", "2025-11-25");
+}
+
+#[test]
+fn the_python_sdk_in_the_modern_era() {
+    journey("2026-07-28", "2026-07-28");
+}
+
+#[test]
+fn the_python_sdk_left_to_choose() {
+    journey("auto", "2026-07-28");
+}
+
+/// The Inspector, unpacked.
+///
+/// # Errors
+/// Why there is none.
+fn inspector(unpacked: &Path) -> Result<PathBuf, String> {
+    let bundle = std::env::var_os("INSPECTOR_BUNDLE").map_or_else(
+        || root().join("../shared/tools").join(INSPECTOR_BUNDLE),
+        PathBuf::from,
+    );
+    if !bundle.exists() {
+        return Err("INSPECTOR_BUNDLE names no bundle of the Inspector".to_owned());
+    }
+    run(Command::new("node").arg("--version"))?;
+    run(Command::new("tar")
+        .arg("xzf")
+        .arg(&bundle)
+        .arg("-C")
+        .arg(unpacked))?;
+    Ok(unpacked.join("ic/clients/cli/build/index.js"))
+}
+
+/// One run of the Inspector is one client, from its greeting to its goodbye.
+struct Inspector {
+    machine: Machine,
+    script: PathBuf,
+    era: &'static str,
+}
+
+impl Inspector {
+    fn run(&self, arguments: &[&str]) -> Output {
+        let node = ["/usr/local/bin/node", "/usr/bin/node"]
+            .into_iter()
+            .map(Path::new)
+            .find(|path| path.exists())
+            .unwrap_or(Path::new("node"));
+        self.machine
+            .command(node)
+            .env("MCP_INSPECTOR_SECRET_STORE", "memory")
+            .arg(&self.script)
+            .arg("--cli")
+            .arg(program())
+            .args(["--protocol-era", self.era])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .expect("node runs")
+    }
+
+    fn tool(&self, name: &str, arguments: &[(&str, &str)]) -> Value {
+        let pairs: Vec<String> = arguments
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        let mut line = vec!["--method", "tools/call", "--tool-name", name];
+        for pair in &pairs {
+            line.extend(["--tool-arg", pair.as_str()]);
+        }
+        let output = self.run(&line);
+        assert!(output.status.success(), "{name}: {}", told(&output));
+        let result: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{name}: {error}: {}", told(&output)));
+        result["structuredContent"].clone()
+    }
+}
+
+fn inspect(era: &'static str) {
+    for user in users() {
+        let mut machine = Machine::new(user);
+        // Each run is a client of its own: the server has to wait for the next.
+        machine.set("CLAUDE_CODE_MCP_IDLE_EXIT_SECONDS", "5");
+        machine.write("hello.txt", "hello");
+        let unpacked = machine.base().join("inspector");
+        std::fs::create_dir(&unpacked).expect("a directory");
+        let script = match inspector(&unpacked) {
+            Ok(script) => script,
+            Err(why) => return skip("inspector", &why),
+        };
+        run(Command::new("chmod").args(["-R", "a+rX"]).arg(&unpacked)).expect("readable by all");
+        let inspector = Inspector {
+            machine,
+            script,
+            era,
+        };
+        let listed = inspector.run(&["--method", "tools/list", "--strict"]);
+        assert!(listed.status.success(), "{}", told(&listed));
+        let list: Value = serde_json::from_slice(&listed.stdout).expect("a list");
+        assert_eq!(list["tools"].as_array().map(Vec::len), Some(12));
+
+        let project = inspector.machine.project.display().to_string();
+        let created = inspector.tool("create_session", &[("projectPath", &project)]);
+        let session = created["sessionId"].as_str().expect("an id").to_owned();
+        let ran = inspector.tool(
+            "execute_command",
+            &[
+                ("sessionId", &session),
+                ("command", "cat hello.txt; exit 4"),
+            ],
+        );
+        assert_eq!(
+            (&ran["stdout"]["text"], &ran["exitCode"]),
+            (&json!("hello"), &json!(4))
+        );
+        let moved = inspector.tool(
+            "transfer_files",
+            &[
+                ("sessionId", &session),
+                ("direction", "to_container"),
+                ("sourcePath", &format!("{project}/hello.txt")),
+                ("destPath", "/tmp/hello.txt"),
+            ],
+        );
+        assert_eq!(moved["files"], 1);
+        let refused = inspector.run(&[
+            "--method",
+            "tools/call",
+            "--tool-name",
+            "create_session",
+            "--tool-arg",
+            "projectPath=/etc",
+        ]);
+        assert!(
+            told(&refused).contains("path_forbidden"),
+            "{}",
+            told(&refused)
+        );
+        inspector.tool("destroy_session", &[("sessionId", &session)]);
+        let left = inspector.tool("list_sessions", &[]);
+        assert_eq!(left["sessions"], json!([]));
+    }
+}
+
+#[test]
+fn the_inspector_in_the_legacy_era() {
+    inspect("legacy");
+}
+
+#[test]
+fn the_inspector_in_the_modern_era() {
+    inspect("modern");
+}
