@@ -3,6 +3,7 @@
 //! | on record | sandbox | then |
 //! |---|---|---|
 //! | live | runs | taken up again: its supervisor dials, its executions are watched on |
+//! | live | runs, but its supervisor does not dial | tried again; its lease ends it if it never does |
 //! | live | gone | the session is ended as `orphaned` |
 //! | not live, or unknown | any remains | removed |
 
@@ -81,9 +82,10 @@ impl Sessions {
             } {
                 Ok(true) => recovered.adopted.push(record.id),
                 Ok(false) => recovered.orphaned.push(record.id),
+                // It runs, and may dial yet: the next round tries again. If it never does, its lease ends it, since nobody
+                // renews that.
                 Err(refusal) => {
-                    tracing::warn!(session = %record.id, %refusal, detail = ?refusal.detail, "not taken up again");
-                    recovered.orphaned.push(record.id);
+                    tracing::warn!(session = %record.id, %refusal, detail = ?refusal.detail, "not taken up yet");
                 }
             }
         }
