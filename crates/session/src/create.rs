@@ -61,6 +61,7 @@ impl Sessions {
         let parts = permit.into_parts();
         let record = new_record(id, &parts);
         let spec = self.spec(id, &parts);
+        let _mark = self.0.creating(id);
         match self.0.reserve(&record, parts.max_sessions).await? {
             Reserved::New => {}
             Reserved::Existing(record) => return self.0.twin(record.id).await,

@@ -9,11 +9,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use model::{
-    ExecutionId, ExecutionState, ReapCause, Refusal, SandboxSpec, SessionId, SessionState,
-};
+use futures::future::join_all;
+use model::{ExecutionId, ExecutionState, ReapCause, Refusal, SandboxSpec, SessionId};
 use policy::SystemPermit;
-use sandbox::Supervisor;
+use sandbox::{Listed, Supervisor};
 use store::{ExecutionChange, ExecutionRecord, Filter, SessionRecord};
 
 use crate::{
@@ -28,6 +27,20 @@ use crate::{
 const REDIAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Executions of a session that are looked at when it is taken up again.
 const MAX_EXECUTIONS: u32 = 1_000;
+
+/// Sessions that are taken up side by side: each waits up to a second for its supervisor to dial.
+const ADOPTIONS_AT_ONCE: usize = 64;
+
+/// What became of a session that is live on record.
+enum Found {
+    /// Its supervisor is at hand again.
+    Adopted,
+    /// Its sandbox is gone, or was never finished.
+    Gone,
+    /// It runs, and may dial yet: the next round tries again. If it never does, its lease ends it, since nobody renews
+    /// that.
+    Silent,
+}
 
 /// What reconciling did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,27 +78,17 @@ impl Sessions {
             })
             .await?;
         let mut recovered = Recovered::default();
-        for record in &records {
-            if self.0.live(record.id).is_some() {
-                continue;
-            }
-            let running = listed
-                .iter()
-                .any(|found| found.session == record.id && found.running);
-            if record.state == SessionState::Creating && is_young(record) {
-                continue;
-            }
-            match if running {
-                self.adopt(record).await
-            } else {
-                Ok(false)
-            } {
-                Ok(true) => recovered.adopted.push(record.id),
-                Ok(false) => recovered.orphaned.push(record.id),
-                // It runs, and may dial yet: the next round tries again. If it never does, its lease ends it, since nobody
-                // renews that.
-                Err(refusal) => {
-                    tracing::warn!(session = %record.id, %refusal, detail = ?refusal.detail, "not taken up yet");
+        let lost: Vec<_> = records
+            .iter()
+            .filter(|record| self.0.live(record.id).is_none() && !self.0.is_creating(record.id))
+            .collect();
+        for some in lost.chunks(ADOPTIONS_AT_ONCE) {
+            let found = some.iter().map(|record| self.take_up(record, &listed));
+            for (record, found) in some.iter().zip(join_all(found).await) {
+                match found {
+                    Found::Adopted => recovered.adopted.push(record.id),
+                    Found::Gone => recovered.orphaned.push(record.id),
+                    Found::Silent => {}
                 }
             }
         }
@@ -113,6 +116,24 @@ impl Sessions {
             }
         }
         Ok(recovered)
+    }
+
+    /// Takes up a session that is live on record, if its sandbox is there.
+    async fn take_up(&self, record: &SessionRecord, listed: &[Listed]) -> Found {
+        if !listed
+            .iter()
+            .any(|found| found.session == record.id && found.running)
+        {
+            return Found::Gone;
+        }
+        match self.adopt(record).await {
+            Ok(true) => Found::Adopted,
+            Ok(false) => Found::Gone,
+            Err(refusal) => {
+                tracing::warn!(session = %record.id, %refusal, detail = ?refusal.detail, "not taken up yet");
+                Found::Silent
+            }
+        }
     }
 
     /// Takes up a session whose sandbox runs. `false`: it cannot be, since its record lacks what is needed.
@@ -215,9 +236,4 @@ impl Inner {
         }
         Ok(())
     }
-}
-
-/// A session that another task of this server may be making right now.
-fn is_young(record: &SessionRecord) -> bool {
-    now_ms().saturating_sub(record.created_at_ms) < 60_000
 }

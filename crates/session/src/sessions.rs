@@ -1,7 +1,7 @@
 //! The verbs of sessions, and the registry of those that are live.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -55,6 +55,7 @@ pub struct Sessions(pub(crate) Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) setup: Setup,
     live: Mutex<HashMap<SessionId, Arc<Live>>>,
+    creating: Mutex<HashSet<SessionId>>,
     executions: Mutex<HashMap<ExecutionId, Arc<Execution>>>,
 }
 
@@ -65,9 +66,11 @@ impl Sessions {
     /// No session is live yet: see [`Sessions::recover`].
     pub fn new(setup: Setup) -> Self {
         let (live, executions) = (Mutex::default(), Mutex::default());
+        let creating = Mutex::default();
         Sessions(Arc::new(Inner {
             setup,
             live,
+            creating,
             executions,
         }))
     }
@@ -278,6 +281,20 @@ impl Inner {
         lock(&self.live).get(&session).cloned()
     }
 
+    /// This server is making that session right now; one that is `creating` on record only was left by another server.
+    pub(crate) fn is_creating(&self, session: SessionId) -> bool {
+        lock(&self.creating).contains(&session)
+    }
+
+    /// Marks a session as being made, until the mark is dropped.
+    pub(crate) fn creating(self: &Arc<Self>, session: SessionId) -> Creating {
+        lock(&self.creating).insert(session);
+        Creating {
+            inner: self.clone(),
+            session,
+        }
+    }
+
     pub(crate) fn insert_live(&self, live: Arc<Live>) {
         lock(&self.live).insert(live.id, live);
     }
@@ -457,6 +474,18 @@ impl Inner {
             };
             self.note(session, text).await;
         }
+    }
+}
+
+/// See [`Inner::creating`].
+pub(crate) struct Creating {
+    inner: Arc<Inner>,
+    session: SessionId,
+}
+
+impl Drop for Creating {
+    fn drop(&mut self) {
+        lock(&self.inner.creating).remove(&self.session);
     }
 }
 

@@ -442,3 +442,49 @@ async fn waiting_for_news_neither_spins_nor_piles_up_questions() {
         begun.elapsed()
     );
 }
+
+#[tokio::test]
+async fn a_session_that_a_killed_server_was_making_is_unwound_by_the_next() {
+    let house = House::on(Fake::with_options(FakeOptions {
+        silent_supervisor: true,
+        ..FakeOptions::default()
+    }));
+    tokio::time::timeout(SHORT * 4, house.create())
+        .await
+        .expect_err("killed in the middle");
+    assert_eq!(
+        (
+            house.sandboxes().await,
+            house.sessions.count().await.expect("a count")
+        ),
+        (1, 1)
+    );
+    let mut house = house.restart();
+    assert_eq!(
+        house.reconcile().await.expect("recovered").orphaned.len(),
+        1
+    );
+    assert_eq!(house.reap_next().await.because, ReapCause::Orphaned);
+    assert_eq!(
+        (
+            house.sandboxes().await,
+            house.sessions.count().await.expect("a count")
+        ),
+        (0, 0)
+    );
+}
+
+#[tokio::test]
+async fn a_session_that_is_being_made_is_left_alone_by_the_reconciler() {
+    let house = House::on(Fake::with_options(FakeOptions {
+        silent_supervisor: true,
+        ..FakeOptions::default()
+    }));
+    let (created, recovered) =
+        tokio::join!(tokio::time::timeout(SHORT * 4, house.create()), async {
+            tokio::time::sleep(SHORT).await;
+            house.reconcile().await
+        });
+    created.expect_err("still being made");
+    assert_eq!(recovered.expect("recovered"), session::Recovered::default());
+}
