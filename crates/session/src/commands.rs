@@ -131,7 +131,7 @@ impl Sessions {
             stderr: Some(read.stderr_cursor),
         };
         let Some(execution) = self.0.execution(id) else {
-            return self.0.stored_execution(id).await;
+            return self.0.stored_execution(id, cursors).await;
         };
         if !read.wait.is_zero() {
             execution
@@ -151,7 +151,7 @@ impl Sessions {
     pub async fn cancel(&self, permit: ExecutionPermit) -> Result<ExecutionView, Refusal> {
         let (id, _) = permit.into_parts();
         let Some(execution) = self.0.execution(id) else {
-            return self.0.stored_execution(id).await;
+            return self.0.stored_execution(id, Cursors::tail()).await;
         };
         if !execution.is_final() {
             match execution.supervisor.cancel(*id.as_bytes(), GRACE).await {

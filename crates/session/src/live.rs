@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -32,6 +35,7 @@ pub(crate) struct Live {
     allow_protected_changes: bool,
     clock: Mutex<Clock>,
     running: Mutex<BTreeMap<ExecutionId, Arc<Execution>>>,
+    oom_kills: AtomicU64,
     keeper: Mutex<Option<AbortHandle>>,
     /// Wakes the keeper when a deadline moved.
     pub(crate) moved: Notify,
@@ -75,6 +79,7 @@ impl Live {
                 last_used: now,
             }),
             running: Mutex::default(),
+            oom_kills: AtomicU64::new(0),
             keeper: Mutex::new(None),
             moved: Notify::new(),
         })
@@ -120,16 +125,23 @@ impl Live {
         self.moved.notify_one();
     }
 
+    /// Whether the kernel has killed for memory since the last look. `now`: how often in all.
+    pub(crate) fn oom_kills_grew(&self, now: u64) -> bool {
+        self.oom_kills.fetch_max(now, Ordering::AcqRel) < now
+    }
+
     pub(crate) fn running(&self) -> Vec<ExecutionId> {
         lock(&self.running).keys().copied().collect()
     }
 
     /// Executions that nobody will hear of again.
-    pub(crate) fn abandon_executions(&self) {
+    pub(crate) fn abandon_executions(&self) -> Vec<Arc<Execution>> {
         let running = std::mem::take(&mut *lock(&self.running));
-        for execution in running.into_values() {
+        let abandoned: Vec<_> = running.into_values().collect();
+        for execution in &abandoned {
             execution.lose("its session ended");
         }
+        abandoned
     }
 
     pub(crate) fn keep_with(&self, keeper: AbortHandle) {

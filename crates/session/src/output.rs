@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use model::{ExecutionId, ExecutionState, ExecutionView, LogLine, Refusal, SessionId, StreamView};
 use sandbox::{
-    SupervisorError,
+    Supervisor, SupervisorError,
     wire::{MAX_CHUNK_BYTES, OutputChunk, Stream, StreamStatus},
 };
 use tokio::time::Instant;
@@ -44,13 +44,15 @@ impl Inner {
         let known = end.as_ref().map(|end| (end.stdout, end.stderr));
         let (stdout, stderr) = tokio::join!(
             stream(
-                execution,
+                &execution.supervisor,
+                execution.id,
                 Stream::Stdout,
                 cursors.stdout,
                 known.map(|known| known.0)
             ),
             stream(
-                execution,
+                &execution.supervisor,
+                execution.id,
                 Stream::Stderr,
                 cursors.stderr,
                 known.map(|known| known.1)
@@ -86,8 +88,12 @@ impl Inner {
         }
     }
 
-    /// An execution that is no longer at hand: its end is on record, its output is gone with its sandbox.
-    pub(crate) async fn stored_execution(&self, id: ExecutionId) -> Result<ExecutionView, Refusal> {
+    /// An execution that is no longer at hand: its end is on record, its output with its supervisor as long as that lives.
+    pub(crate) async fn stored_execution(
+        &self,
+        id: ExecutionId,
+        cursors: Cursors,
+    ) -> Result<ExecutionView, Refusal> {
         let record = self
             .stored(move |store| store.execution(id))
             .await?
@@ -96,6 +102,13 @@ impl Inner {
             .protected_changes
             .as_deref()
             .and_then(|json| serde_json::from_slice(json).ok());
+        let (stdout, stderr) = match self.live(record.session) {
+            Some(live) => tokio::join!(
+                stream(&live.supervisor, id, Stream::Stdout, cursors.stdout, None),
+                stream(&live.supervisor, id, Stream::Stderr, cursors.stderr, None),
+            ),
+            None => (StreamView::default(), StreamView::default()),
+        };
         Ok(ExecutionView {
             id,
             session: record.session,
@@ -104,8 +117,8 @@ impl Inner {
             signal: record.signal,
             oom_killed: record.oom_killed,
             duration_ms: record.duration_ms,
-            stdout: StreamView::default(),
-            stderr: StreamView::default(),
+            stdout,
+            stderr,
             protected_changes: changes.unwrap_or_default(),
             failure: record.failure,
         })
@@ -114,14 +127,15 @@ impl Inner {
 
 /// Reads a stream from a cursor on, or its last part. `known` is the final status, where there is one.
 async fn stream(
-    execution: &Execution,
+    supervisor: &Supervisor,
+    id: ExecutionId,
     which: Stream,
     from: Option<u64>,
     known: Option<StreamStatus>,
 ) -> StreamView {
     let status = match known {
         Some(status) => status,
-        None => match read_chunk(execution, which, u64::MAX, 1).await {
+        None => match read_chunk(supervisor, id, which, u64::MAX, 1).await {
             Some(chunk) => chunk.status,
             None => return StreamView::default(),
         },
@@ -138,7 +152,7 @@ async fn stream(
     while view.cursor < end {
         let want = (end - view.cursor).min(MAX_CHUNK_BYTES as u64);
         let want = u32::try_from(want).unwrap_or(u32::MAX);
-        let Some(chunk) = read_chunk(execution, which, view.cursor, want).await else {
+        let Some(chunk) = read_chunk(supervisor, id, which, view.cursor, want).await else {
             break;
         };
         if chunk.data.is_empty() {
@@ -161,16 +175,16 @@ const READ_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is kept of a stream from an offset on. `None`: its sandbox is gone, or does not answer.
 async fn read_chunk(
-    execution: &Execution,
+    supervisor: &Supervisor,
+    id: ExecutionId,
     which: Stream,
     offset: u64,
     max_bytes: u32,
 ) -> Option<OutputChunk> {
     let deadline = Instant::now() + READ_PATIENCE;
     loop {
-        let key = *execution.id.as_bytes();
-        match execution
-            .supervisor
+        let key = *id.as_bytes();
+        match supervisor
             .read(key, which, offset, max_bytes, Duration::ZERO)
             .await
         {
@@ -181,7 +195,7 @@ async fn read_chunk(
                 tokio::time::sleep(RETRY).await;
             }
             Err(error) => {
-                tracing::debug!(execution = %execution.id, %error, "output was not read");
+                tracing::debug!(execution = %id, %error, "output was not read");
                 return None;
             }
         }
@@ -212,7 +226,7 @@ impl Inner {
             ] {
                 let total = known.map_or(u64::MAX, |status| status.total_bytes);
                 let from = (total != u64::MAX).then(|| total.saturating_sub(LOG_BYTES));
-                let view = stream(&execution, which, from, known).await;
+                let view = stream(&execution.supervisor, execution.id, which, from, known).await;
                 let tail = &view.bytes[view.bytes.len().saturating_sub(LOG_BYTES as usize)..];
                 let text = String::from_utf8_lossy(tail);
                 let prefix = format!("{} {name}", execution.id);

@@ -59,8 +59,8 @@ pub(crate) struct Inner {
     executions: Mutex<HashMap<ExecutionId, Arc<Execution>>>,
 }
 
-/// Ended executions that are remembered in memory; older ones are read from the store.
-const MAX_REMEMBERED_EXECUTIONS: usize = 4_096;
+/// Ended executions of live sessions that are kept at hand; older ones are read from the store and their supervisor.
+const MAX_ENDED_AT_HAND: usize = 256;
 
 impl Sessions {
     /// No session is live yet: see [`Sessions::recover`].
@@ -312,11 +312,17 @@ impl Inner {
     }
 
     pub(crate) fn insert_execution(&self, execution: Arc<Execution>) {
+        lock(&self.executions).insert(execution.id, execution);
+    }
+
+    /// Lets go of ended executions whose session has ended, and of the others once there are many.
+    pub(crate) fn forget_ended_executions(&self) {
+        let live: HashSet<SessionId> = lock(&self.live).keys().copied().collect();
         let mut executions = lock(&self.executions);
-        if executions.len() >= MAX_REMEMBERED_EXECUTIONS {
+        executions.retain(|_, known| !known.is_final() || live.contains(&known.session));
+        if executions.values().filter(|known| known.is_final()).count() > MAX_ENDED_AT_HAND {
             executions.retain(|_, known| !known.is_final());
         }
-        executions.insert(execution.id, execution);
     }
 
     /// Runs a blocking piece of store work off the async threads.
@@ -399,7 +405,9 @@ impl Inner {
         let destroyed = self.setup.backend.destroy(session).await;
         match live {
             Some(live) => {
-                live.abandon_executions();
+                for execution in live.abandon_executions() {
+                    self.record_loss(&execution).await;
+                }
                 self.scan_and_note(&live).await;
             }
             None if ended_now => {
@@ -409,6 +417,7 @@ impl Inner {
             }
             None => {}
         }
+        self.forget_ended_executions();
         if ended_now {
             self.note(session, format!("session {}: {because}", state.as_str()))
                 .await;

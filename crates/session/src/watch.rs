@@ -17,7 +17,6 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(30);
 impl Inner {
     /// Follows an execution to its end and puts that on record.
     pub(crate) async fn watch(self: Arc<Self>, live: Arc<Live>, execution: Arc<Execution>) {
-        let oom_before = self.oom_kills(live.id).await;
         let end = loop {
             match execution
                 .supervisor
@@ -26,13 +25,13 @@ impl Inner {
             {
                 Ok(status) => {
                     if let Some(ended) = status.ended {
-                        let (oom_after, report) =
+                        let (oom_kills, report) =
                             tokio::join!(self.oom_kills(live.id), live.scan());
                         let mut changes = report.changes;
                         if report.incomplete {
                             changes.push(incomplete_scan());
                         }
-                        break End::of(&status, ended, oom_after > oom_before, changes);
+                        break End::of(&status, ended, live.oom_kills_grew(oom_kills), changes);
                     }
                 }
                 Err(
@@ -65,12 +64,11 @@ impl Inner {
         let end = execution.progress.borrow().end.clone();
         if let Some(end) = end {
             self.record_end(execution.id, &end).await;
-            self.note(
-                live.id,
-                format!("execution {} {}", execution.id, end.sentence()),
-            )
-            .await;
+            let text = format!("execution {} {}", execution.id, end.sentence());
+            self.note(live.id, text).await;
         }
+        // On record now: who asks later is answered from there.
+        self.forget_ended_executions();
     }
 
     /// Takes up an execution that an earlier server started.
@@ -80,6 +78,14 @@ impl Inner {
         live.enter(&execution, u32::MAX);
         self.insert_execution(execution.clone());
         tokio::spawn(self.clone().watch(live.clone(), execution));
+    }
+
+    /// Puts the end of an execution on record whose session ended first.
+    pub(crate) async fn record_loss(&self, execution: &Execution) {
+        let end = execution.progress.borrow().end.clone();
+        if let Some(end) = end {
+            self.record_end(execution.id, &end).await;
+        }
     }
 
     pub(crate) async fn record_end(&self, id: ExecutionId, end: &End) {

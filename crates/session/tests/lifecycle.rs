@@ -488,3 +488,28 @@ async fn a_session_that_is_being_made_is_left_alone_by_the_reconciler() {
     created.expect_err("still being made");
     assert_eq!(recovered.expect("recovered"), session::Recovered::default());
 }
+
+#[tokio::test]
+async fn an_execution_that_is_no_longer_at_hand_is_read_from_record_and_supervisor() {
+    let house = House::new();
+    let session = house.create().await.expect("a session").id;
+    let mut ids = Vec::new();
+    for number in 0..300 {
+        let ran = house
+            .run(session, &["echo", &number.to_string()], LONG)
+            .await
+            .expect("an execution");
+        ids.push(ran.id);
+    }
+    let old = house.read(ids[200], SHORT).await.expect("the execution");
+    assert_eq!(
+        (old.state, old.exit_code, old.stdout.bytes.as_slice()),
+        (ExecutionState::Exited, Some(0), &b"200\n"[..])
+    );
+    house.destroy(session).await.expect("destroyed");
+    let gone = house.read(ids[200], SHORT).await.expect("the execution");
+    assert_eq!(
+        (gone.state, gone.exit_code, gone.stdout.bytes.len()),
+        (ExecutionState::Exited, Some(0), 0)
+    );
+}
