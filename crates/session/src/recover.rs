@@ -171,6 +171,8 @@ impl Sessions {
             },
             supervisor,
         );
+        // What the kernel killed before is nobody's news.
+        live.oom_kills_grew(self.0.oom_kills(record.id).await);
         self.0.clone().adopt_executions(&live).await?;
         self.0.insert_live(live.clone());
         self.0.keep(&live);

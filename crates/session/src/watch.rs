@@ -99,7 +99,8 @@ impl Inner {
         }
     }
 
-    async fn oom_kills(&self, session: SessionId) -> u64 {
+    /// How often the kernel has killed a process of the session for memory.
+    pub(crate) async fn oom_kills(&self, session: SessionId) -> u64 {
         self.setup
             .backend
             .stats(session)
