@@ -264,6 +264,55 @@ fn a_tree_is_merged_into_an_existing_directory() {
 }
 
 #[test]
+fn a_file_takes_the_place_of_a_file_or_a_link_at_once() {
+    let Some(mut sandbox) = sandbox() else { return };
+    sandbox.run("echo old > file; ln file other; ln -s file link; ln -s nowhere dangling");
+    let before = names(&sandbox);
+    for name in ["file", "link", "dangling"] {
+        let path = format!("{}/{name}", sandbox.workspace());
+        let end = import(&mut sandbox, &path, &[file("", 0o640, name.as_bytes())]);
+        assert!(matches!(end, TransferEnd::Complete { .. }), "{end:?}");
+    }
+    assert_eq!(names(&sandbox), before);
+    for name in ["file", "link", "dangling"] {
+        let path = sandbox.path(&format!("workspace/{name}"));
+        let facts = fs::symlink_metadata(&path).unwrap();
+        assert!(facts.is_file(), "{name}");
+        assert_eq!(facts.mode() & 0o7777, 0o640);
+        assert_eq!(fs::read(path).unwrap(), name.as_bytes());
+    }
+    assert_eq!(
+        fs::read_to_string(sandbox.path("workspace/other")).unwrap(),
+        "old\n",
+        "replaced by rename, not written into"
+    );
+}
+
+#[test]
+fn what_is_of_another_kind_is_in_the_way() {
+    let Some(mut sandbox) = sandbox() else { return };
+    sandbox.run("mkdir directory; echo x > file; mkfifo fifo");
+    for (name, entry) in [
+        ("directory", file("", 0o644, b"x")),
+        ("file", directory("", 0o755)),
+        ("fifo", file("", 0o644, b"x")),
+    ] {
+        let path = format!("{}/{name}", sandbox.workspace());
+        match import(&mut sandbox, &path, &[entry]) {
+            TransferEnd::Refused { fault, path } => {
+                assert_eq!(fault.kind, FaultKind::BadPath, "{name}");
+                assert!(
+                    fault.step.contains("of another kind is in the way"),
+                    "{fault:?}"
+                );
+                assert_eq!(path, name.as_bytes());
+            }
+            TransferEnd::Complete { .. } => panic!("{name} was replaced"),
+        }
+    }
+}
+
+#[test]
 fn what_must_not_go_in_leaves_nothing_behind() {
     let Some(mut sandbox) = sandbox() else { return };
     sandbox.run(
@@ -289,7 +338,7 @@ fn what_must_not_go_in_leaves_nothing_behind() {
     for target in ["/etc/passwd", "..", "../x", "a/../../x", ""] {
         cases.push(("link", new.clone(), vec![root(), link("l", target)], "l"));
     }
-    cases.push(("link as root", new.clone(), vec![link("", "x")], ""));
+    cases.push(("link as root", new.clone(), vec![link("", "x")], "new"));
     cases.push((
         "through a link",
         new.clone(),
@@ -342,31 +391,43 @@ fn what_must_not_go_in_leaves_nothing_behind() {
         "file into directory",
         format!("{workspace}/taken"),
         vec![file("", 0o644, b"x")],
-        "",
+        "taken",
     ));
     cases.push((
-        "onto a file",
-        format!("{workspace}/taken/file"),
+        "file onto a fifo",
+        format!("{workspace}/taken/fifo"),
         vec![file("", 0o644, b"x")],
-        "",
+        "fifo",
+    ));
+    cases.push((
+        "directory onto a file",
+        format!("{workspace}/taken/file"),
+        vec![root()],
+        "file",
+    ));
+    cases.push((
+        "below a file",
+        format!("{workspace}/taken/file/x"),
+        vec![file("", 0o644, b"x")],
+        "x",
     ));
     cases.push((
         "no such parent",
         format!("{workspace}/a/b"),
         vec![root()],
-        "",
+        "b",
     ));
     cases.push((
         "through a link",
         format!("{workspace}/out/x"),
         vec![root()],
-        "",
+        "x",
     ));
     cases.push((
         "outside",
         format!("{}/x", text(&sandbox.path("outside"))),
         vec![root()],
-        "",
+        "x",
     ));
     for (name, path, entries, at) in cases {
         let end = import(&mut sandbox, &path, &entries);

@@ -440,8 +440,10 @@ pub enum TransferKind {
         /// Absolute path inside.
         path: Vec<u8>,
     },
-    /// Receive a tree or file and put it at this absolute path inside, which must not exist or be a directory that the
-    /// tree is merged into. Nothing of it is visible at the destination before all of it has come.
+    /// Receive a tree or file and put it at this absolute path inside. A tree: the path must not exist, or be a directory
+    /// that it is merged into. A file: the path must not exist, or be a regular file or a link, which it replaces by one
+    /// rename. Nothing of it is visible at the destination before all of it has come. A refusal of the root itself names
+    /// the last part of the path.
     Import {
         /// Absolute path inside.
         path: Vec<u8>,

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, os::fd::OwnedFd};
 
 use rustix::{
     fs::{
-        AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, fchmod, futimens, mkdirat,
-        symlinkat, utimensat,
+        AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, fchmod, futimens,
+        mkdirat, symlinkat, utimensat,
     },
     io::{self, Errno},
 };
@@ -32,6 +32,8 @@ pub struct Destination {
 pub enum Place {
     /// Nothing is there: its parent directory, and the name it gets.
     New(OwnedFd, Vec<u8>),
+    /// A file or link is there, to be replaced by a file: its parent directory, and its name.
+    File(OwnedFd, Vec<u8>),
     /// A directory is there, to be merged into.
     Existing(OwnedFd),
 }
@@ -52,20 +54,30 @@ impl Destination {
         })
     }
 
+    /// The last part: what refusals of the root itself are about.
+    fn name(&self) -> &[u8] {
+        self.parts.last().map_or(b"", Vec::as_slice)
+    }
+
     fn find(&self) -> Result<Place, Fault> {
         let bad = |errno| failed(FaultKind::BadPath, "open the destination", errno);
         let root = tree::root().map_err(bad)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let parts: Vec<&[u8]> = self.parts.iter().map(Vec::as_slice).collect();
         match tree::open_beneath(&root, &parts, flags, Mode::empty()) {
-            Ok(directory) => Ok(Place::Existing(directory)),
-            Err(Errno::NOENT) => {
-                let (name, parents) = parts.split_last().ok_or_else(|| bad(Errno::INVAL))?;
-                let parent =
-                    tree::open_beneath(&root, parents, flags, Mode::empty()).map_err(bad)?;
-                Ok(Place::New(parent, name.to_vec()))
+            Ok(directory) => return Ok(Place::Existing(directory)),
+            // The last two also stand for a file or a link on the way there, which the next opening meets again.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+            Err(errno) => return Err(bad(errno)),
+        }
+        let (name, parents) = parts.split_last().ok_or_else(|| bad(Errno::INVAL))?;
+        let parent = tree::open_beneath(&root, parents, flags, Mode::empty()).map_err(bad)?;
+        match tree::kind(&parent, name).map_err(bad)? {
+            None => Ok(Place::New(parent, name.to_vec())),
+            Some(FileType::RegularFile | FileType::Symlink) => {
+                Ok(Place::File(parent, name.to_vec()))
             }
-            Err(errno) => Err(bad(errno)),
+            Some(_) => Err(in_the_way(Errno::EXIST)),
         }
     }
 
@@ -93,7 +105,12 @@ pub fn run(
         Ok(Some(end)) => drop(channel.send_frame(TransferFrame::End(end))),
         // The host stopped it itself.
         Ok(None) => {}
-        Err(stop) => channel.refuse(stop),
+        Err(mut stop) => {
+            if stop.path.is_empty() {
+                stop.path = destination.name().to_vec();
+            }
+            channel.refuse(stop);
+        }
     }
 }
 
@@ -107,7 +124,7 @@ fn receive(
     let refusals = Refusals::parse(refuse).map_err(at_root)?;
     let place = destination.find().map_err(at_root)?;
     let base = match &place {
-        Place::New(parent, _) => parent,
+        Place::New(parent, _) | Place::File(parent, _) => parent,
         Place::Existing(directory) => directory,
     };
     mkdirat(base, destination.staging.as_slice(), Mode::RWXU).map_err(|errno| {
@@ -137,12 +154,11 @@ fn stage_and_place(
         Mode::empty(),
     )
     .map_err(|errno| Stop::failed(b"", "open the staging directory", errno))?;
-    let into_existing = matches!(place, Place::Existing(_));
     let mut stage = Stage {
         staging,
         refusals,
         spec,
-        into_existing,
+        place,
         directories: Directories::new(),
         file: None,
         entries: 0,
@@ -166,7 +182,7 @@ struct Stage<'a> {
     staging: OwnedFd,
     refusals: Refusals,
     spec: &'a TransferSpec,
-    into_existing: bool,
+    place: &'a Place,
     directories: Directories,
     file: Option<OpenFile>,
     entries: u64,
@@ -220,12 +236,12 @@ impl Stage<'_> {
             return Err(fault(FaultKind::TooMany, "too many entries"));
         }
         let is_directory = matches!(entry.kind, EntryKind::Directory);
-        if entry.path.is_empty() && !is_directory && self.into_existing {
-            return Err(failed(
-                FaultKind::BadPath,
-                "the destination is a directory",
-                Errno::ISDIR,
-            ));
+        if entry.path.is_empty() {
+            match (self.place, is_directory) {
+                (Place::Existing(_), false) => return Err(in_the_way(Errno::ISDIR)),
+                (Place::File(..), true) => return Err(in_the_way(Errno::NOTDIR)),
+                (Place::New(..), _) | (Place::Existing(_), true) | (Place::File(..), false) => {}
+            }
         }
         if self
             .refusals
@@ -331,6 +347,15 @@ impl Stage<'_> {
         }
         Ok(())
     }
+}
+
+/// What is at the destination can be neither merged into nor replaced.
+pub fn in_the_way(errno: Errno) -> Fault {
+    failed(
+        FaultKind::BadPath,
+        "something of another kind is in the way",
+        errno,
+    )
 }
 
 /// Modification time as given, access time untouched.

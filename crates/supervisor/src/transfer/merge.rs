@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::{
     fs::{
         Access, AtFlags, FileType, Mode, OFlags, RenameFlags, accessat, fchmod, futimens, renameat,
-        renameat_with, statat,
+        renameat_with,
     },
     io::{self, Errno},
 };
@@ -13,7 +13,7 @@ use wire::FaultKind;
 
 use super::{
     channel::Stop,
-    import::{Directories, Place, STAGED_ROOT, modified},
+    import::{Directories, Place, STAGED_ROOT, in_the_way, modified},
     tree,
 };
 use crate::fault::failed;
@@ -27,6 +27,16 @@ pub fn place(staging: &OwnedFd, place: &Place, directories: &Directories) -> Res
                 directories,
             };
             mover.move_new(staging, STAGED_ROOT, parent, name, b"")
+        }
+        Place::File(parent, name) => {
+            let failed_here = |errno| {
+                Stop::at(
+                    b"",
+                    failed(FaultKind::BadPath, "take the place of a file", errno),
+                )
+            };
+            check_same_mount(parent, name).map_err(failed_here)?;
+            renameat(staging, STAGED_ROOT, parent, name.as_slice()).map_err(failed_here)
         }
         Place::Existing(directory) => {
             let staged = open_directory(staging, STAGED_ROOT)
@@ -88,8 +98,9 @@ impl Mover<'_> {
                     failed(FaultKind::BadPath, "take the place of an entry", errno),
                 )
             };
-            let is_directory = kind(staged, &name).map_err(conflict)? == Some(FileType::Directory);
-            match (kind(existing, &name).map_err(conflict)?, is_directory) {
+            let is_directory =
+                tree::kind(staged, &name).map_err(conflict)? == Some(FileType::Directory);
+            match (tree::kind(existing, &name).map_err(conflict)?, is_directory) {
                 (None, _) if pass == Pass::Move => {
                     self.move_new(staged, &name, existing, &name, &below)?
                 }
@@ -104,8 +115,10 @@ impl Mover<'_> {
                     Pass::Move => renameat(staged, name.as_slice(), existing, name.as_slice())
                         .map_err(conflict)?,
                 },
-                (Some(FileType::Directory), false) => return Err(conflict(Errno::ISDIR)),
-                (Some(_), _) => return Err(conflict(Errno::EXIST)),
+                (Some(FileType::Directory), false) => {
+                    return Err(Stop::at(&below, in_the_way(Errno::ISDIR)));
+                }
+                (Some(_), _) => return Err(Stop::at(&below, in_the_way(Errno::EXIST))),
             }
         }
         Ok(())
@@ -174,14 +187,6 @@ impl Mover<'_> {
 fn set_mode(directory: &OwnedFd, mode: Mode, mtime: i64) -> io::Result<()> {
     futimens(directory, &modified(mtime))?;
     fchmod(directory, mode)
-}
-
-fn kind(directory: &OwnedFd, name: &[u8]) -> io::Result<Option<FileType>> {
-    match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(facts) => Ok(Some(FileType::from_raw_mode(facts.st_mode))),
-        Err(Errno::NOENT) => Ok(None),
-        Err(errno) => Err(errno),
-    }
 }
 
 fn open_directory(directory: impl AsFd, name: &[u8]) -> io::Result<OwnedFd> {

@@ -1,7 +1,7 @@
 //! Moving trees in and out, each in a process of its own: forked from pid 1 and never executed, so that it is as little
 //! open to the agent as pid 1 is, and blocking, because it does nothing else.
 //!
-//! What is atomic: a new destination appears complete, by one rename. Into an existing directory everything is staged
+//! What is atomic: a new destination appears complete, by one rename, and a file takes the place of a file by one. Into an existing directory everything is staged
 //! first (a hidden directory in the destination) and checked against what is there; then file after file is renamed
 //! into place, each at once, but not all together.
 

@@ -3,7 +3,9 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::{
-    fs::{AtFlags, CWD, Dir, Mode, OFlags, ResolveFlags, openat, openat2, unlinkat},
+    fs::{
+        AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, openat, openat2, statat, unlinkat,
+    },
     io::{self, Errno},
 };
 
@@ -68,6 +70,15 @@ pub fn names(directory: impl AsFd, most: u64) -> io::Result<Vec<Vec<u8>>> {
     }
     names.sort_unstable();
     Ok(names)
+}
+
+/// What bears that name, a link itself and not what it leads to; `None` for nothing.
+pub fn kind(directory: impl AsFd, name: &[u8]) -> io::Result<Option<FileType>> {
+    match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(facts) => Ok(Some(FileType::from_raw_mode(facts.st_mode))),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// Removes a file, or a directory and all below it.
