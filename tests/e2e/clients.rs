@@ -193,6 +193,7 @@ impl Inspector {
         assert!(output.status.success(), "{name}: {}", told(&output));
         let result: Value = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|error| panic!("{name}: {error}: {}", told(&output)));
+        assert_ne!(result["isError"], json!(true), "{name}: {result:#}");
         result["structuredContent"].clone()
     }
 }
@@ -257,7 +258,8 @@ fn inspect(era: &'static str) {
             "{}",
             told(&refused)
         );
-        inspector.tool("destroy_session", &[("sessionId", &session)]);
+        let destroyed = inspector.tool("destroy_session", &[("sessionId", &session)]);
+        assert_eq!(destroyed["state"], "destroyed", "{destroyed:#}");
         let left = inspector.tool("list_sessions", &[]);
         assert_eq!(left["sessions"], json!([]));
     }

@@ -3,6 +3,13 @@
 //! Whatever attacks runs inside a session. Each refusal has its positive control in the same test: the same probe on
 //! something that is allowed, or outside the filter (in namespaces of the probe's own), so that no test passes because
 //! the kernel lacks the call or the probe is broken.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking and tells by standard error"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;

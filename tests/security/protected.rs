@@ -404,13 +404,8 @@ fn a_hook_that_was_written_while_no_server_lived_is_found_when_the_next_takes_ov
         crate::support::until("it is written", || fine.exists());
         sandbox.client = sandbox.machine.client();
         let cancel = json!({ "executionId": execution });
-        crate::support::until("the next server has taken over", || {
-            sandbox
-                .client
-                .tool("cancel_execution", cancel.clone())
-                .is_ok()
-        });
         crate::support::until("the control: it has ended", || {
+            let _ = sandbox.client.tool("cancel_execution", cancel.clone());
             sandbox.look(&execution, 1)["state"] == "killed"
         });
         crate::support::until("the hook is moved aside", || !hook.exists());

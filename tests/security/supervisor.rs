@@ -106,6 +106,33 @@ fn an_agent_cannot_speak_for_the_supervisor_to_a_server_that_comes_back() {
 }
 
 #[test]
+fn a_cancel_while_the_next_server_takes_over_is_carried_out_or_refused() {
+    each(|sandbox| {
+        let execution = sandbox.start("sleep 600");
+        kill_server(&sandbox.machine);
+        sandbox.client = sandbox.machine.client();
+        let cancel = json!({ "executionId": execution });
+        until("a cancel is accepted", || {
+            sandbox
+                .client
+                .tool("cancel_execution", cancel.clone())
+                .is_ok()
+        });
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            let looked = sandbox.look(&execution, 1);
+            if looked["state"] == "killed" {
+                break;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "it was accepted and lost: {looked:#}"
+            );
+        }
+    });
+}
+
+#[test]
 fn an_agent_cannot_slow_pin_or_limit_the_supervisor() {
     each(|sandbox| {
         let probes = [
