@@ -151,7 +151,13 @@ impl Sessions {
     pub async fn cancel(&self, permit: ExecutionPermit) -> Result<ExecutionView, Refusal> {
         let (id, _) = permit.into_parts();
         let Some(execution) = self.0.execution(id) else {
-            return self.0.stored_execution(id, Cursors::tail()).await;
+            let view = self.0.stored_execution(id, Cursors::tail()).await?;
+            // Runs, but its session is not yet taken up again: success would promise what nobody does.
+            return if view.state.is_final() {
+                Ok(view)
+            } else {
+                Err(self.0.not_ready(view.session).await)
+            };
         };
         if !execution.is_final() {
             match execution.supervisor.cancel(*id.as_bytes(), GRACE).await {
@@ -174,17 +180,7 @@ impl Sessions {
         close: bool,
     ) -> Result<ExecutionView, Refusal> {
         let (id, _) = permit.into_parts();
-        let Some(execution) = self
-            .0
-            .execution(id)
-            .filter(|execution| !execution.is_final())
-        else {
-            return Err(Refusal::new(
-                Reason::ExecutionEnded,
-                "The execution has ended.",
-                "Start another one.",
-            ));
-        };
+        let execution = self.0.running_execution(id).await?;
         let mut rest = data.expose().as_slice();
         let deadline = Instant::now() + STDIN_PATIENCE;
         loop {
@@ -217,10 +213,7 @@ impl Sessions {
     /// `execution_not_found`, `execution_ended`, or when it has no terminal.
     pub async fn resize(&self, permit: ExecutionPermit, terminal: Terminal) -> Result<(), Refusal> {
         let (id, _) = permit.into_parts();
-        let execution = self
-            .0
-            .execution(id)
-            .ok_or_else(refusals::execution_not_found)?;
+        let execution = self.0.running_execution(id).await?;
         let resized = execution
             .supervisor
             .resize(*id.as_bytes(), size(terminal))

@@ -1,6 +1,6 @@
 //! What is shown of an execution: its state, and its output from a cursor on or the last part of it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use model::{ExecutionId, ExecutionState, ExecutionView, LogLine, Refusal, SessionId, StreamView};
 use sandbox::{
@@ -85,6 +85,28 @@ impl Inner {
                 protected_changes: end.protected_changes,
                 failure: end.failure,
             },
+        }
+    }
+
+    /// An execution that can be written to.
+    ///
+    /// # Errors
+    /// `execution_ended`, or why its session is not at hand.
+    pub(crate) async fn running_execution(
+        &self,
+        id: ExecutionId,
+    ) -> Result<Arc<Execution>, Refusal> {
+        match self.execution(id) {
+            Some(execution) if !execution.is_final() => Ok(execution),
+            Some(_) => Err(refusals::execution_ended()),
+            None => {
+                let stored = self.stored_execution(id, Cursors::tail()).await?;
+                if stored.state.is_final() {
+                    Err(refusals::execution_ended())
+                } else {
+                    Err(self.not_ready(stored.session).await)
+                }
+            }
         }
     }
 

@@ -26,6 +26,15 @@ pub(crate) fn execution_not_found() -> Refusal {
     .in_field("executionId")
 }
 
+pub(crate) fn execution_ended() -> Refusal {
+    Refusal::new(
+        Reason::ExecutionEnded,
+        "The execution has ended.",
+        "Start another one.",
+    )
+    .in_field("executionId")
+}
+
 /// Why a session in that state does not work.
 pub(crate) fn not_live(state: SessionState, because: Option<&str>) -> Refusal {
     let because = because.unwrap_or("no reason is on record");

@@ -513,3 +513,33 @@ async fn an_execution_that_is_no_longer_at_hand_is_read_from_record_and_supervis
         (ExecutionState::Exited, Some(0), 0)
     );
 }
+
+#[tokio::test]
+async fn a_cancel_before_the_next_server_has_the_session_is_refused_and_not_lost() {
+    let house = House::new();
+    let session = house.create().await.expect("a session").id;
+    let running = house
+        .run(session, &["sleep", "60"], SHORT)
+        .await
+        .expect("running")
+        .id;
+    let house = house.restart();
+    let cancel = async || {
+        let owner = house.owner().name();
+        let verb = policy::ExecutionVerb::Cancel;
+        let permit = house
+            .policy
+            .admit_execution(&house.owner(), verb, running, Some(&owner))
+            .expect("a permit");
+        house.sessions.cancel(permit).await
+    };
+    assert_eq!(
+        cancel().await.expect_err("not yet").reason,
+        Reason::SessionNotReady
+    );
+    house.reconcile().await.expect("recovered");
+    assert_eq!(
+        cancel().await.expect("cancelled").state,
+        ExecutionState::Killed
+    );
+}
