@@ -65,7 +65,8 @@ pub fn machine() -> String {
     let processor = field("/proc/cpuinfo", "model name").unwrap_or_else(|| "?".to_owned());
     let memory = kib("/proc/meminfo", "MemTotal") >> 20;
     let system = field("/etc/os-release", "PRETTY_NAME").unwrap_or_else(|| "?".to_owned());
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let kernel: Vec<_> = release.split('.').take(2).collect();
     let cgroups = if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
         "cgroup v2"
     } else {
@@ -73,6 +74,6 @@ pub fn machine() -> String {
     };
     format!(
         "{cpus} × {processor}, {memory} GiB, {system}, kernel {}, {cgroups}",
-        kernel.trim()
+        kernel.join(".")
     )
 }
