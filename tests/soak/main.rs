@@ -10,6 +10,7 @@
 mod support;
 
 mod calls;
+mod control;
 mod fronts;
 mod kills;
 mod leases;
