@@ -28,6 +28,7 @@ use crate::{
     probe::Machine,
     record::Layout,
     removal,
+    seccomp::Filter,
 };
 
 /// How long the helper may take: a healthy machine needs milliseconds, a thrashing one seconds.
@@ -47,6 +48,7 @@ pub(crate) struct Ground<'server> {
     pub machine: &'server Machine,
     pub program: &'server OwnedFd,
     pub extra_read_only: &'server [std::path::PathBuf],
+    pub filter: &'server Filter,
 }
 
 /// Refuses what this machine cannot enforce, before anything is made.
@@ -157,6 +159,7 @@ fn build(
         hierarchy: ground.machine.hierarchy.clone(),
         extra_read_only: ground.extra_read_only.to_owned(),
         supervisor_arguments: supervisor_arguments(spec, &ground.machine.hierarchy).to_argv(),
+        filter: ground.filter.clone(),
     };
     let order = Order::Create(Box::new(plan));
     let (answer, pidfd) = ask_helper(ground.config, &order, Some(ground.program))?;

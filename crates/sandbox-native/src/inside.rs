@@ -2,7 +2,7 @@
 //! untrusted runs before its last step, and every step that fails ends it.
 //!
 //! ```text
-//! compile the filters → wait for the id maps → ids → private mounts → new root → pivot → names, lo
+//! wait for the id maps → ids → private mounts → new root → pivot → names, lo
 //!   → wait for "go" → cgroup namespace → rlimits → keyring → capabilities, ids → no_new_privs → seccomp → execute
 //! ```
 
@@ -17,7 +17,7 @@ use crate::{
     enter::{self, MountAttributes},
     idmap::OwnerMaps,
     plan::{At, Failure, FailureKind, Identity, Plan},
-    root_file_system, seccomp,
+    root_file_system,
     sources::{self, Sources},
 };
 use model::{AGENT_GID, AGENT_UID, LimitName};
@@ -60,11 +60,6 @@ pub(crate) fn become_supervisor(
     mut go: impl Read,
 ) -> Result<Infallible, Failure> {
     let plan = birth.plan;
-    let filters = seccomp::filters().map_err(|error| Failure {
-        kind: FailureKind::Step,
-        step: format!("compile the system-call profile: {error}"),
-        errno: 0,
-    })?;
     wait_for_helper(&mut go)?;
     enter_ids(plan.identity)?;
     die_with_parent(true)?;
@@ -93,13 +88,11 @@ pub(crate) fn become_supervisor(
     drop_privileges(plan.identity)?;
     enter::close_on_execution_from(3).at("close descriptors")?;
     die_with_parent(false)?;
-    for filter in &filters {
-        seccompiler::apply_filter(filter).map_err(|_| Failure {
-            kind: FailureKind::Step,
-            step: "install the system-call filter".to_owned(),
-            errno: std::io::Error::last_os_error().raw_os_error().unwrap_or(0),
-        })?;
-    }
+    seccompiler::apply_filter(&plan.filter.program()).map_err(|_| Failure {
+        kind: FailureKind::Step,
+        step: "install the system-call filter".to_owned(),
+        errno: std::io::Error::last_os_error().raw_os_error().unwrap_or(0),
+    })?;
     enter::reset_signals().at("reset signals")?;
     let error = enter::execute(birth.program, &arguments);
     Err(Failure::at("execute the supervisor", &error))

@@ -19,6 +19,7 @@ use crate::{
     probe::{self, Machine},
     record::{Layout, Record},
     removal,
+    seccomp::Filter,
     supervisor::sealed_supervisor,
 };
 
@@ -36,6 +37,7 @@ struct Shared {
     layout: Layout,
     program: OwnedFd,
     extra_read_only: Vec<PathBuf>,
+    filter: Filter,
     machine: OnceLock<Machine>,
     busy: Busy,
 }
@@ -101,11 +103,14 @@ impl Native {
         let extra_read_only =
             offered.map_err(|e| step("find a directory that the operator offers", e))?;
         let program = sealed_supervisor().map_err(|e| step("seal the supervisor", e))?;
+        let filter = Filter::compile()
+            .map_err(|e| step("compile the system-call profile", io::Error::other(e)))?;
         let shared = Shared {
             config,
             layout,
             program,
             extra_read_only,
+            filter,
             machine: OnceLock::new(),
             busy: Busy::default(),
         };
@@ -166,6 +171,7 @@ impl Shared {
             machine: self.machine()?,
             program: &self.program,
             extra_read_only: &self.extra_read_only,
+            filter: &self.filter,
         };
         creation::create(&ground, spec)
     }

@@ -6,7 +6,7 @@ use std::{io, path::PathBuf};
 use model::SandboxSpec;
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::Hierarchy;
+use crate::{cgroup::Hierarchy, seccomp::Filter};
 
 /// Longest message between server and helper, bytes: protected paths and mounts dominate, a few hundred each.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
@@ -39,6 +39,8 @@ pub(crate) struct Plan {
     pub extra_read_only: Vec<PathBuf>,
     /// The supervisor's arguments.
     pub supervisor_arguments: Vec<String>,
+    /// The system-call filter, compiled by the server.
+    pub filter: Filter,
 }
 
 /// Whose ids stand behind those inside.
