@@ -16,6 +16,9 @@ use rustix::io;
 /// first large free, and the heap of a process that lives for hours then never shrinks.
 const MMAP_THRESHOLD_BYTES: i32 = 64 * 1024;
 
+/// Memory that [`keep_freed_memory`] keeps: some of the largest frames (1 MiB).
+const KEPT_BYTES: i32 = 8 * 1024 * 1024;
+
 /// What must be so before anything else happens: no stray descriptors, no signals, a known umask.
 pub fn prepare_process() -> io::Result<()> {
     // JUSTIFICATION: rustix has no mallopt; it bounds the resident size of a long-lived process.
@@ -28,6 +31,17 @@ pub fn prepare_process() -> io::Result<()> {
     signals::block_all()?;
     rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
     Ok(())
+}
+
+/// For a process that ends soon: what it frees it keeps and uses again, instead of giving it back to the kernel with every
+/// frame, which the next one would have to fault in anew.
+pub fn keep_freed_memory() {
+    // JUSTIFICATION: rustix has no mallopt.
+    // SAFETY: called in a forked process of one thread; sets two integers of the allocator.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, KEPT_BYTES);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_BYTES);
+    }
 }
 
 /// Bytes of a page.

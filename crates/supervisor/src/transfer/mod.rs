@@ -120,6 +120,7 @@ fn work(socket: OwnedFd, spec: &TransferSpec, staging: Option<&Destination>) -> 
     if sys::close_all_except(&[socket.as_raw_fd()]).is_err() {
         return 1;
     }
+    sys::keep_freed_memory();
     let Ok(mut channel) = Channel::new(socket) else {
         return 1;
     };
