@@ -174,10 +174,26 @@ impl Inspector {
             .arg("--cli")
             .arg(program())
             .args(["--protocol-era", self.era])
+            .args(self.environment())
             .args(arguments)
             .stdin(Stdio::null())
             .output()
             .expect("node runs")
+    }
+
+    /// The Inspector hands on a few variables of its environment only, so the machine's own are named.
+    fn environment(&self) -> Vec<String> {
+        let base = self.machine.base();
+        let variables = [
+            format!("XDG_STATE_HOME={}", base.join("state").display()),
+            format!("XDG_RUNTIME_DIR={}", base.join("run").display()),
+            // Each run is a client of its own: the server has to wait for the next.
+            "CLAUDE_CODE_MCP_IDLE_EXIT_SECONDS=5".to_owned(),
+        ];
+        variables
+            .into_iter()
+            .flat_map(|variable| ["-e".to_owned(), variable])
+            .collect()
     }
 
     fn tool(&self, name: &str, arguments: &[(&str, &str)]) -> Value {
@@ -200,9 +216,7 @@ impl Inspector {
 
 fn inspect(era: &'static str) {
     for user in users() {
-        let mut machine = Machine::new(user);
-        // Each run is a client of its own: the server has to wait for the next.
-        machine.set("CLAUDE_CODE_MCP_IDLE_EXIT_SECONDS", "5");
+        let machine = Machine::new(user);
         machine.write("hello.txt", "hello");
         let unpacked = machine.base().join("inspector");
         std::fs::create_dir(&unpacked).expect("a directory");
@@ -262,6 +276,11 @@ fn inspect(era: &'static str) {
         assert_eq!(destroyed["state"], "destroyed", "{destroyed:#}");
         let left = inspector.tool("list_sessions", &[]);
         assert_eq!(left["sessions"], json!([]));
+        let audited = std::fs::read_to_string(inspector.machine.audit_log()).expect("an audit log");
+        assert!(
+            audited.contains(&session),
+            "another server than this machine's has answered"
+        );
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::{
     probe::Sandbox,
-    support::{Machine, User, alone, users},
+    support::{Machine, User, alone_on_the_machine, users},
 };
 
 /// Within what a sibling answers on a machine that is being bombed (2 cores, debug build).
@@ -75,7 +75,7 @@ fn resident_kb(pid: i32) -> u64 {
 }
 
 fn each_pair(attack: impl Fn(&mut Pair)) {
-    let _alone = alone();
+    let _alone = alone_on_the_machine();
     for user in users() {
         eprintln!("as {user:?}");
         attack(&mut pair(user));
@@ -284,7 +284,7 @@ fn a_flood_of_output_is_bounded_in_server_and_supervisor() {
 
 #[test]
 fn half_a_cpu_is_half_a_cpu_where_cpu_is_limited() {
-    let _alone = alone();
+    let _alone = alone_on_the_machine();
     for user in users() {
         let machine = Machine::new(user);
         let mut client = machine.client();

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{
     probe::{Sandbox, each},
-    support::{Machine, PATIENCE, alone, until, users},
+    support::{Machine, PATIENCE, alone_on_the_machine, until, users},
 };
 
 /// Within how much a cancelled execution must have ended, whatever it does: grace included.
@@ -305,7 +305,7 @@ fn a_signal_to_every_process_spares_the_supervisor() {
 
 #[test]
 fn a_starving_machine_does_not_keep_a_cancel_from_working() {
-    let _alone = alone();
+    let _alone = alone_on_the_machine();
     each(|sandbox| {
         let hostile = "trap '' TERM HUP INT; ulimit -n 4096; \
             perl -e '$SIG{TERM} = \"IGNORE\"; my @f; while (open(my $h, \"<\", \"/dev/null\")) { push @f, $h } \

@@ -524,3 +524,15 @@ pub fn alone() -> std::sync::MutexGuard<'static, ()> {
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
+
+/// As [`alone`], also where each test is a program of its own: for what loads the whole machine.
+///
+/// # Panics
+/// When the lock cannot be made.
+pub fn alone_on_the_machine() -> fs::File {
+    let uid = rustix::process::geteuid().as_raw();
+    let path = std::env::temp_dir().join(format!("claude-code-mcp-tests-{uid}.lock"));
+    let lock = fs::File::create(path).expect("a lock file");
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("the lock");
+    lock
+}
