@@ -4,12 +4,10 @@
 use std::{
     io,
     os::{
-        fd::{AsFd, OwnedFd},
-        unix::{fs::chown, net::UnixListener, net::UnixStream, process::CommandExt},
+        fd::OwnedFd,
+        unix::{fs::chown, net::UnixListener},
     },
     path::Path,
-    process::{Command, Stdio},
-    time::Duration,
 };
 
 use model::{
@@ -21,8 +19,8 @@ use wire::{SoftLimits, SupervisorArguments};
 
 use crate::{
     cgroup::Hierarchy,
-    channel,
     config::NativeConfig,
+    helpers::Helpers,
     link,
     plan::{Answer, Failure, FailureKind, Identity, Order, Plan},
     probe::Machine,
@@ -30,9 +28,6 @@ use crate::{
     removal,
     seccomp::Filter,
 };
-
-/// How long the helper may take: a healthy machine needs milliseconds, a thrashing one seconds.
-const HELPER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A sandbox that runs.
 pub(crate) struct Created {
@@ -49,6 +44,7 @@ pub(crate) struct Ground<'server> {
     pub program: &'server OwnedFd,
     pub extra_read_only: &'server [std::path::PathBuf],
     pub filter: &'server Filter,
+    pub helpers: &'server Helpers,
 }
 
 /// Refuses what this machine cannot enforce, before anything is made.
@@ -162,7 +158,7 @@ fn build(
         filter: ground.filter.clone(),
     };
     let order = Order::Create(Box::new(plan));
-    let (answer, pidfd) = ask_helper(ground.config, &order, Some(ground.program))?;
+    let (answer, pidfd) = ground.helpers.ask(&order, Some(ground.program))?;
     match (answer, pidfd) {
         (Answer::Created { pid }, Some(pidfd)) => Ok(Created {
             pid,
@@ -206,44 +202,6 @@ fn supervisor_arguments(spec: &SandboxSpec, hierarchy: &Hierarchy) -> Supervisor
             state_bytes: spec.limits.state_bytes.value,
         },
     }
-}
-
-/// Starts the helper, tells it what to do and waits for its answer.
-///
-/// # Errors
-/// When it cannot be started, ends without an answer or takes too long.
-pub(crate) fn ask_helper(
-    config: &NativeConfig,
-    order: &Order,
-    program: Option<&OwnedFd>,
-) -> Result<(Answer, Option<OwnedFd>), BackendError> {
-    let (ours, theirs) =
-        UnixStream::pair().map_err(|source| step("make a channel to the helper", source))?;
-    ours.set_read_timeout(Some(HELPER_PATIENCE))
-        .map_err(|source| step("make a channel to the helper", source))?;
-    let mut helper = Command::new(&config.helper)
-        .args(&config.helper_arguments)
-        .arg0("claude-code-mcp-helper")
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|source| step("start the helper", source))?;
-    let answer = channel::send(&ours, order, program.map(AsFd::as_fd))
-        .and_then(|()| channel::receive(&ours));
-    if let Err(error) = &answer {
-        tracing::error!(%error, "the helper gave no answer");
-        let _ = helper.kill().and_then(|()| helper.wait());
-    } else {
-        // It has nothing left to do but end; nobody needs to wait for that.
-        let reaper = std::thread::Builder::new().name("helper-reaper".to_owned());
-        if let Err(error) = reaper.spawn(move || helper.wait()) {
-            tracing::warn!(%error, "an ended helper stays a zombie");
-        }
-    }
-    answer.map_err(|source| step("hear from the helper", source))
 }
 
 fn step(step: &str, source: io::Error) -> BackendError {

@@ -1,6 +1,7 @@
 //! The embedded runtime: sandboxes from the kernel's own parts, without a daemon and without an image.
 //!
-//! Reading order: [`Native`] (the verbs), `creation` (what the server does for one sandbox), `helper` (the re-executed,
+//! Reading order: [`Native`] (the verbs), `creation` (what the server does for one sandbox), `helpers` (the server's side
+//! of the next), `helper` (the re-executed,
 //! single-threaded process that makes the namespaces), `inside` (what the new process does to itself before it becomes
 //! the supervisor), `enter` (the only unsafe code), then cgroups, ownership, records, the seccomp profile, the probe.
 //!
@@ -14,6 +15,7 @@ mod config;
 mod creation;
 mod enter;
 mod helper;
+mod helpers;
 mod idmap;
 mod inside;
 mod inspection;

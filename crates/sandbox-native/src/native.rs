@@ -1,11 +1,11 @@
 //! The backend's verbs.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     os::fd::OwnedFd,
     path::PathBuf,
-    sync::{Arc, Condvar, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use async_trait::async_trait;
@@ -13,8 +13,10 @@ use model::{BackendName, Layer, Requirement, SandboxSpec, SessionId, UsageView};
 use sandbox::{Backend, BackendError, Capability, Inspection, Link, Listed};
 
 use crate::{
+    cgroup::Hierarchy,
     config::NativeConfig,
     creation::{self, Ground},
+    helpers::Helpers,
     inspection, link,
     probe::{self, Machine},
     record::{Layout, Record},
@@ -38,8 +40,18 @@ struct Shared {
     program: OwnedFd,
     extra_read_only: Vec<PathBuf>,
     filter: Filter,
+    helpers: Helpers,
+    /// Those that this server created or found alive, for what is asked often.
+    living: Mutex<BTreeMap<SessionId, Arc<Living>>>,
     machine: OnceLock<Machine>,
     busy: Busy,
+}
+
+/// Where a living sandbox's usage is read, without its record.
+struct Living {
+    hierarchy: Hierarchy,
+    object_name: String,
+    pidfd: OwnedFd,
 }
 
 /// Sessions that a verb is changing right now: creating and destroying one never overlap.
@@ -105,12 +117,15 @@ impl Native {
         let program = sealed_supervisor().map_err(|e| step("seal the supervisor", e))?;
         let filter = Filter::compile()
             .map_err(|e| step("compile the system-call profile", io::Error::other(e)))?;
+        let helpers = Helpers::new(&config);
         let shared = Shared {
             config,
             layout,
             program,
             extra_read_only,
             filter,
+            helpers,
+            living: Mutex::default(),
             machine: OnceLock::new(),
             busy: Busy::default(),
         };
@@ -137,7 +152,7 @@ impl Shared {
             return Ok(machine);
         }
         // Two at once probe twice and find the same.
-        let found = probe::probe(&self.config)?;
+        let found = probe::probe(&self.config, &self.helpers)?;
         Ok(self.machine.get_or_init(|| found))
     }
 
@@ -172,8 +187,40 @@ impl Shared {
             program: &self.program,
             extra_read_only: &self.extra_read_only,
             filter: &self.filter,
+            helpers: &self.helpers,
         };
-        creation::create(&ground, spec)
+        let session = spec.session;
+        let created = creation::create(&ground, spec)?;
+        self.remember(session, &ground.machine.hierarchy, &created.pidfd);
+        Ok(created)
+    }
+
+    /// Only while the session is busy: what [`Backend::destroy`] forgets must not come back.
+    fn remember(&self, session: SessionId, hierarchy: &Hierarchy, pidfd: &OwnedFd) {
+        // Without another descriptor the record answers.
+        let Ok(pidfd) = pidfd.try_clone() else { return };
+        let living = Living {
+            hierarchy: hierarchy.clone(),
+            object_name: session.object_name(&self.config.owner),
+            pidfd,
+        };
+        self.all_living().insert(session, Arc::new(living));
+    }
+
+    fn all_living(&self) -> MutexGuard<'_, BTreeMap<SessionId, Arc<Living>>> {
+        self.living.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn usage(&self, session: SessionId) -> Result<UsageView, BackendError> {
+        let living = self.all_living().get(&session).cloned();
+        match living {
+            Some(living) if link::ended(&living.pidfd) => Err(BackendError::NotFound),
+            Some(living) => Ok(living.hierarchy.usage(&living.object_name)),
+            None => {
+                let (record, ..) = self.running(session)?;
+                Ok(record.hierarchy.usage(&record.object_name))
+            }
+        }
     }
 
     /// The record and a handle of pid 1 of a sandbox that lives.
@@ -247,7 +294,8 @@ impl Backend for Native {
         let (listener, pid, pidfd) = self
             .blocking(move |shared| {
                 let _busy = shared.busy.enter(session);
-                let (_, pid, pidfd) = shared.running(session)?;
+                let (record, pid, pidfd) = shared.running(session)?;
+                shared.remember(session, &record.hierarchy, &pidfd);
                 let listener = link::bind(&shared.layout.instance(session));
                 Ok((
                     listener.map_err(|e| step("listen for the supervisor", e))?,
@@ -278,11 +326,7 @@ impl Backend for Native {
     }
 
     async fn stats(&self, session: SessionId) -> Result<UsageView, BackendError> {
-        self.blocking(move |shared| {
-            let (record, ..) = shared.running(session)?;
-            Ok(record.hierarchy.usage(&record.object_name))
-        })
-        .await
+        self.blocking(move |shared| shared.usage(session)).await
     }
 
     async fn pause(&self, session: SessionId) -> Result<(), BackendError> {
@@ -298,6 +342,7 @@ impl Backend for Native {
     async fn destroy(&self, session: SessionId) -> Result<(), BackendError> {
         self.blocking(move |shared| {
             let _busy = shared.busy.enter(session);
+            shared.all_living().remove(&session);
             let hierarchy = match shared.machine() {
                 Ok(machine) => machine.hierarchy.clone(),
                 // Removing must work where creating no longer does; the record says where the groups are.

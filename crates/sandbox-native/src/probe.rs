@@ -15,8 +15,8 @@ use sandbox::{Advice, BackendError, Capability, LimitCapability};
 use crate::{
     cgroup::{self, Hierarchy},
     config::NativeConfig,
-    creation::ask_helper,
     enter,
+    helpers::Helpers,
     plan::{Answer, Failure, Identity, Order, RANGE_IDS},
 };
 
@@ -35,11 +35,11 @@ pub(crate) struct Machine {
 ///
 /// # Errors
 /// [`BackendError::Unavailable`] with the reason of the lowest rung.
-pub(crate) fn probe(config: &NativeConfig) -> Result<Machine, BackendError> {
+pub(crate) fn probe(config: &NativeConfig, helpers: &Helpers) -> Result<Machine, BackendError> {
     let mut advice = Vec::new();
     let mut last = None;
     for identity in candidates(config) {
-        match ask_helper(config, &Order::Probe(identity), None)?.0 {
+        match helpers.ask(&Order::Probe(identity), None)?.0 {
             Answer::Probed => {
                 let hierarchy = cgroup::detect(&config.cgroup);
                 return Ok(describe(identity, hierarchy, advice));
