@@ -5,7 +5,7 @@
 //! What this does not show: calls that need capabilities of the whole machine (`init_module`, `kexec_load`, `swapon`) get
 //! `EPERM` from the kernel anyway, so their control is only that the probe itself works.
 
-use crate::probe::each;
+use crate::{probe::each, support::skip};
 
 /// The control of a probe.
 enum Control {
@@ -167,4 +167,28 @@ attacks! {
     tioclinux: "call(16, 0, 0x541c, 'x')", "EPERM", Unfiltered("ENOTTY");
     unknown_calls_look_absent: "call(999)", "ENOSYS", WORKS;
     x32_calls: "call(0x40000000 + 39)", "ENOSYS", WORKS;
+}
+
+/// The numbers of the other architecture mean other calls: the filter ends whoever uses them.
+#[test]
+fn int80_calls_of_another_architecture() {
+    // mov eax, 20 (getpid); int 0x80; ret
+    let script = "import ctypes, mmap; m = mmap.mmap(-1, 4096, prot=7); \
+                  m.write(bytes.fromhex('b814000000cd80c3')); \
+                  print(ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(m)))())";
+    let outside = std::process::Command::new("/usr/bin/python3")
+        .args(["-c", script])
+        .output();
+    let possible = outside.is_ok_and(|output| output.status.success() && output.stdout != b"-38\n");
+    if !possible {
+        skip("int80", "no Python, or a kernel without 32-bit calls");
+        return;
+    }
+    each(|sandbox| {
+        let ran = sandbox.argv(&["/usr/bin/python3", "-c", script], 10);
+        assert_eq!(ran.out, "", "{ran:#?}");
+        assert_eq!(ran.all["signal"], 31, "SIGSYS: {ran:#?}");
+        let control = sandbox.argv(&["/usr/bin/python3", "-c", "print(1)"], 10);
+        assert_eq!(control.out, "1", "the control");
+    });
 }
