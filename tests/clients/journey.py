@@ -1,4 +1,4 @@
-"""Drives the server with the official Python SDK over stdio: journey.py PROGRAM PROJECT MODE.
+"""Drives the server with the official Python SDK over stdio: journey.py PROJECT MODE COMMAND [ARGUMENT ...].
 
 Prints one JSON line with what it saw; fails by exception. MODE is the SDK's: legacy, auto or a protocol version.
 """
@@ -11,7 +11,7 @@ import sys
 
 import mcp
 
-PROGRAM, PROJECT, MODE = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3]
+PROJECT, MODE, COMMAND, ARGUMENTS = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:]
 TOOLS = {
     "create_session", "execute_command", "get_execution", "cancel_execution", "respond_execution", "list_sessions",
     "get_session", "destroy_session", "get_session_logs", "transfer_files", "extend_session", "get_server_info",
@@ -85,7 +85,7 @@ async def journey(client):
 
 
 async def main():
-    server = mcp.StdioServerParameters(command=PROGRAM, env=dict(os.environ), cwd=PROJECT)
+    server = mcp.StdioServerParameters(command=COMMAND, args=ARGUMENTS, env=dict(os.environ), cwd=PROJECT)
     async with mcp.Client(server, mode=MODE) as client:
         print(json.dumps(await journey(client)))
 

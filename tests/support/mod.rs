@@ -157,6 +157,31 @@ impl Machine {
 
     /// A command on this machine, as its user, in its project.
     pub fn command(&self, program: &Path) -> Command {
+        let mut command = self.command_of_the_tester(program);
+        if let Some(uid) = self.uid() {
+            command.uid(uid).gid(uid);
+        }
+        command
+    }
+
+    /// What starts the program as the machine's user, for a client that itself runs as whoever runs the tests: its
+    /// interpreter may stand where nobody else can go.
+    pub fn front(&self) -> Vec<String> {
+        let program = program().display().to_string();
+        match self.uid() {
+            Some(uid) => vec![
+                "/usr/bin/setpriv".to_owned(),
+                format!("--reuid={uid}"),
+                format!("--regid={uid}"),
+                "--clear-groups".to_owned(),
+                program,
+            ],
+            None => vec![program],
+        }
+    }
+
+    /// A command on this machine, in its project, as whoever runs the tests.
+    pub fn command_of_the_tester(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command
             .env_clear()
@@ -167,9 +192,6 @@ impl Machine {
             .env("CLAUDE_CODE_MCP_IDLE_EXIT_SECONDS", "1")
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(&self.project);
-        if let Some(uid) = self.uid() {
-            command.uid(uid).gid(uid);
-        }
         command
     }
 
