@@ -70,6 +70,9 @@ impl Controllers {
     }
 }
 
+/// What a process writes to a door to go through it.
+pub(crate) const MYSELF: &[u8] = b"0";
+
 impl Hierarchy {
     /// How that limit is held: `None` when not by a control group.
     pub fn holds(&self, limit: LimitName) -> Option<&'static str> {
@@ -219,20 +222,33 @@ impl Hierarchy {
         }
     }
 
-    /// Moves a process into the groups that it was not born in.
+    /// Ways into the groups that a process is not born in: whoever writes [`MYSELF`] to one of them is inside. Opened by
+    /// the helper, since the kernel asks who opened it.
+    ///
+    /// A process that moves itself is moved at once. Moving another one stops every fork on the machine until all
+    /// processors have passed by, some ten milliseconds.
     ///
     /// # Errors
-    /// When the kernel refuses.
-    pub fn attach(&self, object_name: &str, pid: Pid) -> io::Result<()> {
+    /// When one cannot be opened.
+    pub fn doors(&self, object_name: &str) -> io::Result<Vec<File>> {
         match self {
-            Hierarchy::None | Hierarchy::Version2(_) => Ok(()),
-            Hierarchy::Version1(_) => {
-                let pid = pid.as_raw_nonzero().to_string();
-                self.groups(object_name)
-                    .iter()
-                    .try_for_each(|group| write(&group.join("cgroup.procs"), &pid))
-            }
+            Hierarchy::None | Hierarchy::Version2(_) => Ok(Vec::new()),
+            Hierarchy::Version1(_) => self
+                .groups(object_name)
+                .iter()
+                .map(|group| File::options().write(true).open(group.join("tasks")))
+                .collect(),
         }
+    }
+
+    /// Whether that process is in every one of the groups, as the kernel tells.
+    pub fn holds_process(&self, object_name: &str, pid: Pid) -> bool {
+        let member = |group: &PathBuf| {
+            let pid = pid.as_raw_nonzero().to_string();
+            read(&group.join("cgroup.procs"))
+                .is_some_and(|pids| pids.lines().any(|line| line == pid))
+        };
+        self.groups(object_name).iter().all(member)
     }
 
     /// Removes the groups; right after their last process ended the kernel is still busy with them.

@@ -159,8 +159,13 @@ fn create(plan: &Plan, program: BorrowedFd<'_>, undo: &mut Undo<'_>) -> Result<C
         .hierarchy
         .birth_group(&plan.object_name)
         .at("open the control group")?;
+    let doors = plan
+        .hierarchy
+        .doors(&plan.object_name)
+        .at("open the control groups")?;
     let birth = Birth {
         plan,
+        doors,
         sources,
         program,
     };
@@ -169,10 +174,6 @@ fn create(plan: &Plan, program: BorrowedFd<'_>, undo: &mut Undo<'_>) -> Result<C
     let mut go = go;
     idmap::map_process(child.pid, plan.identity)?;
     go.write_all(b"m").at("let the new process go on")?;
-    // Moving between groups of version 1 waits for every processor, some milliseconds: the child builds its root meanwhile.
-    plan.hierarchy
-        .attach(&plan.object_name, child.pid)
-        .at("enter the control groups")?;
     record.process =
         Some(ProcessRecord::of(child.pid.as_raw_nonzero().get()).at("identify the new process")?);
     record.write(&plan.instance).at("write the record")?;
@@ -180,6 +181,12 @@ fn create(plan: &Plan, program: BorrowedFd<'_>, undo: &mut Undo<'_>) -> Result<C
     drop(go);
     hear(report)?;
     alive(child)?;
+    if !plan.hierarchy.holds_process(&plan.object_name, child.pid) {
+        return Err(Failure::at(
+            "enter the control groups",
+            &io::ErrorKind::PermissionDenied.into(),
+        ));
+    }
     undo.child
         .take()
         .ok_or_else(|| Failure::at("keep the new process", &io::ErrorKind::NotFound.into()))

@@ -2,18 +2,20 @@
 //! untrusted runs before its last step, and every step that fails ends it.
 //!
 //! ```text
-//! wait for the id maps → ids → private mounts → new root → pivot → names, lo
+//! control groups → wait for the id maps → ids → private mounts → new root → pivot → names, lo
 //!   → wait for "go" → cgroup namespace → rlimits → keyring → capabilities, ids → no_new_privs → seccomp → execute
 //! ```
 
 use std::{
     convert::Infallible,
     ffi::CString,
-    io::Read,
+    fs::File,
+    io::{Read, Write},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use crate::{
+    cgroup,
     enter::{self, MountAttributes},
     idmap::OwnerMaps,
     plan::{At, Failure, FailureKind, Identity, Plan},
@@ -48,6 +50,8 @@ const LAST_CAPABILITY: u32 = 63;
 pub(crate) struct Birth<'plan> {
     /// What to build.
     pub plan: &'plan Plan,
+    /// Ways into the control groups.
+    pub doors: Vec<File>,
     /// Mounts that root made beforehand; an ordinary user's child makes its own.
     pub sources: Option<Sources>,
     /// The supervisor.
@@ -60,6 +64,11 @@ pub(crate) fn become_supervisor(
     mut go: impl Read,
 ) -> Result<Infallible, Failure> {
     let plan = birth.plan;
+    // Before anything else: what is made from here on counts for the sandbox.
+    for mut door in birth.doors {
+        door.write_all(cgroup::MYSELF)
+            .at("enter the control groups")?;
+    }
     wait_for_helper(&mut go)?;
     enter_ids(plan.identity)?;
     die_with_parent(true)?;
