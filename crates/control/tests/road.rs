@@ -1,6 +1,10 @@
 //! The road on the fake backend: every call is recorded, nothing changes without a durable intent, the server's own
 //! calls pass the same way (A1, T1.3).
-#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::{
     collections::BTreeMap,

@@ -233,11 +233,16 @@ fn remove_one(
     placeholder: &Placeholder,
     neighbors: &Neighbors,
 ) -> io::Result<()> {
-    let Ok((parent, name)) = open_parent(root, &placeholder.relative) else {
-        return Ok(());
-    };
-    let Ok(found) = statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW) else {
-        return Ok(());
+    let looked = open_parent(root, &placeholder.relative).and_then(|(parent, name)| {
+        let found = statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok((parent, name, found))
+    });
+    let (parent, name, found) = match looked {
+        Ok(looked) => looked,
+        // It is gone, or the user put something else on the way to it.
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => return Ok(()),
+        // Not knowing is no reason to forget it: it stays on record and is tried again.
+        Err(errno) => return Err(errno.into()),
     };
     let kind = FileType::from_raw_mode(found.st_mode);
     let ours = placeholder.inode.is_none_or(|inode| inode == found.st_ino);
@@ -337,6 +342,25 @@ mod tests {
         assert!(project.path().join(".git").is_dir() && project.path().join(".envrc").is_file());
         remove(&workspace, &placeholders, &alone()).unwrap();
         assert_eq!(fs::read_dir(project.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn one_that_cannot_be_looked_at_is_not_taken_for_gone() {
+        let project = tempfile::tempdir().unwrap();
+        let too_long = "x".repeat(300);
+        let root = fs::File::open(project.path()).unwrap();
+        let placeholder = |path: &str| Placeholder {
+            relative: path.into(),
+            directory: false,
+            inode: None,
+        };
+        let unknown = remove_one(root.as_fd(), &placeholder(&too_long), &alone());
+        assert_eq!(
+            unknown.unwrap_err().raw_os_error(),
+            Some(Errno::NAMETOOLONG.raw_os_error())
+        );
+        remove_one(root.as_fd(), &placeholder("gone"), &alone()).unwrap();
+        remove_one(root.as_fd(), &placeholder("gone/below"), &alone()).unwrap();
     }
 
     #[test]
