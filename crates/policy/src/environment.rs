@@ -12,8 +12,8 @@ use crate::hardening::Hardening;
 
 /// Variables in one call.
 pub const MAX_ENVIRONMENT_VARIABLES: usize = 256;
-/// Names and values of one call together, bytes. The session's and the command's environment and the arguments travel
-/// in one frame of 1 MiB.
+/// Names and values of one call together, bytes. The session's travels by itself and is kept by the supervisor, the
+/// command's with its arguments; each fits its frame of 1 MiB.
 pub const MAX_ENVIRONMENT_BYTES: usize = 128 * 1024;
 /// Longest name, bytes; the longest in common use have about 60.
 const MAX_NAME_BYTES: usize = 256;

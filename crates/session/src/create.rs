@@ -49,7 +49,7 @@ struct Made {
 }
 
 impl Sessions {
-    /// Creates a session. `digest` tells a repeated call with the same idempotency key from another call.
+    /// Creates a session, or finds the one that an earlier call with the same idempotency key made.
     ///
     /// # Errors
     /// Every step can fail; nothing is left then.
