@@ -35,6 +35,8 @@ pub use skip::skip;
 pub const ORDINARY_UID: u32 = 12_345;
 /// How long a test waits for what takes milliseconds.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How much of a server's log a failed test shows.
+const LOG_LINES: usize = 40;
 
 /// As whom the server runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,6 +225,15 @@ impl Machine {
             .filter(|pid| Path::new(&format!("/proc/{pid}")).exists())
     }
 
+    /// The end of the server's log: what an `internal` error was is told nowhere else.
+    fn tell_server_log(&self) {
+        let log = fs::read_to_string(self.state().join("server.log")).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        for line in &lines[lines.len().saturating_sub(LOG_LINES)..] {
+            eprintln!("server: {line}");
+        }
+    }
+
     /// Waits until the server has ended by itself.
     pub fn wait_for_server_end(&self) {
         until("the server has ended", || self.server_pid().is_none());
@@ -231,6 +242,9 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.tell_server_log();
+        }
         if let Some(pid) = self.server_pid().and_then(rustix::process::Pid::from_raw) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }

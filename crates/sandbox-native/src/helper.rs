@@ -171,15 +171,10 @@ fn create(plan: &Plan, program: BorrowedFd<'_>, undo: &mut Undo<'_>) -> Result<C
     };
     let (child, go, report) = give_birth(birth, birth_group)?;
     let child = undo.child.insert(child);
-    let mut go = go;
-    idmap::map_process(child.pid, plan.identity)?;
-    go.write_all(b"m").at("let the new process go on")?;
-    record.process =
-        Some(ProcessRecord::of(child.pid.as_raw_nonzero().get()).at("identify the new process")?);
-    record.write(&plan.instance).at("write the record")?;
-    go.write_all(b"g").at("let the new process go on")?;
-    drop(go);
+    let accompanied = accompany(plan, record, child, go);
+    // A new process that failed makes our own next step fail: what it says of it is the reason.
     hear(report)?;
+    accompanied?;
     alive(child)?;
     if !plan.hierarchy.holds_process(&plan.object_name, child.pid) {
         return Err(Failure::at(
@@ -190,6 +185,21 @@ fn create(plan: &Plan, program: BorrowedFd<'_>, undo: &mut Undo<'_>) -> Result<C
     undo.child
         .take()
         .ok_or_else(|| Failure::at("keep the new process", &io::ErrorKind::NotFound.into()))
+}
+
+/// Our side of the new process's steps. It waits for each; when this returns, it waits no longer.
+fn accompany(
+    plan: &Plan,
+    record: &mut Record,
+    child: &Child,
+    mut go: PipeWriter,
+) -> Result<(), Failure> {
+    idmap::map_process(child.pid, plan.identity)?;
+    go.write_all(b"m").at("let the new process go on")?;
+    record.process =
+        Some(ProcessRecord::of(child.pid.as_raw_nonzero().get()).at("identify the new process")?);
+    record.write(&plan.instance).at("write the record")?;
+    go.write_all(b"g").at("let the new process go on")
 }
 
 /// Clones; the child never returns from here.

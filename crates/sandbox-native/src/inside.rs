@@ -69,7 +69,7 @@ pub(crate) fn become_supervisor(
         door.write_all(cgroup::MYSELF)
             .at("enter the control groups")?;
     }
-    wait_for_helper(&mut go)?;
+    wait_for_helper(&mut go);
     enter_ids(plan.identity)?;
     die_with_parent(true)?;
     // A mask first: modes of what is made below are exact.
@@ -87,7 +87,7 @@ pub(crate) fn become_supervisor(
     drop(internet);
     setsid().at("leave the session of processes")?;
     // From here on it is in its control groups, and written down.
-    wait_for_helper(&mut go)?;
+    wait_for_helper(&mut go);
     enter::enter_cgroup_namespace().at("enter a cgroup namespace")?;
     let arguments = arguments(plan)?;
     no_standard_streams()?;
@@ -108,10 +108,12 @@ pub(crate) fn become_supervisor(
 }
 
 /// The helper says one byte when the ids are mapped and one when all else on its side is done; it closes the pipe when
-/// something failed there.
-fn wait_for_helper(go: &mut impl Read) -> Result<(), Failure> {
+/// something failed there. It knows what, so this process ends without a word: a report is always the first failure.
+fn wait_for_helper(go: &mut impl Read) {
     let mut byte = [0];
-    go.read_exact(&mut byte).at("wait for the helper")
+    if go.read_exact(&mut byte).is_err() {
+        enter::end_now(1);
+    }
 }
 
 /// Takes an id that exists in the new user namespace.

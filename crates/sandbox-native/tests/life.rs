@@ -275,12 +275,39 @@ async fn nothing_is_left_after(fault: &str, moments: &[(&str, &[u32])]) {
     }
 }
 
-fn can_inject(test: &str) -> bool {
+fn has_strace(test: &str) -> bool {
     let there = PathBuf::from("/usr/bin/strace").exists();
     if !there {
         support::skip("strace", &format!("{test}: no strace"));
     }
-    there && as_root(test)
+    there
+}
+
+fn can_inject(test: &str) -> bool {
+    has_strace(test) && as_root(test)
+}
+
+/// The new process of an ordinary user opens its mounts itself, while the helper's own steps go on. Here it has failed long
+/// before the helper's next step, which then fails, too; the reason is the new process's.
+#[tokio::test]
+async fn what_failed_in_the_new_process_is_told_when_the_helper_comes_late() {
+    const TEST: &str = "what_failed_in_the_new_process_is_told_when_the_helper_comes_late";
+    if !has_strace(TEST) || !as_ordinary_user(TEST) {
+        return;
+    }
+    let tools = tempfile::tempdir_in("/var/tmp").unwrap();
+    let ground = Ground::with(|config| config.extra_read_only = vec![tools.path().to_owned()]);
+    let mut config = ground.config.clone();
+    failing_helper(&mut config, "rename", "delay_enter=300000", 1);
+    let native = Native::open(config).unwrap();
+    drop(tools);
+    let spec = ground.spec();
+    let refused = native.create(&spec).await.err().unwrap();
+    assert!(
+        matches!(refused, BackendError::PathChanged { .. }),
+        "{refused:?}"
+    );
+    assert_eq!(ground.census(spec.session), Vec::<String>::new());
 }
 
 #[tokio::test]
