@@ -2,13 +2,20 @@
 
 use std::time::Duration;
 
-use audit::{Event, Parameter};
-use model::{Action, Call, ClientInfo, Credentials, Principal, Refusal, SessionId};
+use futures::future::join_all;
+use model::{Action, Call, ClientInfo, Credentials, Outcome, Principal, Refusal};
 use policy::SystemVerb;
 use session::ReapRequest;
 use tokio::{sync::mpsc, time::MissedTickBehavior};
 
 use crate::{Control, Road};
+
+/// Who calls, in the audit log, when a session must be ended.
+const REAPER: &str = "reaper";
+/// Who calls, in the audit log, when record and reality differ.
+const RECONCILER: &str = "reconciler";
+/// Sessions that are taken up side by side: each waits up to a second for its supervisor to dial.
+const ADOPTIONS_AT_ONCE: usize = 64;
 
 /// How often the server looks after itself.
 #[derive(Debug, Clone, Copy)]
@@ -46,49 +53,56 @@ pub async fn keep(
 }
 
 async fn end(control: Control, request: ReapRequest) {
-    let call = Call {
-        credentials: Credentials::System,
-        client: ClientInfo {
-            name: "reaper".to_owned(),
-            version: String::new(),
-        },
-        action: Action::ReapSession {
-            session: request.session,
-            because: request.because,
-        },
+    let action = Action::ReapSession {
+        session: request.session,
+        because: request.because,
     };
-    if let Err(refusal) = control.handle(call).await {
+    if let Err(refusal) = control.own(REAPER, action).await {
         tracing::warn!(session = %request.session, %refusal, "a session was not ended completely; it is tried again");
     }
 }
 
 impl Control {
-    /// Makes record and reality one, and puts what was done on the audit log.
+    /// Makes record and reality one. Looking changes nothing; each thing that is found is a call of its own.
     ///
     /// # Errors
     /// When the store or the backend cannot be read.
     pub async fn reconcile(&self) -> Result<(), Refusal> {
         let permit = self
             .policy()
-            .admit_system(&Principal::System, SystemVerb::Recover)?;
-        let recovered = self.sessions().reconcile(permit).await?;
-        for session in recovered.adopted {
-            self.tell("session.adopted", session).await;
+            .admit_system(&Principal::System, SystemVerb::Survey)?;
+        let survey = self.sessions().survey(permit).await?;
+        for some in survey.lost.chunks(ADOPTIONS_AT_ONCE) {
+            let adopted = some
+                .iter()
+                .map(|session| self.own(RECONCILER, Action::AdoptSession(*session)));
+            for (session, adopted) in some.iter().zip(join_all(adopted).await) {
+                if let Err(refusal) = adopted {
+                    tracing::warn!(%session, %refusal, "not taken up yet");
+                }
+            }
         }
-        for session in recovered.removed {
-            self.tell("session.remains_removed", session).await;
+        for session in survey.orphaned {
+            self.sessions().report_orphan(session);
+        }
+        for session in survey.remains {
+            if let Err(refusal) = self.own(RECONCILER, Action::RemoveRemains(session)).await {
+                tracing::warn!(%session, %refusal, "remains were not removed; it is tried again");
+            }
         }
         Ok(())
     }
 
-    async fn tell(&self, action: &'static str, session: SessionId) {
-        let event = Event {
+    /// A call of the server's own.
+    async fn own(&self, name: &str, action: Action) -> Result<Outcome, Refusal> {
+        self.handle(Call {
+            credentials: Credentials::System,
+            client: ClientInfo {
+                name: name.to_owned(),
+                version: String::new(),
+            },
             action,
-            session: Some(session),
-            parameters: vec![("by", Parameter::Word("reconciler".into()))],
-        };
-        if let Err(error) = self.audit().event(event).await {
-            tracing::warn!(%error, %session, action, "an event is not in the audit log");
-        }
+        })
+        .await
     }
 }

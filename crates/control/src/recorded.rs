@@ -15,7 +15,9 @@ pub(crate) const fn session(action: &Action) -> Option<SessionId> {
         | Action::DestroySession(session)
         | Action::GetSessionLogs { session, .. }
         | Action::ExtendSession { session, .. }
-        | Action::ReapSession { session, .. } => Some(*session),
+        | Action::ReapSession { session, .. }
+        | Action::AdoptSession(session)
+        | Action::RemoveRemains(session) => Some(*session),
         Action::CreateSession(_)
         | Action::GetExecution(_)
         | Action::CancelExecution(_)
@@ -67,6 +69,8 @@ pub(crate) fn parameters(action: &Action) -> Vec<(&'static str, Parameter)> {
         Action::ListSessions
         | Action::GetSession(_)
         | Action::DestroySession(_)
+        | Action::AdoptSession(_)
+        | Action::RemoveRemains(_)
         | Action::GetServerInfo => Vec::new(),
     }
 }

@@ -16,7 +16,7 @@ use model::{
 };
 use policy::{ExecutionVerb, Policy, SessionTimes, SessionVerb, SystemVerb};
 use session::Sessions;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{facts, recorded};
 
@@ -102,10 +102,6 @@ impl Control {
         &self.0.sessions
     }
 
-    pub(crate) fn audit(&self) -> &AuditLog {
-        &self.0.audit
-    }
-
     pub(crate) fn policy(&self) -> &Policy {
         &self.0.policy
     }
@@ -118,9 +114,6 @@ impl Control {
 
 impl Inner {
     async fn handle(&self, call: Call) -> Result<Outcome, Refusal> {
-        let Ok(_place) = self.calls.try_acquire() else {
-            return Err(too_many_calls());
-        };
         let mut entry = self.open(&call).await?;
         let answer = self.decide_and_act(&call, &mut entry).await;
         let closing = match &answer {
@@ -164,6 +157,7 @@ impl Inner {
             )
             .retry_after_ms(1_000));
         }
+        let _place = self.take_place(&call.action)?;
         self.act(&principal, &call.action, entry).await
     }
 
@@ -179,6 +173,15 @@ impl Inner {
             }
             principal @ (Principal::LocalUser { .. } | Principal::System) => Ok(principal),
         }
+    }
+
+    /// 3: how many calls are under way. Ending things is never in the way of too many.
+    fn take_place(&self, action: &Action) -> Result<Option<SemaphorePermit<'_>>, Refusal> {
+        if durability(action) == Durability::Reserve {
+            return Ok(None);
+        }
+        let place = self.calls.try_acquire().map_err(|_| too_many_calls())?;
+        Ok(Some(place))
     }
 
     /// 4 and 5: the decision, and the work that it permits.
@@ -305,10 +308,24 @@ impl Inner {
             Action::ReapSession { session, because } => {
                 let permit = self
                     .policy
-                    .admit_system(principal, SystemVerb::Expire(*session))?;
+                    .admit_system(principal, SystemVerb::Reap(*session))?;
                 Ok(Outcome::Destroyed(
-                    self.sessions.reap(permit, *session, *because).await?,
+                    self.sessions.reap(permit, *because).await?,
                 ))
+            }
+            Action::AdoptSession(session) => {
+                let permit = self
+                    .policy
+                    .admit_system(principal, SystemVerb::Adopt(*session))?;
+                self.sessions.adopt(permit).await?;
+                Ok(Outcome::Done)
+            }
+            Action::RemoveRemains(session) => {
+                let permit = self
+                    .policy
+                    .admit_system(principal, SystemVerb::RemoveRemains(*session))?;
+                self.sessions.remove_remains(permit).await?;
+                Ok(Outcome::Done)
             }
         }
     }
@@ -369,12 +386,15 @@ fn principal_of(credentials: &Credentials) -> Principal {
     }
 }
 
-/// Ending things must work when the disk is full: it is how the disk gets emptier.
+/// Ending things must work when the disk is full: it is how the disk gets emptier. So must taking up what runs: nobody
+/// could end it else.
 const fn durability(action: &Action) -> Durability {
     match action {
-        Action::CancelExecution(_) | Action::DestroySession(_) | Action::ReapSession { .. } => {
-            Durability::Reserve
-        }
+        Action::CancelExecution(_)
+        | Action::DestroySession(_)
+        | Action::ReapSession { .. }
+        | Action::AdoptSession(_)
+        | Action::RemoveRemains(_) => Durability::Reserve,
         Action::CreateSession(_)
         | Action::ExecuteCommand(_)
         | Action::RespondExecution { .. }

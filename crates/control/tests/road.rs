@@ -42,6 +42,12 @@ impl House {
         }
         std::fs::set_permissions(path.join("state"), std::fs::Permissions::from_mode(0o700))
             .expect("a mode");
+        House::on(base, Fake::new())
+    }
+
+    /// A server on that directory, over these sandboxes.
+    fn on(base: tempfile::TempDir, fake: Fake) -> Self {
+        let path = base.path().canonicalize().expect("a path");
         let (store, _) = Store::open(&path.join("state/state.db")).expect("a store");
         let owner = OwnerId::from_bytes([1; 8]);
         let audit = AuditLog::open(AuditConfig {
@@ -50,7 +56,6 @@ impl House {
         })
         .expect("a log");
         let policy = Arc::new(policy(&path));
-        let fake = Fake::new();
         let (reap_sender, reap) = mpsc::unbounded_channel();
         let sessions = Sessions::new(Setup {
             store,
@@ -68,6 +73,18 @@ impl House {
             control,
             reap: Some(reap),
         }
+    }
+
+    /// The next server on the same directory, over the same sandboxes.
+    fn restart(self) -> Self {
+        let House {
+            base,
+            fake,
+            control,
+            reap,
+        } = self;
+        drop((control, reap));
+        House::on(base, fake)
     }
 
     fn project(&self) -> PathBuf {
@@ -311,15 +328,101 @@ async fn the_servers_own_calls_pass_the_same_road() {
             .any(|record| record.body.action == "session.reap")
     );
     assert_eq!(house.fake.list().await.expect("a list").len(), 0);
-    let forged = Action::ReapSession {
-        session,
-        because: model::ReapCause::Idle,
-    };
-    let refused = house
-        .handle(forged)
+    let because = model::ReapCause::Idle;
+    for forged in [
+        Action::ReapSession { session, because },
+        Action::AdoptSession(session),
+        Action::RemoveRemains(session),
+    ] {
+        let refused = house
+            .handle(forged)
+            .await
+            .expect_err("only the server itself may");
+        assert_eq!(refused.reason, Reason::PolicyDenied);
+    }
+}
+
+#[tokio::test]
+async fn the_reconciler_changes_nothing_beside_the_road() {
+    let house = House::new();
+    let session = house.create().await;
+    let mut other = House::new();
+    other.fake = house.fake.clone();
+    let other = other.restart();
+    let remains = other.create().await;
+    let house = house.restart();
+    house.control.reconcile().await.expect("reconciled");
+    assert_eq!(house.fake.list().await.expect("a list").len(), 1);
+    house
+        .handle(run(session, "true"))
         .await
-        .expect_err("only the server itself may");
-    assert_eq!(refused.reason, Reason::PolicyDenied);
+        .expect("the session was taken up");
+    let records = house.records();
+    for (action, session) in [
+        ("session.adopt", session),
+        ("session.remove_remains", remains),
+    ] {
+        let phases: Vec<_> = records
+            .iter()
+            .filter(|record| {
+                record.body.action == action
+                    && record.body.session_id == Some(session)
+                    && record.body.client.name == "reconciler"
+            })
+            .map(|record| record.body.phase)
+            .collect();
+        assert_eq!(phases, [Phase::Intent, Phase::Result], "{action}");
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_calls_is_refused_on_the_record_and_does_not_keep_a_session_from_being_ended() {
+    let house = House::new();
+    let session = house.create().await;
+    let mut running = run(session, "sleep 60");
+    if let Action::ExecuteCommand(request) = &mut running {
+        request.wait = Duration::ZERO;
+    }
+    let execution = match house.handle(running).await {
+        Ok(Outcome::Execution(execution)) => execution.id,
+        other => panic!("no execution: {other:?}"),
+    };
+    let waiting = || {
+        Action::GetExecution(model::GetExecution {
+            execution,
+            stdout_cursor: 0,
+            stderr_cursor: 0,
+            wait: Duration::from_secs(40),
+        })
+    };
+    let mut refused = Vec::new();
+    let mut flood = tokio::task::JoinSet::new();
+    for _ in 0..1_200 {
+        let (control, call) = (house.control.clone(), house.call(waiting()));
+        flood.spawn(async move { control.handle(call).await });
+    }
+    while refused.len() < 1_200 - 1_024 {
+        let answer = flood.join_next().await.expect("an answer");
+        refused.push(answer.expect("no panic").expect_err("too many").reason);
+    }
+    assert!(refused.iter().all(|reason| *reason == Reason::RateLimited));
+    house
+        .handle(Action::DestroySession(session))
+        .await
+        .expect("destroyed in the middle of the flood");
+    while let Some(answer) = flood.join_next().await {
+        let ended = answer.expect("no panic");
+        assert!(
+            ended.is_ok() || ended.is_err_and(|refusal| refusal.reason != Reason::RateLimited),
+            "as many as may wait did"
+        );
+    }
+    let recorded = house
+        .records()
+        .iter()
+        .filter(|record| record.body.reason.as_deref() == Some("rate_limited"))
+        .count();
+    assert_eq!(recorded, refused.len());
 }
 
 #[tokio::test]

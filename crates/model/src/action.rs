@@ -62,6 +62,10 @@ pub enum Action {
         /// Why.
         because: ReapCause,
     },
+    /// After a restart: take up again a session whose sandbox runs. Only [`crate::Principal::System`] may ask.
+    AdoptSession(SessionId),
+    /// Remove what exists of a sandbox that no live session owns. Only [`crate::Principal::System`] may ask.
+    RemoveRemains(SessionId),
 }
 
 /// Why the server ends a session by itself.
@@ -107,6 +111,8 @@ impl Action {
             Action::ExtendSession { .. } => "session.extend",
             Action::GetServerInfo => "server.read",
             Action::ReapSession { .. } => "session.reap",
+            Action::AdoptSession(_) => "session.adopt",
+            Action::RemoveRemains(_) => "session.remove_remains",
         }
     }
 
@@ -120,7 +126,9 @@ impl Action {
             | Action::DestroySession(_)
             | Action::TransferFiles(_)
             | Action::ExtendSession { .. }
-            | Action::ReapSession { .. } => true,
+            | Action::ReapSession { .. }
+            | Action::AdoptSession(_)
+            | Action::RemoveRemains(_) => true,
             Action::GetExecution(_)
             | Action::ResizeTerminal { .. }
             | Action::ListSessions

@@ -60,14 +60,14 @@ pub enum ExecutionVerb {
 /// What the server does on its own account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SystemVerb {
-    /// After a start: adopt, unwind or remove what an earlier server left.
-    Recover,
-    /// End a session whose lifetime or idle time ran out.
-    Expire(SessionId),
-    /// Remove the remains of a sandbox that no session needs.
+    /// Compare what is on record with what exists. Changes nothing.
+    Survey,
+    /// Take up again a session of an earlier server.
+    Adopt(SessionId),
+    /// End a session whose lifetime or idle time ran out, or whose sandbox is gone.
     Reap(SessionId),
-    /// End because nobody needs the server any more, or because it was told to.
-    Shutdown,
+    /// Remove the remains of a sandbox that no session needs.
+    RemoveRemains(SessionId),
 }
 
 /// When a session began and ends, and what time it is.

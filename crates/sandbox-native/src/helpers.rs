@@ -23,6 +23,9 @@ use crate::{
 
 /// How long the helper may take: a healthy machine needs milliseconds, a thrashing one seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the next helper's start waits for the sandbox just made to greet and to begin its first execution, which come
+/// within milliseconds: on a machine with few cores, they would share one with it.
+const PAUSE: Duration = Duration::from_millis(25);
 
 /// Starts helpers, and keeps one ready.
 pub(crate) struct Helpers(Arc<Ahead>);
@@ -133,7 +136,9 @@ impl Helper {
         let reaper = std::thread::Builder::new().name("helper-reaper".to_owned());
         let spawned = reaper.spawn(move || {
             let _ = self.process.wait();
-            if let Some(ahead) = next.and_then(|next| next.upgrade()) {
+            let Some(next) = next else { return };
+            std::thread::sleep(PAUSE);
+            if let Some(ahead) = next.upgrade() {
                 ahead.start_next();
             }
         });

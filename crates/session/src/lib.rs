@@ -25,5 +25,5 @@ pub mod transfer;
 mod view;
 mod watch;
 
-pub use recover::Recovered;
+pub use recover::Survey;
 pub use sessions::{ReapRequest, Sessions, Setup};

@@ -1,18 +1,18 @@
-//! After a restart, and every now and then: what is on record and what exists are made one again.
+//! After a restart, and every now and then: what is on record and what exists are made one again. A survey says what is
+//! to be done; each part of it is a call of its own on the road.
 //!
 //! | on record | sandbox | then |
 //! |---|---|---|
 //! | live | runs | taken up again: its supervisor dials, its executions are watched on |
 //! | live | runs, but its supervisor does not dial | tried again; its lease ends it if it never does |
-//! | live | gone | the session is ended as `orphaned` |
+//! | live | gone, or never finished | the session is ended as `orphaned` |
 //! | not live, or unknown | any remains | removed |
 
 use std::{sync::Arc, time::Duration};
 
-use futures::future::join_all;
 use model::{ExecutionId, ExecutionState, ReapCause, Refusal, SandboxSpec, SessionId};
-use policy::SystemPermit;
-use sandbox::{Listed, Supervisor};
+use policy::{SystemPermit, SystemVerb};
+use sandbox::Supervisor;
 use store::{ExecutionChange, ExecutionRecord, Filter, SessionRecord};
 
 use crate::{
@@ -28,38 +28,26 @@ const REDIAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Executions of a session that are looked at when it is taken up again.
 const MAX_EXECUTIONS: u32 = 1_000;
 
-/// Sessions that are taken up side by side: each waits up to a second for its supervisor to dial.
-const ADOPTIONS_AT_ONCE: usize = 64;
-
-/// What became of a session that is live on record.
-enum Found {
-    /// Its supervisor is at hand again.
-    Adopted,
-    /// Its sandbox is gone, or was never finished.
-    Gone,
-    /// It runs, and may dial yet: the next round tries again. If it never does, its lease ends it, since nobody renews
-    /// that.
-    Silent,
-}
-
-/// What reconciling did.
+/// Where record and reality differ.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Recovered {
-    /// Sessions that were taken up again.
-    pub adopted: Vec<SessionId>,
-    /// Sessions that were reported for reaping: their sandbox is gone.
+pub struct Survey {
+    /// Live on record, running, and not at hand: to be taken up again.
+    pub lost: Vec<SessionId>,
+    /// Live on record, and their sandbox is gone or was never finished: to be ended.
     pub orphaned: Vec<SessionId>,
-    /// Sandboxes, or remains of them, that no live session owns; they were removed.
-    pub removed: Vec<SessionId>,
+    /// Sandboxes, or remains of them, that no live session owns: to be removed.
+    pub remains: Vec<SessionId>,
 }
 
 impl Sessions {
-    /// Makes record and reality one. Level-triggered: it can run at any time, and does nothing twice.
+    /// Compares record and reality. Level-triggered: it can run at any time, and finds nothing twice that was done.
     ///
     /// # Errors
-    /// When the store or the backend cannot be read; single sessions that fail are logged and tried again next time.
-    pub async fn reconcile(&self, permit: SystemPermit) -> Result<Recovered, Refusal> {
-        let _ = permit.into_parts();
+    /// When the store or the backend cannot be read.
+    pub async fn survey(&self, permit: SystemPermit) -> Result<Survey, Refusal> {
+        let SystemVerb::Survey = permit.into_parts() else {
+            return Err(refusals::other_permit());
+        };
         // Objects first: a session that is made meanwhile is then on record when its objects are compared.
         let listed = self
             .0
@@ -68,81 +56,98 @@ impl Sessions {
             .list()
             .await
             .map_err(|error| refusals::backend(&error))?;
+        let live_only = Filter {
+            principal: None,
+            live_only: true,
+        };
         let records = self
             .0
-            .stored(|store| {
-                store.sessions(Filter {
-                    principal: None,
-                    live_only: true,
-                })
-            })
+            .stored(move |store| store.sessions(live_only))
             .await?;
-        let mut recovered = Recovered::default();
-        let lost: Vec<_> = records
+        let mut survey = Survey::default();
+        for record in records
             .iter()
             .filter(|record| self.0.live(record.id).is_none() && !self.0.is_creating(record.id))
-            .collect();
-        for some in lost.chunks(ADOPTIONS_AT_ONCE) {
-            let found = some.iter().map(|record| self.take_up(record, &listed));
-            for (record, found) in some.iter().zip(join_all(found).await) {
-                match found {
-                    Found::Adopted => recovered.adopted.push(record.id),
-                    Found::Gone => recovered.orphaned.push(record.id),
-                    Found::Silent => {}
-                }
+        {
+            let runs = |found: &sandbox::Listed| found.session == record.id && found.running;
+            // Its spec stands on record once it was made.
+            if record.spec.is_some() && listed.iter().any(runs) {
+                survey.lost.push(record.id);
+            } else {
+                survey.orphaned.push(record.id);
             }
-        }
-        for session in &recovered.orphaned {
-            let _ = self.0.setup.reap.send(ReapRequest {
-                session: *session,
-                because: ReapCause::Orphaned,
-            });
         }
         for found in listed {
-            let is_live = records.iter().any(|record| record.id == found.session);
-            if !is_live
-                && self
-                    .0
-                    .record(found.session)
-                    .await?
-                    .is_none_or(|record| !record.state.is_live())
-            {
-                match self.0.setup.backend.destroy(found.session).await {
-                    Ok(()) => recovered.removed.push(found.session),
-                    Err(error) => {
-                        tracing::warn!(session = %found.session, %error, "remains were not removed")
-                    }
-                }
+            if !self.0.is_owned(found.session).await? {
+                survey.remains.push(found.session);
             }
         }
-        Ok(recovered)
+        Ok(survey)
     }
 
-    /// Takes up a session that is live on record, if its sandbox is there.
-    async fn take_up(&self, record: &SessionRecord, listed: &[Listed]) -> Found {
-        if !listed
-            .iter()
-            .any(|found| found.session == record.id && found.running)
-        {
-            return Found::Gone;
+    /// Takes up a session that is live on record and whose sandbox runs. One that is at hand already is left as it is;
+    /// one that cannot be taken up, since its record lacks what is needed, is reported for its end.
+    ///
+    /// # Errors
+    /// When it does not dial, and may yet: another try helps then. If it never does, its lease ends it, since nobody
+    /// renews that.
+    pub async fn adopt(&self, permit: SystemPermit) -> Result<(), Refusal> {
+        let SystemVerb::Adopt(session) = permit.into_parts() else {
+            return Err(refusals::other_permit());
+        };
+        if self.0.live(session).is_some() || self.0.is_creating(session) {
+            return Ok(());
         }
-        match self.adopt(record).await {
-            Ok(true) => Found::Adopted,
-            Ok(false) => Found::Gone,
-            Err(refusal) => {
-                tracing::warn!(session = %record.id, %refusal, detail = ?refusal.detail, "not taken up yet");
-                Found::Silent
-            }
-        }
-    }
-
-    /// Takes up a session whose sandbox runs. `false`: it cannot be, since its record lacks what is needed.
-    async fn adopt(&self, record: &SessionRecord) -> Result<bool, Refusal> {
+        let record = self
+            .0
+            .record(session)
+            .await?
+            .filter(|record| record.state.is_live())
+            .ok_or_else(refusals::session_not_found)?;
         let spec: Option<SandboxSpec> = record
             .spec
             .as_deref()
             .and_then(|json| serde_json::from_slice(json).ok());
-        let Some(spec) = spec else { return Ok(false) };
+        match spec {
+            Some(spec) => self.take_up(&record, spec).await,
+            None => {
+                self.report_orphan(session);
+                Err(refusals::not_live(
+                    model::SessionState::Failed,
+                    Some("its record is damaged"),
+                ))
+            }
+        }
+    }
+
+    /// Reports a session whose sandbox is gone: its end is a call of its own.
+    pub fn report_orphan(&self, session: SessionId) {
+        let _ = self.0.setup.reap.send(ReapRequest {
+            session,
+            because: ReapCause::Orphaned,
+        });
+    }
+
+    /// Removes what exists of a sandbox, unless a live session owns it by now.
+    ///
+    /// # Errors
+    /// When something is left; another try may remove it.
+    pub async fn remove_remains(&self, permit: SystemPermit) -> Result<(), Refusal> {
+        let SystemVerb::RemoveRemains(session) = permit.into_parts() else {
+            return Err(refusals::other_permit());
+        };
+        if self.0.is_owned(session).await? {
+            return Ok(());
+        }
+        self.0
+            .setup
+            .backend
+            .destroy(session)
+            .await
+            .map_err(|error| refusals::backend(&error))
+    }
+
+    async fn take_up(&self, record: &SessionRecord, spec: SandboxSpec) -> Result<(), Refusal> {
         let lease = Duration::from_millis(u64::from(spec.lease_ms));
         let link = self
             .0
@@ -180,11 +185,17 @@ impl Sessions {
             .note(record.id, "the server was restarted; the session goes on")
             .await;
         self.0.scan_and_note(&live).await;
-        Ok(true)
+        Ok(())
     }
 }
 
 impl Inner {
+    /// Whether that session is live on record, or being made.
+    async fn is_owned(&self, session: SessionId) -> Result<bool, Refusal> {
+        let record = self.record(session).await?;
+        Ok(record.is_some_and(|record| record.state.is_live()))
+    }
+
     /// Watches on what the supervisor remembers, and closes what it does not.
     async fn adopt_executions(self: Arc<Self>, live: &Arc<Live>) -> Result<(), Refusal> {
         let remembered = live

@@ -26,6 +26,15 @@ pub(crate) fn execution_not_found() -> Refusal {
     .in_field("executionId")
 }
 
+/// Cannot happen on the road: it asks for the permit of what it does.
+pub(crate) fn other_permit() -> Refusal {
+    Refusal::new(
+        Reason::PolicyDenied,
+        "The permit is for something else.",
+        "Ask for what is to be done.",
+    )
+}
+
 pub(crate) fn execution_ended() -> Refusal {
     Refusal::new(
         Reason::ExecutionEnded,

@@ -9,7 +9,7 @@ use std::{
 use model::{
     ExecutionId, ReapCause, Reason, Refusal, RootFileSystem, SessionId, SessionState, SessionView,
 };
-use policy::{ExtendPermit, ListingPermit, Policy, SessionPermit, SystemPermit};
+use policy::{ExtendPermit, ListingPermit, Policy, SessionPermit, SystemPermit, SystemVerb};
 use sandbox::{Backend, HostView};
 use store::{Filter, SessionChange, SessionRecord, Store};
 use tokio::sync::mpsc;
@@ -215,10 +215,11 @@ impl Sessions {
     pub async fn reap(
         &self,
         permit: SystemPermit,
-        session: SessionId,
         because: ReapCause,
     ) -> Result<SessionId, Refusal> {
-        let _ = permit.into_parts();
+        let SystemVerb::Reap(session) = permit.into_parts() else {
+            return Err(refusals::other_permit());
+        };
         let state = match because {
             ReapCause::Lifetime | ReapCause::Idle => SessionState::Expired,
             ReapCause::SandboxEnded | ReapCause::Orphaned => SessionState::Failed,

@@ -182,10 +182,10 @@ async fn a_restarted_server_takes_up_sessions_executions_and_their_output() {
         .expect_err("not yet");
     assert_eq!(refused.reason, Reason::SessionNotReady);
     let recovered = house.reconcile().await.expect("recovered");
-    assert_eq!(recovered.adopted, [session]);
+    assert_eq!(recovered.lost, [session]);
     assert_eq!(
         house.reconcile().await.expect("again"),
-        session::Recovered::default(),
+        session::Survey::default(),
         "nothing is done twice"
     );
     let read = house.read_to_end(running.id).await;
@@ -279,7 +279,7 @@ async fn what_is_gone_after_a_restart_is_ended_and_what_nobody_owns_is_removed()
     let foreign = other.create().await.expect("a session").id;
     let recovered = house.reconcile().await.expect("recovered");
     assert_eq!(
-        recovered.removed,
+        recovered.remains,
         [foreign],
         "a sandbox that this record does not know is removed"
     );
@@ -486,7 +486,7 @@ async fn a_session_that_is_being_made_is_left_alone_by_the_reconciler() {
             house.reconcile().await
         });
     created.expect_err("still being made");
-    assert_eq!(recovered.expect("recovered"), session::Recovered::default());
+    assert_eq!(recovered.expect("recovered"), session::Survey::default());
 }
 
 #[tokio::test]

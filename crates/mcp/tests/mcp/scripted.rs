@@ -110,7 +110,9 @@ pub fn healthy(action: &Action) -> Outcome {
         Action::GetServerInfo => Outcome::ServerInfo(Box::new(server_info())),
         Action::RespondExecution { .. }
         | Action::ResizeTerminal { .. }
-        | Action::ReapSession { .. } => Outcome::Done,
+        | Action::ReapSession { .. }
+        | Action::AdoptSession(_)
+        | Action::RemoveRemains(_) => Outcome::Done,
     }
 }
 

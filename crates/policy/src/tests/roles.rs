@@ -61,21 +61,18 @@ fn verdicts(
         ("cancel", execution(ExecutionVerb::Cancel)),
         ("stdin", execution(ExecutionVerb::Respond { bytes: 1 })),
         ("resize", execution(ExecutionVerb::Resize)),
+        ("survey", code(policy.admit_system(who, SystemVerb::Survey))),
         (
-            "recover",
-            code(policy.admit_system(who, SystemVerb::Recover)),
+            "adopt",
+            code(policy.admit_system(who, SystemVerb::Adopt(SESSION))),
         ),
         (
             "reap",
             code(policy.admit_system(who, SystemVerb::Reap(SESSION))),
         ),
         (
-            "expire",
-            code(policy.admit_system(who, SystemVerb::Expire(SESSION))),
-        ),
-        (
-            "shutdown",
-            code(policy.admit_system(who, SystemVerb::Shutdown)),
+            "remove remains",
+            code(policy.admit_system(who, SystemVerb::RemoveRemains(SESSION))),
         ),
     ]
 }
@@ -156,7 +153,7 @@ fn permits_say_what_they_are_for() {
         .unwrap();
     assert_eq!((permit.execution(), permit.verb()), permit.into_parts());
     let permit = policy
-        .admit_system(&Principal::System, SystemVerb::Expire(SESSION))
+        .admit_system(&Principal::System, SystemVerb::Reap(SESSION))
         .unwrap();
     assert_eq!(permit.verb(), permit.into_parts());
 }

@@ -16,7 +16,7 @@ use policy::{
     CreateFacts, EntryKind, ExecutionVerb, PathFacts, Policy, PolicyConfig, SessionVerb, SystemVerb,
 };
 use sandbox::{Backend, HostView, fake::Fake};
-use session::{ReapRequest, Recovered, Sessions, Setup};
+use session::{ReapRequest, Sessions, Setup, Survey};
 use store::Store;
 use tokio::sync::mpsc;
 
@@ -214,23 +214,43 @@ impl House {
         self.sessions.destroy(permit).await
     }
 
-    pub async fn reconcile(&self) -> Result<Recovered, Refusal> {
-        let permit = self
-            .policy
-            .admit_system(&Principal::System, SystemVerb::Recover)?;
-        self.sessions.reconcile(permit).await
+    fn permit(&self, verb: SystemVerb) -> policy::SystemPermit {
+        self.policy
+            .admit_system(&Principal::System, verb)
+            .expect("a permit")
+    }
+
+    /// Surveys, and does what was found, as the keeper does over the road.
+    pub async fn reconcile(&self) -> Result<Survey, Refusal> {
+        let survey = self
+            .sessions
+            .survey(self.permit(SystemVerb::Survey))
+            .await?;
+        for session in &survey.lost {
+            self.sessions
+                .adopt(self.permit(SystemVerb::Adopt(*session)))
+                .await?;
+        }
+        for session in &survey.orphaned {
+            self.sessions.report_orphan(*session);
+        }
+        for session in &survey.remains {
+            self.sessions
+                .remove_remains(self.permit(SystemVerb::RemoveRemains(*session)))
+                .await?;
+        }
+        Ok(survey)
     }
 
     /// Ends what was reported for it, as the road does.
     pub async fn reap_next(&mut self) -> ReapRequest {
         let request = tokio::time::timeout(Duration::from_secs(10), self.reap.recv()).await;
         let request = request.expect("a report in time").expect("a report");
-        let permit = self
-            .policy
-            .admit_system(&Principal::System, SystemVerb::Expire(request.session))
-            .expect("a permit");
         self.sessions
-            .reap(permit, request.session, request.because)
+            .reap(
+                self.permit(SystemVerb::Reap(request.session)),
+                request.because,
+            )
             .await
             .expect("ended");
         request
