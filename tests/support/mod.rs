@@ -234,9 +234,20 @@ impl Machine {
         }
     }
 
-    /// Waits until the server has ended by itself.
+    /// Waits until the server has ended by itself. A server that is leaving takes its address away first and its last
+    /// records come then, so it is the lock that tells.
     pub fn wait_for_server_end(&self) {
-        until("the server has ended", || self.server_pid().is_none());
+        let server = self.server_pid();
+        until("the server has ended", || {
+            !self.is_locked()
+                && !server.is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists())
+        });
+    }
+
+    fn is_locked(&self) -> bool {
+        use rustix::fs::{FlockOperation, flock};
+        fs::File::open(self.state().join("server.lock"))
+            .is_ok_and(|lock| flock(&lock, FlockOperation::NonBlockingLockShared).is_err())
     }
 }
 
