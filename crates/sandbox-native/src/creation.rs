@@ -92,14 +92,9 @@ pub(crate) fn create(ground: &Ground<'_>, spec: SandboxSpec) -> Result<Created, 
         }
         instance => instance.map_err(|source| step("make the session's directory", source))?,
     };
-    let identity = match take_identity(ground, &spec) {
-        Ok(identity) => identity,
-        Err(error) => {
-            undo(ground, &spec, None);
-            return Err(error);
-        }
-    };
-    build(ground, &instance, identity, &spec).inspect_err(|_| undo(ground, &spec, Some(identity)))
+    take_identity(ground, &spec)
+        .and_then(|identity| build(ground, &instance, identity, &spec))
+        .inspect_err(|_| undo(ground, &spec))
 }
 
 fn take_identity(ground: &Ground<'_>, spec: &SandboxSpec) -> Result<Identity, BackendError> {
@@ -113,19 +108,14 @@ fn take_identity(ground: &Ground<'_>, spec: &SandboxSpec) -> Result<Identity, Ba
 }
 
 /// The helper has undone what it did; this removes what the server did, and what a killed helper left.
-fn undo(ground: &Ground<'_>, spec: &SandboxSpec, identity: Option<Identity>) {
+fn undo(ground: &Ground<'_>, spec: &SandboxSpec) {
     let removed = removal::remove(
         ground.layout,
         ground.config,
         &ground.machine.hierarchy,
         spec.session,
     );
-    let released = identity.map_or(Ok(()), |identity| {
-        ground
-            .layout
-            .release_range(ground.config, spec.session, identity)
-    });
-    if let Err(error) = removed.and(released) {
+    if let Err(error) = removed {
         tracing::error!(session = %spec.session, %error, "remains of a failed creation stay until the next start");
     }
 }

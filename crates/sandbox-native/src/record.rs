@@ -223,6 +223,22 @@ impl Layout {
         Ok(())
     }
 
+    /// Gives back whatever range that session took.
+    ///
+    /// # Errors
+    /// When the list cannot be read or a lock file cannot be removed.
+    pub fn release_ranges_of(&self, session: SessionId) -> io::Result<()> {
+        let name = session.to_string();
+        for entry in fs::read_dir(self.ranges())? {
+            let path = entry?.path();
+            // Others are taken and given back meanwhile.
+            if fs::read_to_string(&path).is_ok_and(|holder| holder == name) {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Gives back the range at that base.
     ///
     /// # Errors
@@ -366,6 +382,23 @@ mod tests {
             .unwrap();
         layout.sweep_ranges().unwrap();
         assert_eq!(fs::read_dir(layout.ranges()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_range_that_a_killed_server_took_for_a_session_without_record_comes_free() {
+        let (_directory, layout, config) = layout();
+        let [killed, other] = [1, 2].map(|byte| SessionId::from_bytes([byte; 16]));
+        for session in [killed, other] {
+            layout.create_instance(session).unwrap();
+            layout.take_range(&config, session).unwrap();
+        }
+        let hierarchy = crate::cgroup::Hierarchy::None;
+        crate::removal::remove(&layout, &config, &hierarchy, killed).unwrap();
+        let kept: Vec<_> = fs::read_dir(layout.ranges())
+            .unwrap()
+            .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
+            .collect();
+        assert_eq!(kept, [other.to_string()]);
     }
 
     #[test]

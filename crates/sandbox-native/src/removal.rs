@@ -80,10 +80,11 @@ pub(crate) fn remove(
         moved => moved?,
     }
     delete(&trash)?;
-    if let Some(record) = record {
-        layout.release_range(config, session, record.identity)?;
+    match record {
+        Some(record) => layout.release_range(config, session, record.identity),
+        // A server that was killed before its helper wrote one had taken a range already.
+        None => layout.release_ranges_of(session),
     }
-    Ok(())
 }
 
 /// The kernel ends all of a pid namespace with its first process.
