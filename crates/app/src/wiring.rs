@@ -10,7 +10,7 @@ use model::{BackendName, Limit, RootFileSystem};
 use policy::{Policy, PolicyConfig};
 use sandbox::{Backend, Capability, HostView};
 use sandbox_native::{Native, NativeConfig};
-use session::{Sessions, Setup};
+use session::{Backends, Sessions, Setup};
 use store::Store;
 use tokio::{sync::mpsc, task::AbortHandle};
 
@@ -50,7 +50,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Arc<dyn House>> {
     let (reap, reap_requests) = mpsc::unbounded_channel();
     let sessions = Sessions::new(Setup {
         store,
-        backend: backend.clone(),
+        backends: Backends::new([backend.clone()]),
         policy: policy.clone(),
         host_view: HostView::read().context("the server's own namespaces cannot be read")?,
         allow_protected_changes: config.allow_protected_changes,

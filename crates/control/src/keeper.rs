@@ -66,7 +66,7 @@ impl Control {
     /// Makes record and reality one. Looking changes nothing; each thing that is found is a call of its own.
     ///
     /// # Errors
-    /// When the store or the backend cannot be read.
+    /// When the store cannot be read.
     pub async fn reconcile(&self) -> Result<(), Refusal> {
         let permit = self
             .policy()
@@ -85,8 +85,9 @@ impl Control {
         for session in survey.orphaned {
             self.sessions().report_orphan(session);
         }
-        for session in survey.remains {
-            if let Err(refusal) = self.own(RECONCILER, Action::RemoveRemains(session)).await {
+        for session::Remains { session, backend } in survey.remains {
+            let action = Action::RemoveRemains { session, backend };
+            if let Err(refusal) = self.own(RECONCILER, action).await {
                 tracing::warn!(%session, %refusal, "remains were not removed; it is tried again");
             }
         }

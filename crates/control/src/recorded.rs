@@ -17,7 +17,7 @@ pub(crate) const fn session(action: &Action) -> Option<SessionId> {
         | Action::ExtendSession { session, .. }
         | Action::ReapSession { session, .. }
         | Action::AdoptSession(session)
-        | Action::RemoveRemains(session) => Some(*session),
+        | Action::RemoveRemains { session, .. } => Some(*session),
         Action::CreateSession(_)
         | Action::GetExecution(_)
         | Action::CancelExecution(_)
@@ -65,12 +65,12 @@ pub(crate) fn parameters(action: &Action) -> Vec<(&'static str, Parameter)> {
             ("destination", Parameter::Path(request.destination.clone())),
         ],
         Action::ExtendSession { by, .. } => vec![("seconds", seconds(*by))],
+        Action::RemoveRemains { backend, .. } => vec![("backend", word(backend.as_str()))],
         Action::ReapSession { because, .. } => vec![("because", word(format!("{because:?}")))],
         Action::ListSessions
         | Action::GetSession(_)
         | Action::DestroySession(_)
         | Action::AdoptSession(_)
-        | Action::RemoveRemains(_)
         | Action::GetServerInfo => Vec::new(),
     }
 }

@@ -320,11 +320,11 @@ impl Inner {
                 self.sessions.adopt(permit).await?;
                 Ok(Outcome::Done)
             }
-            Action::RemoveRemains(session) => {
+            Action::RemoveRemains { session, backend } => {
                 let permit = self
                     .policy
                     .admit_system(principal, SystemVerb::RemoveRemains(*session))?;
-                self.sessions.remove_remains(permit).await?;
+                self.sessions.remove_remains(permit, *backend).await?;
                 Ok(Outcome::Done)
             }
         }
@@ -394,7 +394,7 @@ const fn durability(action: &Action) -> Durability {
         | Action::DestroySession(_)
         | Action::ReapSession { .. }
         | Action::AdoptSession(_)
-        | Action::RemoveRemains(_) => Durability::Reserve,
+        | Action::RemoveRemains { .. } => Durability::Reserve,
         Action::CreateSession(_)
         | Action::ExecuteCommand(_)
         | Action::RespondExecution { .. }

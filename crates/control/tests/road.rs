@@ -22,7 +22,7 @@ use model::{
 };
 use policy::{Policy, PolicyConfig};
 use sandbox::{Backend, HostView, fake::Fake};
-use session::{ReapRequest, Sessions, Setup};
+use session::{Backends, ReapRequest, Sessions, Setup};
 use store::Store;
 use tokio::sync::mpsc;
 
@@ -59,7 +59,7 @@ impl House {
         let (reap_sender, reap) = mpsc::unbounded_channel();
         let sessions = Sessions::new(Setup {
             store,
-            backend: Arc::new(fake.clone()),
+            backends: Backends::new([Arc::new(fake.clone()) as Arc<dyn Backend>]),
             policy: policy.clone(),
             host_view: HostView::default(),
             allow_protected_changes: false,
@@ -332,7 +332,10 @@ async fn the_servers_own_calls_pass_the_same_road() {
     for forged in [
         Action::ReapSession { session, because },
         Action::AdoptSession(session),
-        Action::RemoveRemains(session),
+        Action::RemoveRemains {
+            session,
+            backend: BackendName::Fake,
+        },
     ] {
         let refused = house
             .handle(forged)

@@ -65,7 +65,12 @@ pub enum Action {
     /// After a restart: take up again a session whose sandbox runs. Only [`crate::Principal::System`] may ask.
     AdoptSession(SessionId),
     /// Remove what exists of a sandbox that no live session owns. Only [`crate::Principal::System`] may ask.
-    RemoveRemains(SessionId),
+    RemoveRemains {
+        /// The session that it was made for.
+        session: SessionId,
+        /// The walls that it is made of.
+        backend: BackendName,
+    },
 }
 
 /// Why the server ends a session by itself.
@@ -112,7 +117,7 @@ impl Action {
             Action::GetServerInfo => "server.read",
             Action::ReapSession { .. } => "session.reap",
             Action::AdoptSession(_) => "session.adopt",
-            Action::RemoveRemains(_) => "session.remove_remains",
+            Action::RemoveRemains { .. } => "session.remove_remains",
         }
     }
 
@@ -128,7 +133,7 @@ impl Action {
             | Action::ExtendSession { .. }
             | Action::ReapSession { .. }
             | Action::AdoptSession(_)
-            | Action::RemoveRemains(_) => true,
+            | Action::RemoveRemains { .. } => true,
             Action::GetExecution(_)
             | Action::ResizeTerminal { .. }
             | Action::ListSessions

@@ -17,7 +17,8 @@ use std::{
 };
 
 use model::{
-    Attestation, Protection, Reason, Refusal, SandboxSpec, SessionId, SessionState, SessionView,
+    Attestation, BackendName, Protection, Reason, Refusal, SandboxSpec, SessionId, SessionState,
+    SessionView,
 };
 use policy::{CreateParts, CreatePermit};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
@@ -68,14 +69,14 @@ impl Sessions {
             Reserved::Conflict => return Err(conflict()),
             Reserved::LimitReached { live } => return Err(limit_reached(live)),
         }
-        let created = match self.0.build(&spec).await {
+        let created = match self.0.build(&spec, parts.backend).await {
             Ok(made) => self.0.ready_now(&record, &spec, parts, made).await,
             Err(refusal) => Err(refusal),
         };
         match created {
             Ok(view) => Ok(view),
             Err(refusal) => {
-                self.0.unwind(id, &refusal).await;
+                self.0.unwind(&record, &refusal).await;
                 Err(refusal)
             }
         }
@@ -104,8 +105,8 @@ impl Inner {
             .await
     }
 
-    async fn build(&self, spec: &SandboxSpec) -> Result<Made, Refusal> {
-        let backend = &self.setup.backend;
+    async fn build(&self, spec: &SandboxSpec, backend: BackendName) -> Result<Made, Refusal> {
+        let backend = self.setup.backends.get(backend)?;
         let lease = Duration::from_millis(u64::from(spec.lease_ms));
         let link = backend
             .create(spec)
@@ -197,6 +198,7 @@ impl Inner {
             Parts {
                 id,
                 owner: parts.owner,
+                backend: parts.backend,
                 workspace: parts.workspace,
                 idle: parts.idle,
                 lease: parts.lease,
@@ -223,8 +225,11 @@ impl Inner {
     }
 
     /// Takes back every step of a session that did not come to be.
-    async fn unwind(&self, id: SessionId, refusal: &Refusal) {
-        if let Err(error) = self.setup.backend.destroy(id).await {
+    async fn unwind(&self, record: &SessionRecord, refusal: &Refusal) {
+        let id = record.id;
+        if let Ok(backend) = self.setup.backends.get(record.backend)
+            && let Err(error) = backend.destroy(id).await
+        {
             // The reconciler finds what is left: the session is not live on record.
             tracing::warn!(session = %id, %error, "something of a failed session is left");
         }

@@ -1,12 +1,13 @@
 //! Sessions: their lifecycle, their executions, their leases, and how they are found again after a restart.
 //!
 //! Every verb takes a permit that only policy makes, and consumes it: work without a decision does not compile.
-//! Reading order: [`Sessions`] (the verbs of sessions), `create` (the steps of a new one), `execution` (one running
+//! Reading order: [`Sessions`] (the verbs of sessions), [`Backends`] (the walls they are made with), `create` (the steps of a new one), `execution` (one running
 //! command) with `commands`, `watch`, `output` and `heard` round it, `keeper` (who renews the lease and sees the end),
 //! `recover` (after a restart), [`protected`] and [`transfer`] (what a session does to the project on the host).
 
 #![forbid(unsafe_code)]
 
+mod backends;
 mod commands;
 mod create;
 mod environment;
@@ -25,5 +26,6 @@ pub mod transfer;
 mod view;
 mod watch;
 
-pub use recover::Survey;
+pub use backends::Backends;
+pub use recover::{Remains, Survey};
 pub use sessions::{ReapRequest, Sessions, Setup};

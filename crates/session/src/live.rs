@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use model::{ExecutionId, HostDirectory, SessionId};
+use model::{BackendName, ExecutionId, HostDirectory, SessionId};
 use policy::{EntryKind, Policy};
 use sandbox::Supervisor;
 use tokio::{sync::Notify, task::AbortHandle, time::Instant};
@@ -25,6 +25,7 @@ use crate::{
 pub(crate) struct Live {
     pub(crate) id: SessionId,
     pub(crate) owner: String,
+    pub(crate) backend: BackendName,
     pub(crate) supervisor: Supervisor,
     pub(crate) workspace: HostDirectory,
     pub(crate) idle: Duration,
@@ -52,6 +53,7 @@ struct Clock {
 pub(crate) struct Parts {
     pub(crate) id: SessionId,
     pub(crate) owner: String,
+    pub(crate) backend: BackendName,
     pub(crate) workspace: HostDirectory,
     pub(crate) idle: Duration,
     pub(crate) lease: Duration,
@@ -67,6 +69,7 @@ impl Live {
         Arc::new(Live {
             id: parts.id,
             owner: parts.owner,
+            backend: parts.backend,
             supervisor,
             workspace: parts.workspace,
             idle: parts.idle,

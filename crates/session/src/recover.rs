@@ -8,11 +8,11 @@
 //! | live | gone, or never finished | the session is ended as `orphaned` |
 //! | not live, or unknown | any remains | removed |
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use model::{ExecutionId, ExecutionState, ReapCause, Refusal, SandboxSpec, SessionId};
+use model::{BackendName, ExecutionId, ExecutionState, ReapCause, Refusal, SandboxSpec, SessionId};
 use policy::{SystemPermit, SystemVerb};
-use sandbox::Supervisor;
+use sandbox::{Listed, Supervisor};
 use store::{ExecutionChange, ExecutionRecord, Filter, SessionRecord};
 
 use crate::{
@@ -36,26 +36,29 @@ pub struct Survey {
     /// Live on record, and their sandbox is gone or was never finished: to be ended.
     pub orphaned: Vec<SessionId>,
     /// Sandboxes, or remains of them, that no live session owns: to be removed.
-    pub remains: Vec<SessionId>,
+    pub remains: Vec<Remains>,
+}
+
+/// What is left of a sandbox, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Remains {
+    /// The session that it was made for.
+    pub session: SessionId,
+    /// The walls that it is made of.
+    pub backend: BackendName,
 }
 
 impl Sessions {
     /// Compares record and reality. Level-triggered: it can run at any time, and finds nothing twice that was done.
     ///
     /// # Errors
-    /// When the store or the backend cannot be read.
+    /// When the store cannot be read.
     pub async fn survey(&self, permit: SystemPermit) -> Result<Survey, Refusal> {
         let SystemVerb::Survey = permit.into_parts() else {
             return Err(refusals::other_permit());
         };
         // Objects first: a session that is made meanwhile is then on record when its objects are compared.
-        let listed = self
-            .0
-            .setup
-            .backend
-            .list()
-            .await
-            .map_err(|error| refusals::backend(&error))?;
+        let listed = self.0.listed().await;
         let live_only = Filter {
             principal: None,
             live_only: true,
@@ -69,7 +72,10 @@ impl Sessions {
             .iter()
             .filter(|record| self.0.live(record.id).is_none() && !self.0.is_creating(record.id))
         {
-            let runs = |found: &sandbox::Listed| found.session == record.id && found.running;
+            let Some(listed) = listed.get(&record.backend) else {
+                continue;
+            };
+            let runs = |found: &Listed| found.session == record.id && found.running;
             // Its spec stands on record once it was made.
             if record.spec.is_some() && listed.iter().any(runs) {
                 survey.lost.push(record.id);
@@ -77,9 +83,11 @@ impl Sessions {
                 survey.orphaned.push(record.id);
             }
         }
-        for found in listed {
-            if !self.0.is_owned(found.session).await? {
-                survey.remains.push(found.session);
+        for (&backend, listed) in &listed {
+            for session in listed.iter().map(|found| found.session) {
+                if !self.0.is_owned(session, backend).await? {
+                    survey.remains.push(Remains { session, backend });
+                }
             }
         }
         Ok(survey)
@@ -132,16 +140,19 @@ impl Sessions {
     ///
     /// # Errors
     /// When something is left; another try may remove it.
-    pub async fn remove_remains(&self, permit: SystemPermit) -> Result<(), Refusal> {
+    pub async fn remove_remains(
+        &self,
+        permit: SystemPermit,
+        backend: BackendName,
+    ) -> Result<(), Refusal> {
         let SystemVerb::RemoveRemains(session) = permit.into_parts() else {
             return Err(refusals::other_permit());
         };
-        if self.0.is_owned(session).await? {
+        if self.0.is_owned(session, backend).await? {
             return Ok(());
         }
-        self.0
-            .setup
-            .backend
+        let backend = self.0.setup.backends.get(backend)?;
+        backend
             .destroy(session)
             .await
             .map_err(|error| refusals::backend(&error))
@@ -149,10 +160,8 @@ impl Sessions {
 
     async fn take_up(&self, record: &SessionRecord, spec: SandboxSpec) -> Result<(), Refusal> {
         let lease = Duration::from_millis(u64::from(spec.lease_ms));
-        let link = self
-            .0
-            .setup
-            .backend
+        let backend = self.0.setup.backends.get(record.backend)?;
+        let link = backend
             .connect(record.id)
             .await
             .map_err(|error| refusals::backend(&error))?;
@@ -166,6 +175,7 @@ impl Sessions {
             Parts {
                 id: record.id,
                 owner: record.principal.clone(),
+                backend: record.backend,
                 workspace: spec.workspace,
                 idle: Duration::from_millis(record.idle_ms),
                 lease,
@@ -177,7 +187,7 @@ impl Sessions {
             supervisor,
         );
         // What the kernel killed before is nobody's news.
-        live.oom_kills_grew(self.0.oom_kills(record.id).await);
+        live.oom_kills_grew(self.0.oom_kills(record.id, record.backend).await);
         self.0.clone().adopt_executions(&live).await?;
         self.0.insert_live(live.clone());
         self.0.keep(&live);
@@ -190,10 +200,27 @@ impl Sessions {
 }
 
 impl Inner {
-    /// Whether that session is live on record, or being made.
-    async fn is_owned(&self, session: SessionId) -> Result<bool, Refusal> {
+    /// Whether that session is live on record with those walls, or being made.
+    async fn is_owned(&self, session: SessionId, backend: BackendName) -> Result<bool, Refusal> {
         let record = self.record(session).await?;
-        Ok(record.is_some_and(|record| record.state.is_live()))
+        Ok(record.is_some_and(|record| record.state.is_live() && record.backend == backend))
+    }
+
+    /// What every backend that answers has. One that does not, an engine that restarts say, is asked again in the next
+    /// round; its sessions are neither ended nor taken up meanwhile.
+    async fn listed(&self) -> HashMap<BackendName, Vec<Listed>> {
+        let mut listed = HashMap::new();
+        for backend in self.setup.backends.all() {
+            match backend.list().await {
+                Ok(found) => {
+                    listed.insert(backend.name(), found);
+                }
+                Err(error) => {
+                    tracing::warn!(backend = backend.name().as_str(), %error, "its sandboxes cannot be listed now")
+                }
+            }
+        }
+        listed
     }
 
     /// Watches on what the supervisor remembers, and closes what it does not.

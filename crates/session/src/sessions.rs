@@ -7,14 +7,16 @@ use std::{
 };
 
 use model::{
-    ExecutionId, ReapCause, Reason, Refusal, RootFileSystem, SessionId, SessionState, SessionView,
+    BackendName, ExecutionId, ReapCause, Reason, Refusal, RootFileSystem, SessionId, SessionState,
+    SessionView, UsageView,
 };
 use policy::{ExtendPermit, ListingPermit, Policy, SessionPermit, SystemPermit, SystemVerb};
-use sandbox::{Backend, HostView};
+use sandbox::HostView;
 use store::{Filter, SessionChange, SessionRecord, Store};
 use tokio::sync::mpsc;
 
 use crate::{
+    backends::Backends,
     execution::Execution,
     live::{Live, ProtectedBy},
     protected::ScanReport,
@@ -26,7 +28,7 @@ pub struct Setup {
     /// Desired state.
     pub store: Store,
     /// The walls.
-    pub backend: Arc<dyn Backend>,
+    pub backends: Backends,
     /// The decisions' data that work needs: protected paths.
     pub policy: Arc<Policy>,
     /// What a sandbox must differ from.
@@ -376,11 +378,34 @@ impl Inner {
     pub(crate) async fn view(&self, record: &SessionRecord) -> SessionView {
         let live = self.live(record.id);
         let usage = match &live {
-            Some(_) => self.setup.backend.stats(record.id).await.ok(),
+            Some(_) => self.usage(record.id, record.backend).await,
             None => None,
         };
         let name = record.id.object_name(&self.setup.store.owner());
         view::session(record, name, usage, live.map(|live| live.running()))
+    }
+
+    /// Resources in use, where its walls tell.
+    pub(crate) async fn usage(
+        &self,
+        session: SessionId,
+        backend: BackendName,
+    ) -> Option<UsageView> {
+        let backend = self.setup.backends.get(backend).ok()?;
+        backend.stats(session).await.ok()
+    }
+
+    /// Removes the walls of a session that is on record.
+    async fn take_down(&self, session: SessionId) -> Result<(), Refusal> {
+        let record = self
+            .record(session)
+            .await?
+            .ok_or_else(refusals::session_not_found)?;
+        let backend = self.setup.backends.get(record.backend)?;
+        backend
+            .destroy(session)
+            .await
+            .map_err(|error| refusals::backend(&error))
     }
 
     /// Ends a session: first on record, so that nothing new starts, then its walls, then what it left in the project.
@@ -403,7 +428,7 @@ impl Inner {
         if let Some(live) = &live {
             live.stop_keeping();
         }
-        let destroyed = self.setup.backend.destroy(session).await;
+        let destroyed = self.take_down(session).await;
         match live {
             Some(live) => {
                 for execution in live.abandon_executions() {
@@ -423,13 +448,14 @@ impl Inner {
             self.note(session, format!("session {}: {because}", state.as_str()))
                 .await;
         }
-        destroyed.map_err(|error| {
-            Refusal::new(
+        destroyed.map_err(|why| {
+            let mut refusal = Refusal::new(
                 Reason::Internal,
                 "The session is ended, but something of it is still being removed.",
                 "The server goes on removing it; nothing is left for you to do.",
-            )
-            .with_cause(&error)
+            );
+            refusal.detail = why.detail.or(Some(why.message));
+            refusal
         })
     }
 

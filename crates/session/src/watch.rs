@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use model::{ExecutionId, ExecutionState, ProtectedChange, SessionId};
+use model::{BackendName, ExecutionId, ExecutionState, ProtectedChange, SessionId};
 use sandbox::{SupervisorError, wire::ExecutionStatus};
 
 use crate::{
@@ -26,7 +26,7 @@ impl Inner {
                 Ok(status) => {
                     if let Some(ended) = status.ended {
                         let (oom_kills, report) =
-                            tokio::join!(self.oom_kills(live.id), live.scan());
+                            tokio::join!(self.oom_kills(live.id, live.backend), live.scan());
                         let mut changes = report.changes;
                         if report.incomplete {
                             changes.push(incomplete_scan());
@@ -100,12 +100,9 @@ impl Inner {
     }
 
     /// How often the kernel has killed a process of the session for memory.
-    pub(crate) async fn oom_kills(&self, session: SessionId) -> u64 {
-        self.setup
-            .backend
-            .stats(session)
+    pub(crate) async fn oom_kills(&self, session: SessionId, backend: BackendName) -> u64 {
+        self.usage(session, backend)
             .await
-            .ok()
             .and_then(|usage| usage.oom_kills)
             .unwrap_or(0)
     }

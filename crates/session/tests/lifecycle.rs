@@ -280,9 +280,33 @@ async fn what_is_gone_after_a_restart_is_ended_and_what_nobody_owns_is_removed()
     let recovered = house.reconcile().await.expect("recovered");
     assert_eq!(
         recovered.remains,
-        [foreign],
+        [session::Remains {
+            session: foreign,
+            backend: model::BackendName::Fake,
+        }],
         "a sandbox that this record does not know is removed"
     );
+}
+
+#[tokio::test]
+async fn sessions_of_walls_that_do_not_answer_wait_for_them() {
+    let house = House::new();
+    let session = house.create().await.expect("a session").id;
+    let house = house.restart();
+    house.fake.fail(Verb::List, || {
+        BackendError::Timeout("asking a restarting engine".to_owned())
+    });
+    assert_eq!(
+        house.reconcile().await.expect("surveyed"),
+        session::Survey::default(),
+        "neither ended nor removed"
+    );
+    house.fake.heal(Verb::List);
+    assert_eq!(house.reconcile().await.expect("surveyed").lost, [session]);
+    house
+        .run(session, &["true"], LONG)
+        .await
+        .expect("it goes on");
 }
 
 #[tokio::test]

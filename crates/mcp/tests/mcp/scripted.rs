@@ -112,7 +112,7 @@ pub fn healthy(action: &Action) -> Outcome {
         | Action::ResizeTerminal { .. }
         | Action::ReapSession { .. }
         | Action::AdoptSession(_)
-        | Action::RemoveRemains(_) => Outcome::Done,
+        | Action::RemoveRemains { .. } => Outcome::Done,
     }
 }
 

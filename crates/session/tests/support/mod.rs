@@ -16,7 +16,7 @@ use policy::{
     CreateFacts, EntryKind, ExecutionVerb, PathFacts, Policy, PolicyConfig, SessionVerb, SystemVerb,
 };
 use sandbox::{Backend, HostView, fake::Fake};
-use session::{ReapRequest, Sessions, Setup, Survey};
+use session::{Backends, ReapRequest, Sessions, Setup, Survey};
 use store::Store;
 use tokio::sync::mpsc;
 
@@ -234,9 +234,10 @@ impl House {
         for session in &survey.orphaned {
             self.sessions.report_orphan(*session);
         }
-        for session in &survey.remains {
+        for remains in &survey.remains {
+            let permit = self.permit(SystemVerb::RemoveRemains(remains.session));
             self.sessions
-                .remove_remains(self.permit(SystemVerb::RemoveRemains(*session)))
+                .remove_remains(permit, remains.backend)
                 .await?;
         }
         Ok(survey)
@@ -269,7 +270,7 @@ fn sessions(
     let (reap, requests) = mpsc::unbounded_channel();
     let sessions = Sessions::new(Setup {
         store: store.clone(),
-        backend: Arc::new(fake.clone()),
+        backends: Backends::new([Arc::new(fake.clone()) as Arc<dyn Backend>]),
         policy: policy.clone(),
         host_view: HostView::default(),
         allow_protected_changes: false,
