@@ -56,7 +56,7 @@ pub fn measure(report: &mut Report) {
             .promise(Bound::AtMost(30.0)),
         );
     }
-    let program = sandbox_native::supervisor_binary().len() as f64 / MIB;
+    let program = sandbox_host::supervisor_binary().len() as f64 / MIB;
     report.add(
         Row::new("supervisor, program on disk", "MiB", program.into())
             .user("–")

@@ -14,6 +14,7 @@ use rustix::{
     fs::{Mode, OFlags},
     process::Pid,
 };
+use sandbox_host::Groups;
 use serde::{Deserialize, Serialize};
 
 mod detect;
@@ -261,84 +262,30 @@ impl Hierarchy {
             .try_for_each(|group| remove_group(group))
     }
 
-    /// The limit that the kernel holds, in the limit's own unit.
-    pub fn read_back(&self, object_name: &str, limit: LimitName) -> Option<u64> {
-        let number = |group: PathBuf, file: &str| read(&group.join(file))?.parse::<u64>().ok();
+    /// The groups of one sandbox, to be read.
+    pub fn reading(&self, object_name: &str) -> Option<Groups> {
+        let group = |point: &Option<PathBuf>| Some(point.as_ref()?.join(PARENT).join(object_name));
         match self {
             Hierarchy::None => None,
-            Hierarchy::Version2(parent) => {
-                let group = parent.join(object_name);
-                match limit {
-                    LimitName::MemoryBytes => number(group, "memory.max"),
-                    LimitName::Pids => number(group, "pids.max"),
-                    LimitName::CpuMillis => {
-                        let line = read(&group.join("cpu.max"))?;
-                        let (quota, period) = line.split_once(' ')?;
-                        cpu_millis(quota.parse().ok()?, period.parse().ok()?)
-                    }
-                    LimitName::OpenFiles
-                    | LimitName::FileBytes
-                    | LimitName::TemporaryBytes
-                    | LimitName::StateBytes => None,
-                }
-            }
-            Hierarchy::Version1(found) => {
-                let group =
-                    |point: &Option<PathBuf>| Some(point.as_ref()?.join(PARENT).join(object_name));
-                match limit {
-                    LimitName::MemoryBytes => {
-                        number(group(&found.memory)?, "memory.limit_in_bytes")
-                    }
-                    LimitName::Pids => number(group(&found.pids)?, "pids.max"),
-                    LimitName::CpuMillis => {
-                        let group = group(&found.cpu)?;
-                        cpu_millis(
-                            number(group.clone(), "cpu.cfs_quota_us")?,
-                            number(group, "cpu.cfs_period_us")?,
-                        )
-                    }
-                    LimitName::OpenFiles
-                    | LimitName::FileBytes
-                    | LimitName::TemporaryBytes
-                    | LimitName::StateBytes => None,
-                }
-            }
+            Hierarchy::Version2(parent) => Some(Groups::Version2(parent.join(object_name))),
+            Hierarchy::Version1(found) => Some(Groups::Version1 {
+                memory: group(&found.memory),
+                pids: group(&found.pids),
+                cpu: group(&found.cpu),
+                cpuacct: group(&found.cpuacct),
+            }),
         }
+    }
+
+    /// The limit that the kernel holds, in the limit's own unit.
+    pub fn read_back(&self, object_name: &str, limit: LimitName) -> Option<u64> {
+        self.reading(object_name)?.read_back(limit)
     }
 
     /// Resources in use.
     pub fn usage(&self, object_name: &str) -> UsageView {
-        let number = |group: &Path, file: &str| read(&group.join(file))?.parse::<u64>().ok();
-        match self {
-            Hierarchy::None => UsageView::default(),
-            Hierarchy::Version2(parent) => {
-                let group = parent.join(object_name);
-                UsageView {
-                    memory_bytes: number(&group, "memory.current"),
-                    cpu_us: field(&group.join("cpu.stat"), "usage_usec"),
-                    pids: number(&group, "pids.current"),
-                    oom_kills: field(&group.join("memory.events"), "oom_kill"),
-                }
-            }
-            Hierarchy::Version1(found) => {
-                let group =
-                    |point: &Option<PathBuf>| Some(point.as_ref()?.join(PARENT).join(object_name));
-                let (memory, pids, cpu) = (
-                    group(&found.memory),
-                    group(&found.pids),
-                    group(&found.cpuacct),
-                );
-                UsageView {
-                    memory_bytes: memory
-                        .as_ref()
-                        .and_then(|group| number(group, "memory.usage_in_bytes")),
-                    cpu_us: cpu.and_then(|group| Some(number(&group, "cpuacct.usage")? / 1000)),
-                    pids: pids.and_then(|group| number(&group, "pids.current")),
-                    oom_kills: memory
-                        .and_then(|group| field(&group.join("memory.oom_control"), "oom_kill")),
-                }
-            }
-        }
+        self.reading(object_name)
+            .map_or_else(UsageView::default, |groups| groups.usage())
     }
 
     /// Stops or continues all processes of the group.
@@ -362,10 +309,6 @@ impl Hierarchy {
             }
         }
     }
-}
-
-fn cpu_millis(quota_us: u64, period_us: u64) -> Option<u64> {
-    quota_us.checked_mul(1000)?.checked_div(period_us)
 }
 
 fn remove_group(group: &Path) -> io::Result<()> {
@@ -400,12 +343,6 @@ fn write_if_there(path: &Path, content: &str) -> io::Result<()> {
 
 fn read(path: &Path) -> Option<String> {
     Some(fs::read_to_string(path).ok()?.trim_end().to_owned())
-}
-
-fn field(path: &Path, name: &str) -> Option<u64> {
-    read(path)?
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
 }
 
 #[cfg(test)]

@@ -10,19 +10,14 @@ use std::{
     path::Path,
 };
 
-use model::{
-    AGENT_GID, AGENT_UID, Enforcement, LimitName, STATE_PATH, SUPERVISOR_DIRECTORY, SandboxSpec,
-    WORKSPACE_PATH,
-};
-use sandbox::{BackendError, Capability};
-use wire::{SoftLimits, SupervisorArguments};
+use model::{AGENT_GID, AGENT_UID, LimitName, SandboxSpec};
+use sandbox::BackendError;
+use sandbox_host::{link, supervisor_arguments};
 
 use crate::{
-    cgroup::Hierarchy,
     config::NativeConfig,
     helpers::Helpers,
-    link,
-    plan::{Answer, Failure, FailureKind, Identity, Order, Plan},
+    plan::{Answer, Identity, Order, Plan},
     probe::Machine,
     record::Layout,
     removal,
@@ -45,39 +40,6 @@ pub(crate) struct Ground<'server> {
     pub extra_read_only: &'server [std::path::PathBuf],
     pub filter: &'server Filter,
     pub helpers: &'server Helpers,
-}
-
-/// Refuses what this machine cannot enforce, before anything is made.
-///
-/// # Errors
-/// [`BackendError::LimitUnenforceable`].
-pub(crate) fn check_limits(
-    spec: &SandboxSpec,
-    capability: &Capability,
-) -> Result<(), BackendError> {
-    for limit in LimitName::ALL {
-        let enforcement = capability.enforcement(limit);
-        if spec.limits.get(limit).named
-            && enforcement != Enforcement::Hard
-            && !spec.accept_soft_limits
-        {
-            let why = format!(
-                "this machine enforces it {} ({})",
-                enforcement_name(enforcement),
-                capability.rung
-            );
-            return Err(BackendError::LimitUnenforceable { limit, why });
-        }
-    }
-    Ok(())
-}
-
-fn enforcement_name(enforcement: Enforcement) -> &'static str {
-    match enforcement {
-        Enforcement::None => "not at all",
-        Enforcement::Soft => "only by watching",
-        Enforcement::Hard => "by the kernel",
-    }
 }
 
 /// Makes it.
@@ -137,6 +99,8 @@ fn build(
     }
     let listener =
         link::bind(instance).map_err(|source| step("listen for the supervisor", source))?;
+    let hierarchy = &ground.machine.hierarchy;
+    let watches_memory = hierarchy.holds(LimitName::MemoryBytes).is_none();
     let plan = Plan {
         spec: spec.clone(),
         instance: instance.to_owned(),
@@ -144,7 +108,7 @@ fn build(
         identity,
         hierarchy: ground.machine.hierarchy.clone(),
         extra_read_only: ground.extra_read_only.to_owned(),
-        supervisor_arguments: supervisor_arguments(spec, &ground.machine.hierarchy).to_argv(),
+        supervisor_arguments: supervisor_arguments(spec, watches_memory).to_argv(),
         filter: ground.filter.clone(),
     };
     let order = Order::Create(Box::new(plan));
@@ -163,53 +127,9 @@ fn build(
     }
 }
 
-fn supervisor_arguments(spec: &SandboxSpec, hierarchy: &Hierarchy) -> SupervisorArguments {
-    let soft = |limit: LimitName| match hierarchy.holds(limit) {
-        Some(_) => 0,
-        None => spec.limits.get(limit).value,
-    };
-    let mut writable: Vec<String> = [
-        WORKSPACE_PATH,
-        STATE_PATH,
-        "/tmp",
-        "/home/agent",
-        "/run",
-        "/dev/shm",
-    ]
-    .map(String::from)
-    .to_vec();
-    let mounts = spec.mounts.iter().filter(|mount| !mount.read_only);
-    writable.extend(mounts.filter_map(|mount| Some(mount.target.to_str()?.to_owned())));
-    SupervisorArguments {
-        socket: format!("{SUPERVISOR_DIRECTORY}/{}", link::SOCKET_NAME),
-        writable,
-        spool: STATE_PATH.to_owned(),
-        lease_ms: spec.lease_ms,
-        soft: SoftLimits {
-            memory_bytes: soft(LimitName::MemoryBytes),
-            // RLIMIT_NPROC holds it where no control group does.
-            pids: 0,
-            state_bytes: spec.limits.state_bytes.value,
-        },
-    }
-}
-
 fn step(step: &str, source: io::Error) -> BackendError {
     BackendError::Step {
         step: step.to_owned(),
         source,
-    }
-}
-
-impl From<Failure> for BackendError {
-    fn from(failure: Failure) -> Self {
-        match failure.kind {
-            FailureKind::Step => BackendError::Step {
-                step: failure.step,
-                source: io::Error::from_raw_os_error(failure.errno),
-            },
-            FailureKind::PathChanged(path) => BackendError::PathChanged { path },
-            FailureKind::NotMappable(why) => BackendError::WorkspaceNotMappable(why),
-        }
     }
 }

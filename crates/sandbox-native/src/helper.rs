@@ -11,15 +11,15 @@ use std::{
 };
 
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use sandbox_host::{OwnerMaps, ProcessRecord, placeholder};
 
 use crate::{
     channel,
     enter::{self, Child, Side},
-    idmap::{self, OwnerMaps},
+    idmap,
     inside::{self, Birth},
-    placeholder::{self, Neighbors},
     plan::{Answer, At, Failure, FailureKind, Identity, Order, Plan},
-    record::{ProcessRecord, Record},
+    record::Record,
     root_file_system, sources,
 };
 
@@ -114,21 +114,12 @@ fn end(child: &Child) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes the placeholders. They are on record before they exist, and with their inodes before a neighbor looks.
 fn keep_places_free(plan: &Plan, record: &mut Record) -> Result<(), Failure> {
-    let workspace = &plan.spec.workspace;
-    if plan.spec.protected.is_empty() {
-        return Ok(());
-    }
-    let neighbors =
-        Neighbors::of(&plan.instance, workspace).at("look at the project's other sandboxes")?;
-    record.placeholders = placeholder::wanted(workspace, &plan.spec.protected, &neighbors)?;
-    if record.placeholders.is_empty() {
-        return Ok(());
-    }
-    record.write(&plan.instance).at("write the record")?;
-    placeholder::make(workspace, &mut record.placeholders, &neighbors)?;
-    record.write(&plan.instance).at("write the record")
+    let (instance, spec) = (&plan.instance, &plan.spec);
+    placeholder::keep_free(instance, &spec.workspace, &spec.protected, |placeholders| {
+        record.placeholders = placeholders.to_vec();
+        record.write(instance)
+    })
 }
 
 fn create(plan: &Plan, program: BorrowedFd<'_>, undo: &mut Undo<'_>) -> Result<Child, Failure> {
@@ -147,9 +138,10 @@ fn create(plan: &Plan, program: BorrowedFd<'_>, undo: &mut Undo<'_>) -> Result<C
     });
     keep_places_free(plan, record)?;
     let sources = match plan.identity {
-        Identity::Range { .. } => {
-            Some(sources::open_all(plan, &mut OwnerMaps::new(plan.identity))?)
-        }
+        Identity::Range { .. } => Some(sources::open_all(
+            plan,
+            &mut OwnerMaps::new(plan.identity.owners()),
+        )?),
         Identity::Subordinate { .. } | Identity::Single { .. } => None,
     };
     plan.hierarchy

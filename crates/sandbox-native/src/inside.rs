@@ -17,7 +17,6 @@ use std::{
 use crate::{
     cgroup,
     enter::{self, MountAttributes},
-    idmap::OwnerMaps,
     plan::{At, Failure, FailureKind, Identity, Plan},
     root_file_system,
     sources::{self, Sources},
@@ -36,6 +35,7 @@ use rustix::{
         set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
     },
 };
+use sandbox_host::OwnerMaps;
 
 /// The name that the machine has inside.
 const HOST_NAME: &[u8] = b"sandbox";
@@ -77,7 +77,7 @@ pub(crate) fn become_supervisor(
     make_mounts_private()?;
     let sources = match birth.sources {
         Some(sources) => sources,
-        None => sources::open_all(plan, &mut OwnerMaps::new(plan.identity))?,
+        None => sources::open_all(plan, &mut OwnerMaps::new(plan.identity.owners()))?,
     };
     root_file_system::build(plan, sources)?;
     umask(Mode::from_raw_mode(0o022));

@@ -19,9 +19,7 @@ mod helpers;
 mod idmap;
 mod inside;
 mod inspection;
-mod link;
 mod native;
-mod placeholder;
 mod plan;
 mod probe;
 mod record;
@@ -29,12 +27,10 @@ mod removal;
 mod root_file_system;
 mod seccomp;
 mod sources;
-mod supervisor;
 
 pub use config::{CgroupChoice, NativeConfig};
 pub use helper::{become_subreaper, helper_main};
 pub use native::Native;
-pub use supervisor::supervisor_binary;
 
 /// The first argument that tells the application's `main` to call [`helper_main`].
 pub const HELPER_ARGUMENT: &str = "__sandbox-helper";

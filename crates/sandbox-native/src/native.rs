@@ -1,28 +1,28 @@
 //! The backend's verbs.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs, io,
     os::fd::OwnedFd,
     path::PathBuf,
-    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use async_trait::async_trait;
-use model::{BackendName, Layer, Requirement, SandboxSpec, SessionId, UsageView};
+use model::{BackendName, SandboxSpec, SessionId, UsageView};
 use sandbox::{Backend, BackendError, Capability, Inspection, Link, Listed};
+use sandbox_host::{Busy, ended, link, living, sealed_supervisor};
 
 use crate::{
     cgroup::Hierarchy,
     config::NativeConfig,
     creation::{self, Ground},
     helpers::Helpers,
-    inspection, link,
+    inspection,
     probe::{self, Machine},
     record::{Layout, Record},
     removal,
     seccomp::Filter,
-    supervisor::sealed_supervisor,
 };
 
 /// The embedded runtime.
@@ -52,45 +52,6 @@ struct Living {
     hierarchy: Hierarchy,
     object_name: String,
     pidfd: OwnedFd,
-}
-
-/// Sessions that a verb is changing right now: creating and destroying one never overlap.
-#[derive(Default)]
-struct Busy {
-    sessions: Mutex<BTreeSet<SessionId>>,
-    changed: Condvar,
-}
-
-impl Busy {
-    fn enter(&self, session: SessionId) -> BusyGuard<'_> {
-        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        while !sessions.insert(session) {
-            sessions = self
-                .changed
-                .wait(sessions)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-        BusyGuard {
-            busy: self,
-            session,
-        }
-    }
-}
-
-struct BusyGuard<'busy> {
-    busy: &'busy Busy,
-    session: SessionId,
-}
-
-impl Drop for BusyGuard<'_> {
-    fn drop(&mut self) {
-        self.busy
-            .sessions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.session);
-        self.busy.changed.notify_all();
-    }
 }
 
 impl Native {
@@ -162,19 +123,7 @@ impl Shared {
                 "sandboxes of another owner".to_owned(),
             ));
         }
-        let capability = &self.machine()?.capability;
-        let missing: Option<Layer> = spec
-            .layers
-            .iter()
-            .find(|(layer, need)| {
-                *need == Requirement::Required && !capability.layers.contains(layer)
-            })
-            .map(|(layer, _)| *layer);
-        if let Some(layer) = missing {
-            let why = format!("this machine does not offer it ({})", capability.rung);
-            return Err(BackendError::LayerUnavailable { layer, why });
-        }
-        creation::check_limits(spec, capability)
+        self.machine()?.capability.check(spec)
     }
 
     fn create(&self, spec: SandboxSpec) -> Result<creation::Created, BackendError> {
@@ -214,7 +163,7 @@ impl Shared {
     fn usage(&self, session: SessionId) -> Result<UsageView, BackendError> {
         let living = self.all_living().get(&session).cloned();
         match living {
-            Some(living) if link::ended(&living.pidfd) => Err(BackendError::NotFound),
+            Some(living) if ended(&living.pidfd) => Err(BackendError::NotFound),
             Some(living) => Ok(living.hierarchy.usage(&living.object_name)),
             None => {
                 let (record, ..) = self.running(session)?;
@@ -229,7 +178,7 @@ impl Shared {
             Record::read(&self.layout.instance(session)).map_err(|e| step("read the record", e))?;
         let record = record.ok_or(BackendError::NotFound)?;
         let process = record.process.clone().ok_or(BackendError::NotFound)?;
-        let pidfd = removal::living(&process).ok_or(BackendError::NotFound)?;
+        let pidfd = living(&process).ok_or(BackendError::NotFound)?;
         Ok((record, process.pid, pidfd))
     }
 
@@ -313,7 +262,7 @@ impl Backend for Native {
             let rung = shared.machine()?.capability.rung.clone();
             let found = inspection::inspect(&record, pid, rung);
             // What was read is its own only if it lived to the end of the reading.
-            if link::ended(&pidfd) {
+            if ended(&pidfd) {
                 return Err(BackendError::NotFound);
             }
             found.map_err(|e| step("look at the sandbox", e))

@@ -1,17 +1,18 @@
 //! What the server tells the helper, and what the helper answers. JSON in one message each way; descriptors travel with
 //! it.
 
-use std::{io, path::PathBuf};
+use std::path::PathBuf;
 
 use model::SandboxSpec;
 use serde::{Deserialize, Serialize};
+
+use sandbox_host::Owners;
+pub(crate) use sandbox_host::{At, Failure, FailureKind, RANGE_IDS};
 
 use crate::{cgroup::Hierarchy, seccomp::Filter};
 
 /// Longest message between server and helper, bytes: protected paths and mounts dominate, a few hundred each.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
-/// Ids of a user namespace made by root: as many as a distribution's accounts may use.
-pub(crate) const RANGE_IDS: u32 = 65_536;
 
 /// Server to helper.
 #[derive(Debug, Serialize, Deserialize)]
@@ -85,47 +86,14 @@ pub(crate) enum Answer {
     Failed(Failure),
 }
 
-/// Why it did not happen.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Failure {
-    /// What kind.
-    pub kind: FailureKind,
-    /// The step, as a phrase after "cannot".
-    pub step: String,
-    /// `errno`; 0 where no system call failed.
-    pub errno: i32,
-}
-
-/// Kinds of failure that the caller can do something about.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum FailureKind {
-    /// A system call.
-    Step,
-    /// A path is not what it was, or holds a link.
-    PathChanged(PathBuf),
-    /// The owner of a directory cannot be mapped; why and what to do.
-    NotMappable(String),
-}
-
-impl Failure {
-    /// A step that failed.
-    pub fn at(step: impl Into<String>, error: &io::Error) -> Self {
-        Failure {
-            kind: FailureKind::Step,
-            step: step.into(),
-            errno: error.raw_os_error().unwrap_or(libc::EIO),
+impl Identity {
+    /// How mounts show the owners of their files to it.
+    pub fn owners(self) -> Owners {
+        match self {
+            Identity::Range { base } => Owners::Mapped { base },
+            Identity::Subordinate { uid, .. } | Identity::Single { uid, .. } => {
+                Owners::Caller { uid }
+            }
         }
-    }
-}
-
-/// Names the step of a system call that failed.
-pub(crate) trait At<T> {
-    /// See [`Failure::at`].
-    fn at(self, step: &str) -> Result<T, Failure>;
-}
-
-impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
-    fn at(self, step: &str) -> Result<T, Failure> {
-        self.map_err(|error| Failure::at(step, &error.into()))
     }
 }

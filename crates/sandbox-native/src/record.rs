@@ -17,12 +17,15 @@ use std::{
 };
 
 use model::{OwnerId, SessionId};
+use sandbox_host::{
+    ProcessRecord,
+    placeholder::{self, Placeholder, RECORD_NAME, SESSIONS_NAME},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     cgroup::Hierarchy,
     config::NativeConfig,
-    placeholder::{self, Neighbors, Placeholder},
     plan::{Identity, RANGE_IDS},
 };
 
@@ -53,50 +56,6 @@ pub(crate) struct Record {
     pub limits: model::Limits,
 }
 
-/// A process that cannot be mistaken for another one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ProcessRecord {
-    /// Its id, as the server sees it.
-    pub pid: i32,
-    /// Field 22 of `/proc/<pid>/stat`: ticks since boot.
-    pub start_ticks: u64,
-    /// The boot it belongs to.
-    pub boot_id: String,
-}
-
-impl ProcessRecord {
-    /// Of a process that lives now.
-    ///
-    /// # Errors
-    /// When it does not.
-    pub fn of(pid: i32) -> io::Result<Self> {
-        Ok(ProcessRecord {
-            pid,
-            start_ticks: start_ticks(pid)?,
-            boot_id: boot_id()?,
-        })
-    }
-}
-
-/// Ticks since boot at which that process started.
-pub(crate) fn start_ticks(pid: i32) -> io::Result<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The second field is a name that may hold anything; nothing after its last parenthesis does.
-    let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
-    after
-        .split_whitespace()
-        .nth(19)
-        .and_then(|field| field.parse().ok())
-        .ok_or(io::ErrorKind::InvalidData.into())
-}
-
-/// Random, one for each start of the machine.
-pub(crate) fn boot_id() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?
-        .trim_end()
-        .to_owned())
-}
-
 impl Layout {
     /// Makes the directories that are missing.
     ///
@@ -119,7 +78,7 @@ impl Layout {
     }
 
     fn sessions(&self) -> PathBuf {
-        self.root.join("sessions")
+        self.root.join(SESSIONS_NAME)
     }
 
     fn ranges(&self) -> PathBuf {
@@ -279,7 +238,7 @@ fn private_directory(path: &Path) -> io::Result<()> {
 
 /// Where the record stands.
 fn record_path(instance: &Path) -> PathBuf {
-    instance.join("record.json")
+    instance.join(RECORD_NAME)
 }
 
 impl Record {
@@ -288,13 +247,11 @@ impl Record {
     /// # Errors
     /// When one cannot be removed; the record keeps them all then.
     pub fn give_up_placeholders(&mut self, instance: &Path) -> io::Result<()> {
-        if self.placeholders.is_empty() {
-            return Ok(());
-        }
-        let neighbors = Neighbors::of(instance, &self.workspace)?;
-        placeholder::remove(&self.workspace, &self.placeholders, &neighbors)?;
-        self.placeholders.clear();
-        self.write(instance)
+        let (workspace, placeholders) = (self.workspace.clone(), self.placeholders.clone());
+        placeholder::give_up(instance, &workspace, &placeholders, |left| {
+            self.placeholders = left.to_vec();
+            self.write(instance)
+        })
     }
 
     /// Writes it so that a reader sees the old one or the new one, never a part. Not flushed to the disk: what it is
@@ -399,14 +356,5 @@ mod tests {
             .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
             .collect();
         assert_eq!(kept, [other.to_string()]);
-    }
-
-    #[test]
-    fn this_process_is_told_from_another_one_of_the_same_number() {
-        let pid = rustix::process::getpid().as_raw_nonzero().get();
-        let own = ProcessRecord::of(pid).unwrap();
-        assert_eq!(own, ProcessRecord::of(pid).unwrap());
-        assert!(own.start_ticks > 0);
-        assert!(ProcessRecord::of(i32::MAX).is_err());
     }
 }

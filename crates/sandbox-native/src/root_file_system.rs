@@ -7,23 +7,27 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use model::{AGENT_GID, AGENT_UID, LimitName, ProtectedPath, Protection};
+use model::{AGENT_GID, AGENT_UID, LimitName};
 use rustix::{
-    fs::{Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, symlinkat},
+    fs::{Mode, OFlags, mkdirat, openat, symlinkat},
     io::Errno,
     mount::{
-        FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
-        fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
-        open_tree, unmount,
+        FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
+        fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
     },
     process::{chdir, fchdir, pivot_root},
+};
+
+use sandbox_host::{
+    MIN_TEMPORARY_BYTES, NO_DEVICES, NO_EXECUTION, NO_SUID, READ_ONLY, Temporary, cover,
+    open_beneath, protect, tree_of,
 };
 
 use crate::{
     enter::{MountAttributes, set_mount_attributes},
     inside::open_directory,
-    plan::{At, Failure, FailureKind, Identity, Plan},
-    sources::{NO_DEVICES, NO_EXECUTION, NO_SUID, Placement, READ_ONLY, Sources, Thing},
+    plan::{At, Failure, Identity, Plan},
+    sources::{Placement, Sources, Thing},
 };
 
 /// Where the new root stands while it is built: any directory that every system has. What is there is only hidden, in
@@ -31,11 +35,6 @@ use crate::{
 const BUILDING_SITE: &str = "/usr";
 /// Size of the root and of `/dev`, bytes: mount points, links and a few small files.
 const SKELETON_BYTES: u64 = 1024 * 1024;
-/// One inode for so many bytes of a tmpfs: a tree of small files must fit, a flood of empty ones must not.
-const BYTES_PER_INODE: u64 = 8 * 1024;
-/// Smallest tmpfs, bytes.
-const MIN_TEMPORARY_BYTES: u64 = 64 * 1024;
-
 /// What `/proc` tells about the machine rather than the sandbox: hidden.
 const MASKED_FILES: [&str; 9] = [
     "kcore",
@@ -89,7 +88,8 @@ pub(crate) fn build(plan: &Plan, sources: Sources) -> Result<(), Failure> {
     for (target, mount) in &sources.mounts {
         attach(root, relative(target)?, mount)?;
     }
-    protect(root, &plan.spec.protected)?;
+    let workspace = open_beneath(root, Path::new("workspace")).at("open the workspace")?;
+    protect(workspace.as_fd(), &plan.spec.protected)?;
     pivot(root)
 }
 
@@ -98,27 +98,6 @@ fn owner_of_root(plan: &Plan) -> u32 {
     match plan.identity {
         Identity::Range { .. } | Identity::Subordinate { .. } => 0,
         Identity::Single { .. } => AGENT_UID,
-    }
-}
-
-/// Sizes of the tmpfs that together are the temporary limit, bytes.
-struct Temporary {
-    tmp: u64,
-    home: u64,
-    run: u64,
-    shared_memory: u64,
-}
-
-impl Temporary {
-    /// Half for `/tmp`, an eighth less for the home, the rest for `/run` and `/dev/shm`.
-    fn split(bytes: u64) -> Self {
-        let sixteenth = bytes / 16;
-        Temporary {
-            tmp: sixteenth * 8,
-            home: sixteenth * 6,
-            run: sixteenth,
-            shared_memory: sixteenth,
-        }
     }
 }
 
@@ -135,7 +114,7 @@ fn tmpfs(options: TmpfsOptions, attributes: u64) -> Result<OwnedFd, Failure> {
     let settings = [
         ("source", "tmpfs".to_owned()),
         ("size", bytes.to_string()),
-        ("nr_inodes", (bytes / BYTES_PER_INODE).max(256).to_string()),
+        ("nr_inodes", Temporary::inodes(bytes).to_string()),
         ("mode", options.mode.to_owned()),
         ("uid", options.owner.to_string()),
         (
@@ -180,24 +159,6 @@ fn attach(root: BorrowedFd<'_>, target: &Path, mount: &OwnedFd) -> Result<(), Fa
     cover(
         open_beneath(root, target).at("open a mount point")?.as_fd(),
         mount.as_fd(),
-    )
-}
-
-/// Mounts over what is open: nothing is looked up by name, so nothing can be swapped.
-fn cover(target: BorrowedFd<'_>, mount: BorrowedFd<'_>) -> Result<(), Failure> {
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(mount, "", target, "", flags).at("attach a mount")
-}
-
-/// Opens without following links and without leaving the tree.
-fn open_beneath(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
-    let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    openat2(
-        root,
-        path,
-        OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW,
-        Mode::empty(),
-        how,
     )
 }
 
@@ -381,22 +342,6 @@ fn optional(directory: BorrowedFd<'_>, name: &str) -> Result<Option<OwnedFd>, Fa
     }
 }
 
-/// Another mount of what is open there, with all below, restricted.
-fn tree_of(fd: BorrowedFd<'_>, set: u64) -> Result<OwnedFd, Failure> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_EMPTY_PATH
-        | OpenTreeFlags::AT_RECURSIVE;
-    let tree = open_tree(fd, "", flags).at("take a part of the new root")?;
-    let change = MountAttributes {
-        set,
-        recursive: true,
-        ..MountAttributes::default()
-    };
-    set_mount_attributes(tree.as_fd(), change).at("restrict a part of the new root")?;
-    Ok(tree)
-}
-
 fn build_temporary(root: BorrowedFd<'_>, temporary: &Temporary) -> Result<(), Failure> {
     let places = [
         ("tmp", temporary.tmp, "1777"),
@@ -414,24 +359,6 @@ fn build_temporary(root: BorrowedFd<'_>, temporary: &Temporary) -> Result<(), Fa
             Path::new(path),
             &tmpfs(options, NO_SUID | NO_DEVICES)?,
         )?;
-    }
-    Ok(())
-}
-
-/// Puts protected paths of the workspace over themselves: read-only, or merely so that they cannot be renamed away.
-fn protect(root: BorrowedFd<'_>, protected: &[ProtectedPath]) -> Result<(), Failure> {
-    for path in protected {
-        let set = match path.protection {
-            Protection::ReadOnly | Protection::Masked { .. } => READ_ONLY | NO_SUID | NO_DEVICES,
-            Protection::Pinned => NO_SUID | NO_DEVICES,
-        };
-        let inside = Path::new("workspace").join(&path.relative);
-        let target = open_beneath(root, &inside).map_err(|_| Failure {
-            kind: FailureKind::PathChanged(path.relative.clone()),
-            step: "open a protected path".to_owned(),
-            errno: 0,
-        })?;
-        cover(target.as_fd(), tree_of(target.as_fd(), set)?.as_fd())?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@
 
 use std::{collections::BTreeMap, str::FromStr};
 
+use sandbox_host::{SeccompArgument as Argument, SeccompProfile as Profile};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, TargetArch, sock_filter,
@@ -14,7 +15,6 @@ use seccompiler::{
 use serde::{Deserialize, Serialize};
 use syscalls::Sysno;
 
-const PROFILE: &str = include_str!("../../../profiles/seccomp.json");
 /// With that many instructions each program of `seccompiler` checks the architecture and loads the call's number.
 const PROLOGUE: usize = 4;
 /// `BPF_RET | BPF_K`, see linux/bpf_common.h for these.
@@ -37,84 +37,6 @@ pub(crate) enum SeccompError {
     Comparison(String),
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Profile {
-    default: DefaultAnswers,
-    allow: Vec<Allow>,
-    allow_if: Vec<AllowIf>,
-    deny: Vec<Deny>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DefaultAnswers {
-    unknown: String,
-    condition: String,
-    #[cfg_attr(
-        not(test),
-        allow(
-            dead_code,
-            reason = "for readers of the profile; a test wants it there"
-        )
-    )]
-    reason: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Allow {
-    names: Vec<String>,
-    #[cfg_attr(
-        not(test),
-        allow(
-            dead_code,
-            reason = "for readers of the profile; a test wants it there"
-        )
-    )]
-    reason: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AllowIf {
-    name: String,
-    args: Vec<Argument>,
-    #[cfg_attr(
-        not(test),
-        allow(
-            dead_code,
-            reason = "for readers of the profile; a test wants it there"
-        )
-    )]
-    reason: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Deny {
-    names: Vec<String>,
-    errno: String,
-    #[cfg_attr(
-        not(test),
-        allow(
-            dead_code,
-            reason = "for readers of the profile; a test wants it there"
-        )
-    )]
-    reason: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Argument {
-    index: u8,
-    op: String,
-    value: u64,
-    mask: Option<u64>,
-    width: u8,
-}
-
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// The filter as it is handed to a new process: code, both jumps and operand of each instruction.
@@ -124,7 +46,7 @@ pub(crate) struct Filter(Vec<(u16, u8, u8, u32)>);
 impl Filter {
     /// Compiles the profile: once for each server.
     pub fn compile() -> Result<Self, SeccompError> {
-        let program = compile(&serde_json::from_str(PROFILE)?)?;
+        let program = compile(&Profile::shipped()?)?;
         Ok(Filter(
             program
                 .iter()
@@ -168,7 +90,7 @@ fn conditions(profile: &Profile) -> Result<Rules, SeccompError> {
         let Some(number) = number(&entry.name) else {
             continue;
         };
-        let arguments: Result<Vec<_>, _> = entry.args.iter().map(Argument::condition).collect();
+        let arguments: Result<Vec<_>, _> = entry.args.iter().map(condition).collect();
         let rule = SeccompRule::new(arguments?)?;
         rules.entry(i64::from(number)).or_default().push(rule);
     }
@@ -267,24 +189,25 @@ fn answer(errno: &str) -> Result<u32, SeccompError> {
     }
 }
 
-impl Argument {
-    fn condition(&self) -> Result<SeccompCondition, SeccompError> {
-        let operator = match (self.op.as_str(), self.mask) {
-            ("eq", None) => SeccompCmpOp::Eq,
-            ("ne", None) => SeccompCmpOp::Ne,
-            ("le", None) => SeccompCmpOp::Le,
-            ("masked_eq", Some(mask)) => SeccompCmpOp::MaskedEq(mask),
-            _ => return Err(SeccompError::Comparison(self.op.clone())),
-        };
-        let width = match self.width {
-            32 => SeccompCmpArgLen::Dword,
-            64 => SeccompCmpArgLen::Qword,
-            other => return Err(SeccompError::Comparison(format!("of {other} bits"))),
-        };
-        Ok(SeccompCondition::new(
-            self.index, width, operator, self.value,
-        )?)
-    }
+fn condition(argument: &Argument) -> Result<SeccompCondition, SeccompError> {
+    let operator = match (argument.op.as_str(), argument.mask) {
+        ("eq", None) => SeccompCmpOp::Eq,
+        ("ne", None) => SeccompCmpOp::Ne,
+        ("le", None) => SeccompCmpOp::Le,
+        ("masked_eq", Some(mask)) => SeccompCmpOp::MaskedEq(mask),
+        _ => return Err(SeccompError::Comparison(argument.op.clone())),
+    };
+    let width = match argument.width {
+        32 => SeccompCmpArgLen::Dword,
+        64 => SeccompCmpArgLen::Qword,
+        other => return Err(SeccompError::Comparison(format!("of {other} bits"))),
+    };
+    Ok(SeccompCondition::new(
+        argument.index,
+        width,
+        operator,
+        argument.value,
+    )?)
 }
 
 #[cfg(test)]
@@ -294,7 +217,7 @@ mod tests {
     use super::*;
 
     fn profile() -> Profile {
-        serde_json::from_str(PROFILE).unwrap()
+        Profile::shipped().unwrap()
     }
 
     #[test]
@@ -523,8 +446,8 @@ mod tests {
             mask,
             width: 32,
         };
-        assert!(argument("masked_eq", Some(1)).condition().is_ok());
-        assert!(argument("masked_eq", None).condition().is_err());
-        assert!(argument("like", None).condition().is_err());
+        assert!(condition(&argument("masked_eq", Some(1))).is_ok());
+        assert!(condition(&argument("masked_eq", None)).is_err());
+        assert!(condition(&argument("like", None)).is_err());
     }
 }

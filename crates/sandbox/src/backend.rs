@@ -5,8 +5,8 @@ use std::{io, path::PathBuf};
 
 use async_trait::async_trait;
 use model::{
-    BackendName, Enforcement, Layer, LayerInForce, LimitInForce, LimitName, SandboxSpec, SessionId,
-    UsageView,
+    BackendName, Enforcement, Layer, LayerInForce, LimitInForce, LimitName, Requirement,
+    SandboxSpec, SessionId, UsageView,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -114,6 +114,37 @@ impl Capability {
             .iter()
             .find(|found| found.limit == limit)
             .map_or(Enforcement::None, |found| found.enforcement)
+    }
+
+    /// Refuses what this machine cannot enforce, before anything is made.
+    ///
+    /// # Errors
+    /// [`BackendError::LayerUnavailable`] and [`BackendError::LimitUnenforceable`].
+    pub fn check(&self, spec: &SandboxSpec) -> Result<(), BackendError> {
+        let missing = spec
+            .layers
+            .iter()
+            .find(|(layer, need)| *need == Requirement::Required && !self.layers.contains(layer));
+        if let Some((layer, _)) = missing {
+            return Err(BackendError::LayerUnavailable {
+                layer: *layer,
+                why: format!("this machine does not offer it ({})", self.rung),
+            });
+        }
+        for limit in LimitName::ALL {
+            let how = match self.enforcement(limit) {
+                Enforcement::None => "not at all",
+                Enforcement::Soft => "only by watching",
+                Enforcement::Hard => continue,
+            };
+            if spec.limits.get(limit).named && !spec.accept_soft_limits {
+                return Err(BackendError::LimitUnenforceable {
+                    limit,
+                    why: format!("this machine enforces it {how} ({})", self.rung),
+                });
+            }
+        }
+        Ok(())
     }
 }
 

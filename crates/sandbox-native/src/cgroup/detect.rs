@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use sandbox_host::mount_points;
+
 use super::{Controllers, Hierarchy, PARENT, write};
 use crate::config::CgroupChoice;
 
@@ -122,20 +124,6 @@ fn version_1(mounts: &str) -> Option<Hierarchy> {
     };
     let any = controllers.all().next().is_some();
     any.then_some(Hierarchy::Version1(controllers))
-}
-
-/// Mount points and super-block options of that file system type, from the lines of `mountinfo`.
-fn mount_points<'text>(
-    mounts: &'text str,
-    kind: &'text str,
-) -> impl Iterator<Item = (PathBuf, &'text str)> {
-    mounts.lines().filter_map(move |line| {
-        let (before, after) = line.split_once(" - ")?;
-        let mut after = after.split(' ');
-        let found = after.next()? == kind;
-        let options = after.nth(1)?;
-        found.then_some((PathBuf::from(before.split(' ').nth(4)?), options))
-    })
 }
 
 fn make_directory(path: &Path) -> io::Result<()> {

@@ -3,16 +3,13 @@
 use std::{
     fs, io,
     os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
+        fd::{AsRawFd, OwnedFd},
         unix::{fs::PermissionsExt, net::UnixListener as StdUnixListener},
     },
     path::Path,
 };
 
-use rustix::{
-    fs::{Mode, OFlags},
-    process::{WaitId, WaitIdOptions, waitid},
-};
+use rustix::fs::{Mode, OFlags};
 use sandbox::{Connection, Link};
 use tokio::{
     io::unix::AsyncFd,
@@ -20,21 +17,24 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::enter;
+use crate::{
+    kernel,
+    process::{ended, reap},
+};
 
 /// Connections that wait to be taken: a control connection and the data connections of a few transfers.
 const WAITING_CONNECTIONS: usize = 16;
 /// Foreign peers that are logged for one sandbox; whoever goes on must not fill the log.
 const MAX_LOGGED_PEERS: u32 = 5;
 /// The socket's name in its directory.
-pub(crate) const SOCKET_NAME: &str = "host.sock";
+pub const SOCKET_NAME: &str = "host.sock";
 
 /// Binds the socket, in place of the one of an earlier server. Anybody may connect, but nobody gets to its directory
 /// except through the sandbox's mount, and [`serve`] asks the kernel who it is.
 ///
 /// # Errors
 /// When it cannot be bound.
-pub(crate) fn bind(instance: &Path) -> io::Result<StdUnixListener> {
+pub fn bind(instance: &Path) -> io::Result<StdUnixListener> {
     let directory = instance.join("socket");
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let handle = rustix::fs::open(&directory, flags, Mode::empty())?;
@@ -56,9 +56,9 @@ pub(crate) fn bind(instance: &Path) -> io::Result<StdUnixListener> {
 ///
 /// # Errors
 /// Outside of a runtime with IO.
-pub(crate) fn serve(listener: StdUnixListener, pid: i32, pidfd: OwnedFd) -> io::Result<Link> {
+pub fn serve(listener: StdUnixListener, pid: i32, pidfd: OwnedFd) -> io::Result<Link> {
     let listener = UnixListener::from_std(listener)?;
-    let pidfd = enter::watch(pidfd)?;
+    let pidfd = kernel::watch(pidfd)?;
     let (sender, connections) = mpsc::channel(WAITING_CONNECTIONS);
     tokio::spawn(accept_until_the_end(listener, pid, pidfd, sender));
     Ok(Link { connections })
@@ -113,25 +113,4 @@ fn is_first_process(stream: &UnixStream, pid: i32) -> bool {
 
 fn is_alive(pidfd: &AsyncFd<OwnedFd>) -> bool {
     !ended(pidfd.get_ref())
-}
-
-/// The process behind that handle has ended.
-pub(crate) fn ended(pidfd: &OwnedFd) -> bool {
-    let mut poll = [rustix::event::PollFd::new(
-        pidfd,
-        rustix::event::PollFlags::IN,
-    )];
-    let now = rustix::event::Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    rustix::event::poll(&mut poll, Some(&now)).is_ok_and(|ready| ready > 0)
-}
-
-/// Takes note of the end, where this server is the parent; elsewhere somebody else does.
-pub(crate) fn reap(pidfd: &OwnedFd) {
-    let _ = waitid(
-        WaitId::PidFd(pidfd.as_fd()),
-        WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
-    );
 }

@@ -47,7 +47,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         );
     }
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed=../../profiles/seccomp.json");
 
     let target = variable("TARGET")?;
     let directory = PathBuf::from(variable("OUT_DIR")?).join("supervisor");

@@ -18,7 +18,7 @@ pub fn supervisor_binary() -> &'static [u8] {
 ///
 /// # Errors
 /// When the kernel gives no such file.
-pub(crate) fn sealed_supervisor() -> io::Result<OwnedFd> {
+pub fn sealed_supervisor() -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     // Kernels before 6.3 do not know the flag and give an executable file anyway.
     let fd = memfd_create("supervisor", flags | MemfdFlags::EXEC)

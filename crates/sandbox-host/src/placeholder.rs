@@ -26,9 +26,8 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    plan::{At, Failure, FailureKind},
-    record::Record,
-    sources::open_without_links,
+    directories::{open_verified, open_without_links},
+    failure::{At, Failure, FailureKind},
 };
 
 /// Permissions of a placeholder. Unusual on purpose: only an empty file of just this mode is ever removed.
@@ -38,7 +37,7 @@ const DIRECTORY_MODE: u32 = 0o555;
 
 /// A placeholder that is to be made, or was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Placeholder {
+pub struct Placeholder {
     /// Relative to the workspace.
     pub relative: PathBuf,
     /// A directory, else a file.
@@ -49,38 +48,63 @@ pub(crate) struct Placeholder {
 
 /// What the other sandboxes on the same project keep free, as long as this lives: nobody makes or removes a placeholder
 /// meanwhile.
-pub(crate) struct Neighbors {
+pub struct Neighbors {
     kept: Vec<Placeholder>,
     _lock: File,
 }
 
+/// The part of every backend's `record.json` that its neighbors read.
+#[derive(Deserialize)]
+struct Kept {
+    workspace: HostDirectory,
+    placeholders: Vec<Placeholder>,
+}
+
+/// Name of the file in a session's directory in which a backend writes what it must not forget; it holds at least the
+/// fields `workspace` (a [`HostDirectory`]) and `placeholders`.
+pub const RECORD_NAME: &str = "record.json";
+/// Name of the directory of a backend that holds those of its sessions.
+pub const SESSIONS_NAME: &str = "sessions";
+
 impl Neighbors {
-    /// Reads the records of all sandboxes beside `instance`.
+    /// Reads the records of all sandboxes beside `instance`, which is `<state directory>/<backend>/sessions/<session>`:
+    /// those of every backend, since the project is the same.
     ///
     /// # Errors
-    /// When the lock cannot be taken or the directory cannot be read. A record that is damaged keeps nothing.
+    /// When the lock cannot be taken or a directory cannot be read. A record that is damaged keeps nothing.
     pub fn of(instance: &Path, workspace: &HostDirectory) -> io::Result<Self> {
-        let sessions = instance.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        let state = instance.ancestors().nth(3);
+        let state = state.ok_or(io::ErrorKind::InvalidInput)?;
         let lock = File::options()
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(sessions.with_file_name("placeholders.lock"))?;
+            .open(state.join("placeholders.lock"))?;
         flock(&lock, FlockOperation::LockExclusive)?;
         let mut kept = Vec::new();
-        for entry in fs::read_dir(sessions)? {
-            let path = entry?.path();
-            let record = if path == instance {
-                None
-            } else {
-                Record::read(&path).ok().flatten()
+        for backend in fs::read_dir(state)? {
+            let sessions = match fs::read_dir(backend?.path().join(SESSIONS_NAME)) {
+                // Something else in the state directory.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                    ) =>
+                {
+                    continue;
+                }
+                sessions => sessions?,
             };
-            if let Some(record) = record
-                && (record.workspace.device, record.workspace.inode)
-                    == (workspace.device, workspace.inode)
-            {
-                kept.extend(record.placeholders);
+            for entry in sessions {
+                let path = entry?.path();
+                if path != instance
+                    && let Some(found) = read_kept(&path)
+                    && (found.workspace.device, found.workspace.inode)
+                        == (workspace.device, workspace.inode)
+                {
+                    kept.extend(found.placeholders);
+                }
             }
         }
         Ok(Neighbors { kept, _lock: lock })
@@ -94,11 +118,59 @@ impl Neighbors {
     }
 }
 
+fn read_kept(instance: &Path) -> Option<Kept> {
+    serde_json::from_slice(&fs::read(instance.join(RECORD_NAME)).ok()?).ok()
+}
+
+/// Makes what `protected` asks for. `on_record` writes the placeholders down: before they exist, and with their inodes
+/// before a neighbor looks.
+///
+/// # Errors
+/// As for [`make`], or when the record cannot be written. What was made is on record then, too, as far as that goes.
+pub fn keep_free(
+    instance: &Path,
+    workspace: &HostDirectory,
+    protected: &[ProtectedPath],
+    mut on_record: impl FnMut(&[Placeholder]) -> io::Result<()>,
+) -> Result<(), Failure> {
+    if protected.is_empty() {
+        return Ok(());
+    }
+    let neighbors =
+        Neighbors::of(instance, workspace).at("look at the project's other sandboxes")?;
+    let mut placeholders = wanted(workspace, protected, &neighbors)?;
+    if placeholders.is_empty() {
+        return Ok(());
+    }
+    on_record(&placeholders).at("write the record")?;
+    let made = make(workspace, &mut placeholders, &neighbors);
+    let written = on_record(&placeholders).at("write the record");
+    made.and(written)
+}
+
+/// Removes the placeholders that nobody else needs, and has it written down that there are none.
+///
+/// # Errors
+/// When one cannot be removed; the record keeps them all then.
+pub fn give_up(
+    instance: &Path,
+    workspace: &HostDirectory,
+    placeholders: &[Placeholder],
+    on_record: impl FnOnce(&[Placeholder]) -> io::Result<()>,
+) -> io::Result<()> {
+    if placeholders.is_empty() {
+        return Ok(());
+    }
+    let neighbors = Neighbors::of(instance, workspace)?;
+    remove(workspace, placeholders, &neighbors)?;
+    on_record(&[])
+}
+
 /// Those that `protected` asks for: what does not exist, and what exists only because a neighbor keeps it free.
 ///
 /// # Errors
 /// When the workspace is not what it was.
-pub(crate) fn wanted(
+pub fn wanted(
     workspace: &HostDirectory,
     protected: &[ProtectedPath],
     neighbors: &Neighbors,
@@ -106,7 +178,7 @@ pub(crate) fn wanted(
     if protected.is_empty() {
         return Ok(Vec::new());
     }
-    let root = crate::sources::open_verified(workspace)?;
+    let root = open_verified(workspace)?;
     let placeholders = protected.iter().filter_map(|path| match path.protection {
         Protection::Masked { directory } => Some(Placeholder {
             relative: path.relative.clone(),
@@ -134,7 +206,7 @@ pub(crate) fn wanted(
 /// # Errors
 /// [`FailureKind::PathChanged`] when something stands there by now, or a link is on the way. Those made before are marked
 /// with their inode.
-pub(crate) fn make(
+pub fn make(
     workspace: &HostDirectory,
     placeholders: &mut [Placeholder],
     neighbors: &Neighbors,
@@ -142,7 +214,7 @@ pub(crate) fn make(
     if placeholders.is_empty() {
         return Ok(());
     }
-    let root = crate::sources::open_verified(workspace)?;
+    let root = open_verified(workspace)?;
     for placeholder in placeholders
         .iter_mut()
         .filter(|placeholder| placeholder.inode.is_none())
@@ -204,7 +276,7 @@ fn open_parent(root: BorrowedFd<'_>, relative: &Path) -> Result<(OwnedFd, PathBu
 ///
 /// # Errors
 /// When one that is ours cannot be removed.
-pub(crate) fn remove(
+pub fn remove(
     workspace: &HostDirectory,
     placeholders: &[Placeholder],
     neighbors: &Neighbors,
