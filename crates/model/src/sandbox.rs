@@ -23,18 +23,21 @@ pub const SUPERVISOR_DIRECTORY: &str = "/run/supervisor";
 pub enum BackendName {
     /// The embedded runtime.
     Native,
+    /// A Docker engine.
+    Docker,
     /// The in-process fake of the tests.
     Fake,
 }
 
 impl BackendName {
     /// Every backend.
-    pub const ALL: [BackendName; 2] = [BackendName::Native, BackendName::Fake];
+    pub const ALL: [BackendName; 3] = [BackendName::Native, BackendName::Docker, BackendName::Fake];
 
     /// The name in replies and configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             BackendName::Native => "native",
+            BackendName::Docker => "docker",
             BackendName::Fake => "fake",
         }
     }
@@ -100,6 +103,9 @@ pub enum RootFileSystem {
     HostSystem,
     /// An unpacked root file system, read-only.
     Directory(HostDirectory),
+    /// An image of a container engine, by name or by id, read-only. What it says about users, programs, volumes and
+    /// variables does not count.
+    Image(String),
 }
 
 /// Everything a backend must know to build one sandbox.

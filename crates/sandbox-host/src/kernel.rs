@@ -148,6 +148,22 @@ pub fn set_mount_attributes(mount: BorrowedFd<'_>, change: MountAttributes<'_>) 
     check(result).map(drop)
 }
 
+/// The kernel's version of Landlock; 0 where there is none.
+pub fn landlock_abi() -> u32 {
+    const LANDLOCK_CREATE_RULESET_VERSION: c_uint = 1;
+    // JUSTIFICATION: asks for a number; the library for rule sets is not needed here.
+    // SAFETY: a null pointer and size 0 are what this flag demands.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            ptr::null::<u8>(),
+            0usize,
+            LANDLOCK_CREATE_RULESET_VERSION,
+        )
+    };
+    u32::try_from(result).unwrap_or(0)
+}
+
 /// Registers a descriptor with the runtime's poll.
 ///
 /// # Errors

@@ -8,12 +8,12 @@
 #![deny(unsafe_code)]
 
 mod arguments;
-mod busy;
 mod deletion;
 mod directories;
 mod failure;
 mod groups;
 pub mod kernel;
+mod layout;
 pub mod link;
 mod outside;
 mod owners;
@@ -25,7 +25,6 @@ mod protect;
 mod temporary;
 
 pub use arguments::supervisor_arguments;
-pub use busy::{Busy, BusyGuard};
 pub use deletion::delete;
 pub use directories::{
     NO_DEVICES, NO_EXECUTION, NO_SUID, READ_ONLY, open_host_directory, open_same, open_verified,
@@ -33,6 +32,7 @@ pub use directories::{
 };
 pub use failure::{At, Failure, FailureKind};
 pub use groups::{Groups, mount_points};
+pub use layout::{Layout, private_directory, read_record, write_record};
 pub use outside::Outside;
 pub use owners::{OwnerMaps, Owners, RANGE_IDS, write_map};
 pub use process::{ProcessRecord, boot_id, ended, kill, living, reap, start_ticks};

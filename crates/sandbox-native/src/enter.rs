@@ -13,7 +13,7 @@ use std::{
 };
 
 pub(crate) use sandbox_host::kernel::{
-    Child, MountAttributes, Side, clone_into, end_now, set_mount_attributes,
+    Child, MountAttributes, Side, clone_into, end_now, landlock_abi, set_mount_attributes,
 };
 
 /// Namespaces of a sandbox. The cgroup namespace is entered later, once the process is in its groups.
@@ -143,22 +143,6 @@ pub(crate) fn switch_loopback_on(socket: BorrowedFd<'_>) -> io::Result<()> {
         )
     };
     check(c_long::from(result)).map(drop)
-}
-
-/// The kernel's version of Landlock; 0 where there is none.
-pub(crate) fn landlock_abi() -> u32 {
-    const LANDLOCK_CREATE_RULESET_VERSION: c_uint = 1;
-    // JUSTIFICATION: asks for a number; the library for rule sets is not needed here.
-    // SAFETY: a null pointer and size 0 are what this flag demands.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_landlock_create_ruleset,
-            ptr::null::<u8>(),
-            0usize,
-            LANDLOCK_CREATE_RULESET_VERSION,
-        )
-    };
-    u32::try_from(result).unwrap_or(0)
 }
 
 /// The C convention: -1 and `errno`.

@@ -9,6 +9,7 @@
 
 #![deny(unsafe_code)]
 
+mod busy;
 mod cgroup;
 mod channel;
 mod config;

@@ -9,11 +9,12 @@ use std::{
 };
 
 use async_trait::async_trait;
-use model::{BackendName, SandboxSpec, SessionId, UsageView};
+use model::{BackendName, RootFileSystem, SandboxSpec, SessionId, UsageView};
 use sandbox::{Backend, BackendError, Capability, Inspection, Link, Listed};
-use sandbox_host::{Busy, ended, link, living, sealed_supervisor};
+use sandbox_host::{ended, link, living, sealed_supervisor};
 
 use crate::{
+    busy::Busy,
     cgroup::Hierarchy,
     config::NativeConfig,
     creation::{self, Ground},
@@ -63,7 +64,8 @@ impl Native {
     pub fn open(config: NativeConfig) -> Result<Native, BackendError> {
         let layout = Layout::prepare(&config.state_directory)
             .map_err(|e| step("prepare the state directory", e))?;
-        removal::empty_trash(&layout)
+        layout
+            .empty_trash()
             .map_err(|e| step("empty the trash of the state directory", e))?;
         layout
             .sweep_ranges()
@@ -121,6 +123,11 @@ impl Shared {
         if spec.owner != self.config.owner {
             return Err(BackendError::Unsupported(
                 "sandboxes of another owner".to_owned(),
+            ));
+        }
+        if matches!(spec.root, RootFileSystem::Image(_)) {
+            return Err(BackendError::Unsupported(
+                "an image as it is: the embedded runtime takes an unpacked one".to_owned(),
             ));
         }
         self.machine()?.capability.check(spec)

@@ -12,14 +12,15 @@
 use std::{
     fs::{self, File},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use model::{OwnerId, SessionId};
 use sandbox_host::{
     ProcessRecord,
-    placeholder::{self, Placeholder, RECORD_NAME, SESSIONS_NAME},
+    placeholder::{self, Placeholder},
+    private_directory, read_record, write_record,
 };
 use serde::{Deserialize, Serialize};
 
@@ -31,8 +32,14 @@ use crate::{
 
 /// Where things stand in the state directory.
 #[derive(Debug, Clone)]
-pub(crate) struct Layout {
-    root: PathBuf,
+pub(crate) struct Layout(sandbox_host::Layout);
+
+impl std::ops::Deref for Layout {
+    type Target = sandbox_host::Layout;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
 /// One sandbox, as written down.
@@ -62,74 +69,13 @@ impl Layout {
     /// # Errors
     /// When they cannot be made.
     pub fn prepare(state_directory: &Path) -> io::Result<Self> {
-        // Links on the way would defeat the check that no path holds one.
-        private_directory(state_directory)?;
-        let root = fs::canonicalize(state_directory)?.join("native");
-        let layout = Layout { root };
-        for directory in [
-            layout.root.clone(),
-            layout.sessions(),
-            layout.ranges(),
-            layout.trash(),
-        ] {
-            private_directory(&directory)?;
-        }
+        let layout = Layout(sandbox_host::Layout::prepare(state_directory, "native")?);
+        private_directory(&layout.ranges())?;
         Ok(layout)
     }
 
-    fn sessions(&self) -> PathBuf {
-        self.root.join(SESSIONS_NAME)
-    }
-
     fn ranges(&self) -> PathBuf {
-        self.root.join("ranges")
-    }
-
-    /// Where directories go before they are deleted.
-    pub fn trash(&self) -> PathBuf {
-        self.root.join("trash")
-    }
-
-    /// The directory of one session.
-    pub fn instance(&self, session: SessionId) -> PathBuf {
-        self.sessions().join(session.to_string())
-    }
-
-    /// Makes the directory of one session.
-    ///
-    /// # Errors
-    /// `AlreadyExists` when there is one.
-    pub fn create_instance(&self, session: SessionId) -> io::Result<PathBuf> {
-        let instance = self.instance(session);
-        fs::DirBuilder::new().mode(0o700).create(&instance)?;
-        // Both are seen inside as mounts of their own; nobody outside gets past the directory above.
-        fs::DirBuilder::new()
-            .mode(0o755)
-            .create(instance.join("socket"))?;
-        fs::DirBuilder::new()
-            .mode(0o700)
-            .create(instance.join("state"))?;
-        Ok(instance)
-    }
-
-    /// Sessions of which anything is left.
-    ///
-    /// # Errors
-    /// When the list cannot be read completely.
-    pub fn list(&self) -> io::Result<Vec<SessionId>> {
-        let mut sessions = Vec::new();
-        for entry in fs::read_dir(self.sessions())? {
-            let name = entry?.file_name();
-            match name.to_str().and_then(|name| name.parse().ok()) {
-                Some(session) => sessions.push(session),
-                None => tracing::warn!(
-                    ?name,
-                    "a foreign name among the sessions' directories is left alone"
-                ),
-            }
-        }
-        sessions.sort_unstable();
-        Ok(sessions)
+        self.root().join("ranges")
     }
 
     /// Takes a free range of ids for that session. Starts looking at a place that depends on the owner, so that two
@@ -229,18 +175,6 @@ fn owner_seed(owner: &OwnerId) -> [u8; 4] {
     [bytes[0], bytes[1], bytes[2], bytes[3]]
 }
 
-fn private_directory(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-}
-
-/// Where the record stands.
-fn record_path(instance: &Path) -> PathBuf {
-    instance.join(RECORD_NAME)
-}
-
 impl Record {
     /// Removes the placeholders that nobody else needs, and writes the record down without any.
     ///
@@ -254,21 +188,12 @@ impl Record {
         })
     }
 
-    /// Writes it so that a reader sees the old one or the new one, never a part. Not flushed to the disk: what it is
-    /// about does not survive the machine either.
+    /// Writes it; see [`write_record`].
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn write(&self, instance: &Path) -> io::Result<()> {
-        let temporary = instance.join("record.new");
-        let mut file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(&serde_json::to_vec(self)?)?;
-        fs::rename(temporary, record_path(instance))
+        write_record(instance, self)
     }
 
     /// Reads it; `None` when there is none.
@@ -276,18 +201,7 @@ impl Record {
     /// # Errors
     /// When it cannot be read or is damaged.
     pub fn read(instance: &Path) -> io::Result<Option<Self>> {
-        match fs::read(record_path(instance)) {
-            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
-            {
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
+        read_record(instance)
     }
 }
 

@@ -4,7 +4,7 @@ use std::{fs, io};
 
 use model::SessionId;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use sandbox_host::{delete, kill, living};
+use sandbox_host::{kill, living};
 
 use crate::{
     cgroup::Hierarchy,
@@ -49,12 +49,7 @@ pub(crate) fn remove(
     if let Some(record) = &mut record {
         record.give_up_placeholders(&instance)?;
     }
-    let trash = layout.trash().join(session.to_string());
-    match fs::rename(&instance, &trash) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        moved => moved?,
-    }
-    delete(&trash)?;
+    layout.discard(session)?;
     match record {
         Some(record) => layout.release_range(config, session, record.identity),
         // A server that was killed before its helper wrote one had taken a range already.
@@ -82,17 +77,6 @@ fn kill_members(hierarchy: &Hierarchy, object_name: &str) -> io::Result<()> {
                 kill(&pidfd)?;
             }
         }
-    }
-    Ok(())
-}
-
-/// Deletes what earlier calls left in the trash.
-///
-/// # Errors
-/// When something stays.
-pub(crate) fn empty_trash(layout: &Layout) -> io::Result<()> {
-    for entry in fs::read_dir(layout.trash())? {
-        delete(&entry?.path())?;
     }
     Ok(())
 }

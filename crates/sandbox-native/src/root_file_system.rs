@@ -18,6 +18,7 @@ use rustix::{
     process::{chdir, fchdir, pivot_root},
 };
 
+use sandbox::MASKED_PROC_FILES;
 use sandbox_host::{
     MIN_TEMPORARY_BYTES, NO_DEVICES, NO_EXECUTION, NO_SUID, READ_ONLY, Temporary, cover,
     open_beneath, protect, tree_of,
@@ -35,19 +36,7 @@ use crate::{
 const BUILDING_SITE: &str = "/usr";
 /// Size of the root and of `/dev`, bytes: mount points, links and a few small files.
 const SKELETON_BYTES: u64 = 1024 * 1024;
-/// What `/proc` tells about the machine rather than the sandbox: hidden.
-const MASKED_FILES: [&str; 9] = [
-    "kcore",
-    "keys",
-    "timer_list",
-    "sched_debug",
-    "latency_stats",
-    "interrupts",
-    "sysrq-trigger",
-    "kmsg",
-    "kpagecount",
-];
-/// The same for directories.
+/// What `/proc` tells about the machine rather than the sandbox, besides [`MASKED_PROC_FILES`]: hidden directories.
 const MASKED_DIRECTORIES: [&str; 3] = ["scsi", "asound", "acpi"];
 /// What `/proc` lets root of the machine change: read-only.
 const READ_ONLY_PROC: [&str; 4] = ["sys", "bus", "fs", "irq"];
@@ -291,7 +280,7 @@ fn build_proc(root: BorrowedFd<'_>) -> Result<(), Failure> {
     attach(root, Path::new("proc"), &proc)?;
     let proc = open_beneath(root, Path::new("proc")).at("open /proc")?;
     let null = open_beneath(root, Path::new("dev/null")).at("open /dev/null")?;
-    for name in MASKED_FILES {
+    for name in MASKED_PROC_FILES {
         if let Some(target) = optional(proc.as_fd(), name)? {
             cover(
                 target.as_fd(),

@@ -140,6 +140,8 @@ pub(crate) fn open_all(plan: &Plan, owners: &mut OwnerMaps) -> Result<Sources, F
     let mut system = match &plan.spec.root {
         RootFileSystem::HostSystem => host_system()?,
         RootFileSystem::Directory(directory) => unpacked(directory)?,
+        // Refused before anything was made.
+        RootFileSystem::Image(_) => Vec::new(),
     };
     system.extend(operators(&plan.extra_read_only)?);
     Ok(Sources {
@@ -162,7 +164,7 @@ pub(crate) fn open_all(plan: &Plan, owners: &mut OwnerMaps) -> Result<Sources, F
 pub(crate) fn verify_all(plan: &Plan) -> Result<(), Failure> {
     let mounts = plan.spec.mounts.iter().map(|mount| &mount.source);
     let root = match &plan.spec.root {
-        RootFileSystem::HostSystem => None,
+        RootFileSystem::HostSystem | RootFileSystem::Image(_) => None,
         RootFileSystem::Directory(directory) => Some(directory),
     };
     mounts

@@ -22,6 +22,6 @@ pub use supervisor::{
     EndReason, Export, ExportFrame, Import, Supervisor, SupervisorError, TransferError,
     TransferLimits,
 };
-pub use verify::{HostView, MountFlaw, WeakLimit, Weakness, verify};
+pub use verify::{HostView, MASKED_PROC_FILES, MountFlaw, WeakLimit, Weakness, verify};
 /// The words of the wire that callers of [`Supervisor`] use: start specs, statuses, entries.
 pub use wire;

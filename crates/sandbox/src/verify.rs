@@ -8,6 +8,8 @@ mod layers;
 mod limits;
 mod mounts;
 
+pub use mounts::MASKED_PROC_FILES;
+
 use std::{fmt, fs, io, os::unix::fs::MetadataExt};
 
 use model::{Attestation, Enforcement, Layer, LayerInForce, LimitName, Requirement, SandboxSpec};
@@ -146,7 +148,7 @@ pub fn verify(
             .cloned()
             .collect(),
         limits: limits::weaknesses(spec, &limits),
-        mounts: mounts::flaws(spec, &inside.mounts),
+        mounts: mounts::flaws(spec, inside),
         supervisor: supervisor_flaws(inside, outside),
     };
     if weakness.is_empty() {

@@ -2,28 +2,25 @@
 
 #![allow(dead_code, reason = "each test program uses its part")]
 
+#[path = "../../../../tests/support/inside.rs"]
+mod inside;
 #[path = "../../../../tests/support/skip.rs"]
 mod skip;
+#[allow(unused_imports, reason = "each test program uses its part")]
+pub use inside::{Inside, host_directory, processes_that_see, protected};
 pub use skip::skip;
 
 use std::{
     fs,
-    os::unix::fs::{MetadataExt, PermissionsExt, chown},
-    path::{Path, PathBuf},
+    os::unix::fs::{PermissionsExt, chown},
+    path::PathBuf,
     process::Command,
 };
 
-use model::{
-    HostDirectory, Limit, Limits, OwnerId, ProtectedPath, RootFileSystem, SandboxSpec, SessionId,
-};
-use sandbox::{Backend, Connection, Link};
+use model::{Limit, Limits, OwnerId, RootFileSystem, SandboxSpec, SessionId};
+use sandbox::{Backend, Link};
 use sandbox_native::{Native, NativeConfig};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use wire::{
-    Decoder, Exit, MAX_CHUNK_BYTES, MAX_TO_HOST_BYTES, MAX_TO_SUPERVISOR_BYTES, OutputMode,
-    PROTOCOL_VERSION, Reply, Request, StartSpec, Stdin, Stream, ToHost, ToSupervisor, Welcome,
-};
 
 /// An uid that no account of the machine has.
 pub const STRANGER: u32 = 54_321;
@@ -193,50 +190,11 @@ impl Ground {
                 .map(|l| format!("mount {l}")),
         );
         found.extend(
-            processes_of_supervisors(&self.directory)
+            processes_that_see(&self.directory)
                 .into_iter()
                 .map(|pid| format!("process {pid}")),
         );
         found
-    }
-}
-
-/// Processes that see this directory's project or state among their mounts: all of a sandbox share its mounts.
-fn processes_of_supervisors(directory: &TempDir) -> Vec<String> {
-    let name = directory.path().file_name().unwrap().to_str().unwrap();
-    let numbers = fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok());
-    let own = fs::read_link("/proc/self/ns/mnt").unwrap();
-    numbers
-        .filter(|pid| pid.bytes().all(|digit| digit.is_ascii_digit()))
-        .filter(|pid| {
-            fs::read_link(format!("/proc/{pid}/ns/mnt")).is_ok_and(|namespace| namespace != own)
-        })
-        .filter(|pid| {
-            fs::read_to_string(format!("/proc/{pid}/mountinfo"))
-                .is_ok_and(|mounts| mounts.contains(name))
-        })
-        .collect()
-}
-
-pub fn host_directory(path: &Path) -> HostDirectory {
-    let path = fs::canonicalize(path).unwrap();
-    let found = fs::metadata(&path).unwrap();
-    HostDirectory {
-        path,
-        device: found.dev(),
-        inode: found.ino(),
-        uid: found.uid(),
-        gid: found.gid(),
-    }
-}
-
-pub fn protected(relative: &str, protection: model::Protection) -> ProtectedPath {
-    ProtectedPath {
-        relative: relative.into(),
-        protection,
     }
 }
 
@@ -271,137 +229,5 @@ impl Running<'_> {
     pub async fn destroy(self) {
         self.ground.native.destroy(self.session).await.unwrap();
         assert_eq!(self.ground.census(self.session), Vec::<String>::new());
-    }
-}
-
-/// The host's end of a control connection.
-pub struct Inside {
-    connection: Connection,
-    decoder: Decoder,
-    next_id: u64,
-    pub attestation: wire::Attestation,
-}
-
-impl Inside {
-    pub async fn greet(connection: Connection) -> Self {
-        let decoder = Decoder::new(MAX_TO_HOST_BYTES);
-        let mut inside = Inside {
-            connection,
-            decoder,
-            next_id: 1,
-            attestation: wire::Attestation::default(),
-        };
-        let ToHost::Hello(hello) = inside.next().await else {
-            panic!("no hello")
-        };
-        inside.attestation = hello.attestation;
-        inside
-            .send(&ToSupervisor::Welcome(Welcome {
-                protocol: PROTOCOL_VERSION,
-                lease_ms: 60_000,
-            }))
-            .await;
-        inside
-    }
-
-    async fn send(&mut self, message: &ToSupervisor) {
-        self.connection
-            .write_all(&wire::encode(message, MAX_TO_SUPERVISOR_BYTES).unwrap())
-            .await
-            .unwrap();
-    }
-
-    async fn next(&mut self) -> ToHost {
-        loop {
-            if let Some(message) = self.decoder.next().unwrap() {
-                return message;
-            }
-            let mut buffer = vec![0; 65_536];
-            let count = self.connection.read(&mut buffer).await.unwrap();
-            assert_ne!(count, 0, "the supervisor hung up");
-            self.decoder.push(&buffer[..count]);
-        }
-    }
-
-    pub async fn ask(&mut self, request: Request) -> Reply {
-        let id = self.next_id;
-        self.next_id += 1;
-        self.send(&ToSupervisor::Request { id, request }).await;
-        match self.next().await {
-            ToHost::Reply {
-                id: answered,
-                result,
-            } if answered == id => result.unwrap(),
-            other @ (ToHost::Hello(_)
-            | ToHost::TransferHello { .. }
-            | ToHost::Reply { .. }
-            | ToHost::Transfer(_)) => {
-                panic!("an unexpected frame: {other:?}")
-            }
-        }
-    }
-
-    pub async fn shell(&mut self, command: &str) -> (i32, String) {
-        let execution = *SessionId::random().unwrap().as_bytes();
-        let environment = [
-            "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
-            "HOME=/home/agent",
-            "LC_ALL=C.UTF-8",
-        ];
-        self.ask(Request::Start(Box::new(StartSpec {
-            execution,
-            argv: ["/bin/sh", "-c", &format!("exec 2>&1; {command}")]
-                .map(|word| word.as_bytes().to_vec())
-                .to_vec(),
-            cwd: b"/workspace".to_vec(),
-            env: environment.map(|line| line.as_bytes().to_vec()).to_vec(),
-            stdin: Stdin::Null,
-            terminal: None,
-            deadline_ms: Some(60_000),
-            grace_ms: 0,
-            output: OutputMode::DropOldest {
-                keep_bytes: 1 << 20,
-            },
-        })))
-        .await;
-        let status = loop {
-            let Reply::Status(status) = self
-                .ask(Request::Wait {
-                    execution,
-                    wait_ms: 30_000,
-                })
-                .await
-            else {
-                panic!("no status")
-            };
-            if let Some(ended) = status.ended {
-                break ended;
-            }
-        };
-        let mut text = Vec::new();
-        loop {
-            let (offset, max_bytes) = (text.len() as u64, MAX_CHUNK_BYTES as u32);
-            let read = Request::Read {
-                execution,
-                stream: Stream::Stdout,
-                offset,
-                max_bytes,
-                wait_ms: 1_000,
-            };
-            let Reply::Output(chunk) = self.ask(read).await else {
-                panic!("no output")
-            };
-            text.extend(&chunk.data);
-            if chunk.status.ended && chunk.data.is_empty() {
-                break;
-            }
-        }
-        self.ask(Request::Forget { execution }).await;
-        let code = match status.exit {
-            Exit::Code(code) => code,
-            Exit::Signal(signal) => -signal,
-            Exit::Lost => -1_000,
-        };
-        (code, String::from_utf8_lossy(&text).into_owned())
     }
 }

@@ -2,7 +2,10 @@
 
 use model::{Enforcement, LimitInForce, LimitName, Limits, SandboxSpec};
 
-use super::WeakLimit;
+use super::{
+    WeakLimit,
+    mounts::{is_cover, is_roots_dev},
+};
 use crate::Inspection;
 
 /// `RLIM_INFINITY`: no limit.
@@ -50,13 +53,14 @@ fn rlimit(inside: &wire::Attestation, index: usize, mechanism: &str) -> Found {
     }
 }
 
-/// All writable tmpfs together. One without a size may take half of the machine's memory, so then nothing holds.
+/// All tmpfs together in which the agent can write. One without a size may take half of the machine's memory, so then nothing holds.
 fn tmpfs_sizes(inside: &wire::Attestation) -> Found {
     const MECHANISM: &str = "tmpfs size";
     let writable = inside
         .mounts
         .iter()
-        .filter(|mount| mount.kind == "tmpfs" && !mount.read_only);
+        .filter(|mount| mount.kind == "tmpfs" && !mount.read_only)
+        .filter(|mount| !is_cover(&mount.target) && !is_roots_dev(inside, mount));
     let total = writable
         .map(|mount| mount.size_bytes)
         .try_fold(0u64, |total, size| match size {

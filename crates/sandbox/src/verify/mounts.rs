@@ -1,7 +1,7 @@
 //! Which mounts may be writable, and how.
 
 use model::{ProtectedPath, Protection, STATE_PATH, SandboxSpec, WORKSPACE_PATH};
-use wire::MountFact;
+use wire::{Attestation, MountFact};
 
 use super::MountFlaw;
 
@@ -39,13 +39,46 @@ const DEVICES: [&str; 7] = [
     "/dev/ptmx",
 ];
 
-pub(super) fn flaws(spec: &SandboxSpec, mounts: &[MountFact]) -> Vec<MountFlaw> {
-    let writable = mounts
-        .iter()
-        .filter(|mount| !mount.read_only && !DEVICES.contains(&mount.target.as_str()));
+/// Files of `/proc` that tell about the machine rather than the sandbox, or command it. Every backend covers those that
+/// are there with a device that is empty.
+pub const MASKED_PROC_FILES: [&str; 9] = [
+    "kcore",
+    "keys",
+    "timer_list",
+    "sched_debug",
+    "latency_stats",
+    "interrupts",
+    "sysrq-trigger",
+    "kmsg",
+    "kpagecount",
+];
+
+/// Whether that is a file of `/proc` under its cover. Only a file can cover a file, and the covers are made before
+/// anything untrusted runs.
+pub(super) fn is_cover(target: &str) -> bool {
+    target
+        .strip_prefix("/proc/")
+        .is_some_and(|name| MASKED_PROC_FILES.contains(&name))
+}
+
+/// Where an engine makes the devices it makes them as nodes of a `/dev` that belongs to root: whoever is somebody else
+/// and has no capability makes nothing there.
+pub(super) fn is_roots_dev(inside: &Attestation, mount: &MountFact) -> bool {
+    mount.target == "/dev"
+        && mount.kind == "tmpfs"
+        && inside.uid != 0
+        && inside.capabilities == [0; 5]
+}
+
+pub(super) fn flaws(spec: &SandboxSpec, inside: &Attestation) -> Vec<MountFlaw> {
+    let mounts = &inside.mounts;
+    let writable = mounts.iter().filter(|mount| {
+        let target = mount.target.as_str();
+        !mount.read_only && !DEVICES.contains(&target) && !is_cover(target)
+    });
     let mut flaws: Vec<MountFlaw> = writable
         .filter_map(|mount| {
-            writable_flaw(spec, mount).map(|flaw| MountFlaw {
+            writable_flaw(spec, inside, mount).map(|flaw| MountFlaw {
                 target: mount.target.clone(),
                 flaw,
             })
@@ -55,12 +88,16 @@ pub(super) fn flaws(spec: &SandboxSpec, mounts: &[MountFact]) -> Vec<MountFlaw> 
     flaws
 }
 
-fn writable_flaw(spec: &SandboxSpec, mount: &MountFact) -> Option<&'static str> {
+fn writable_flaw(
+    spec: &SandboxSpec,
+    inside: &Attestation,
+    mount: &MountFact,
+) -> Option<&'static str> {
     if !is_expected(spec, mount) {
         Some("writable")
     } else if !mount.nosuid {
         Some("writable without nosuid")
-    } else if !mount.nodev && mount.kind != TERMINALS {
+    } else if !mount.nodev && mount.kind != TERMINALS && !is_roots_dev(inside, mount) {
         Some("writable without nodev")
     } else {
         None

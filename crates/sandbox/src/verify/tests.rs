@@ -459,3 +459,43 @@ fn one_weakness_names_all_that_is_missing() {
     );
     assert_eq!(counts, (2, 1, 1));
 }
+
+/// What an engine makes: devices as nodes in a `/dev` of root's, and covers of files of `/proc` that are one of them.
+fn with_an_engines_mounts(change: impl FnOnce(&mut Case)) -> Result<Attestation, Weakness> {
+    let mut case = good();
+    let dev = |target| MountFact {
+        nodev: false,
+        ..mount(target, "tmpfs", false, 1 << 26)
+    };
+    let mounts = ["/dev", "/proc/keys", "/proc/timer_list"].map(dev);
+    case.inside.mounts.extend(mounts);
+    change(&mut case);
+    judge(&case)
+}
+
+#[test]
+fn an_engines_devices_pass_and_hold_nothing_of_the_agents() {
+    let attestation = with_an_engines_mounts(|_| {}).unwrap();
+    let temporary = |found: &&LimitInForce| found.limit == LimitName::TemporaryBytes;
+    let found = attestation.limits.iter().find(temporary).unwrap();
+    assert_eq!(found.in_force, Some(100));
+}
+
+#[test]
+fn an_engines_devices_pass_only_where_the_agent_can_make_none() {
+    let table: [(&str, Weaken); 4] = [
+        ("/dev", |case| case.inside.capabilities[2] = 1 << 27),
+        ("/dev", |case| case.inside.uid = 0),
+        ("/dev", |case| case.mount("/dev").nosuid = false),
+        ("/proc/other", |case| {
+            case.mount("/proc/keys").target = "/proc/other".into();
+        }),
+    ];
+    for (target, weaken) in table {
+        let weakness = with_an_engines_mounts(weaken).unwrap_err();
+        assert!(
+            weakness.mounts.iter().any(|flaw| flaw.target == target),
+            "{target}: {weakness}"
+        );
+    }
+}

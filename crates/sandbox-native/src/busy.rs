@@ -9,7 +9,7 @@ use model::SessionId;
 
 /// Sessions that a verb is changing right now: creating and destroying one never overlap.
 #[derive(Debug, Default)]
-pub struct Busy {
+pub(crate) struct Busy {
     sessions: Mutex<BTreeSet<SessionId>>,
     changed: Condvar,
 }
@@ -32,7 +32,7 @@ impl Busy {
 }
 
 /// The change ends with it.
-pub struct BusyGuard<'busy> {
+pub(crate) struct BusyGuard<'busy> {
     busy: &'busy Busy,
     session: SessionId,
 }

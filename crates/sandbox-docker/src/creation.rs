@@ -1,0 +1,197 @@
+//! One sandbox: the image, its directory, placeholders, mounts, socket, then the container. Either all of it exists
+//! afterwards or nothing.
+
+use std::{
+    fs, io,
+    os::unix::{fs::chown, net::UnixListener},
+    path::Path,
+};
+
+use bollard::models::ImageInspect;
+use model::{AGENT_GID, AGENT_UID, RootFileSystem, SandboxSpec};
+use sandbox::BackendError;
+use sandbox_host::{Layout, link, placeholder};
+
+use crate::{
+    engine::Engine,
+    host_config::{Making, PROGRAM_NAME, container},
+    inspection::{Live, live},
+    machine::Machine,
+    record::Record,
+    removal,
+    staging::{self, Staged},
+};
+
+/// A sandbox that runs.
+pub(crate) struct Created {
+    pub live: Live,
+    pub listener: UnixListener,
+}
+
+/// What creation needs to know besides the spec.
+pub(crate) struct Ground<'server> {
+    pub engine: &'server Engine,
+    pub layout: &'server Layout,
+    pub machine: &'server Machine,
+    pub seccomp: &'server str,
+    pub program: &'server Path,
+}
+
+/// Makes it.
+///
+/// # Errors
+/// See [`sandbox::Backend::create`].
+pub(crate) async fn create(
+    ground: &Ground<'_>,
+    spec: &SandboxSpec,
+) -> Result<Created, BackendError> {
+    let image = find_image(ground.engine, spec).await?;
+    let session = spec.session;
+    let instance = match ground.layout.create_instance(session) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(BackendError::AlreadyExists);
+        }
+        instance => instance.map_err(|source| step("make the session's directory", source))?,
+    };
+    match build(ground, &instance, &image, spec).await {
+        Ok(created) => Ok(created),
+        Err(error) => {
+            undo(ground, spec, &error).await;
+            Err(error)
+        }
+    }
+}
+
+async fn undo(ground: &Ground<'_>, spec: &SandboxSpec, error: &BackendError) {
+    // A container of that name that was there before is not ours to remove.
+    let engine = (!matches!(error, BackendError::AlreadyExists)).then_some(ground.engine);
+    if let Err(error) = removal::remove(engine, ground.layout, &spec.owner, spec.session).await {
+        tracing::error!(session = %spec.session, %error, "remains of a failed creation stay until the next start");
+    }
+}
+
+/// The image by its id, so that nobody can put another one in its place meanwhile.
+async fn find_image(engine: &Engine, spec: &SandboxSpec) -> Result<String, BackendError> {
+    let RootFileSystem::Image(name) = &spec.root else {
+        return Err(BackendError::Unsupported(
+            "a root file system that is no image".to_owned(),
+        ));
+    };
+    if !is_image_name(name) {
+        return Err(BackendError::Unsupported(format!(
+            "an image called {name:?}"
+        )));
+    }
+    let image = engine.image(name).await?;
+    let image = image.ok_or_else(|| BackendError::Unavailable {
+        why: format!("the engine has no image {name}"),
+        remedy: "build or pull it first".to_owned(),
+    })?;
+    usable(name, image)
+}
+
+/// Names and ids only: the name becomes part of a path.
+fn is_image_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-:/@".contains(&byte);
+    name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name.bytes().all(plain)
+        && !name.contains("..")
+}
+
+fn usable(name: &str, image: ImageInspect) -> Result<String, BackendError> {
+    let volumes = image
+        .config
+        .and_then(|config| config.volumes)
+        .unwrap_or_default();
+    if !volumes.is_empty() {
+        return Err(BackendError::Unsupported(format!(
+            "the image {name}, which declares volumes ({}): they would be writable and outlive the session",
+            volumes.join(", ")
+        )));
+    }
+    image
+        .id
+        .filter(|id| id.starts_with("sha256:"))
+        .ok_or_else(|| BackendError::Unsupported(format!("the image {name}, which has no id")))
+}
+
+async fn build(
+    ground: &Ground<'_>,
+    instance: &Path,
+    image: &str,
+    spec: &SandboxSpec,
+) -> Result<Created, BackendError> {
+    let listener =
+        link::bind(instance).map_err(|source| step("listen for the supervisor", source))?;
+    let staged = blocking({
+        let (instance, spec) = (instance.to_owned(), spec.clone());
+        let program = ground.program.to_owned();
+        move || prepare(&instance, &program, &spec)
+    })
+    .await?;
+    let making = Making {
+        image,
+        seccomp: ground.seccomp,
+        swappiness: ground.machine.swappiness,
+        staged: &staged,
+    };
+    let name = spec.session.object_name(&spec.owner);
+    let id = ground
+        .engine
+        .create(&name, container(spec, &making))
+        .await?;
+    ground.engine.start(&id).await?;
+    let live = live(ground.engine, &spec.owner, spec.session).await?;
+    let live = live.ok_or_else(|| {
+        step(
+            "keep the supervisor running",
+            io::ErrorKind::NotFound.into(),
+        )
+    })?;
+    blocking({
+        let (instance, spec, pid) = (instance.to_owned(), spec.clone(), live.pid);
+        move || {
+            staging::arrived(pid, &spec)?;
+            staging::remove(&instance).map_err(|source| step("take the mounts away", source))
+        }
+    })
+    .await?;
+    Ok(Created { live, listener })
+}
+
+/// All that happens on the host before there is a container.
+fn prepare(
+    instance: &Path,
+    program: &Path,
+    spec: &SandboxSpec,
+) -> Result<Vec<Staged>, BackendError> {
+    let mut record = Record::of(spec);
+    record
+        .write(instance)
+        .map_err(|source| step("write the record", source))?;
+    placeholder::keep_free(instance, &spec.workspace, &spec.protected, |placeholders| {
+        record.placeholders = placeholders.to_vec();
+        record.write(instance)
+    })?;
+    chown(instance.join("state"), Some(AGENT_UID), Some(AGENT_GID))
+        .map_err(|source| step("give the state directory to the agent", source))?;
+    fs::hard_link(program, instance.join("socket").join(PROGRAM_NAME))
+        .map_err(|source| step("lay the supervisor ready", source))?;
+    Ok(staging::make(instance, spec)?)
+}
+
+/// Runs `work` where it may block.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BackendError> + Send + 'static,
+) -> Result<T, BackendError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| step("finish a blocking step", io::Error::other(error)))?
+}
+
+pub(crate) fn step(step: &str, source: io::Error) -> BackendError {
+    BackendError::Step {
+        step: step.to_owned(),
+        source,
+    }
+}

@@ -1,0 +1,298 @@
+//! The backend's verbs.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    os::{fd::OwnedFd, unix::fs::PermissionsExt},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+use bollard::models::{ContainerSummary, ContainerSummaryStateEnum};
+use model::{BackendName, SandboxSpec, SessionId, UsageView};
+use sandbox::{Backend, BackendError, Capability, Inspection, Link, Listed};
+use sandbox_host::{Groups, Layout, ended, link, supervisor_binary};
+use tokio::sync::OnceCell;
+
+use crate::{
+    config::DockerConfig,
+    creation::{self, Created, Ground, blocking, step},
+    engine::Engine,
+    inspection::{self, Live, live},
+    machine::{self, Machine},
+    record::{OWNER_LABEL, Record, SESSION_LABEL},
+    removal,
+    seccomp::engine_profile,
+    turns::Turns,
+};
+
+/// Sandboxes from a Docker engine.
+///
+/// A caller that stops waiting for [`Backend::create`] does not stop the creation: the sandbox then exists, is listed, and
+/// waits for [`Backend::connect`] or [`Backend::destroy`].
+#[derive(Clone)]
+pub struct Docker {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: DockerConfig,
+    layout: Layout,
+    engine: Engine,
+    seccomp: String,
+    program: PathBuf,
+    machine: OnceCell<Machine>,
+    turns: Turns,
+    /// Those that this server created or found alive, for what is asked often.
+    living: Mutex<BTreeMap<SessionId, Arc<Living>>>,
+}
+
+/// Where a living sandbox's usage is read, without asking the engine.
+struct Living {
+    groups: Groups,
+    pidfd: OwnedFd,
+}
+
+impl Docker {
+    /// Prepares the state directory and clears what an earlier server was about to delete. Asks the engine nothing: it
+    /// may be missing now and there later.
+    ///
+    /// # Errors
+    /// When the directory cannot be used, or the engine is of a kind that cannot be.
+    pub fn open(config: DockerConfig) -> Result<Docker, BackendError> {
+        let engine = Engine::new(config.socket()?);
+        let layout = Layout::prepare(&config.state_directory, "docker")
+            .map_err(|e| step("prepare the state directory", e))?;
+        layout
+            .empty_trash()
+            .map_err(|e| step("empty the trash of the state directory", e))?;
+        let program = layout.root().join("supervisor");
+        lay_program(&program).map_err(|e| step("write the supervisor's program", e))?;
+        let seccomp = engine_profile()
+            .map_err(|e| step("translate the system-call profile", io::Error::other(e)))?;
+        let shared = Shared {
+            config,
+            layout,
+            engine,
+            seccomp,
+            program,
+            machine: OnceCell::new(),
+            turns: Turns::default(),
+            living: Mutex::default(),
+        };
+        Ok(Docker {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Goes on when the caller has stopped waiting: half a creation must not stay.
+    async fn to_the_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, BackendError>> + Send + 'static,
+    ) -> Result<T, BackendError> {
+        tokio::spawn(work)
+            .await
+            .map_err(|error| step("finish a change", io::Error::other(error)))?
+    }
+}
+
+/// The program as a file that all containers of this server share. Replaced as a whole: containers of an earlier server
+/// keep theirs.
+fn lay_program(path: &Path) -> io::Result<()> {
+    if fs::read(path).is_ok_and(|found| found == supervisor_binary()) {
+        return Ok(());
+    }
+    let new = path.with_extension("new");
+    fs::write(&new, supervisor_binary())?;
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o555))?;
+    fs::rename(new, path)
+}
+
+impl Shared {
+    async fn machine(&self) -> Result<&Machine, BackendError> {
+        self.machine
+            .get_or_try_init(|| async {
+                let info = self.engine.info().await?;
+                machine::describe(&info, rustix::process::geteuid().is_root())
+            })
+            .await
+    }
+
+    async fn create(&self, spec: &SandboxSpec) -> Result<Created, BackendError> {
+        if spec.owner != self.config.owner {
+            return Err(BackendError::Unsupported(
+                "sandboxes of another owner".to_owned(),
+            ));
+        }
+        let machine = self.machine().await?;
+        machine.capability.check(spec)?;
+        if let Some(obstacle) = machine.obstacle {
+            return Err(BackendError::WorkspaceNotMappable(obstacle.to_owned()));
+        }
+        let _turn = self.turns.take(spec.session).await;
+        let ground = Ground {
+            engine: &self.engine,
+            layout: &self.layout,
+            machine,
+            seccomp: &self.seccomp,
+            program: &self.program,
+        };
+        let created = creation::create(&ground, spec).await?;
+        self.remember(spec.session, &created.live);
+        Ok(created)
+    }
+
+    /// Only in the session's turn: what [`Backend::destroy`] forgets must not come back.
+    fn remember(&self, session: SessionId, live: &Live) {
+        // Without another descriptor the engine answers.
+        let Ok(pidfd) = live.pidfd.try_clone() else {
+            return;
+        };
+        let groups = live.groups.clone();
+        self.all_living()
+            .insert(session, Arc::new(Living { groups, pidfd }));
+    }
+
+    fn all_living(&self) -> MutexGuard<'_, BTreeMap<SessionId, Arc<Living>>> {
+        self.living.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn live(&self, session: SessionId) -> Result<Live, BackendError> {
+        let found = live(&self.engine, &self.config.owner, session).await?;
+        found.ok_or(BackendError::NotFound)
+    }
+
+    async fn list(&self) -> Result<Vec<Listed>, BackendError> {
+        let label = format!("{OWNER_LABEL}={}", self.config.owner);
+        let containers = self.engine.containers(&label).await?;
+        let mut sessions: BTreeSet<SessionId> = self
+            .layout
+            .list()
+            .map_err(|e| step("list sessions", e))?
+            .into_iter()
+            .collect();
+        let mut running = BTreeSet::new();
+        for container in &containers {
+            let Some(session) = session_of(container) else {
+                tracing::warn!(id = ?container.id, "a container with our label is of no session, and left alone");
+                continue;
+            };
+            sessions.insert(session);
+            if matches!(
+                container.state,
+                Some(ContainerSummaryStateEnum::RUNNING | ContainerSummaryStateEnum::PAUSED)
+            ) {
+                running.insert(session);
+            }
+        }
+        let listed = |session| Listed {
+            session,
+            running: running.contains(&session),
+        };
+        Ok(sessions.into_iter().map(listed).collect())
+    }
+
+    async fn connect(&self, session: SessionId) -> Result<Created, BackendError> {
+        let _turn = self.turns.take(session).await;
+        let live = self.live(session).await?;
+        let listener = link::bind(&self.layout.instance(session))
+            .map_err(|e| step("listen for the supervisor", e))?;
+        self.remember(session, &live);
+        Ok(Created { live, listener })
+    }
+
+    async fn destroy(&self, session: SessionId) -> Result<(), BackendError> {
+        let _turn = self.turns.take(session).await;
+        self.all_living().remove(&session);
+        removal::remove(
+            Some(&self.engine),
+            &self.layout,
+            &self.config.owner,
+            session,
+        )
+        .await
+    }
+}
+
+fn session_of(container: &ContainerSummary) -> Option<SessionId> {
+    container.labels.as_ref()?.get(SESSION_LABEL)?.parse().ok()
+}
+
+fn serve(created: Created) -> Result<Link, BackendError> {
+    let Created { live, listener } = created;
+    link::serve(listener, live.pid, live.pidfd).map_err(|e| step("listen for the supervisor", e))
+}
+
+#[async_trait]
+impl Backend for Docker {
+    fn name(&self) -> BackendName {
+        BackendName::Docker
+    }
+
+    async fn capability(&self) -> Result<Capability, BackendError> {
+        Ok(self.shared.machine().await?.capability.clone())
+    }
+
+    async fn create(&self, spec: &SandboxSpec) -> Result<Link, BackendError> {
+        let (shared, spec) = (Arc::clone(&self.shared), spec.clone());
+        let created = self
+            .to_the_end(async move { shared.create(&spec).await })
+            .await?;
+        serve(created)
+    }
+
+    async fn connect(&self, session: SessionId) -> Result<Link, BackendError> {
+        serve(self.shared.connect(session).await?)
+    }
+
+    async fn inspect(&self, session: SessionId) -> Result<Inspection, BackendError> {
+        let live = self.shared.live(session).await?;
+        let rung = self.shared.machine().await?.capability.rung.clone();
+        let shared = Arc::clone(&self.shared);
+        blocking(move || {
+            let record = Record::read(&shared.layout.instance(session))
+                .map_err(|e| step("read the record", e))?
+                .ok_or(BackendError::NotFound)?;
+            inspection::inspect(&live, &record.limits, &shared.seccomp, rung)
+        })
+        .await
+    }
+
+    async fn list(&self) -> Result<Vec<Listed>, BackendError> {
+        self.shared.list().await
+    }
+
+    async fn stats(&self, session: SessionId) -> Result<UsageView, BackendError> {
+        let living = self.shared.all_living().get(&session).cloned();
+        match living {
+            Some(living) if ended(&living.pidfd) => Err(BackendError::NotFound),
+            Some(living) => Ok(living.groups.usage()),
+            None => Ok(self.shared.live(session).await?.groups.usage()),
+        }
+    }
+
+    async fn pause(&self, session: SessionId) -> Result<(), BackendError> {
+        let _turn = self.shared.turns.take(session).await;
+        let live = self.shared.live(session).await?;
+        if live.paused {
+            return Ok(());
+        }
+        self.shared.engine.pause(&live.id).await
+    }
+
+    async fn resume(&self, session: SessionId) -> Result<(), BackendError> {
+        let _turn = self.shared.turns.take(session).await;
+        let live = self.shared.live(session).await?;
+        if !live.paused {
+            return Ok(());
+        }
+        self.shared.engine.resume(&live.id).await
+    }
+
+    async fn destroy(&self, session: SessionId) -> Result<(), BackendError> {
+        let shared = Arc::clone(&self.shared);
+        self.to_the_end(async move { shared.destroy(session).await })
+            .await
+    }
+}

@@ -1,0 +1,296 @@
+//! The only place that speaks to the engine. Every call is on the list in [`crate::calls`] and has a time limit; what goes
+//! wrong becomes an error that says what to do.
+
+use std::{
+    collections::HashMap, error::Error as StdError, future::Future, io, path::PathBuf,
+    time::Duration,
+};
+
+use bollard::{
+    ClientVersion,
+    errors::Error,
+    models::{
+        ContainerCreateBody, ContainerInspectResponse, ContainerSummary, ImageInspect, SystemInfo,
+    },
+    query_parameters::{
+        CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
+        RemoveContainerOptionsBuilder, StartContainerOptions,
+    },
+};
+use sandbox::BackendError;
+use tokio::{sync::OnceCell, time::timeout};
+
+/// Longest answer that is waited for: a container starts within half a second, on a busy machine within two.
+const CALL_LIMIT: Duration = Duration::from_secs(5);
+/// The client's own limit, seconds: ours comes first, and says more.
+const CLIENT_LIMIT_S: u64 = 10;
+/// The newest version of the API that this was written against.
+const NEWEST: ClientVersion = version(43);
+/// The oldest one with all that is needed: that of Docker 20.10.
+const OLDEST: ClientVersion = version(41);
+
+const fn version(minor: usize) -> ClientVersion {
+    ClientVersion {
+        major_version: 1,
+        minor_version: minor,
+    }
+}
+
+/// The engine at a socket. It need not be there yet, and may go and come back.
+pub(crate) struct Engine {
+    socket: PathBuf,
+    client: OnceCell<bollard::Docker>,
+}
+
+impl Engine {
+    /// Does not ask anything yet.
+    pub fn new(socket: PathBuf) -> Self {
+        Engine {
+            socket,
+            client: OnceCell::new(),
+        }
+    }
+
+    /// What the engine is and can.
+    pub async fn info(&self) -> Result<SystemInfo, BackendError> {
+        let client = self.client().await?;
+        self.call("asking what it can", client.info()).await
+    }
+
+    /// The image of that name or id; `None` when there is none.
+    pub async fn image(&self, name: &str) -> Result<Option<ImageInspect>, BackendError> {
+        let client = self.client().await?;
+        self.found("looking for the image", client.inspect_image(name))
+            .await
+    }
+
+    /// Makes a container; its id.
+    ///
+    /// # Errors
+    /// [`BackendError::AlreadyExists`] when there is one of that name.
+    pub async fn create(
+        &self,
+        name: &str,
+        body: ContainerCreateBody,
+    ) -> Result<String, BackendError> {
+        let client = self.client().await?;
+        let options = CreateContainerOptionsBuilder::new().name(name).build();
+        let doing = "creating the container";
+        match self
+            .ask(doing, client.create_container(Some(options), body))
+            .await?
+        {
+            Ok(made) => Ok(made.id),
+            Err(error) if status(&error) == Some(409) => Err(BackendError::AlreadyExists),
+            Err(error) => Err(self.explain(doing, error)),
+        }
+    }
+
+    /// Starts a container.
+    pub async fn start(&self, id: &str) -> Result<(), BackendError> {
+        let client = self.client().await?;
+        self.call(
+            "starting the container",
+            client.start_container(id, None::<StartContainerOptions>),
+        )
+        .await
+    }
+
+    /// The container of that name or id; `None` when there is none.
+    pub async fn container(
+        &self,
+        name: &str,
+    ) -> Result<Option<ContainerInspectResponse>, BackendError> {
+        let client = self.client().await?;
+        self.found(
+            "looking at the container",
+            client.inspect_container(name, None::<InspectContainerOptions>),
+        )
+        .await
+    }
+
+    /// All containers with that label, dead ones included.
+    pub async fn containers(&self, label: &str) -> Result<Vec<ContainerSummary>, BackendError> {
+        let client = self.client().await?;
+        let filters = HashMap::from([("label", vec![label])]);
+        let options = ListContainersOptionsBuilder::new()
+            .all(true)
+            .filters(&filters)
+            .build();
+        self.call("listing containers", client.list_containers(Some(options)))
+            .await
+    }
+
+    /// Stops all processes of a container where they stand.
+    pub async fn pause(&self, id: &str) -> Result<(), BackendError> {
+        let client = self.client().await?;
+        self.call("pausing the container", client.pause_container(id))
+            .await
+    }
+
+    /// Lets them go on.
+    pub async fn resume(&self, id: &str) -> Result<(), BackendError> {
+        let client = self.client().await?;
+        self.call("resuming the container", client.unpause_container(id))
+            .await
+    }
+
+    /// Kills a container and removes it. Success also when somebody else did.
+    pub async fn remove(&self, id: &str) -> Result<(), BackendError> {
+        let client = self.client().await?;
+        let options = RemoveContainerOptionsBuilder::new()
+            .force(true)
+            .v(true)
+            .build();
+        let doing = "removing the container";
+        match self
+            .ask(doing, client.remove_container(id, Some(options)))
+            .await?
+        {
+            Ok(()) => Ok(()),
+            Err(error) if status(&error) == Some(404) => Ok(()),
+            Err(error) => Err(self.explain(doing, error)),
+        }
+    }
+
+    /// Asks for the engine's version first, and again until it answers.
+    async fn client(&self) -> Result<&bollard::Docker, BackendError> {
+        self.client.get_or_try_init(|| self.negotiate()).await
+    }
+
+    async fn negotiate(&self) -> Result<bollard::Docker, BackendError> {
+        let doing = "asking for its version";
+        let socket = self.socket.to_string_lossy();
+        let client = bollard::Docker::connect_with_unix(&socket, CLIENT_LIMIT_S, &NEWEST)
+            .map_err(|error| self.explain(doing, error))?;
+        let client = self.call(doing, client.negotiate_version()).await?;
+        let spoken = client.client_version();
+        if spoken < OLDEST {
+            return Err(BackendError::Unavailable {
+                why: format!(
+                    "the engine speaks version {spoken} of the API, and {OLDEST} is needed"
+                ),
+                remedy: "install Docker 20.10 or later".to_owned(),
+            });
+        }
+        Ok(client)
+    }
+
+    async fn found<T>(
+        &self,
+        doing: &str,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> Result<Option<T>, BackendError> {
+        match self.ask(doing, call).await? {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if status(&error) == Some(404) => Ok(None),
+            Err(error) => Err(self.explain(doing, error)),
+        }
+    }
+
+    async fn call<T>(
+        &self,
+        doing: &str,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, BackendError> {
+        self.ask(doing, call)
+            .await?
+            .map_err(|error| self.explain(doing, error))
+    }
+
+    async fn ask<T>(
+        &self,
+        doing: &str,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> Result<Result<T, Error>, BackendError> {
+        timeout(CALL_LIMIT, call)
+            .await
+            .map_err(|_| self.silent(doing))
+    }
+
+    fn silent(&self, doing: &str) -> BackendError {
+        BackendError::Unavailable {
+            why: format!("the engine gives no answer within {CALL_LIMIT:?} while {doing}"),
+            remedy: "see whether `docker info` answers; if not, restart the engine".to_owned(),
+        }
+    }
+
+    fn explain(&self, doing: &str, error: Error) -> BackendError {
+        let socket = self.socket.display();
+        let unavailable = |why: String, remedy: &str| BackendError::Unavailable {
+            why,
+            remedy: remedy.to_owned(),
+        };
+        if matches!(error, Error::SocketNotFoundError(_)) {
+            return self.missing();
+        }
+        if matches!(error, Error::RequestTimeoutError) {
+            return self.silent(doing);
+        }
+        if status(&error).is_none() && is_broken_off(&error) {
+            return unavailable(
+                format!("the engine at {socket} broke off while {doing}: it may be restarting"),
+                "try again in a few seconds; if that does not help, look at the engine's log",
+            );
+        }
+        match io_kind(&error) {
+            Some(io::ErrorKind::NotFound) => self.missing(),
+            Some(io::ErrorKind::PermissionDenied) => unavailable(
+                format!("this user may not speak to the engine at {socket}"),
+                "use an engine of your own (rootless Docker), run the server as root, or use the native backend: \
+                 membership of the group `docker` is as good as root",
+            ),
+            Some(io::ErrorKind::ConnectionRefused) => unavailable(
+                format!("no engine listens at {socket}: it has stopped or is restarting"),
+                "systemctl start docker, or try again in a few seconds",
+            ),
+            Some(_) | None => BackendError::Step {
+                step: format!("finish {doing}"),
+                source: io::Error::other(error),
+            },
+        }
+    }
+
+    fn missing(&self) -> BackendError {
+        BackendError::Unavailable {
+            why: format!("there is no engine at {}", self.socket.display()),
+            remedy: "install and start Docker, set DOCKER_HOST, or use the native backend"
+                .to_owned(),
+        }
+    }
+}
+
+fn status(error: &Error) -> Option<u16> {
+    if let Error::DockerResponseServerError { status_code, .. } = error {
+        Some(*status_code)
+    } else {
+        None
+    }
+}
+
+/// All errors on the way to the root of it.
+fn chain<'error>(error: &'error Error) -> impl Iterator<Item = &'error (dyn StdError + 'static)> {
+    let first: &'error (dyn StdError + 'static) = error;
+    std::iter::successors(Some(first), |error| {
+        let error: &'error (dyn StdError + 'static) = *error;
+        error.source()
+    })
+}
+
+fn io_kind(error: &Error) -> Option<io::ErrorKind> {
+    chain(error).find_map(|error| Some(error.downcast_ref::<io::Error>()?.kind()))
+}
+
+fn is_broken_off(error: &Error) -> bool {
+    let kinds = [
+        io::ErrorKind::ConnectionReset,
+        io::ErrorKind::BrokenPipe,
+        io::ErrorKind::UnexpectedEof,
+    ];
+    let words = [
+        "connection closed before message completed",
+        "connection reset",
+    ];
+    io_kind(error).is_some_and(|kind| kinds.contains(&kind))
+        || chain(error).any(|error| words.iter().any(|word| error.to_string().contains(word)))
+}

@@ -1,0 +1,236 @@
+//! What is in force in a running container, read back twice: from the engine, and from `/proc/<pid>` and the control
+//! groups. A layer counts only where neither contradicts.
+
+use std::{fs, os::fd::OwnedFd};
+
+use bollard::models::{ContainerInspectResponse, HostConfig, HostConfigCgroupnsModeEnum};
+use model::{
+    Enforcement, Layer, LayerInForce, LimitInForce, LimitName, Limits, OwnerId, SessionId,
+};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use sandbox::{BackendError, Inspection};
+use sandbox_host::{Groups, Outside, ended};
+
+use crate::{
+    creation::step,
+    engine::Engine,
+    host_config::{agent, seccomp_option},
+    record::{OWNER_LABEL, SESSION_LABEL},
+};
+
+/// A container of ours, running or not.
+pub(crate) struct Owned {
+    /// Its id.
+    pub id: String,
+    /// All that the engine says of it.
+    pub found: ContainerInspectResponse,
+}
+
+/// A container whose pid 1 lives.
+pub(crate) struct Live {
+    /// Its id.
+    pub id: String,
+    /// Its pid 1, as this server sees it.
+    pub pid: i32,
+    /// A handle of that.
+    pub pidfd: OwnedFd,
+    /// Its control groups.
+    pub groups: Groups,
+    /// It stands still.
+    pub paused: bool,
+    /// All that the engine says of it.
+    pub found: ContainerInspectResponse,
+}
+
+/// The container of that session, if its labels say that it is ours: a name can be anybody's.
+///
+/// # Errors
+/// When the engine does not answer.
+pub(crate) async fn owned(
+    engine: &Engine,
+    owner: &OwnerId,
+    session: SessionId,
+) -> Result<Option<Owned>, BackendError> {
+    let Some(found) = engine.container(&session.object_name(owner)).await? else {
+        return Ok(None);
+    };
+    let labels = found
+        .config
+        .as_ref()
+        .and_then(|config| config.labels.as_ref());
+    let says =
+        |name: &str, value: String| labels.and_then(|labels| labels.get(name)) == Some(&value);
+    let ours = says(OWNER_LABEL, owner.to_string()) && says(SESSION_LABEL, session.to_string());
+    match found.id.clone() {
+        Some(id) if ours => Ok(Some(Owned { id, found })),
+        Some(_) | None => Ok(None),
+    }
+}
+
+/// The same, if its pid 1 lives.
+///
+/// # Errors
+/// When the engine does not answer.
+pub(crate) async fn live(
+    engine: &Engine,
+    owner: &OwnerId,
+    session: SessionId,
+) -> Result<Option<Live>, BackendError> {
+    let Some(Owned { id, found }) = owned(engine, owner, session).await? else {
+        return Ok(None);
+    };
+    Ok(first_process(id, found))
+}
+
+/// A handle of exactly the container's first process. Its control group tells it from a later process of that number:
+/// looked at after the handle was opened, so if it is the container's now, the handle is.
+fn first_process(id: String, found: ContainerInspectResponse) -> Option<Live> {
+    let state = found.state.as_ref()?;
+    let pid = i32::try_from(state.pid?)
+        .ok()
+        .filter(|_| state.running == Some(true))?;
+    let pidfd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+    let memberships = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let groups = Groups::of_process(pid).ok()?;
+    let paused = state.paused == Some(true);
+    (memberships.contains(&id) && !ended(&pidfd)).then_some(Live {
+        id,
+        pid,
+        pidfd,
+        groups,
+        paused,
+        found,
+    })
+}
+
+/// Reads what is in force. `asked` is for the reply alone.
+///
+/// # Errors
+/// [`BackendError::NotFound`] when it ended meanwhile.
+pub(crate) fn inspect(
+    live: &Live,
+    asked: &Limits,
+    seccomp: &str,
+    rung: String,
+) -> Result<Inspection, BackendError> {
+    let outside = Outside::read(live.pid);
+    // What was read is its own only if it lived to the end of the reading.
+    if ended(&live.pidfd) {
+        return Err(BackendError::NotFound);
+    }
+    let outside = outside.map_err(|source| step("look at the sandbox", source))?;
+    let said = said_by_engine(&live.found, seccomp);
+    let layers = outside
+        .layers
+        .iter()
+        .map(|layer| combine(layer, &said))
+        .collect();
+    let limits = LimitName::ALL
+        .into_iter()
+        .map(|limit| read_back(limit, asked, live, &outside))
+        .collect();
+    Ok(Inspection {
+        running: true,
+        rung,
+        layers,
+        limits,
+    })
+}
+
+/// What the engine says of a layer, as words for the evidence.
+type Said = (Layer, bool, String);
+
+fn combine(read: &LayerInForce, said: &[Said]) -> LayerInForce {
+    let Some((_, in_force, words)) = said.iter().find(|(layer, ..)| *layer == read.layer) else {
+        return read.clone();
+    };
+    LayerInForce {
+        layer: read.layer,
+        in_force: read.in_force && *in_force,
+        evidence: format!("{}; the engine: {words}", read.evidence),
+    }
+}
+
+fn said_by_engine(found: &ContainerInspectResponse, seccomp: &str) -> Vec<Said> {
+    let none = HostConfig::default();
+    let config = found.host_config.as_ref().unwrap_or(&none);
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let mode = |layer, name: &str, value: &Option<String>, wanted: &str| {
+        let value = text(value);
+        (layer, value == wanted, format!("{name} {value:?}"))
+    };
+    let options = config.security_opt.as_deref().unwrap_or_default();
+    let has = |option: &str| options.iter().any(|found| found == option);
+    let (added, dropped) = (
+        config.cap_add.as_deref().unwrap_or_default(),
+        config.cap_drop.as_deref().unwrap_or_default(),
+    );
+    let privileged = config.privileged != Some(false);
+    let user = found.config.as_ref().and_then(|config| config.user.clone());
+    vec![
+        mode(
+            Layer::NetworkNamespace,
+            "NetworkMode",
+            &config.network_mode,
+            "none",
+        ),
+        mode(Layer::PidNamespace, "PidMode", &config.pid_mode, ""),
+        mode(Layer::IpcNamespace, "IpcMode", &config.ipc_mode, "private"),
+        mode(Layer::UtsNamespace, "UTSMode", &config.uts_mode, ""),
+        (
+            Layer::CgroupNamespace,
+            config.cgroupns_mode == Some(HostConfigCgroupnsModeEnum::PRIVATE),
+            format!("CgroupnsMode {:?}", config.cgroupns_mode),
+        ),
+        (
+            Layer::Seccomp,
+            has(&seccomp_option(seccomp)),
+            "its profile compared with ours".to_owned(),
+        ),
+        (
+            Layer::NoNewPrivileges,
+            has("no-new-privileges"),
+            "no-new-privileges among its security options".to_owned(),
+        ),
+        (
+            Layer::EmptyCapabilities,
+            added.is_empty() && dropped == ["ALL"] && !privileged,
+            format!("CapAdd {added:?}, CapDrop {dropped:?}, privileged {privileged}"),
+        ),
+        (
+            Layer::ReadOnlyRoot,
+            config.readonly_rootfs == Some(true),
+            format!("ReadonlyRootfs {:?}", config.readonly_rootfs),
+        ),
+        mode(Layer::NotRoot, "User", &user, &agent()),
+    ]
+}
+
+fn read_back(limit: LimitName, asked: &Limits, live: &Live, outside: &Outside) -> LimitInForce {
+    let (in_force, enforcement, mechanism) = match live.groups.mechanism(limit) {
+        Some(mechanism) => (live.groups.read_back(limit), Enforcement::Hard, mechanism),
+        None => carried(limit, outside),
+    };
+    LimitInForce {
+        limit,
+        asked: asked.get(limit).value,
+        in_force,
+        // What nothing holds is not held by a controller that is not there.
+        enforcement: in_force.map_or(Enforcement::None, |_| enforcement),
+        mechanism: mechanism.to_owned(),
+    }
+}
+
+/// Limits that the process carries itself.
+fn carried(limit: LimitName, outside: &Outside) -> (Option<u64>, Enforcement, &'static str) {
+    let (enforcement, mechanism) = match limit {
+        LimitName::OpenFiles => (Enforcement::Hard, "RLIMIT_NOFILE"),
+        LimitName::FileBytes => (Enforcement::Hard, "RLIMIT_FSIZE"),
+        LimitName::TemporaryBytes => (Enforcement::Hard, "tmpfs size"),
+        LimitName::StateBytes => (Enforcement::Soft, "supervisor"),
+        LimitName::MemoryBytes | LimitName::CpuMillis | LimitName::Pids => {
+            (Enforcement::None, "nothing")
+        }
+    };
+    (outside.read_back(limit), enforcement, mechanism)
+}

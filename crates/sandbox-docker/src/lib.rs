@@ -1,0 +1,28 @@
+//! Sandboxes from a Docker engine on this machine, with the same supervisor as pid 1 as everywhere else.
+//!
+//! Reading order: [`Docker`] (the verbs), [`calls`] (all that the engine is ever asked), `engine` (how it is asked, and
+//! what its silence means), `host_config` (what a container is made of: by us alone, from the spec), `seccomp` (the profile
+//! in the engine's form), `creation` and `staging` (what is mounted into it), `removal`, `inspection`, `machine` (what this
+//! engine can enforce), `record`.
+//!
+//! What this does not stop: a fault of the kernel, which all sandboxes share, or of the engine, which is root. Whoever may
+//! speak to a rootful engine is root on the machine; no sandbox gets its socket.
+
+#![forbid(unsafe_code)]
+
+pub mod calls;
+mod config;
+mod creation;
+mod docker;
+mod engine;
+mod host_config;
+mod inspection;
+mod machine;
+mod record;
+mod removal;
+mod seccomp;
+mod staging;
+mod turns;
+
+pub use config::DockerConfig;
+pub use docker::Docker;

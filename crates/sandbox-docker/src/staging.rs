@@ -1,0 +1,158 @@
+//! The host's side of a container's mounts: made by descriptors, restricted, with owners mapped and protected paths
+//! covered, and put where the engine can be told a path. The engine opens paths by name, so they stand in a directory that
+//! nobody but the server can enter. They are taken away as soon as the container has its own.
+
+use std::{
+    fs, io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::{DirBuilderExt, MetadataExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use model::{HostDirectory, STATE_PATH, SUPERVISOR_DIRECTORY, SandboxSpec, WORKSPACE_PATH};
+use rustix::{
+    fs::{CWD, OFlags},
+    io::Errno,
+    mount::{UnmountFlags, unmount},
+};
+use sandbox_host::{
+    At, Failure, FailureKind, NO_DEVICES, NO_SUID, OwnerMaps, Owners, READ_ONLY, cover,
+    open_host_directory, open_verified, open_without_links, own_directory, protect,
+};
+
+use crate::record::staging;
+
+/// The ids of a container without a user namespace are those of the host.
+const FIRST_ID: u32 = 0;
+
+/// A directory that stands ready for the container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Staged {
+    /// On the host.
+    pub source: PathBuf,
+    /// Inside.
+    pub target: PathBuf,
+    /// Nothing in it may be changed.
+    pub read_only: bool,
+}
+
+/// Makes all mounts of a session. What was made stays when a step fails, for [`remove`].
+///
+/// # Errors
+/// A path that changed or holds a link, an owner that cannot be mapped, a system call.
+pub(crate) fn make(instance: &Path, spec: &SandboxSpec) -> Result<Vec<Staged>, Failure> {
+    let step = "make a place for mounts";
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(staging(instance))
+        .at(step)?;
+    // Owners are compared once, the rest again with each opening.
+    let sources = spec.mounts.iter().map(|mount| &mount.source);
+    for directory in sources.chain([&spec.workspace]) {
+        open_verified(directory)?;
+    }
+    let mut owners = OwnerMaps::new(Owners::Mapped { base: FIRST_ID });
+    let mut staged = Vec::new();
+    let mut put = |name: String, mount: OwnedFd, target: &Path, read_only: bool| {
+        let source = staging(instance).join(name);
+        let place = attach(&source, &mount)?;
+        staged.push(Staged {
+            source,
+            target: target.to_owned(),
+            read_only,
+        });
+        Ok::<OwnedFd, Failure>(place)
+    };
+    let workspace = open_host_directory(&spec.workspace, false, &mut owners)?;
+    let workspace = put(
+        "workspace".to_owned(),
+        workspace,
+        Path::new(WORKSPACE_PATH),
+        false,
+    )?;
+    protect(workspace.as_fd(), &spec.protected)?;
+    let state = own_directory(&instance.join("state"), NO_SUID | NO_DEVICES)?;
+    put("state".to_owned(), state, Path::new(STATE_PATH), false)?;
+    let socket = own_directory(&instance.join("socket"), READ_ONLY | NO_SUID | NO_DEVICES)?;
+    put(
+        "socket".to_owned(),
+        socket,
+        Path::new(SUPERVISOR_DIRECTORY),
+        true,
+    )?;
+    for (number, mount) in spec.mounts.iter().enumerate() {
+        let opened = open_host_directory(&mount.source, mount.read_only, &mut owners)?;
+        put(
+            format!("mount-{number}"),
+            opened,
+            &mount.target,
+            mount.read_only,
+        )?;
+    }
+    Ok(staged)
+}
+
+/// Puts a mount at a new directory, and opens what is there then.
+fn attach(place: &Path, mount: &OwnedFd) -> Result<OwnedFd, Failure> {
+    let step = "put a mount in its place";
+    fs::DirBuilder::new().mode(0o700).create(place).at(step)?;
+    let target = open_without_links(CWD, place, OFlags::DIRECTORY).at(step)?;
+    cover(target.as_fd(), mount.as_fd())?;
+    open_without_links(CWD, place, OFlags::DIRECTORY).at(step)
+}
+
+/// Takes the mounts of a session away, and their places. Success also when there are none.
+///
+/// # Errors
+/// When one stays.
+pub(crate) fn remove(instance: &Path) -> io::Result<()> {
+    let places = match fs::read_dir(staging(instance)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        places => places?,
+    };
+    for place in places {
+        let place = place?.path();
+        // With all that is mounted below; until nothing is left there.
+        loop {
+            match unmount(&place, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+                Ok(()) => {}
+                Err(Errno::INVAL) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // Fails when a mount was not seen: nothing of a project is ever deleted here.
+        fs::remove_dir(&place)?;
+    }
+    fs::remove_dir(staging(instance))
+}
+
+/// Whether the container shows these very directories. An engine that does not see our mounts shows empty ones.
+///
+/// # Errors
+/// [`FailureKind::PathChanged`] for the first one that it does not show.
+pub(crate) fn arrived(pid: i32, spec: &SandboxSpec) -> Result<(), Failure> {
+    let mounts = spec
+        .mounts
+        .iter()
+        .map(|mount| (mount.target.as_path(), &mount.source));
+    let workspace = (Path::new(WORKSPACE_PATH), &spec.workspace);
+    mounts
+        .chain([workspace])
+        .try_for_each(|(target, directory)| shows(pid, target, directory))
+}
+
+fn shows(pid: i32, target: &Path, directory: &HostDirectory) -> Result<(), Failure> {
+    let inside =
+        PathBuf::from(format!("/proc/{pid}/root")).join(target.strip_prefix("/").unwrap_or(target));
+    let found = fs::symlink_metadata(inside).at("look at the container's mounts")?;
+    if (found.dev(), found.ino()) == (directory.device, directory.inode) {
+        return Ok(());
+    }
+    Err(Failure {
+        kind: FailureKind::PathChanged(directory.path.clone()),
+        step: "find the project in the container".to_owned(),
+        errno: 0,
+    })
+}

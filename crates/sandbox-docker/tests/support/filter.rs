@@ -1,0 +1,112 @@
+//! A filter between the backend and the engine: lets through what is on the list of calls, one request for each
+//! connection, and remembers the rest.
+
+use std::{
+    collections::BTreeSet,
+    io::{self, Read, Write},
+    os::unix::net::{UnixListener, UnixStream},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use sandbox_docker::calls::{self, Call};
+
+use super::image::ENGINE_SOCKET;
+
+/// Longest head of a request, bytes.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+
+/// The filter; its thread ends with the test.
+pub struct Filter {
+    pub socket: PathBuf,
+    seen: Arc<Mutex<Seen>>,
+}
+
+#[derive(Default)]
+struct Seen {
+    made: BTreeSet<Call>,
+    refused: Vec<String>,
+}
+
+impl Filter {
+    pub fn start(socket: &Path) -> Self {
+        let listener = UnixListener::bind(socket).unwrap();
+        let seen = Arc::<Mutex<Seen>>::default();
+        let filter = Filter {
+            socket: socket.to_owned(),
+            seen: Arc::clone(&seen),
+        };
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let seen = Arc::clone(&seen);
+                thread::spawn(move || {
+                    let _ = pass(client, &seen);
+                });
+            }
+        });
+        filter
+    }
+
+    pub fn made(&self) -> BTreeSet<Call> {
+        self.seen.lock().unwrap().made.clone()
+    }
+
+    pub fn refused(&self) -> Vec<String> {
+        self.seen.lock().unwrap().refused.clone()
+    }
+}
+
+fn pass(mut client: UnixStream, seen: &Mutex<Seen>) -> io::Result<()> {
+    let (head, mut body) = read_head(&mut client)?;
+    let mut lines = head.split("\r\n");
+    let request = lines.next().unwrap_or_default().to_owned();
+    let mut words = request.split(' ');
+    let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+    match calls::find(method, path) {
+        Some(call) => {
+            seen.lock().unwrap().made.insert(call);
+        }
+        None => {
+            seen.lock()
+                .unwrap()
+                .refused
+                .push(format!("{method} {path}"));
+            return client.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
+        }
+    }
+    let header = |line: &&str, name: &str| line.to_ascii_lowercase().starts_with(name);
+    let length: usize = lines
+        .clone()
+        .find(|line| header(line, "content-length:"))
+        .and_then(|line| line.split(':').nth(1)?.trim().parse().ok())
+        .unwrap_or(0);
+    let headers = lines
+        .filter(|line| !line.is_empty() && !header(line, "connection:"))
+        .fold(String::new(), |all, line| all + line + "\r\n");
+    let mut engine = UnixStream::connect(ENGINE_SOCKET)?;
+    // So that a second request on the same connection cannot pass unseen.
+    engine.write_all(format!("{request}\r\n{headers}Connection: close\r\n\r\n").as_bytes())?;
+    let have = body.len();
+    body.resize(length.max(have), 0);
+    client.read_exact(&mut body[have..])?;
+    engine.write_all(&body)?;
+    io::copy(&mut engine, &mut client).map(drop)
+}
+
+fn read_head(client: &mut UnixStream) -> io::Result<(String, Vec<u8>)> {
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+            let body = bytes.split_off(end + 4);
+            bytes.truncate(end + 2);
+            return Ok((String::from_utf8_lossy(&bytes).into_owned(), body));
+        }
+        let count = client.read(&mut buffer)?;
+        if count == 0 || bytes.len() > MAX_HEAD_BYTES {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        bytes.extend(&buffer[..count]);
+    }
+}

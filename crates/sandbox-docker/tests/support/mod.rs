@@ -1,0 +1,179 @@
+//! What the tests share: an image of the test's own, a filter in front of the engine, a backend with a state directory of
+//! its own, and a census.
+
+#![allow(dead_code, reason = "each test program uses its part")]
+#![allow(unused_imports, reason = "each test program uses its part")]
+
+mod filter;
+mod image;
+#[path = "../../../../tests/support/inside.rs"]
+mod inside;
+#[path = "../../../../tests/support/skip.rs"]
+mod skip;
+
+pub use filter::Filter;
+pub use image::{HOSTILE_CHANGES, IMAGE, engine, make_image, without_engine};
+pub use inside::{Inside, host_directory, processes_that_see, protected};
+pub use skip::skip;
+
+use std::{collections::HashMap, fs, os::unix::fs::PermissionsExt, path::PathBuf};
+
+use bollard::query_parameters::ListContainersOptionsBuilder;
+use model::{Limit, Limits, OwnerId, RootFileSystem, SandboxSpec, SessionId};
+use sandbox::{Backend, Link};
+use sandbox_docker::{Docker, DockerConfig};
+use tempfile::TempDir;
+
+/// A backend with a state directory, a project and a filter of its own.
+pub struct Ground {
+    pub directory: TempDir,
+    pub docker: Docker,
+    pub owner: OwnerId,
+    pub config: DockerConfig,
+    pub filter: Filter,
+}
+
+impl Ground {
+    /// `None`, said loudly, where there is no engine or this is not root.
+    pub async fn new(leg: &str) -> Option<Self> {
+        if without_engine(leg).await {
+            return None;
+        }
+        make_image(IMAGE, HOSTILE_CHANGES).await;
+        let directory = tempfile::Builder::new()
+            .prefix("docker-")
+            .tempdir_in("/var/tmp")
+            .unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).unwrap();
+        fs::create_dir(directory.path().join("project")).unwrap();
+        let filter = Filter::start(&directory.path().join("engine.sock"));
+        let mut id = [0; 8];
+        id.copy_from_slice(&SessionId::random().unwrap().as_bytes()[..8]);
+        let owner = OwnerId::from_bytes(id);
+        let mut config = DockerConfig::new(directory.path().join("state"), owner);
+        config.docker_host = Some(format!("unix://{}", filter.socket.display()));
+        let docker = Docker::open(config.clone()).unwrap();
+        Some(Ground {
+            directory,
+            docker,
+            owner,
+            config,
+            filter,
+        })
+    }
+
+    pub fn project(&self) -> PathBuf {
+        self.directory.path().join("project")
+    }
+
+    pub fn spec(&self) -> SandboxSpec {
+        let limit = Limit::default_of;
+        SandboxSpec {
+            session: SessionId::random().unwrap(),
+            owner: self.owner,
+            root: RootFileSystem::Image(IMAGE.to_owned()),
+            workspace: host_directory(&self.project()),
+            protected: Vec::new(),
+            mounts: Vec::new(),
+            limits: Limits {
+                memory_bytes: limit(256 << 20),
+                cpu_millis: limit(1_000),
+                pids: limit(64),
+                open_files: limit(512),
+                file_bytes: limit(64 << 20),
+                temporary_bytes: limit(64 << 20),
+                state_bytes: limit(64 << 20),
+            },
+            accept_soft_limits: false,
+            layers: Vec::new(),
+            lease_ms: 60_000,
+        }
+    }
+
+    pub async fn start(&self) -> Running<'_> {
+        self.start_spec(self.spec()).await
+    }
+
+    pub async fn start_spec(&self, spec: SandboxSpec) -> Running<'_> {
+        let mut link = self
+            .docker
+            .create(&spec)
+            .await
+            .unwrap_or_else(|error| panic!("{error:?}"));
+        let inside =
+            Inside::greet(link.connections.recv().await.expect("the supervisor dials")).await;
+        Running {
+            ground: self,
+            spec,
+            link,
+            inside,
+        }
+    }
+
+    /// Everything of this owner that a census of the machine finds.
+    pub async fn census(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for place in ["sessions", "trash"] {
+            let path = self.directory.path().join("state/docker").join(place);
+            let entries = fs::read_dir(path).unwrap();
+            found.extend(entries.map(|entry| format!("file {:?}", entry.unwrap().path())));
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let name = self.directory.path().to_str().unwrap();
+        let ours = mounts.lines().filter(|line| line.contains(name));
+        found.extend(ours.map(|line| format!("mount {line}")));
+        let label = format!("claude-code-mcp.owner={}", self.owner);
+        let filters = HashMap::from([("label", vec![label.as_str()])]);
+        let options = ListContainersOptionsBuilder::new()
+            .all(true)
+            .filters(&filters)
+            .build();
+        let containers = engine().list_containers(Some(options)).await.unwrap();
+        found.extend(
+            containers
+                .iter()
+                .map(|container| format!("container {:?}", container.names)),
+        );
+        found.extend(
+            processes_that_see(&self.directory)
+                .into_iter()
+                .map(|pid| format!("process {pid}")),
+        );
+        found
+    }
+
+    /// Nothing is left, and the engine was asked nothing that is not on the list.
+    pub async fn is_clean(&self) {
+        assert_eq!(self.census().await, Vec::<String>::new());
+        assert_eq!(self.filter.refused(), Vec::<String>::new());
+    }
+}
+
+/// A sandbox and a client in it.
+pub struct Running<'ground> {
+    pub ground: &'ground Ground,
+    pub spec: SandboxSpec,
+    pub link: Link,
+    pub inside: Inside,
+}
+
+impl Running<'_> {
+    /// The output of a command that succeeds.
+    pub async fn output(&mut self, command: &str) -> String {
+        let (code, text) = self.inside.shell(command).await;
+        assert_eq!(code, 0, "{command}: {text}");
+        text
+    }
+
+    /// The output of a command that must fail.
+    pub async fn refused(&mut self, command: &str) -> String {
+        let (code, text) = self.inside.shell(command).await;
+        assert_ne!(code, 0, "{command} went through: {text}");
+        text
+    }
+
+    pub async fn destroy(self) {
+        self.ground.docker.destroy(self.spec.session).await.unwrap();
+        self.ground.is_clean().await;
+    }
+}
