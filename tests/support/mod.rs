@@ -192,6 +192,8 @@ impl Machine {
             .env("XDG_STATE_HOME", self.base.join("state"))
             .env("XDG_RUNTIME_DIR", self.base.join("run"))
             .env("CLAUDE_CODE_MCP_IDLE_EXIT_SECONDS", "1")
+            // Whatever engine and image this machine has; a test that is about them sets it again.
+            .env("CLAUDE_CODE_MCP_BACKEND", "native")
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(&self.project);
         command

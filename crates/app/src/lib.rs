@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod backends;
 pub mod cli;
 pub mod config;
 pub mod front;

@@ -1,4 +1,4 @@
-//! Builds the house: the one place that names concrete backends and stores.
+//! Builds the house.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -6,16 +6,16 @@ use anyhow::Context;
 use async_trait::async_trait;
 use audit::{AuditConfig, AuditLog, Event, Parameter};
 use control::{Control, KeeperSettings, Road, ServerFacts};
-use model::{BackendName, Limit, RootFileSystem};
+use model::{BackendName, Limit};
 use policy::{Policy, PolicyConfig};
-use sandbox::{Backend, Capability, HostView};
-use sandbox_native::{Native, NativeConfig};
-use session::{Backends, Sessions, Setup};
+use sandbox::{Capability, HostView};
+use session::{Sessions, Setup};
 use store::Store;
 use tokio::{sync::mpsc, task::AbortHandle};
 
 use crate::{
-    config::{BackendChoice, Config},
+    backends::{self, Found},
+    config::Config,
     server::House,
 };
 
@@ -40,21 +40,22 @@ pub async fn build(config: &Config) -> anyhow::Result<Arc<dyn House>> {
     .context(
         "the audit log cannot be used (MCP_AUDIT_LOG, or `audit_log` in the configuration file)",
     )?;
-    let native = native(config, &store).context("the embedded backend cannot be used")?;
-    let backend: Arc<dyn Backend> = Arc::new(native);
-    let capability = backend
-        .capability()
-        .await
-        .context("no sandbox can be built on this machine")?;
-    let policy = Arc::new(policy(config, backend.name())?);
+    sandbox_native::become_subreaper()
+        .context("the server cannot look after its sandboxes' processes")?;
+    let Found {
+        backends,
+        names,
+        capability,
+    } = backends::find(config, store.owner()).await?;
+    let backend = *names.first().context("no backend works here")?;
+    let policy = Arc::new(policy(config, names)?);
     let (reap, reap_requests) = mpsc::unbounded_channel();
     let sessions = Sessions::new(Setup {
         store,
-        backends: Backends::new([backend.clone()]),
+        backends,
         policy: policy.clone(),
         host_view: HostView::read().context("the server's own namespaces cannot be read")?,
         allow_protected_changes: config.allow_protected_changes,
-        root: RootFileSystem::HostSystem,
         reap,
     });
     let mut warnings: Vec<String> = capability
@@ -74,7 +75,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Arc<dyn House>> {
         audit.clone(),
         policy,
         sessions,
-        facts(config, backend.name(), capability, warnings),
+        facts(config, backend, capability, warnings),
     );
     let settings = KeeperSettings {
         reconcile_every: RECONCILE_EVERY,
@@ -89,29 +90,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Arc<dyn House>> {
     }))
 }
 
-fn native(config: &Config, store: &Store) -> anyhow::Result<Native> {
-    sandbox_native::become_subreaper()
-        .context("the server cannot look after its sandboxes' processes")?;
-    let mut native = NativeConfig::new(config.paths.state_dir.clone(), store.owner());
-    native.extra_read_only.clone_from(&config.extra_read_only);
-    Ok(Native::open(native)?)
-}
-
-/// The embedded backend alone, for looking at what this machine can enforce.
-///
-/// # Errors
-/// When the state directory cannot be used.
-pub fn backend_for_doctor(config: &Config) -> anyhow::Result<Arc<dyn Backend>> {
-    match config.backend {
-        BackendChoice::Auto | BackendChoice::Native => {}
-    }
-    let owner = model::OwnerId::random().context("no random bytes from the kernel")?;
-    let mut native = NativeConfig::new(config.paths.state_dir.clone(), owner);
-    native.extra_read_only.clone_from(&config.extra_read_only);
-    Ok(Arc::new(Native::open(native)?))
-}
-
-fn policy(config: &Config, backend: BackendName) -> anyhow::Result<Policy> {
+fn policy(config: &Config, backends: Vec<BackendName>) -> anyhow::Result<Policy> {
     let mut limits =
         Policy::default_limits().context("the built-in hardening profile is broken")?;
     for (name, value) in &config.limits {
@@ -140,7 +119,7 @@ fn policy(config: &Config, backend: BackendName) -> anyhow::Result<Policy> {
         allow_protected_changes: config.allow_protected_changes,
         dangerously_accept_soft_limits: config.dangerously_accept_soft_limits,
         operator_mounts: Vec::new(),
-        backend,
+        backends,
     })?;
     Ok(policy)
 }

@@ -59,11 +59,13 @@ impl House {
         let (reap_sender, reap) = mpsc::unbounded_channel();
         let sessions = Sessions::new(Setup {
             store,
-            backends: Backends::new([Arc::new(fake.clone()) as Arc<dyn Backend>]),
+            backends: Backends::new([(
+                Arc::new(fake.clone()) as Arc<dyn Backend>,
+                RootFileSystem::HostSystem,
+            )]),
             policy: policy.clone(),
             host_view: HostView::default(),
             allow_protected_changes: false,
-            root: RootFileSystem::HostSystem,
             reap: reap_sender,
         });
         let control = Control::new(audit, policy, sessions, facts());
@@ -197,7 +199,7 @@ fn policy(base: &Path) -> Policy {
         allow_protected_changes: false,
         dangerously_accept_soft_limits: false,
         operator_mounts: Vec::new(),
-        backend: BackendName::Fake,
+        backends: vec![BackendName::Fake],
     })
     .expect("a policy")
 }

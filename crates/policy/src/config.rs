@@ -43,8 +43,8 @@ pub struct PolicyConfig {
     pub dangerously_accept_soft_limits: bool,
     /// Mounts of every session, read-only; looked up when the server started.
     pub operator_mounts: Vec<BindMount>,
-    /// The one backend of this server.
-    pub backend: BackendName,
+    /// The backends of this server; sessions that name none get the first.
+    pub backends: Vec<BackendName>,
 }
 
 /// A configuration that makes no sense. Found at start, before any socket opens.

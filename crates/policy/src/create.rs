@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use model::{CreateSession, Principal, Reason, Refusal};
+use model::{BackendName, CreateSession, Principal, Reason, Refusal};
 
 use crate::{
     CreateFacts, CreateParts, CreatePermit, Policy, environment, lexical, limits,
@@ -47,6 +47,7 @@ impl Policy {
             &asked.mounts,
             &facts.mounts,
         )?;
+        let backend = self.backend(asked.backend)?;
         let limits = limits::narrow(&self.config.limits, &asked.limits, &self.hardening)?;
         self.check_protectable(&facts)?;
         let ttl = asked
@@ -57,13 +58,13 @@ impl Policy {
             parts: CreateParts {
                 owner,
                 name: asked.name.clone(),
-                backend: self.config.backend,
+                backend,
                 workspace,
                 protected: self.protected.plan(&facts.existing),
                 mounts,
                 limits,
                 accept_soft_limits: self.config.dangerously_accept_soft_limits,
-                layers: self.hardening.layers().to_vec(),
+                layers: self.hardening.layers(backend),
                 ttl,
                 idle: asked.idle.unwrap_or(self.config.default_idle).min(ttl),
                 lease: self.config.lease,
@@ -80,17 +81,29 @@ impl Policy {
         check_idempotency_key(asked.idempotency_key.as_deref())?;
         check_time(asked.ttl, "ttlSeconds")?;
         check_time(asked.idle, "idleSeconds")?;
-        environment::check(&asked.env, &self.hardening)?;
-        match asked.backend {
-            Some(backend) if backend != self.config.backend => {
-                let ours = self.config.backend.as_str();
-                let message = format!("This server has no backend `{}`.", backend.as_str());
-                let hint =
-                    format!("Leave it out or name `{ours}`; the server chose it when it started.");
-                Err(Refusal::new(Reason::BackendUnavailable, message, hint).in_field("backend"))
-            }
-            Some(_) | None => Ok(()),
-        }
+        environment::check(&asked.env, &self.hardening)
+    }
+
+    /// The one that was asked for, or the first of this server's.
+    fn backend(&self, asked: Option<BackendName>) -> Result<BackendName, Refusal> {
+        let ours = &self.config.backends;
+        let found = match asked {
+            None => ours.first(),
+            Some(name) => ours.iter().find(|backend| **backend == name),
+        };
+        found.copied().ok_or_else(|| {
+            let names: Vec<_> = ours.iter().map(|name| format!("`{}`", name.as_str())).collect();
+            let missing = asked.map_or("that works", BackendName::as_str);
+            Refusal::new(
+                Reason::BackendUnavailable,
+                format!("This server has no backend `{missing}`."),
+                format!(
+                    "Leave it out or name {}: what works here was found out when the server started.",
+                    names.join(" or ")
+                ),
+            )
+            .in_field("backend")
+        })
     }
 
     fn check_protectable(&self, facts: &CreateFacts) -> Result<(), Refusal> {

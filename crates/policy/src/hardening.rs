@@ -1,6 +1,6 @@
 //! The hardening profile, `profiles/hardening.json`: layers, limits, and names that an environment cannot set.
 
-use model::{Layer, Limit, LimitName, Limits, Requirement};
+use model::{BackendName, Layer, Limit, LimitName, Limits, Requirement};
 use serde::Deserialize;
 
 use crate::PolicyError;
@@ -35,12 +35,23 @@ struct Data {
     reserved_environment: Vec<EnvironmentEntry>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct LayerEntry {
     layer: Layer,
     requirement: Requirement,
+    /// The same for sandboxes from an engine, where it differs.
+    on_docker: Option<Requirement>,
     reason: String,
+}
+
+impl LayerEntry {
+    const fn required_by(&self, backend: BackendName) -> Requirement {
+        match (backend, self.on_docker) {
+            (BackendName::Docker, Some(requirement)) => requirement,
+            (BackendName::Docker | BackendName::Native | BackendName::Fake, _) => self.requirement,
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -72,7 +83,7 @@ pub(crate) struct Range {
 /// See the module.
 #[derive(Debug, Clone)]
 pub(crate) struct Hardening {
-    layers: Vec<(Layer, Requirement)>,
+    layers: Vec<LayerEntry>,
     defaults: Limits,
     floors: Limits,
     ceilings: Limits,
@@ -95,11 +106,7 @@ impl Hardening {
             defaults: limits(|entry| entry.default),
             floors: limits(|entry| entry.floor),
             ceilings: limits(|entry| entry.ceiling),
-            layers: data
-                .layers
-                .iter()
-                .map(|entry| (entry.layer, entry.requirement))
-                .collect(),
+            layers: data.layers,
             reserved_environment: data
                 .reserved_environment
                 .into_iter()
@@ -108,9 +115,12 @@ impl Hardening {
         })
     }
 
-    /// In the order of [`Layer`].
-    pub(crate) fn layers(&self) -> &[(Layer, Requirement)] {
-        &self.layers
+    /// What sandboxes of that backend must show, in the order of [`Layer`].
+    pub(crate) fn layers(&self, backend: BackendName) -> Vec<(Layer, Requirement)> {
+        self.layers
+            .iter()
+            .map(|entry| (entry.layer, entry.required_by(backend)))
+            .collect()
     }
 
     pub(crate) const fn defaults(&self) -> Limits {
@@ -201,7 +211,7 @@ mod tests {
     #[test]
     fn the_shipped_profile_is_consistent() {
         let hardening = Hardening::load().unwrap();
-        assert_eq!(hardening.layers().len(), LAYERS.len());
+        assert_eq!(hardening.layers(BackendName::Native).len(), LAYERS.len());
         assert_eq!(hardening.defaults().memory_bytes.value, 2 << 30);
         assert_eq!(hardening.range(LimitName::Pids).floor, 8);
     }
@@ -209,13 +219,24 @@ mod tests {
     #[test]
     fn the_walls_that_everything_stands_on_are_required() {
         let hardening = Hardening::load().unwrap();
-        let optional: Vec<_> = hardening
-            .layers()
-            .iter()
-            .filter(|(_, requirement)| *requirement == Requirement::WhereAvailable)
-            .map(|(layer, _)| *layer)
-            .collect();
-        assert_eq!(optional, [Layer::CgroupNamespace, Layer::Landlock]);
+        let optional = |backend| {
+            hardening
+                .layers(backend)
+                .into_iter()
+                .filter(|(_, requirement)| *requirement == Requirement::WhereAvailable)
+                .map(|(layer, _)| layer)
+                .collect::<Vec<_>>()
+        };
+        let everywhere = [Layer::CgroupNamespace, Layer::Landlock];
+        assert_eq!(optional(BackendName::Native), everywhere);
+        assert_eq!(
+            optional(BackendName::Docker),
+            [
+                Layer::UserNamespace,
+                Layer::CgroupNamespace,
+                Layer::Landlock
+            ]
+        );
     }
 
     #[test]

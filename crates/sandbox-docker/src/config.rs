@@ -34,6 +34,11 @@ impl DockerConfig {
         }
     }
 
+    /// Whether anything stands where the engine's socket is looked for; nothing is asked.
+    pub fn socket_exists(&self) -> bool {
+        self.socket().is_ok_and(|socket| socket.exists())
+    }
+
     /// The engine's socket.
     ///
     /// # Errors

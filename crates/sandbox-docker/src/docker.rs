@@ -86,6 +86,15 @@ impl Docker {
         })
     }
 
+    /// Whether sessions can be made from that image right now: it is there, and projects can be mounted.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn is_usable(&self, image: &str) -> Result<bool, BackendError> {
+        let mountable = self.shared.machine().await?.obstacle.is_none();
+        Ok(mountable && self.shared.engine.image(image).await?.is_some())
+    }
+
     /// Goes on when the caller has stopped waiting: half a creation must not stay.
     async fn to_the_end<T: Send + 'static>(
         &self,

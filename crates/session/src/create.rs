@@ -61,7 +61,7 @@ impl Sessions {
     ) -> Result<SessionView, Refusal> {
         let parts = permit.into_parts();
         let record = new_record(id, &parts);
-        let spec = self.spec(id, &parts);
+        let spec = self.spec(id, &parts)?;
         let _mark = self.0.creating(id);
         match self.0.reserve(&record, parts.max_sessions).await? {
             Reserved::New => {}
@@ -82,11 +82,11 @@ impl Sessions {
         }
     }
 
-    fn spec(&self, id: SessionId, parts: &CreateParts) -> SandboxSpec {
-        SandboxSpec {
+    fn spec(&self, id: SessionId, parts: &CreateParts) -> Result<SandboxSpec, Refusal> {
+        Ok(SandboxSpec {
             session: id,
             owner: self.0.setup.store.owner(),
-            root: self.0.setup.root.clone(),
+            root: self.0.setup.backends.root(parts.backend)?.clone(),
             workspace: parts.workspace.clone(),
             protected: parts.protected.clone(),
             mounts: parts.mounts.clone(),
@@ -94,7 +94,7 @@ impl Sessions {
             accept_soft_limits: parts.accept_soft_limits,
             layers: parts.layers.clone(),
             lease_ms: u32::try_from(parts.lease.as_millis()).unwrap_or(u32::MAX),
-        }
+        })
     }
 }
 

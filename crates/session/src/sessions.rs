@@ -7,8 +7,8 @@ use std::{
 };
 
 use model::{
-    BackendName, ExecutionId, ReapCause, Reason, Refusal, RootFileSystem, SessionId, SessionState,
-    SessionView, UsageView,
+    BackendName, ExecutionId, ReapCause, Reason, Refusal, SessionId, SessionState, SessionView,
+    UsageView,
 };
 use policy::{ExtendPermit, ListingPermit, Policy, SessionPermit, SystemPermit, SystemVerb};
 use sandbox::HostView;
@@ -35,8 +35,6 @@ pub struct Setup {
     pub host_view: HostView,
     /// Protected paths that a session makes may stay; they are only reported.
     pub allow_protected_changes: bool,
-    /// Root file system of new sessions.
-    pub root: RootFileSystem,
     /// Where sessions that must be ended are reported: whoever listens puts a call on the road.
     pub reap: mpsc::UnboundedSender<ReapRequest>,
 }

@@ -83,6 +83,7 @@ fn kind(kind: Kind) -> String {
             max / 1000
         ),
         Kind::Switch => "`true` or `false`".to_owned(),
+        Kind::Text { max } => format!("text of at most {max} bytes"),
         Kind::Choice(words) => words
             .iter()
             .map(|word| format!("`\"{word}\"`"))

@@ -37,6 +37,11 @@ pub enum Kind {
     },
     /// `true` or `false`; a variable may also say `1`, `0`, `yes`, `no`.
     Switch,
+    /// Any text but none.
+    Text {
+        /// Longest, bytes.
+        max: usize,
+    },
     /// One of these words.
     Choice(&'static [&'static str]),
 }
@@ -109,9 +114,16 @@ keys! {
         Kind::Seconds { min: 1, max: YEAR_SECONDS }, "30",
         "A server that was started on demand ends after that long without a client and without a live session. A \
          server that was started by `serve` stays.";
-    BACKEND = "backend", "CLAUDE_CODE_MCP_BACKEND", Kind::Choice(&["auto", "native"]), "\"auto\"",
-        "What sessions are made of: `native` is the embedded runtime, `auto` the best that works here, decided once \
-         per server start.";
+    BACKEND = "backend", "CLAUDE_CODE_MCP_BACKEND", Kind::Choice(&["auto", "native", "docker"]), "\"auto\"",
+        "What sessions are made of when their creator names nothing: `native` is the embedded runtime, `docker` an \
+         engine. `auto` takes the engine where one answers and has the image when the server starts, else the embedded \
+         runtime. The other one, where it works, can still be named in a call.";
+    DOCKER_HOST = "docker_host", "DOCKER_HOST", Kind::Text { max: 4096 },
+        "a rootless engine's socket in `$XDG_RUNTIME_DIR`, else `unix:///var/run/docker.sock`",
+        "The engine's socket, `unix://` and an absolute path. An engine elsewhere is refused: projects are mounted.";
+    IMAGE = "image", "DEFAULT_CLAUDE_IMAGE", Kind::Text { max: 512 }, "\"claude-code-custom:latest\"",
+        "The engine's image that sessions on Docker see as their root file system, read-only, by name or id. What it says \
+         about users, programs, volumes and variables does not count; one that declares volumes is refused.";
     LIMIT_MEMORY = "limits.memory", "CLAUDE_CODE_MCP_LIMIT_MEMORY",
         Kind::Bytes { min: 16 * MEBIBYTE, max: TEBIBYTE }, "the hardening profile's",
         "Memory and swap of a session together.";

@@ -31,6 +31,8 @@ pub enum BackendChoice {
     Auto,
     /// The embedded runtime.
     Native,
+    /// A Docker engine.
+    Docker,
 }
 
 /// The resolved configuration. Made by [`load`] alone, so every value is within its bounds.
@@ -63,6 +65,10 @@ pub struct Config {
     pub idle_exit: Duration,
     /// Which walls.
     pub backend: BackendChoice,
+    /// The engine's socket, as `DOCKER_HOST` says it.
+    pub docker_host: Option<String>,
+    /// The image of sessions on an engine.
+    pub image: String,
     /// Limits of a session whose creator names none, where they differ from the hardening profile's. In the unit of
     /// the [`LimitName`].
     pub limits: BTreeMap<LimitName, u64>,

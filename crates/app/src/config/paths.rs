@@ -55,6 +55,11 @@ impl Paths {
         self.state_dir.join("server.log")
     }
 
+    /// `$XDG_RUNTIME_DIR`.
+    pub fn runtime_dir(&self) -> Option<&Path> {
+        self.runtime_dir.as_deref()
+    }
+
     /// The user whose server this is.
     pub const fn uid(&self) -> u32 {
         self.uid

@@ -15,6 +15,8 @@ use super::{
     units::{UnitError, format_size, parse_cpus, parse_duration, parse_size},
 };
 
+/// The image of sessions on an engine where nothing else is configured.
+const DEFAULT_IMAGE: &str = "claude-code-custom:latest";
 /// Which key sets which limit.
 const LIMITS: [(&Key, LimitName); 7] = [
     (&keys::LIMIT_MEMORY, LimitName::MemoryBytes),
@@ -56,6 +58,10 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigEr
         lease: reader.seconds(&keys::LEASE_SECONDS)?,
         idle_exit: reader.seconds(&keys::IDLE_EXIT_SECONDS)?,
         backend: reader.backend()?,
+        docker_host: reader.text(&keys::DOCKER_HOST)?,
+        image: reader
+            .text(&keys::IMAGE)?
+            .unwrap_or_else(|| DEFAULT_IMAGE.to_owned()),
         limits: reader.limits()?,
         allow_protected_changes: reader.switch(&keys::ALLOW_PROTECTED_CHANGES)?,
         dangerously_accept_soft_limits: reader.switch(&keys::DANGEROUSLY_ACCEPT_SOFT_LIMITS)?,
@@ -123,7 +129,7 @@ impl Reader<'_> {
             Kind::Bytes { min, max } => (number(key, given, parse_size)?, min, max),
             Kind::Cpus { min, max } => (cpus(key, given)?, min, max),
             Kind::Count { min, max } => (count(key, given)?, min, max),
-            Kind::Path | Kind::PathList | Kind::Switch | Kind::Choice(_) => {
+            Kind::Path | Kind::PathList | Kind::Switch | Kind::Text { .. } | Kind::Choice(_) => {
                 return Err(wrong_type(key, Some(given), "no number"));
             }
         };
@@ -169,7 +175,31 @@ impl Reader<'_> {
         match given.value.as_str() {
             Some("auto") => Ok(BackendChoice::Auto),
             Some("native") => Ok(BackendChoice::Native),
-            _ => Err(wrong_type(key, Some(given), "\"auto\" or \"native\"")),
+            Some("docker") => Ok(BackendChoice::Docker),
+            _ => Err(wrong_type(
+                key,
+                Some(given),
+                "\"auto\", \"native\" or \"docker\"",
+            )),
+        }
+    }
+
+    fn text(&self, key: &'static Key) -> Result<Option<String>, ConfigError> {
+        let Some(given) = self.layers.get(key) else {
+            return Ok(None);
+        };
+        let Kind::Text { max } = key.kind else {
+            return Ok(None);
+        };
+        match given.value.as_str() {
+            Some(text) if (1..=max).contains(&text.len()) && !text.contains(char::is_control) => {
+                Ok(Some(text.to_owned()))
+            }
+            _ => Err(wrong_type(
+                key,
+                Some(given),
+                &format!("a text of 1 to {max} bytes without control characters"),
+            )),
         }
     }
 
@@ -301,9 +331,12 @@ fn shown(kind: Kind, value: u64) -> String {
         Kind::Seconds { .. } => format!("{value} seconds"),
         Kind::Bytes { .. } => format_size(value),
         Kind::Cpus { .. } => format!("{}.{:03} CPUs", value / 1000, value % 1000),
-        Kind::Count { .. } | Kind::Path | Kind::PathList | Kind::Switch | Kind::Choice(_) => {
-            value.to_string()
-        }
+        Kind::Count { .. }
+        | Kind::Path
+        | Kind::PathList
+        | Kind::Switch
+        | Kind::Text { .. }
+        | Kind::Choice(_) => value.to_string(),
     }
 }
 

@@ -291,10 +291,10 @@ fn what_is_not_accepted_is_named_with_its_place() {
             "`limits.cpus` in FILE must be a number, or a text with a unit",
         ),
         (
-            "backend = \"docker\"",
+            "backend = \"podman\"",
             &[],
             &[],
-            "`backend` in FILE must be \"auto\" or \"native\"",
+            "`backend` in FILE must be \"auto\", \"native\" or \"docker\"",
         ),
         (
             "allow_protected_changes = \"yes\"",

@@ -104,6 +104,8 @@ pub(super) struct Parameters {
 enum Backend {
     /// The embedded runtime.
     Native,
+    /// A Docker engine on this machine.
+    Docker,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -190,9 +192,10 @@ impl TryFrom<Parameters> for Action {
         Ok(Action::CreateSession(Create {
             project_path: fields::host_path("projectPath", &parameters.project_path)?,
             name: parameters.session_name,
-            backend: parameters
-                .backend
-                .map(|Backend::Native| BackendName::Native),
+            backend: parameters.backend.map(|backend| match backend {
+                Backend::Native => BackendName::Native,
+                Backend::Docker => BackendName::Docker,
+            }),
             mounts: mounts(&parameters.mcp_mounts)?,
             limits: parameters
                 .limits

@@ -229,7 +229,7 @@ pub fn wrong_texts() -> Vec<Row> {
     rows.extend(each(
         "create_session",
         "backend",
-        [json!("docker"), json!("fake"), json!("Native"), json!("")],
+        [json!("Docker"), json!("fake"), json!("Native"), json!("")],
     ));
     rows.extend(each(
         "transfer_files",

@@ -41,7 +41,7 @@ pub(super) fn config() -> PolicyConfig {
         allow_protected_changes: false,
         dangerously_accept_soft_limits: false,
         operator_mounts: Vec::new(),
-        backend: BackendName::Native,
+        backends: vec![BackendName::Native, BackendName::Docker],
     }
 }
 

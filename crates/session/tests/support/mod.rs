@@ -270,11 +270,13 @@ fn sessions(
     let (reap, requests) = mpsc::unbounded_channel();
     let sessions = Sessions::new(Setup {
         store: store.clone(),
-        backends: Backends::new([Arc::new(fake.clone()) as Arc<dyn Backend>]),
+        backends: Backends::new([(
+            Arc::new(fake.clone()) as Arc<dyn Backend>,
+            RootFileSystem::HostSystem,
+        )]),
         policy: policy.clone(),
         host_view: HostView::default(),
         allow_protected_changes: false,
-        root: RootFileSystem::HostSystem,
         reap,
     });
     (sessions, requests)
@@ -298,7 +300,7 @@ fn policy(base: &Path) -> Policy {
         allow_protected_changes: false,
         dangerously_accept_soft_limits: false,
         operator_mounts: Vec::new(),
-        backend: BackendName::Fake,
+        backends: vec![BackendName::Fake],
     })
     .expect("a policy")
 }
