@@ -27,6 +27,16 @@ pub struct Filter {
 struct Seen {
     made: BTreeSet<Call>,
     refused: Vec<String>,
+    broken: Option<(Call, Fault)>,
+}
+
+/// What happens to a call instead.
+#[derive(Debug, Clone, Copy)]
+pub enum Fault {
+    /// The engine never hears of it.
+    Refused,
+    /// The engine does it, and nobody hears of that.
+    Unheard,
 }
 
 impl Filter {
@@ -48,6 +58,11 @@ impl Filter {
         filter
     }
 
+    /// Breaks that call from now on.
+    pub fn break_call(&self, call: Option<(Call, Fault)>) {
+        self.seen.lock().unwrap().broken = call;
+    }
+
     pub fn made(&self) -> BTreeSet<Call> {
         self.seen.lock().unwrap().made.clone()
     }
@@ -63,9 +78,13 @@ fn pass(mut client: UnixStream, seen: &Mutex<Seen>) -> io::Result<()> {
     let request = lines.next().unwrap_or_default().to_owned();
     let mut words = request.split(' ');
     let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
-    match calls::find(method, path) {
+    let fault = match calls::find(method, path) {
         Some(call) => {
-            seen.lock().unwrap().made.insert(call);
+            let mut seen = seen.lock().unwrap();
+            seen.made.insert(call);
+            seen.broken
+                .filter(|(broken, _)| *broken == call)
+                .map(|(_, fault)| fault)
         }
         None => {
             seen.lock()
@@ -74,6 +93,9 @@ fn pass(mut client: UnixStream, seen: &Mutex<Seen>) -> io::Result<()> {
                 .push(format!("{method} {path}"));
             return client.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
         }
+    };
+    if let Some(Fault::Refused) = fault {
+        return client.write_all(b"HTTP/1.1 500 Broken\r\nContent-Length: 0\r\n\r\n");
     }
     let header = |line: &&str, name: &str| line.to_ascii_lowercase().starts_with(name);
     let length: usize = lines
@@ -91,6 +113,9 @@ fn pass(mut client: UnixStream, seen: &Mutex<Seen>) -> io::Result<()> {
     body.resize(length.max(have), 0);
     client.read_exact(&mut body[have..])?;
     engine.write_all(&body)?;
+    if let Some(Fault::Unheard) = fault {
+        return io::copy(&mut engine, &mut io::sink()).map(drop);
+    }
     io::copy(&mut engine, &mut client).map(drop)
 }
 

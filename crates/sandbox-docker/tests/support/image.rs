@@ -1,4 +1,4 @@
-//! An image made of the machine's own files, since there may be no registry: the shell, coreutils and their libraries.
+//! An image made of the machine's own files, since there may be no registry: the shell, coreutils, Perl and their libraries.
 
 use std::{fs::File, path::Path, process::Command};
 
@@ -10,7 +10,7 @@ use super::skip;
 
 pub const ENGINE_SOCKET: &str = "/var/run/docker.sock";
 /// The number changes with what the image is made of. It stays in the engine, for the next run.
-pub const IMAGE: &str = "claude-code-mcp-test:1";
+pub const IMAGE: &str = "claude-code-mcp-test:2";
 /// All that an image can say about how it is to be run; none of it may count.
 pub const HOSTILE_CHANGES: &str = "\
     ENTRYPOINT [\"/bin/false\"]\n\
@@ -22,7 +22,7 @@ pub const HOSTILE_CHANGES: &str = "\
     HEALTHCHECK CMD /bin/false\n\
     EXPOSE 80";
 /// Prints the files of the image.
-const FILES: &str = "for file in /bin/sh $(dpkg -L coreutils grep sed findutils dash | grep -E '^(/usr)?/s?bin/'); do \
+const FILES: &str = "for file in /bin/sh /usr/bin/perl $(dpkg -L coreutils grep sed findutils dash | grep -E '^(/usr)?/s?bin/'); do \
     echo $file; ldd $file 2>/dev/null | grep -o '/[^ ]*'; done | sort -u";
 
 /// The engine itself, past every filter.

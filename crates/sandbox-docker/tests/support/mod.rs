@@ -11,7 +11,7 @@ mod inside;
 #[path = "../../../../tests/support/skip.rs"]
 mod skip;
 
-pub use filter::Filter;
+pub use filter::{Fault, Filter};
 pub use image::{HOSTILE_CHANGES, IMAGE, engine, make_image, without_engine};
 pub use inside::{Inside, host_directory, processes_that_see, protected};
 pub use skip::skip;
