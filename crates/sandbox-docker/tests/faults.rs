@@ -30,7 +30,7 @@ use bollard::{
 use model::{OwnerId, Protection, SessionId};
 use sandbox::{Backend, BackendError, Listed};
 use sandbox_docker::{Docker, DockerConfig};
-use support::{Fault, Filter, Ground, IMAGE, Inside, engine, protected, skip};
+use support::{Fault, Filter, Ground, IMAGE, Inside, engine, protected};
 
 /// What the issue promises, and a little for a busy machine.
 const PATIENCE: Duration = Duration::from_millis(5_500);
@@ -64,9 +64,10 @@ async fn refusal(docker: &Docker) -> (String, String) {
     let asking = docker.capability().await.err().unwrap();
     assert!(begin.elapsed() < 2 * PATIENCE, "{:?}", begin.elapsed());
     assert_eq!(listing.to_string(), asking.to_string());
-    match listing {
-        BackendError::Unavailable { why, remedy } => (why, remedy),
-        other => panic!("{other:?}"),
+    if let BackendError::Unavailable { why, remedy } = listing {
+        (why, remedy)
+    } else {
+        panic!("{listing:?}")
     }
 }
 
@@ -164,7 +165,7 @@ async fn who_may_not_speak_to_the_engine_is_told() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("engine.sock");
     let _listener = UnixListener::bind(&socket).unwrap();
-    fs::set_permissions(&socket, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o000)).unwrap();
     let (why, remedy) = refusal(&backend(directory.path())).await;
     assert!(
         why.contains("may not speak") && remedy.contains("as good as root"),
@@ -323,10 +324,5 @@ async fn destroying_takes_half_a_second_at_most() {
     }
     eprintln!("destroying: {times:?}");
     times.sort_unstable();
-    if times[1] > Duration::from_millis(500) {
-        skip(
-            "speed",
-            &format!("destroying took {times:?}: more than promised, perhaps on a busy machine"),
-        );
-    }
+    assert!(times[1] <= Duration::from_millis(500), "{times:?}");
 }

@@ -202,8 +202,8 @@ async fn limits_are_read_back_and_hold() {
 }
 
 #[tokio::test]
-async fn half_a_processor_is_half_a_processor() {
-    let Some(ground) = Ground::new("half_a_processor").await else {
+async fn half_a_cpu_is_half_a_cpu() {
+    let Some(ground) = Ground::new("half_a_cpu").await else {
         return;
     };
     let mut spec = ground.spec();
