@@ -8,7 +8,10 @@
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
-use model::{HostDirectory, ProtectedPath, SessionId};
+use model::{
+    HostDirectory, Limit, Limits, OwnerId, ProtectedPath, Protection, RootFileSystem, SandboxSpec,
+    SessionId,
+};
 use sandbox::Connection;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -54,6 +57,77 @@ pub fn protected(relative: &str, protection: model::Protection) -> ProtectedPath
         relative: relative.into(),
         protection,
     }
+}
+
+/// A new session on that project, with limits that a test can reach.
+pub fn small_spec(owner: OwnerId, root: RootFileSystem, project: &Path) -> SandboxSpec {
+    let limit = Limit::default_of;
+    SandboxSpec {
+        session: SessionId::random().unwrap(),
+        owner,
+        root,
+        workspace: host_directory(project),
+        protected: Vec::new(),
+        mounts: Vec::new(),
+        limits: Limits {
+            memory_bytes: limit(256 << 20),
+            cpu_millis: limit(1_000),
+            pids: limit(64),
+            open_files: limit(512),
+            file_bytes: limit(64 << 20),
+            temporary_bytes: limit(64 << 20),
+            state_bytes: limit(64 << 20),
+        },
+        accept_soft_limits: false,
+        layers: Vec::new(),
+        lease_ms: 60_000,
+    }
+}
+
+/// Fills a project and protects every kind of path in it.
+pub fn protect_project(project: &Path) -> Vec<ProtectedPath> {
+    fs::create_dir_all(project.join(".git/hooks")).unwrap();
+    fs::write(project.join(".git/config"), "[core]\n").unwrap();
+    fs::create_dir_all(project.join("src")).unwrap();
+    vec![
+        protected(".git", Protection::Pinned),
+        protected(".git/config", Protection::ReadOnly),
+        protected(".git/hooks", Protection::ReadOnly),
+        protected(".envrc", Protection::Masked { directory: false }),
+        protected(".husky", Protection::Masked { directory: true }),
+    ]
+}
+
+/// Attacks on what [`protect_project`] protects, and what must go through beside it.
+pub async fn protected_paths_hold(inside: &mut Inside, project: &Path) {
+    assert!(project.join(".envrc").exists() && project.join(".husky").exists());
+    for attempt in [
+        "echo evil >> .git/config",
+        "echo evil > .git/hooks/pre-commit",
+        "rm .git/config",
+        "mv .git other",
+        "mv .git/hooks elsewhere",
+        "echo evil > .envrc",
+        "rm .envrc",
+        "chmod 777 .envrc",
+        "echo evil > .husky/pre-commit",
+        "rmdir .husky",
+        "mv .husky x",
+        "ln -sf /etc/passwd .envrc",
+    ] {
+        let (code, text) = inside.shell(attempt).await;
+        assert_ne!(code, 0, "{attempt} went through: {text}");
+    }
+    let fine = "echo fine > .git/index && echo fine > src/main.rs && mkdir new && mv src renamed";
+    assert_eq!(inside.shell(fine).await, (0, String::new()));
+}
+
+/// Once the sandbox is gone, nothing is left of it but its work.
+pub fn only_work_is_left(project: &Path) {
+    assert!(!project.join(".envrc").exists() && !project.join(".husky").exists());
+    let config = fs::read_to_string(project.join(".git/config")).unwrap();
+    assert_eq!(config, "[core]\n");
+    assert!(project.join("renamed/main.rs").exists());
 }
 
 /// The host's end of a control connection.

@@ -15,9 +15,12 @@ mod system_calls;
 
 use std::{fs, os::unix::fs::MetadataExt};
 
-use model::{BindMount, Enforcement, LimitName, Protection, RootFileSystem};
+use model::{BindMount, Enforcement, LimitName, RootFileSystem};
 use sandbox::Backend;
-use support::{Ground, as_ordinary_user, as_root, host_directory, protected};
+use support::{
+    Ground, as_ordinary_user, as_root, host_directory, only_work_is_left, protect_project,
+    protected_paths_hold,
+};
 
 /// Each scenario runs on both rungs.
 macro_rules! on_both_rungs {
@@ -238,45 +241,12 @@ async fn the_supervisor_cannot_be_hurt_from_inside() {
 async fn protected_paths_cannot_be_written_and_leave_nothing_behind() {
     let ground = Ground::new();
     let project = ground.project();
-    fs::create_dir_all(project.join(".git/hooks")).unwrap();
-    fs::write(project.join(".git/config"), "[core]\n").unwrap();
-    fs::create_dir_all(project.join("src")).unwrap();
     let mut spec = ground.spec();
-    spec.protected = vec![
-        protected(".git", Protection::Pinned),
-        protected(".git/config", Protection::ReadOnly),
-        protected(".git/hooks", Protection::ReadOnly),
-        protected(".envrc", Protection::Masked { directory: false }),
-        protected(".husky", Protection::Masked { directory: true }),
-    ];
+    spec.protected = protect_project(&project);
     let mut running = ground.start_spec(spec).await;
-    assert!(project.join(".envrc").exists() && project.join(".husky").exists());
-    for attempt in [
-        "echo evil >> .git/config",
-        "echo evil > .git/hooks/pre-commit",
-        "rm .git/config",
-        "mv .git other",
-        "mv .git/hooks elsewhere",
-        "echo evil > .envrc",
-        "rm .envrc",
-        "chmod 777 .envrc",
-        "echo evil > .husky/pre-commit",
-        "rmdir .husky",
-        "mv .husky x",
-        "ln -sf /etc/passwd .envrc",
-    ] {
-        running.refused(attempt).await;
-    }
-    running
-        .output("echo fine > .git/index && echo fine > src/main.rs && mkdir new && mv src renamed")
-        .await;
+    protected_paths_hold(&mut running.inside, &project).await;
     running.destroy().await;
-    assert!(!project.join(".envrc").exists() && !project.join(".husky").exists());
-    assert_eq!(
-        fs::read_to_string(project.join(".git/config")).unwrap(),
-        "[core]\n"
-    );
-    assert!(project.join("renamed/main.rs").exists());
+    only_work_is_left(&project);
 }
 
 async fn limits_are_read_back_and_hold() {

@@ -13,13 +13,19 @@ mod skip;
 
 pub use filter::{Fault, Filter};
 pub use image::{HOSTILE_CHANGES, IMAGE, engine, make_image, without_engine};
-pub use inside::{Inside, host_directory, processes_that_see, protected};
+pub use inside::{
+    Inside, host_directory, only_work_is_left, processes_that_see, protect_project, protected,
+    protected_paths_hold, small_spec,
+};
 pub use skip::skip;
 
 use std::{collections::HashMap, fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
-use bollard::query_parameters::ListContainersOptionsBuilder;
-use model::{Limit, Limits, OwnerId, RootFileSystem, SandboxSpec, SessionId};
+use bollard::{
+    models::ContainerSummary,
+    query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder},
+};
+use model::{OwnerId, RootFileSystem, SandboxSpec, SessionId};
 use sandbox::{Backend, Link};
 use sandbox_docker::{Docker, DockerConfig};
 use tempfile::TempDir;
@@ -67,27 +73,11 @@ impl Ground {
     }
 
     pub fn spec(&self) -> SandboxSpec {
-        let limit = Limit::default_of;
-        SandboxSpec {
-            session: SessionId::random().unwrap(),
-            owner: self.owner,
-            root: RootFileSystem::Image(IMAGE.to_owned()),
-            workspace: host_directory(&self.project()),
-            protected: Vec::new(),
-            mounts: Vec::new(),
-            limits: Limits {
-                memory_bytes: limit(256 << 20),
-                cpu_millis: limit(1_000),
-                pids: limit(64),
-                open_files: limit(512),
-                file_bytes: limit(64 << 20),
-                temporary_bytes: limit(64 << 20),
-                state_bytes: limit(64 << 20),
-            },
-            accept_soft_limits: false,
-            layers: Vec::new(),
-            lease_ms: 60_000,
-        }
+        small_spec(
+            self.owner,
+            RootFileSystem::Image(IMAGE.to_owned()),
+            &self.project(),
+        )
     }
 
     pub async fn start(&self) -> Running<'_> {
@@ -122,13 +112,7 @@ impl Ground {
         let name = self.directory.path().to_str().unwrap();
         let ours = mounts.lines().filter(|line| line.contains(name));
         found.extend(ours.map(|line| format!("mount {line}")));
-        let label = format!("claude-code-mcp.owner={}", self.owner);
-        let filters = HashMap::from([("label", vec![label.as_str()])]);
-        let options = ListContainersOptionsBuilder::new()
-            .all(true)
-            .filters(&filters)
-            .build();
-        let containers = engine().list_containers(Some(options)).await.unwrap();
+        let containers = containers(self.owner).await;
         found.extend(
             containers
                 .iter()
@@ -146,6 +130,40 @@ impl Ground {
     pub async fn is_clean(&self) {
         assert_eq!(self.census().await, Vec::<String>::new());
         assert_eq!(self.filter.refused(), Vec::<String>::new());
+    }
+}
+
+/// All containers with that owner's label, asked of the engine itself.
+async fn containers(owner: OwnerId) -> Vec<ContainerSummary> {
+    let label = format!("claude-code-mcp.owner={owner}");
+    let filters = HashMap::from([("label", vec![label.as_str()])]);
+    let options = ListContainersOptionsBuilder::new()
+        .all(true)
+        .filters(&filters)
+        .build();
+    engine().list_containers(Some(options)).await.unwrap()
+}
+
+/// A test that fails leaves no containers either.
+impl Drop for Ground {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let owner = self.owner;
+        let cleaning = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let options = RemoveContainerOptionsBuilder::new().force(true).build();
+                for id in containers(owner).await.into_iter().filter_map(|one| one.id) {
+                    let _ = engine().remove_container(&id, Some(options.clone())).await;
+                }
+            });
+        });
+        let _ = cleaning.join();
     }
 }
 

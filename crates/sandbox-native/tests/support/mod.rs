@@ -7,7 +7,10 @@ mod inside;
 #[path = "../../../../tests/support/skip.rs"]
 mod skip;
 #[allow(unused_imports, reason = "each test program uses its part")]
-pub use inside::{Inside, host_directory, processes_that_see, protected};
+pub use inside::{
+    Inside, host_directory, only_work_is_left, processes_that_see, protect_project, protected,
+    protected_paths_hold, small_spec,
+};
 pub use skip::skip;
 
 use std::{
@@ -17,7 +20,7 @@ use std::{
     process::Command,
 };
 
-use model::{Limit, Limits, OwnerId, RootFileSystem, SandboxSpec, SessionId};
+use model::{OwnerId, RootFileSystem, SandboxSpec, SessionId};
 use sandbox::{Backend, Link};
 use sandbox_native::{Native, NativeConfig};
 use tempfile::TempDir;
@@ -119,27 +122,7 @@ impl Ground {
     }
 
     pub fn spec(&self) -> SandboxSpec {
-        let limit = Limit::default_of;
-        SandboxSpec {
-            session: SessionId::random().unwrap(),
-            owner: self.owner,
-            root: RootFileSystem::HostSystem,
-            workspace: host_directory(&self.project()),
-            protected: Vec::new(),
-            mounts: Vec::new(),
-            limits: Limits {
-                memory_bytes: limit(256 << 20),
-                cpu_millis: limit(1_000),
-                pids: limit(64),
-                open_files: limit(512),
-                file_bytes: limit(64 << 20),
-                temporary_bytes: limit(64 << 20),
-                state_bytes: limit(64 << 20),
-            },
-            accept_soft_limits: false,
-            layers: Vec::new(),
-            lease_ms: 60_000,
-        }
+        small_spec(self.owner, RootFileSystem::HostSystem, &self.project())
     }
 
     pub async fn start(&self) -> Running<'_> {
