@@ -234,3 +234,145 @@ fn carried(limit: LimitName, outside: &Outside) -> (Option<u64>, Enforcement, &'
     };
     (outside.read_back(limit), enforcement, mechanism)
 }
+
+#[cfg(test)]
+mod tests {
+    use bollard::models::{ContainerConfig, ContainerCreateBody};
+    use model::{HostDirectory, Limit, RootFileSystem, SandboxSpec};
+
+    use super::*;
+    use crate::host_config::{Making, container};
+
+    const PROFILE: &str = "{}";
+
+    fn asked() -> ContainerCreateBody {
+        let limit = Limit::default_of(1 << 20);
+        let spec = SandboxSpec {
+            session: SessionId::from_bytes([1; 16]),
+            owner: OwnerId::from_bytes([2; 8]),
+            root: RootFileSystem::Image("image".to_owned()),
+            workspace: HostDirectory {
+                path: "/project".into(),
+                device: 1,
+                inode: 2,
+                uid: 3,
+                gid: 3,
+            },
+            protected: Vec::new(),
+            mounts: Vec::new(),
+            limits: Limits {
+                memory_bytes: limit,
+                cpu_millis: limit,
+                pids: limit,
+                open_files: limit,
+                file_bytes: limit,
+                temporary_bytes: limit,
+                state_bytes: limit,
+            },
+            accept_soft_limits: false,
+            layers: Vec::new(),
+            lease_ms: 1_000,
+        };
+        let making = Making {
+            image: "sha256:00",
+            seccomp: PROFILE,
+            swappiness: true,
+            staged: &[],
+        };
+        container(&spec, &making)
+    }
+
+    /// What an engine says that took the body as it is, but for one change.
+    fn said_after(change: impl FnOnce(&mut HostConfig, &mut ContainerConfig)) -> Vec<Said> {
+        let body = asked();
+        let mut host_config = body.host_config.unwrap();
+        let mut config = ContainerConfig {
+            user: body.user,
+            ..ContainerConfig::default()
+        };
+        change(&mut host_config, &mut config);
+        let found = ContainerInspectResponse {
+            host_config: Some(host_config),
+            config: Some(config),
+            ..ContainerInspectResponse::default()
+        };
+        said_by_engine(&found, PROFILE)
+    }
+
+    #[test]
+    fn an_engine_that_did_as_asked_confirms_every_layer() {
+        let said = said_after(|_, _| {});
+        assert!(said.iter().all(|(_, in_force, _)| *in_force), "{said:?}");
+    }
+
+    #[test]
+    fn an_engine_that_weakened_one_layer_contradicts_just_that() {
+        type Weaken = fn(&mut HostConfig, &mut ContainerConfig);
+        let table: [(Layer, Weaken); 16] = [
+            (Layer::NetworkNamespace, |host, _| {
+                host.network_mode = Some("host".into())
+            }),
+            (Layer::NetworkNamespace, |host, _| host.network_mode = None),
+            (Layer::PidNamespace, |host, _| {
+                host.pid_mode = Some("host".into())
+            }),
+            (Layer::IpcNamespace, |host, _| {
+                host.ipc_mode = Some("shareable".into())
+            }),
+            (Layer::UtsNamespace, |host, _| {
+                host.uts_mode = Some("host".into())
+            }),
+            (Layer::CgroupNamespace, |host, _| {
+                host.cgroupns_mode = Some(HostConfigCgroupnsModeEnum::HOST);
+            }),
+            (Layer::Seccomp, |host, _| {
+                host.security_opt = Some(vec![
+                    "no-new-privileges".into(),
+                    "seccomp=unconfined".into(),
+                ]);
+            }),
+            (Layer::NoNewPrivileges, |host, _| {
+                host.security_opt = Some(vec![seccomp_option(PROFILE)]);
+            }),
+            (Layer::EmptyCapabilities, |host, _| {
+                host.cap_add = Some(vec!["SYS_ADMIN".into()])
+            }),
+            (Layer::EmptyCapabilities, |host, _| host.cap_drop = None),
+            (Layer::EmptyCapabilities, |host, _| {
+                host.cap_drop = Some(vec!["MKNOD".into()])
+            }),
+            (Layer::EmptyCapabilities, |host, _| {
+                host.privileged = Some(true)
+            }),
+            (Layer::ReadOnlyRoot, |host, _| {
+                host.readonly_rootfs = Some(false)
+            }),
+            (Layer::ReadOnlyRoot, |host, _| host.readonly_rootfs = None),
+            (Layer::NotRoot, |_, config| config.user = Some("0:0".into())),
+            (Layer::NotRoot, |_, config| config.user = None),
+        ];
+        for (weakened, weaken) in table {
+            for (layer, in_force, words) in said_after(weaken) {
+                assert_eq!(
+                    in_force,
+                    layer != weakened,
+                    "{weakened:?}: {layer:?} {words}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn neither_view_outvotes_the_other() {
+        let read = |in_force| LayerInForce {
+            layer: Layer::Seccomp,
+            in_force,
+            evidence: "Seccomp: 2".to_owned(),
+        };
+        let said = |in_force| [(Layer::Seccomp, in_force, "words".to_owned())];
+        for (kernel, engine) in [(true, true), (true, false), (false, true), (false, false)] {
+            let found = combine(&read(kernel), &said(engine));
+            assert_eq!(found.in_force, kernel && engine, "{kernel} {engine}");
+        }
+    }
+}

@@ -339,7 +339,7 @@ fn remove_one(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{fs, os::unix::fs::MetadataExt};
+    use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt};
 
     fn workspace(path: &Path) -> HostDirectory {
         let found = fs::metadata(path).unwrap();
@@ -403,6 +403,40 @@ mod tests {
         );
         remove(&workspace, &second, &alone()).unwrap();
         assert_eq!(fs::read_dir(project.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn sandboxes_of_another_backend_are_neighbors_too() {
+        let (state, project) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let workspace = workspace(project.path());
+        let instance = |backend: &str| {
+            let instance = state.path().join(backend).join("sessions/s");
+            fs::create_dir_all(&instance).unwrap();
+            instance
+        };
+        let (one, other) = (instance("native"), instance("docker"));
+        fs::write(state.path().join("state.db"), "no backend").unwrap();
+        let protected = [ProtectedPath {
+            relative: ".envrc".into(),
+            protection: Protection::Masked { directory: false },
+        }];
+        let mut on_record = BTreeMap::new();
+        for instance in [&one, &other] {
+            keep_free(instance, &workspace, &protected, |placeholders| {
+                let record =
+                    serde_json::json!({"workspace": workspace, "placeholders": placeholders});
+                on_record.insert(instance.clone(), placeholders.to_vec());
+                fs::write(instance.join(RECORD_NAME), record.to_string())
+            })
+            .unwrap();
+        }
+        for (instance, left) in [(&one, true), (&other, false)] {
+            give_up(instance, &workspace, &on_record[instance], |_| {
+                fs::remove_file(instance.join(RECORD_NAME))
+            })
+            .unwrap();
+            assert_eq!(project.path().join(".envrc").exists(), left, "{instance:?}");
+        }
     }
 
     #[test]
