@@ -7,11 +7,16 @@
     reason = "a test fails by panicking and tells by standard error"
 )]
 
+#[path = "../../crates/sandbox-docker/tests/support/image.rs"]
+mod image;
 #[path = "../support/mod.rs"]
 mod support;
 
 mod bad_input;
 mod clients;
 mod crash;
+mod docker;
 mod fronts;
 mod journey;
+
+use support::skip;

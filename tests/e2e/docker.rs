@@ -1,0 +1,249 @@
+//! The same journeys with walls from a Docker engine (S6, T1.3, T2.*, T3.4).
+
+use std::{fs, io::Read, os::unix::net::UnixListener, path::Path, time::Duration};
+
+use serde_json::json;
+
+use crate::{
+    image::{IMAGE, engine, make_image, without_engine},
+    support::{Client, Machine, User, until},
+};
+
+/// A machine of root whose sessions come from the engine; `None` where there is none.
+fn machine(leg: &str) -> Option<Machine> {
+    let runtime = runtime();
+    if runtime.block_on(without_engine(leg)) {
+        return None;
+    }
+    runtime.block_on(make_image(IMAGE, ""));
+    let mut machine = Machine::new(User::Root);
+    machine
+        .set("CLAUDE_CODE_MCP_BACKEND", "docker")
+        .set("DEFAULT_CLAUDE_IMAGE", IMAGE);
+    Some(machine)
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}
+
+/// Containers, running or not, that bear that name.
+fn containers(name: &str) -> usize {
+    let filters = std::collections::HashMap::from([("name", vec![name])]);
+    let options = bollard::query_parameters::ListContainersOptionsBuilder::new()
+        .all(true)
+        .filters(&filters)
+        .build();
+    runtime()
+        .block_on(engine().list_containers(Some(options)))
+        .expect("the engine answers")
+        .len()
+}
+
+#[test]
+fn a_session_on_an_engine_from_create_to_destroy() {
+    let Some(machine) = machine("a session on an engine") else {
+        return;
+    };
+    machine.write("hello.txt", "hello");
+    machine.write(".git/hooks/pre-commit", "#!/bin/sh\n");
+    let before = machine.census();
+    let mut client = machine.client();
+    let created = client
+        .tool(
+            "create_session",
+            json!({ "projectPath": machine.project, "limits": { "memoryBytes": 268_435_456 } }),
+        )
+        .expect("a session");
+    let session = created["sessionId"].as_str().expect("an id").to_owned();
+    let name = created["containerName"]
+        .as_str()
+        .expect("a name")
+        .to_owned();
+    assert_eq!(created["backend"], "docker", "{created:#}");
+    assert_eq!(containers(&name), 1, "{name}");
+    let missing: Vec<_> = created["hardening"]["layers"]
+        .as_array()
+        .expect("layers")
+        .iter()
+        .filter(|layer| layer["inForce"] != json!(true))
+        .map(|layer| layer["layer"].clone())
+        .collect();
+    assert_eq!(missing, [json!("userNamespace")], "{created:#}");
+
+    assert_eq!(
+        client.output(&session, "cat hello.txt; pwd; id -u"),
+        "hello/workspace\n1000"
+    );
+    let status = client.output(&session, "cat /proc/self/status");
+    for line in ["NoNewPrivs:\t1", "CapBnd:\t0000000000000000", "Seccomp:\t2"] {
+        assert!(status.contains(line), "{line} in {status}");
+    }
+    let refused = client.run(
+        &session,
+        "touch /x; echo evil > .git/hooks/pre-commit; touch made",
+    );
+    let errors = refused["stderr"]["text"].as_str().expect("errors");
+    assert_eq!(
+        errors.matches("Read-only file system").count(),
+        2,
+        "{errors}"
+    );
+    assert_eq!(
+        fs::metadata(machine.project.join("made"))
+            .map(|made| std::os::unix::fs::MetadataExt::uid(&made))
+            .ok(),
+        Some(0),
+        "what the agent makes is the project's owner's"
+    );
+    client
+        .tool(
+            "transfer_files",
+            json!({
+                "sessionId": session, "direction": "from_container",
+                "sourcePath": "/workspace/hello.txt", "destPath": machine.project.join("copy.txt"),
+            }),
+        )
+        .expect("a transfer");
+    fs::remove_file(machine.project.join("copy.txt")).expect("the copy");
+    fs::remove_file(machine.project.join("made")).expect("what was made");
+
+    client.destroy(&session);
+    assert_eq!(containers(&name), 0, "{name}");
+    assert_eq!(machine.census(), before);
+    let verified = machine.cli(&["audit", "verify"]);
+    assert!(verified.status.success(), "{verified:?}");
+}
+
+#[test]
+fn a_session_on_an_engine_outlives_a_killed_server() {
+    let Some(machine) = machine("a killed server") else {
+        return;
+    };
+    let mut client = machine.client();
+    let session = client.create(&machine.project);
+    let running = client
+        .tool(
+            "execute_command",
+            json!({ "sessionId": session, "command": "sleep 1; echo late", "waitSeconds": 0 }),
+        )
+        .expect("an execution");
+    let server = machine.server_pid().expect("a server");
+    let server = rustix::process::Pid::from_raw(server).expect("its pid");
+    rustix::process::kill_process(server, rustix::process::Signal::KILL).expect("killed");
+    drop(client);
+    until("the server is gone", || machine.server_pid().is_none());
+    let mut client = machine.client();
+    adopted(&mut client, &session);
+    let late = client
+        .tool(
+            "get_execution",
+            json!({ "executionId": running["executionId"], "waitSeconds": 10 }),
+        )
+        .expect("the execution");
+    assert_eq!(late["stdout"]["text"], "late\n", "{late:#}");
+    client.destroy(&session);
+}
+
+fn adopted(client: &mut Client, session: &str) {
+    until("the next server has the session", || {
+        client
+            .tool(
+                "execute_command",
+                json!({ "sessionId": session, "command": "true" }),
+            )
+            .is_ok()
+    });
+}
+
+#[test]
+fn one_server_has_sessions_of_both_backends() {
+    let Some(machine) = machine("both backends") else {
+        return;
+    };
+    let mut client = machine.client();
+    let sessions: Vec<_> = ["docker", "native"]
+        .iter()
+        .map(|backend| {
+            let arguments = json!({ "projectPath": machine.project, "backend": backend });
+            let created = client.tool("create_session", arguments).expect("a session");
+            assert_eq!(created["backend"], *backend);
+            created["sessionId"].as_str().expect("an id").to_owned()
+        })
+        .collect();
+    client.output(&sessions[0], "echo from the engine > shared");
+    assert_eq!(client.output(&sessions[1], "cat shared"), "from the engine");
+    for session in &sessions {
+        client.destroy(session);
+    }
+    assert!(
+        !machine.project.join(".envrc").exists(),
+        "the last session removes the placeholders of both"
+    );
+}
+
+#[test]
+fn an_engine_is_chosen_where_it_has_the_image_and_only_there() {
+    let Some(mut machine) = machine("the choice of a backend") else {
+        return;
+    };
+    machine.set("CLAUDE_CODE_MCP_BACKEND", "auto");
+    let chosen = |machine: &Machine| {
+        let mut client = machine.client();
+        let info = client
+            .tool("get_server_info", json!({}))
+            .expect("an answer");
+        assert!(client.close().success());
+        machine.wait_for_server_end();
+        info["backend"].as_str().expect("a name").to_owned()
+    };
+    assert_eq!(chosen(&machine), "docker");
+    machine.set("DEFAULT_CLAUDE_IMAGE", "no-such-image:ever");
+    assert_eq!(chosen(&machine), "native");
+    let mut client = machine.client();
+    let refused = client
+        .tool(
+            "create_session",
+            json!({ "projectPath": machine.project, "backend": "docker" }),
+        )
+        .expect_err("no image");
+    assert_eq!(refused["code"], "backend_unavailable", "{refused:#}");
+    let text = refused.to_string();
+    assert!(text.contains("no-such-image:ever"), "{text}");
+}
+
+#[test]
+fn an_engine_that_hangs_keeps_no_server_from_starting() {
+    let mut machine = Machine::new(User::Root);
+    let socket = machine.base().join("engine.sock");
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    // Takes what is said to it, and is silent.
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || stream.read_to_end(&mut Vec::new()));
+        }
+    });
+    machine
+        .set("CLAUDE_CODE_MCP_BACKEND", "auto")
+        .set("DOCKER_HOST", &format!("unix://{}", socket.display()));
+    let started = std::time::Instant::now();
+    let mut client = machine.client();
+    let session = client.create(&machine.project);
+    assert!(started.elapsed() < Duration::from_secs(10));
+    assert_eq!(client.output(&session, "echo works"), "works");
+    client.destroy(&session);
+    drop(client);
+    machine.wait_for_server_end();
+    // Asked for by name, its silence is an error that says so.
+    machine.set("CLAUDE_CODE_MCP_BACKEND", "docker");
+    let started = std::time::Instant::now();
+    let listed = machine.cli(&["session", "list"]);
+    let errors = String::from_utf8_lossy(&listed.stderr).into_owned();
+    assert!(!listed.status.success(), "{errors}");
+    assert!(started.elapsed() < Duration::from_secs(15));
+    assert!(errors.contains("engine"), "{errors}");
+    assert!(Path::new(&socket).exists());
+}
