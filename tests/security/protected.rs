@@ -413,6 +413,64 @@ fn a_hook_that_was_written_while_no_server_lived_is_found_when_the_next_takes_ov
 }
 
 #[test]
+fn a_session_on_a_directory_of_another_ones_project_keeps_its_protection() {
+    each_repository(|sandbox| {
+        let inner_project = sandbox.machine.write("src/file", "x");
+        let inner_project = inner_project.parent().expect("its directory").to_owned();
+        let inner = sandbox.client.create(&inner_project);
+        let (found, _) = changes(sandbox, "echo nothing protected > work");
+        assert_eq!(
+            found,
+            Vec::<String>::new(),
+            "placeholders are nobody's change"
+        );
+        let client = &mut sandbox.client;
+        let evil = "echo evil > .envrc; echo evil > .mcp.json; mkdir -p .claude && echo evil > .claude/settings.json";
+        client.run(&inner, evil);
+        for path in [".envrc", ".mcp.json", ".claude/settings.json"] {
+            let left = fs::read_to_string(inner_project.join(path)).unwrap_or_default();
+            assert_eq!(left, "", "{path}");
+        }
+        // The outer session sees the placeholders as files of its project, and can put others in their place.
+        let outer = "cd src && rm -f .envrc .mcp.json; echo evil > .envrc; chmod u+w .claude; echo evil > .claude/settings.json";
+        let (found, _) = changes(sandbox, outer);
+        assert_eq!(found, ["src/.claude/settings.json", "src/.envrc"]);
+        // The inner one's mounts are lifted by that; what it writes now is found by its own scan.
+        let written = sandbox.client.run(&inner, "echo evil > .mcp.json");
+        let changes = written["protectedChanges"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        assert!(
+            fs::read_to_string(inner_project.join(".mcp.json")).is_err(),
+            "{written:#}"
+        );
+        assert_eq!(changes.len(), 1, "{written:#}");
+        sandbox.client.destroy(&inner);
+    });
+}
+
+#[test]
+fn a_file_that_the_host_replaced_is_told_when_the_session_writes_to_it() {
+    each_repository(|sandbox| {
+        let config = sandbox.machine.project.join(".git/config");
+        let before = sandbox.sh("echo evil >> .git/config");
+        assert!(before.err.contains("Read-only"), "the control: {before:?}");
+        // As git does it: a new file, renamed over the old one.
+        let new = sandbox
+            .machine
+            .write(".git/config.lock", "[core]\n\tbare = false\n[user]\n");
+        fs::rename(new, &config).expect("replaced");
+        let (found, all) = changes(sandbox, "echo evil >> .git/config");
+        assert_eq!(found, [".git/config"], "{all:#}");
+        assert!(all.to_string().contains("replaced"), "{all:#}");
+        assert!(config.exists(), "the user's own file is left");
+        let (found, _) = changes(sandbox, "true");
+        assert_eq!(found, Vec::<String>::new(), "told once");
+    });
+}
+
+#[test]
 fn a_link_at_a_protected_path_refuses_the_session() {
     for user in users() {
         let machine = Machine::new(user);

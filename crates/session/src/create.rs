@@ -139,10 +139,10 @@ impl Inner {
         began: Option<SystemTime>,
     ) -> Result<Scanner, Refusal> {
         let (workspace, policy) = (spec.workspace.clone(), self.setup.policy.clone());
-        let mounted = spec
+        let standing = spec
             .protected
             .iter()
-            .filter(|path| !matches!(path.protection, Protection::Pinned))
+            .filter(|path| matches!(path.protection, Protection::ReadOnly))
             .map(|path| path.relative.clone())
             .collect();
         let scanned = tokio::task::spawn_blocking(move || {
@@ -155,8 +155,8 @@ impl Inner {
             }
             let rules = ProtectedBy(&policy);
             match began {
-                None => Scanner::baseline(root, mounted, &rules),
-                Some(began) => Scanner::since(root, mounted, &rules, began),
+                None => Scanner::baseline(root, standing, &rules),
+                Some(began) => Scanner::since(root, standing, &rules, began),
             }
         })
         .await;

@@ -1,7 +1,10 @@
 //! Finds what a session put where the host would execute or trust it, and moves it aside.
 //!
 //! Protected paths that stood at the start are mounted read-only; this module looks for those that appear later: a
-//! nested repository's hooks, a new `.envrc` in a subdirectory, a `.git` that points elsewhere. It walks the workspace
+//! nested repository's hooks, a new `.envrc` in a subdirectory, a `.git` that points elsewhere. And it looks whether the
+//! mounts still hold: who replaces a file on the host (`git config` does, by a rename) lifts the mount over it, in every
+//! sandbox. What stood there is the user's, so it is reported and left. An empty file is no news: nothing executes it, the
+//! placeholders of sessions are such, and once something is written to it, it is. The module walks the workspace
 //! by descriptor, follows no link, and remembers each directory by its change time, which a program cannot set, so a
 //! scan after an execution reads only the directories that changed.
 //!
@@ -58,8 +61,8 @@ pub struct ScanReport {
 /// Remembers what stood in the workspace, and finds what is new.
 pub struct Scanner {
     root: OwnedFd,
-    /// Paths that are mounted over in the sandbox: only the host's user can have changed them.
-    mounted: Vec<PathBuf>,
+    /// Paths that stood at the start, and are mounted read-only in the sandbox.
+    standing: Vec<PathBuf>,
     directories: HashMap<(u64, u64), Directory>,
     known: HashMap<PathBuf, Fingerprint>,
 }
@@ -98,10 +101,10 @@ impl Scanner {
     /// When the workspace cannot be read.
     pub fn baseline(
         root: OwnedFd,
-        mounted: Vec<PathBuf>,
+        standing: Vec<PathBuf>,
         rules: &dyn Protects,
     ) -> io::Result<Self> {
-        Self::with_known(root, mounted, rules, |_| true)
+        Self::with_known(root, standing, rules, |_| true)
     }
 
     /// Takes up a workspace in which something untrusted ran unseen, since that time: what changed later is news.
@@ -110,25 +113,25 @@ impl Scanner {
     /// When the workspace cannot be read.
     pub fn since(
         root: OwnedFd,
-        mounted: Vec<PathBuf>,
+        standing: Vec<PathBuf>,
         rules: &dyn Protects,
         began: SystemTime,
     ) -> io::Result<Self> {
         let began = began.duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self::with_known(root, mounted, rules, |found| {
+        Self::with_known(root, standing, rules, |found| {
             settled(found.fingerprint.changed, began)
         })
     }
 
     fn with_known(
         root: OwnedFd,
-        mounted: Vec<PathBuf>,
+        standing: Vec<PathBuf>,
         rules: &dyn Protects,
         is_known: impl Fn(&Found) -> bool,
     ) -> io::Result<Self> {
         let mut scanner = Scanner {
             root,
-            mounted,
+            standing,
             directories: HashMap::new(),
             known: HashMap::new(),
         };
@@ -162,29 +165,39 @@ impl Scanner {
                 report.incomplete = true;
                 continue;
             }
-            let moved_to = if move_aside {
+            let stood = self.stood(&found.path);
+            let moved_to = if move_aside && !stood {
                 self.move_aside(&found.path)
             } else {
                 None
             };
-            if moved_to.is_none() && !move_aside {
+            if moved_to.is_none() && (stood || !move_aside) {
                 known.insert(found.path.clone(), found.fingerprint);
             }
             report.changes.push(ProtectedChange {
                 path: found.path,
                 moved_to,
-                reason: found.reason,
+                reason: if stood {
+                    format!("{}; {REPLACED}", found.reason)
+                } else {
+                    found.reason
+                },
             });
         }
         self.known = known;
         Ok(report)
     }
 
+    /// Whether it is a file of the user's that was there before, under a mount that should have kept it as it was.
+    fn stood(&self, path: &Path) -> bool {
+        let under = |standing: &PathBuf| path.starts_with(standing);
+        self.known.contains_key(path) && self.standing.iter().any(under)
+    }
+
     /// Every protected file of the tree, and whether the tree was larger than a scan goes.
     fn walk(&mut self, rules: &dyn Protects) -> io::Result<(Vec<Found>, bool)> {
         let mut walk = Walk {
             rules,
-            mounted: &self.mounted,
             previous: std::mem::take(&mut self.directories),
             next: HashMap::new(),
             found: Vec::new(),
@@ -223,6 +236,9 @@ impl Scanner {
     }
 }
 
+/// Why a file that should have been kept by its mount has changed.
+const REPLACED: &str = "it was replaced on the host while the session lived, which took its protection away: look at what \
+                        it says now";
 /// What a file that was moved aside ends with, before a digit. Git, editors and direnv go by exact names.
 const ASIDE_SUFFIX: &str = ".moved-aside-by-claude-code-mcp-";
 
@@ -233,7 +249,6 @@ const DIRECTORY: OFlags = OFlags::RDONLY
 
 struct Walk<'a> {
     rules: &'a dyn Protects,
-    mounted: &'a [PathBuf],
     previous: HashMap<(u64, u64), Directory>,
     next: HashMap<(u64, u64), Directory>,
     found: Vec<Found>,
@@ -309,13 +324,7 @@ impl Walk<'_> {
         for entry in Dir::read_from(fd)? {
             let entry = entry?;
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if name == "."
-                || name == ".."
-                || self
-                    .mounted
-                    .iter()
-                    .any(|mounted| *mounted == directory.path.join(name))
-            {
+            if name == "." || name == ".." {
                 continue;
             }
             if is_directory(fd, name, entry.file_type()) {
@@ -342,6 +351,9 @@ impl Walk<'_> {
         let Ok(stat) = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) else {
             return;
         };
+        if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_size == 0 {
+            return;
+        }
         let fingerprint = Fingerprint {
             inode: stat.st_ino,
             size: stat.st_size,
@@ -416,9 +428,9 @@ mod tests {
         }
     }
 
-    fn scanner(root: &Path, mounted: &[&str]) -> Scanner {
+    fn scanner(root: &Path, standing: &[&str]) -> Scanner {
         let fd = rustix::fs::open(root, DIRECTORY, Mode::empty()).unwrap();
-        Scanner::baseline(fd, mounted.iter().map(PathBuf::from).collect(), &Rules).unwrap()
+        Scanner::baseline(fd, standing.iter().map(PathBuf::from).collect(), &Rules).unwrap()
     }
 
     fn write(path: &Path, text: &str) {
@@ -510,12 +522,42 @@ mod tests {
     }
 
     #[test]
-    fn paths_that_are_mounted_over_are_left_to_the_user() {
+    fn what_stood_and_was_replaced_is_told_once_and_left_to_the_user() {
         let root = tempfile::tempdir().unwrap();
-        write(&root.path().join(".git/config"), "[core]");
-        let mut scanner = scanner(root.path(), &[".git/config"]);
-        fs::write(root.path().join(".git/config"), "[core]\n[remote]").unwrap();
+        let [config, hook] =
+            [".git/config", ".git/hooks/pre-push"].map(|path| root.path().join(path));
+        write(&config, "[core]");
+        write(&hook, "echo");
+        let mut scanner = scanner(root.path(), &[".git/config", ".git/hooks"]);
+        fs::write(&config, "[core]\n[remote]").unwrap();
+        fs::write(&hook, "echo owned").unwrap();
+        write(&root.path().join(".git/hooks/update"), "new");
+        let report = scanner.scan(&Rules, true).unwrap();
+        assert_eq!(
+            changed(&report),
+            [".git/config", ".git/hooks/pre-push", ".git/hooks/update"]
+        );
+        for change in &report.changes {
+            let is_new = change.path.ends_with("update");
+            assert_eq!(change.moved_to.is_some(), is_new, "{change:?}");
+            assert_eq!(change.reason.contains("replaced"), !is_new, "{change:?}");
+        }
+        assert!(config.exists() && hook.exists());
         assert_eq!(scanner.scan(&Rules, true).unwrap(), ScanReport::default());
+    }
+
+    #[test]
+    fn an_empty_file_is_no_news_until_something_is_written_to_it() {
+        let root = tempfile::tempdir().unwrap();
+        let mut scanner = scanner(root.path(), &[]);
+        let file = root.path().join("sub/.envrc");
+        write(&file, "");
+        assert_eq!(scanner.scan(&Rules, true).unwrap(), ScanReport::default());
+        fs::write(&file, "echo owned").unwrap();
+        assert_eq!(
+            changed(&scanner.scan(&Rules, true).unwrap()),
+            ["sub/.envrc"]
+        );
     }
 
     #[test]
