@@ -176,3 +176,34 @@ fn the_audit_log_tells_the_story_and_verifies() {
         );
     }
 }
+
+#[test]
+fn waiting_for_an_execution_is_one_call_however_much_it_prints() {
+    let machine = Machine::new(crate::support::users()[0]);
+    let mut client = machine.client();
+    let session = client.create(&machine.project);
+    let chatty = "for i in 1 2 3 4; do echo $i; sleep 0.3; done";
+    let mut start = || {
+        let arguments = json!({ "sessionId": session, "command": chatty, "waitSeconds": 0 });
+        client
+            .tool("execute_command", arguments)
+            .expect("an execution")
+    };
+    let (first, second) = (start(), start());
+    let mut get = |execution: &serde_json::Value, cursor: Option<u64>| {
+        let mut arguments =
+            json!({ "executionId": execution["executionId"], "waitSeconds": 20 });
+        if let Some(cursor) = cursor {
+            arguments["stdoutCursor"] = json!(cursor);
+        }
+        client
+            .tool("get_execution", arguments)
+            .expect("the execution")
+    };
+    let page = get(&first, Some(0));
+    assert_eq!(page["state"], "running", "a cursor asks for news: {page:#}");
+    let whole = get(&second, None);
+    assert_eq!(whole["state"], "exited", "{whole:#}");
+    assert_eq!(whole["stdout"]["text"], "1\n2\n3\n4\n");
+    client.destroy(&session);
+}

@@ -398,6 +398,7 @@ async fn a_flood_of_calls_is_refused_on_the_record_and_does_not_keep_a_session_f
             stdout_cursor: 0,
             stderr_cursor: 0,
             wait: Duration::from_secs(40),
+            awaited: model::Awaited::End,
         })
     };
     let mut refused = Vec::new();

@@ -238,8 +238,19 @@ pub struct GetExecution {
     pub stdout_cursor: u64,
     /// First byte of standard error that is wanted.
     pub stderr_cursor: u64,
-    /// Answer after at most that long when there is nothing new.
+    /// Answer after at most that long when what is awaited does not come.
     pub wait: Duration,
+    /// What the answer waits for.
+    pub awaited: Awaited,
+}
+
+/// What a reader of an execution waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Awaited {
+    /// Output beyond one of the cursors, or the end.
+    News,
+    /// The end.
+    End,
 }
 
 /// Which way files go.

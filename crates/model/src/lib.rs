@@ -16,8 +16,8 @@ mod sandbox;
 mod secret;
 
 pub use action::{
-    Action, CommandLine, CreateSession, ExecuteCommand, GetExecution, LimitRequest, MountRequest,
-    ReapCause, Terminal, TransferDirection, TransferFiles,
+    Action, Awaited, CommandLine, CreateSession, ExecuteCommand, GetExecution, LimitRequest,
+    MountRequest, ReapCause, Terminal, TransferDirection, TransferFiles,
 };
 pub use attestation::{Attestation, Layer, LayerInForce, Requirement};
 pub use ids::{ExecutionId, IdError, OwnerId, SessionId};

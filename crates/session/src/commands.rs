@@ -3,8 +3,8 @@
 use std::{os::unix::ffi::OsStrExt, sync::Arc, time::Duration};
 
 use model::{
-    CommandLine, ExecutionId, ExecutionState, ExecutionView, GetExecution, Reason, Refusal, Secret,
-    Terminal,
+    Awaited, CommandLine, ExecutionId, ExecutionState, ExecutionView, GetExecution, Reason,
+    Refusal, Secret, Terminal,
 };
 use policy::{CommandParts, CommandPermit, ExecutionPermit};
 use sandbox::{
@@ -134,9 +134,14 @@ impl Sessions {
             return self.0.stored_execution(id, cursors).await;
         };
         if !read.wait.is_zero() {
-            execution
-                .news(read.stdout_cursor, read.stderr_cursor, read.wait)
-                .await;
+            match read.awaited {
+                Awaited::News => {
+                    execution
+                        .news(read.stdout_cursor, read.stderr_cursor, read.wait)
+                        .await;
+                }
+                Awaited::End => execution.ended_within(read.wait).await,
+            }
         }
         if let Some(live) = self.0.live(execution.session) {
             live.touch();

@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 use control::Road;
 use mcp::reply::ErrorReply;
 use model::{
-    Action, Call, ClientInfo, Credentials, ExecuteCommand, ExecutionId, ExecutionView,
+    Action, Awaited, Call, ClientInfo, Credentials, ExecuteCommand, ExecutionId, ExecutionView,
     GetExecution, Outcome, Reason, Refusal, Secret, StreamView, Terminal,
 };
 use tokio::{
@@ -226,6 +226,7 @@ async fn carry_output<S: AsyncWrite>(
             stdout_cursor,
             stderr_cursor,
             wait,
+            awaited: Awaited::News,
         });
         let outcome = match walker.act(look).await {
             Ok(outcome) => outcome,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use model::{Action, GetExecution, Outcome, Refusal};
+use model::{Action, Awaited, GetExecution, Outcome, Refusal};
 
 use super::{Definition, Hints, fields, fields::ExecutionParameters, get_execution};
 use crate::{
@@ -50,6 +50,7 @@ impl Definition for CancelExecution {
                 stdout_cursor: 0,
                 stderr_cursor: 0,
                 wait: END_WAIT,
+                awaited: Awaited::End,
             };
             get_execution::with_end(&caller, Action::GetExecution(get)).await?
         };

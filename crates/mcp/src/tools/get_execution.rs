@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use model::{Action, ExecutionView, GetExecution as Get, Outcome, Refusal};
+use model::{Action, Awaited, ExecutionView, GetExecution as Get, Outcome, Refusal};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -30,9 +30,17 @@ pub(super) struct Parameters {
     stdout_cursor: Option<u64>,
     /// The same for standard error.
     stderr_cursor: Option<u64>,
-    /// Answer after at most so many seconds, 0 to 45, when there is nothing new. Default: 20.
+    /// Answer after at most so many seconds, 0 to 45, when the execution has not ended and, with cursors, there is nothing
+    /// new. Default: 20.
     #[schemars(range(max = fields::MAX_WAIT_SECONDS))]
     wait_seconds: Option<u64>,
+}
+
+impl Parameters {
+    /// A reader that goes by cursors wants what is new as it comes; any other one wants the result.
+    const fn pages(&self) -> bool {
+        self.stdout_cursor.is_some() || self.stderr_cursor.is_some()
+    }
 }
 
 impl TryFrom<&Parameters> for Get {
@@ -44,6 +52,11 @@ impl TryFrom<&Parameters> for Get {
             stdout_cursor: parameters.stdout_cursor.unwrap_or(0),
             stderr_cursor: parameters.stderr_cursor.unwrap_or(0),
             wait: fields::wait(parameters.wait_seconds),
+            awaited: if parameters.pages() {
+                Awaited::News
+            } else {
+                Awaited::End
+            },
         })
     }
 }
@@ -52,10 +65,10 @@ impl Definition for GetExecution {
     const NAME: &'static str = "get_execution";
     const TITLE: &'static str = "Wait for an execution and read it";
     const DESCRIPTION: &'static str = "Reads an execution that execute_command started: its state, exit code and output. \
-        While it is queued or running, the call waits up to waitSeconds (default 20, at most 45) for news; call it again to \
-        go on waiting. States exited, killed, timedOut and failed are final.\n\n\
+        While it is queued or running, the call waits up to waitSeconds (default 20, at most 45) for its end; call it again \
+        to go on waiting. States exited, killed, timedOut and failed are final.\n\n\
         Without cursors it shows the start and the end of the output. With stdoutCursor or stderrCursor it reads page by \
-        page from there: pass the cursor of the last reply to get only what is new, or omittedFrom to read what was left \
+        page from there, and answers as soon as there is more: pass the cursor of the last reply to get only what is new, or omittedFrom to read what was left \
         out. An execution and its output are kept until its session ends, or until many later ones have \
         pushed it out; the oldest bytes of a very long output may be dropped earlier, and offset then says where the text \
         begins.\n\n\
@@ -67,7 +80,7 @@ impl Definition for GetExecution {
 
     async fn run(parameters: Parameters, caller: Caller) -> Result<ExecutionReply, Refusal> {
         let get = Get::try_from(&parameters)?;
-        if parameters.stdout_cursor.is_none() && parameters.stderr_cursor.is_none() {
+        if !parameters.pages() {
             let observed = with_end(&caller, Action::GetExecution(get)).await?;
             return Ok(shape::execution(&observed));
         }
@@ -113,6 +126,7 @@ pub(super) async fn with_end(caller: &Caller, action: Action) -> Result<Observed
             stdout_cursor: near_end(&first.stdout),
             stderr_cursor: near_end(&first.stderr),
             wait: Duration::ZERO,
+            awaited: Awaited::News,
         };
         // Without it the reply is shorter, not wrong.
         ask(caller, Action::GetExecution(get)).await.ok()

@@ -169,6 +169,7 @@ impl House {
             stdout_cursor,
             stderr_cursor: 0,
             wait,
+            awaited: model::Awaited::News,
         };
         self.sessions.read_execution(permit, &request).await
     }
