@@ -156,3 +156,46 @@ fn shows(pid: i32, target: &Path, directory: &HostDirectory) -> Result<(), Failu
         errno: 0,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory(path: &Path) -> HostDirectory {
+        let found = fs::metadata(path).unwrap();
+        HostDirectory {
+            path: path.to_owned(),
+            device: found.dev(),
+            inode: found.ino(),
+            uid: found.uid(),
+            gid: found.gid(),
+        }
+    }
+
+    #[test]
+    fn a_container_that_shows_something_else_is_found_out() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        shows(own, one.path(), &directory(one.path())).unwrap();
+        let wrong = shows(own, one.path(), &directory(other.path())).unwrap_err();
+        assert_eq!(
+            wrong.kind,
+            FailureKind::PathChanged(other.path().to_owned())
+        );
+        assert!(shows(own, Path::new("/nothing-here"), &directory(one.path())).is_err());
+    }
+
+    #[test]
+    fn nothing_staged_is_removed_already_and_what_is_no_mount_is_not_emptied() {
+        let instance = tempfile::tempdir().unwrap();
+        remove(instance.path()).unwrap();
+        let place = staging(instance.path()).join("workspace");
+        fs::create_dir_all(&place).unwrap();
+        fs::write(place.join("precious"), "").unwrap();
+        assert!(remove(instance.path()).is_err());
+        assert!(place.join("precious").exists());
+        fs::remove_file(place.join("precious")).unwrap();
+        remove(instance.path()).unwrap();
+        assert!(!staging(instance.path()).exists());
+    }
+}

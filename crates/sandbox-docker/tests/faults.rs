@@ -27,16 +27,18 @@ use bollard::{
     models::ContainerCreateBody,
     query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOptions},
 };
-use model::{OwnerId, Protection, SessionId};
+use model::{OwnerId, Protection, RootFileSystem, SessionId};
 use sandbox::{Backend, BackendError, Listed};
 use sandbox_docker::{Docker, DockerConfig};
-use support::{Fault, Filter, Ground, IMAGE, Inside, engine, protected};
+use support::{Fault, Filter, Ground, IMAGE, Inside, engine, protected, small_spec};
 
 /// What the issue promises, and a little for a busy machine.
 const PATIENCE: Duration = Duration::from_millis(5_500);
 /// An uid that no account of the machine has.
 const STRANGER: u32 = 54_321;
 const AS_USER: &str = "SANDBOX_DOCKER_TEST_AS_USER";
+/// The socket of an engine that a user may speak to.
+const ENGINE_FOR_USER: &str = "SANDBOX_DOCKER_TEST_ENGINE_FOR_USER";
 
 fn backend(directory: &Path) -> Docker {
     let mut config = DockerConfig::new(directory.join("state"), OwnerId::from_bytes([7; 8]));
@@ -146,19 +148,7 @@ async fn an_old_engine_is_refused() {
 async fn who_may_not_speak_to_the_engine_is_told() {
     let test = "who_may_not_speak_to_the_engine_is_told";
     if std::env::var_os(AS_USER).is_none() && rustix::process::geteuid().is_root() {
-        let status = Command::new("setpriv")
-            .args([
-                &format!("--reuid={STRANGER}"),
-                &format!("--regid={STRANGER}"),
-                "--clear-groups",
-            ])
-            .arg(std::env::current_exe().unwrap())
-            .args(["--exact", test, "--nocapture", "--test-threads=1"])
-            .env(AS_USER, "1")
-            .env_remove("TMPDIR")
-            .current_dir("/")
-            .status()
-            .unwrap();
+        let status = as_stranger(test).env(AS_USER, "1").status().unwrap();
         assert!(status.success());
         return;
     }
@@ -200,6 +190,85 @@ async fn a_creation_that_fails_anywhere_leaves_nothing() {
         );
     }
     ground.start().await.destroy().await;
+}
+
+#[tokio::test]
+async fn a_creation_that_cannot_be_undone_is_listed_and_removed_later() {
+    let Some(ground) = Ground::new("a_creation_that_cannot_be_undone").await else {
+        return;
+    };
+    let looking = ("GET", "/containers/{id}/json");
+    ground.filter.break_call(Some((looking, Fault::Refused)));
+    let mut spec = ground.spec();
+    spec.protected = vec![protected(".envrc", Protection::Masked { directory: false })];
+    assert!(ground.docker.create(&spec).await.is_err());
+    let left = Listed {
+        session: spec.session,
+        running: true,
+    };
+    assert_eq!(ground.docker.list().await.unwrap(), [left]);
+    ground.filter.break_call(None);
+    ground.docker.destroy(spec.session).await.unwrap();
+    assert!(!ground.project().join(".envrc").exists());
+    ground.is_clean().await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_roots_is_refused_with_a_reason() {
+    let test = "a_server_that_is_not_roots_is_refused_with_a_reason";
+    if let Some(socket) = std::env::var_os(ENGINE_FOR_USER) {
+        return refused_as_a_user(Path::new(&socket)).await;
+    }
+    let Some(ground) = Ground::new(test).await else {
+        return;
+    };
+    let socket = &ground.filter.socket;
+    fs::set_permissions(socket, fs::Permissions::from_mode(0o666)).unwrap();
+    let status = as_stranger(test).env(ENGINE_FOR_USER, socket).status();
+    assert!(status.unwrap().success());
+    ground.is_clean().await;
+}
+
+async fn refused_as_a_user(socket: &Path) {
+    let directory = tempfile::tempdir().unwrap();
+    let owner = OwnerId::from_bytes([9; 8]);
+    let mut config = DockerConfig::new(directory.path().join("state"), owner);
+    config.docker_host = Some(format!("unix://{}", socket.display()));
+    let docker = Docker::open(config).unwrap();
+    let capability = docker.capability().await.unwrap();
+    let said = |words: &str| {
+        capability
+            .advice
+            .iter()
+            .any(|one| one.missing.contains(words))
+    };
+    assert!(said("no project can be mounted"), "{capability:?}");
+    let root = RootFileSystem::Image(IMAGE.to_owned());
+    let refused = docker
+        .create(&small_spec(owner, root, directory.path()))
+        .await;
+    let refused = refused.err().unwrap();
+    assert!(
+        matches!(refused, BackendError::WorkspaceNotMappable(_)),
+        "{refused:?}"
+    );
+    assert_eq!(docker.list().await.unwrap(), []);
+}
+
+/// This test program again, as a user without any rights.
+fn as_stranger(test: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command
+        .args([
+            &format!("--reuid={STRANGER}"),
+            &format!("--regid={STRANGER}"),
+            "--clear-groups",
+        ])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env_remove("TMPDIR")
+        .current_dir("/");
+    command
 }
 
 #[tokio::test]
