@@ -1,6 +1,10 @@
 //! What the application decides about the backend.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 use model::OwnerId;
 use sandbox::BackendError;
@@ -19,7 +23,7 @@ pub struct DockerConfig {
     pub owner: OwnerId,
     /// `DOCKER_HOST`, if set: `unix://` and an absolute path.
     pub docker_host: Option<String>,
-    /// `XDG_RUNTIME_DIR`, if set: a user's own engine listens there, and is preferred.
+    /// `XDG_RUNTIME_DIR`, if set: a user's own engine listens there, and is preferred. One of another user is not used.
     pub runtime_directory: Option<PathBuf>,
 }
 
@@ -57,9 +61,15 @@ impl DockerConfig {
             .runtime_directory
             .as_ref()
             .map(|directory| directory.join(ROOTLESS_SOCKET_NAME))
-            .filter(|socket| socket.exists());
+            .filter(|socket| is_own(socket));
         Ok(own.unwrap_or_else(|| PathBuf::from(ROOTFUL_SOCKET)))
     }
+}
+
+/// Whoever made the socket decides what is at its other end, and is told where projects are.
+fn is_own(socket: &Path) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    fs::symlink_metadata(socket).is_ok_and(|found| found.uid() == own)
 }
 
 #[cfg(test)]
@@ -84,6 +94,11 @@ mod tests {
         let own = directory.path().join("docker.sock");
         std::fs::write(&own, "").unwrap();
         assert_eq!(config.socket().unwrap(), own);
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&own, Some(1234), None).unwrap();
+            let found = config.socket().unwrap();
+            assert_eq!(found, Path::new(ROOTFUL_SOCKET), "another user's engine");
+        }
         config.docker_host = Some("unix:///run/other.sock".to_owned());
         assert_eq!(config.socket().unwrap(), Path::new("/run/other.sock"));
     }
