@@ -63,6 +63,33 @@ fn two_clients_and_the_command_line_share_one_server_one_list_and_one_audit_chai
 }
 
 #[test]
+fn the_roots_that_a_client_is_configured_with_are_its_own_whoever_started_the_server() {
+    let mut machine = Machine::new(User::Ordinary);
+    let elsewhere = machine.base().join("elsewhere");
+    std::fs::create_dir_all(elsewhere.join("project")).expect("a directory");
+    for path in [elsewhere.clone(), elsewhere.join("project")] {
+        machine.give(&path);
+    }
+    let mut first = machine.client();
+    let on = json!({ "projectPath": elsewhere.join("project") });
+    let refused = first
+        .tool("create_session", on.clone())
+        .expect_err("the control: nobody allowed it");
+    assert_eq!(refused["code"], "path_not_allowed", "{refused:#}");
+    machine.set(
+        "CLAUDE_CODE_MCP_PROJECT_ROOTS",
+        elsewhere.to_str().expect("text"),
+    );
+    let mut second = machine.client();
+    let session = second.create_with(on.clone());
+    second.destroy(&session);
+    let refused = first
+        .tool("create_session", on)
+        .expect_err("still not the first one's");
+    assert_eq!(refused["code"], "path_not_allowed", "{refused:#}");
+}
+
+#[test]
 fn the_limit_of_sessions_is_exact_under_a_race() {
     let mut machine = Machine::new(User::Ordinary);
     machine.set("MAX_CONCURRENT_SESSIONS", "3");

@@ -191,8 +191,7 @@ fn waiting_for_an_execution_is_one_call_however_much_it_prints() {
     };
     let (first, second) = (start(), start());
     let mut get = |execution: &serde_json::Value, cursor: Option<u64>| {
-        let mut arguments =
-            json!({ "executionId": execution["executionId"], "waitSeconds": 20 });
+        let mut arguments = json!({ "executionId": execution["executionId"], "waitSeconds": 20 });
         if let Some(cursor) = cursor {
             arguments["stdoutCursor"] = json!(cursor);
         }

@@ -23,6 +23,12 @@ use crate::{
     refusals, view,
 };
 
+/// How long a call waits for a session that the server has on record and not yet at hand: after a restart its supervisor
+/// dials within a second.
+const ADOPTION_PATIENCE: Duration = Duration::from_secs(3);
+/// How often it looks.
+const ADOPTION_INTERVAL: Duration = Duration::from_millis(20);
+
 /// What sessions are built on.
 pub struct Setup {
     /// Desired state.
@@ -356,11 +362,21 @@ impl Inner {
         }
     }
 
-    /// The live session, or why there is none.
+    /// The live session, or why there is none. One that an earlier server made is waited for while it is taken up.
     pub(crate) async fn ready(&self, session: SessionId) -> Result<Arc<Live>, Refusal> {
-        match self.live(session) {
-            Some(live) => Ok(live),
-            None => Err(self.not_ready(session).await),
+        let deadline = tokio::time::Instant::now() + ADOPTION_PATIENCE;
+        loop {
+            if let Some(live) = self.live(session) {
+                return Ok(live);
+            }
+            let record = self.record(session).await?;
+            let is_lost = record.is_some_and(|record| {
+                matches!(record.state, SessionState::Ready | SessionState::Busy)
+            });
+            if !is_lost || tokio::time::Instant::now() >= deadline {
+                return Err(self.not_ready(session).await);
+            }
+            tokio::time::sleep(ADOPTION_INTERVAL).await;
         }
     }
 

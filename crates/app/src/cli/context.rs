@@ -9,7 +9,7 @@ use super::{CliError, Output, output::note};
 use crate::{
     config::{Config, Environment, Flags},
     front::{Connected, ProgramStarter, connect, connect_existing, offered_roots},
-    server::handshake::{Greeting, Mode, PROTOCOL},
+    server::handshake::{Greeting, MAX_ROOTS, Mode, PROTOCOL},
 };
 
 /// The version of this program.
@@ -66,8 +66,10 @@ impl Context {
             working_directory.as_deref(),
             home.as_deref(),
         );
-        for directory in named {
-            if !roots.contains(&directory) {
+        // The server may have been started by another client, with another configuration: this one's roots are its own.
+        let configured = self.config.project_roots.iter().cloned();
+        for directory in named.into_iter().chain(configured) {
+            if !roots.contains(&directory) && roots.len() < MAX_ROOTS {
                 roots.push(directory);
             }
         }
