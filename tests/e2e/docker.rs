@@ -5,7 +5,7 @@ use std::{fs, io::Read, os::unix::net::UnixListener, path::Path, time::Duration}
 use serde_json::json;
 
 use crate::{
-    image::{IMAGE, engine, make_image, without_engine},
+    image::{HOSTILE_CHANGES, IMAGE, engine, make_image, without_engine},
     support::{Machine, User, until},
 };
 
@@ -15,7 +15,7 @@ fn machine(leg: &str) -> Option<Machine> {
     if runtime.block_on(without_engine(leg)) {
         return None;
     }
-    runtime.block_on(make_image(IMAGE, ""));
+    runtime.block_on(make_image(IMAGE, HOSTILE_CHANGES));
     let mut machine = Machine::new(User::Root);
     machine
         .set("CLAUDE_CODE_MCP_BACKEND", "docker")

@@ -12,7 +12,6 @@ pub const ENGINE_SOCKET: &str = "/var/run/docker.sock";
 /// The number changes with what the image is made of. It stays in the engine, for the next run.
 pub const IMAGE: &str = "claude-code-mcp-test:2";
 /// All that an image can say about how it is to be run; none of it may count.
-#[allow(dead_code, reason = "each test program uses its part")]
 pub const HOSTILE_CHANGES: &str = "\
     ENTRYPOINT [\"/bin/false\"]\n\
     CMD [\"/bin/false\"]\n\
