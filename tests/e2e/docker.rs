@@ -175,6 +175,36 @@ fn one_server_has_sessions_of_both_backends() {
 }
 
 #[test]
+fn the_doctor_and_the_command_line_know_the_engine() {
+    let Some(mut machine) = machine("doctor on an engine") else {
+        return;
+    };
+    machine.set("CLAUDE_CODE_MCP_BACKEND", "native");
+    let doctor = |machine: &Machine| -> serde_json::Value {
+        let told = machine.cli(&["doctor", "--json"]);
+        serde_json::from_slice(&told.stdout).expect("a report")
+    };
+    let report = doctor(&machine);
+    assert_eq!(report["docker"]["usable"], true, "{report:#}");
+    assert_eq!(report["docker"]["equalsRoot"], true, "{report:#}");
+    let created = machine.cli(&["session", "create", "--backend", "docker", "--json"]);
+    let session: serde_json::Value = serde_json::from_slice(&created.stdout).expect("a session");
+    assert_eq!(session["backend"], "docker", "{session:#}");
+    let id = session["sessionId"].as_str().expect("an id");
+    let ran = machine.cli(&["session", "exec", id, "--", "id", "-u"]);
+    assert_eq!(String::from_utf8_lossy(&ran.stdout), "1000\n");
+    assert!(machine.cli(&["session", "destroy", id]).status.success());
+    machine.set("DEFAULT_CLAUDE_IMAGE", "no-such-image:ever");
+    let report = doctor(&machine);
+    assert_eq!(report["docker"]["usable"], false, "{report:#}");
+    assert!(report["docker"].to_string().contains("no-such-image:ever"));
+    assert_eq!(
+        report["ok"], true,
+        "the embedded runtime works all the same"
+    );
+}
+
+#[test]
 fn an_engine_is_chosen_where_it_has_the_image_and_only_there() {
     let Some(mut machine) = machine("the choice of a backend") else {
         return;

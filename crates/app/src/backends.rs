@@ -1,6 +1,6 @@
 //! Which walls this machine offers, and which of them sessions get that name none: decided once per server start.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use model::{BackendName, OwnerId, RootFileSystem};
@@ -82,7 +82,7 @@ fn open_native(config: &Config, owner: OwnerId) -> Result<Native, BackendError> 
 }
 
 async fn docker(config: &Config, owner: OwnerId) -> Result<Working, BackendError> {
-    let settings = docker_config(config, owner);
+    let settings = docker_config(config, &config.paths.state_dir, owner);
     if config.backend != BackendChoice::Docker && !settings.socket_exists() {
         return Err(no_engine());
     }
@@ -107,8 +107,9 @@ async fn docker(config: &Config, owner: OwnerId) -> Result<Working, BackendError
     })
 }
 
-fn docker_config(config: &Config, owner: OwnerId) -> DockerConfig {
-    let mut docker = DockerConfig::new(config.paths.state_dir.clone(), owner);
+/// How an engine is found.
+pub(crate) fn docker_config(config: &Config, state: &Path, owner: OwnerId) -> DockerConfig {
+    let mut docker = DockerConfig::new(state.to_owned(), owner);
     docker.docker_host.clone_from(&config.docker_host);
     docker.runtime_directory = config.paths.runtime_dir().map(ToOwned::to_owned);
     docker

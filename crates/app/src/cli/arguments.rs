@@ -236,6 +236,9 @@ pub struct CreateArguments {
     /// Name for people
     #[arg(long)]
     pub name: Option<String>,
+    /// What its walls are made of; the server's choice otherwise
+    #[arg(long, value_parser = ["native", "docker"], value_name = "BACKEND")]
+    pub backend: Option<String>,
     /// Lifetime: 90s, 15m, 2h, 1d
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     pub ttl: Option<Duration>,

@@ -138,6 +138,8 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         lease_seconds = 5
         idle_exit_seconds = 1
         backend = "native"
+        docker_host = "unix:///run/engine.sock"
+        image = "debian:bookworm-slim"
         allow_protected_changes = true
         dangerously_accept_soft_limits = true
         [limits]
@@ -171,6 +173,8 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         ("CLAUDE_CODE_MCP_LEASE_SECONDS", "5"),
         ("CLAUDE_CODE_MCP_IDLE_EXIT_SECONDS", "1"),
         ("CLAUDE_CODE_MCP_BACKEND", "native"),
+        ("DOCKER_HOST", "unix:///run/engine.sock"),
+        ("DEFAULT_CLAUDE_IMAGE", "debian:bookworm-slim"),
         ("CLAUDE_CODE_MCP_ALLOW_PROTECTED_CHANGES", "1"),
         ("CLAUDE_CODE_MCP_DANGEROUSLY_ACCEPT_SOFT_LIMITS", "yes"),
         ("CLAUDE_CODE_MCP_LIMIT_MEMORY", "2g"),
@@ -289,6 +293,12 @@ fn what_is_not_accepted_is_named_with_its_place() {
             &[],
             &[],
             "`limits.cpus` in FILE must be a number, or a text with a unit",
+        ),
+        (
+            "image = \"a\\nb\"",
+            &[],
+            &[],
+            "`image` in FILE must be a text of 1 to 512 bytes without control characters",
         ),
         (
             "backend = \"podman\"",

@@ -124,8 +124,9 @@ fn mechanism(capability: &Capability, limit: LimitName) -> String {
     found.map_or_else(String::new, |found| found.mechanism.clone())
 }
 
-fn unavailable(error: &BackendError) -> BackendReport {
-    let (what, remedy) = match error {
+/// What is wrong, and what to do where that is known.
+pub(super) fn why(error: &BackendError) -> (String, String) {
+    match error {
         BackendError::Unavailable { why, remedy } => (why.clone(), remedy.clone()),
         BackendError::Step { source, .. } => (format!("{error}: {source}"), String::new()),
         BackendError::NotFound
@@ -136,7 +137,11 @@ fn unavailable(error: &BackendError) -> BackendReport {
         | BackendError::PathChanged { .. }
         | BackendError::Unsupported(_)
         | BackendError::Timeout(_) => (error.to_string(), String::new()),
-    };
+    }
+}
+
+fn unavailable(error: &BackendError) -> BackendReport {
+    let (what, remedy) = why(error);
     BackendReport {
         name: "native",
         usable: false,

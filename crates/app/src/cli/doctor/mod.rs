@@ -3,6 +3,7 @@
 //! Nothing is taken on trust: the backend probes by doing, and files are tried as the server would use them.
 
 mod capability;
+mod engine;
 mod files;
 mod path_entries;
 mod print;
@@ -10,7 +11,7 @@ mod print;
 use serde::Serialize;
 
 use super::{CliError, Context, EXIT_OK, EXIT_REFUSED, VERSION, block_on};
-use crate::server::handshake::Mode;
+use crate::{config::BackendChoice, server::handshake::Mode};
 
 /// All that is found out.
 #[derive(Debug, Serialize)]
@@ -20,6 +21,7 @@ struct Report {
     ok: bool,
     version: &'static str,
     backend: capability::BackendReport,
+    docker: engine::EngineReport,
     path: path_entries::PathReport,
     configuration_file: Option<String>,
     state_directory: files::Usable,
@@ -43,14 +45,25 @@ struct ServerReport {
 }
 
 pub(super) fn run(context: &Context) -> Result<u8, CliError> {
-    let backend = block_on(async { Ok(capability::probe(&context.config).await) })?;
+    let (backend, docker) = block_on(async {
+        Ok((
+            capability::probe(&context.config).await,
+            engine::probe(&context.config).await,
+        ))
+    })?;
+    let has_walls = match context.config.backend {
+        BackendChoice::Auto => backend.usable || docker.usable,
+        BackendChoice::Native => backend.usable,
+        BackendChoice::Docker => docker.usable,
+    };
     let state_directory =
         files::directory(&context.config.paths.state_dir, context.environment.uid());
     let audit_log = files::file(&context.config.audit_log);
     let report = Report {
-        ok: backend.usable && state_directory.usable && audit_log.usable,
+        ok: has_walls && state_directory.usable && audit_log.usable,
         version: VERSION,
         backend,
+        docker,
         path: path_entries::examine(
             context.environment.get("PATH"),
             context.environment.home().as_deref(),

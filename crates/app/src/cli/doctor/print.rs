@@ -3,7 +3,7 @@
 use model::Enforcement;
 use serde::Serialize;
 
-use super::{Report, ServerReport, capability::BackendReport, files::Usable};
+use super::{Report, ServerReport, capability::BackendReport, engine::EngineReport, files::Usable};
 use crate::cli::{
     CliError,
     output::{Color, Output},
@@ -11,6 +11,8 @@ use crate::cli::{
 
 pub(super) fn report(output: Output, report: &Report) -> Result<(), CliError> {
     backend(output, &report.backend)?;
+    output.line("")?;
+    engine(output, &report.docker)?;
     output.line("")?;
     usable(output, "state", &report.state_directory)?;
     usable(output, "audit log", &report.audit_log)?;
@@ -81,6 +83,33 @@ fn backend(output: Output, backend: &BackendReport) -> Result<(), CliError> {
         ))?;
         if !missing.remedy.is_empty() {
             output.line(&format!("  to get it: {}", missing.remedy))?;
+        }
+    }
+    Ok(())
+}
+
+fn engine(output: Output, engine: &EngineReport) -> Result<(), CliError> {
+    let word = if engine.usable {
+        "usable"
+    } else {
+        "not usable"
+    };
+    let rung = if engine.rung.is_empty() {
+        "no engine"
+    } else {
+        &engine.rung
+    };
+    output.line(&format!("{:<10} {word}: {rung}", "docker"))?;
+    if engine.equals_root {
+        output.line(&format!(
+            "{:<10} {}: whoever may speak to the engine is root on this machine",
+            "posture", engine.posture
+        ))?;
+    }
+    for missing in &engine.missing {
+        output.line(&format!("{:<10} {}", "", missing.what))?;
+        if !missing.remedy.is_empty() {
+            output.line(&format!("{:<10}   to get it: {}", "", missing.remedy))?;
         }
     }
     Ok(())

@@ -26,6 +26,7 @@ pub(super) async fn run(context: &Context, arguments: CreateArguments) -> Result
     let call = json!({
         "projectPath": project,
         "sessionName": arguments.name,
+        "backend": arguments.backend,
         "ttlSeconds": arguments.ttl.map(|ttl| ttl.as_secs()),
         "idleSeconds": arguments.idle.map(|idle| idle.as_secs()),
         "env": variables(context, &arguments.environment)?,

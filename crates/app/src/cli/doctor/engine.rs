@@ -1,0 +1,89 @@
+//! Whether a Docker engine of this machine can carry sessions, and what using it means.
+
+use std::{os::unix::fs::PermissionsExt, time::Duration};
+
+use model::OwnerId;
+use sandbox::{Backend, BackendError};
+use sandbox_docker::Docker;
+use serde::Serialize;
+
+use super::capability::{Missing, why};
+use crate::{backends::docker_config, config::Config};
+
+/// How long an engine may take for all that is asked of it.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// See the module.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct EngineReport {
+    /// Sessions can be made on it right now.
+    pub(super) usable: bool,
+    /// Whoever may speak to it is root on this machine.
+    pub(super) equals_root: bool,
+    pub(super) posture: String,
+    pub(super) rung: String,
+    pub(super) image: String,
+    pub(super) missing: Vec<Missing>,
+}
+
+/// Asks the engine, with a scratch directory for a state directory, so that a running server is not disturbed.
+pub(super) async fn probe(config: &Config) -> EngineReport {
+    let asked = tokio::time::timeout(PATIENCE, ask(config)).await;
+    let late = || Err(BackendError::Timeout("asking the engine".to_owned()));
+    asked.unwrap_or_else(|_| late()).unwrap_or_else(|error| {
+        let (what, remedy) = why(&error);
+        EngineReport {
+            usable: false,
+            equals_root: false,
+            posture: String::new(),
+            rung: String::new(),
+            image: config.image.clone(),
+            missing: vec![Missing { what, remedy }],
+        }
+    })
+}
+
+async fn ask(config: &Config) -> Result<EngineReport, BackendError> {
+    let step = |step: &str, source| BackendError::Step {
+        step: step.to_owned(),
+        source,
+    };
+    let scratch = tempfile::Builder::new()
+        .prefix("claude-code-mcp-doctor-")
+        .permissions(std::fs::Permissions::from_mode(0o700))
+        .tempdir()
+        .map_err(|source| step("make a scratch directory", source))?;
+    let owner = OwnerId::random()
+        .map_err(|error| step("make a random identifier", std::io::Error::other(error)))?;
+    let docker = Docker::open(docker_config(config, scratch.path(), owner))?;
+    let capability = docker.capability().await?;
+    let usable = docker.is_usable(&config.image).await?;
+    let mut missing: Vec<_> = capability
+        .advice
+        .into_iter()
+        .map(|advice| Missing {
+            what: advice.missing,
+            remedy: advice.remedy,
+        })
+        .collect();
+    if !usable {
+        missing.push(Missing {
+            what: format!(
+                "sessions cannot be made from the image {} yet",
+                config.image
+            ),
+            remedy:
+                "pull or build it, or name another one: DEFAULT_CLAUDE_IMAGE=debian:bookworm-slim"
+                    .to_owned(),
+        });
+    }
+    Ok(EngineReport {
+        usable,
+        equals_root: capability.posture != "docker-rootless",
+        posture: capability.posture,
+        rung: capability.rung,
+        image: config.image.clone(),
+        missing,
+    })
+}
