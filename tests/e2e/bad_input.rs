@@ -61,7 +61,7 @@ fn bad_input_is_refused_by_code_and_changes_nothing() {
         ),
         (
             "create_session",
-            merged(in_project(""), json!({ "dockerOpts": {} })),
+            merged(in_project(""), json!({ "dockerOpts": [] })),
             "invalid_argument",
         ),
         ("create_session", create("/"), "path_forbidden"),

@@ -17,6 +17,7 @@ mod clients;
 mod crash;
 mod docker;
 mod fronts;
+mod guide;
 mod journey;
 
 use support::skip;

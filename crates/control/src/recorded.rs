@@ -91,6 +91,10 @@ fn create(request: &CreateSession) -> Vec<(&'static str, Parameter)> {
     for limit in &request.limits {
         parameters.push((limit.limit.as_str(), Parameter::Number(limit.value)));
     }
+    if !request.docker_options.0.is_empty() {
+        let told = format!("{:?}", request.docker_options);
+        parameters.push(("docker_options", Parameter::content(told.as_bytes())));
+    }
     if let Some(ttl) = request.ttl {
         parameters.push(("ttl_seconds", seconds(ttl)));
     }

@@ -144,6 +144,7 @@ fn create(project_path: PathBuf) -> Action {
         backend: None,
         mounts: Vec::new(),
         limits: Vec::new(),
+        docker_options: model::DockerOptions::default(),
         ttl: None,
         idle: None,
         env: BTreeMap::from([(

@@ -1,5 +1,5 @@
 //! JSON Schemas as they are published: plain enough for every client (no `$ref`, no nullable types, no `oneOf`), closed
-//! (`additionalProperties: false`), and made only of keywords that `arguments` enforces.
+//! (`additionalProperties: false`) but for maps, and made only of keywords that `arguments` enforces.
 
 use std::sync::Arc;
 
@@ -81,7 +81,7 @@ fn tidy(schema: &mut Schema) {
     }
     let is_map = schema
         .get("additionalProperties")
-        .is_some_and(Value::is_object);
+        .is_some_and(|any| any.is_object() || *any == json!(true));
     if schema.get("type") == Some(&json!("object")) && !is_map {
         schema.entry("properties").or_insert_with(|| json!({}));
         schema.insert("additionalProperties".to_owned(), json!(false));

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use crate::{BackendName, ExecutionId, LimitName, Secret, SessionId};
+use crate::{BackendName, DockerOptions, ExecutionId, LimitName, Secret, SessionId};
 
 /// Everything that can be asked of the server.
 #[derive(Debug, Clone)]
@@ -157,6 +157,8 @@ pub struct CreateSession {
     pub mounts: Vec<MountRequest>,
     /// Limits that the caller names.
     pub limits: Vec<LimitRequest>,
+    /// What the caller asks for in the words of an engine.
+    pub docker_options: DockerOptions,
     /// Lifetime from now; capped by the operator's maximum.
     pub ttl: Option<Duration>,
     /// End the session after that long without a running execution or a call.

@@ -7,6 +7,7 @@
 
 mod action;
 mod attestation;
+mod docker_options;
 mod ids;
 mod limits;
 mod outcome;
@@ -20,6 +21,7 @@ pub use action::{
     MountRequest, ReapCause, Terminal, TransferDirection, TransferFiles,
 };
 pub use attestation::{Attestation, Layer, LayerInForce, Requirement};
+pub use docker_options::{DockerOptions, OptionValue};
 pub use ids::{ExecutionId, IdError, OwnerId, SessionId};
 pub use limits::{Enforcement, Limit, LimitInForce, LimitName, Limits};
 pub use outcome::{

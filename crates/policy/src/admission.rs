@@ -17,8 +17,8 @@ use model::{ExecutionId, Limits, Principal, Reason, Refusal, SessionId};
 
 use crate::{
     ExecutionPermit, ExtendPermit, ListingPermit, PolicyConfig, PolicyError, SessionPermit,
-    SystemPermit, command::MAX_STDIN_BYTES, forbidden::ForbiddenPaths, hardening::Hardening,
-    protected::ProtectedPaths, roots::Roots,
+    SystemPermit, command::MAX_STDIN_BYTES, docker_options::HostConfig, forbidden::ForbiddenPaths,
+    hardening::Hardening, protected::ProtectedPaths, roots::Roots,
 };
 
 /// Decides. Holds the configuration and the built-in security data; looks at nothing else and keeps no state.
@@ -28,6 +28,7 @@ pub struct Policy {
     pub(crate) forbidden: ForbiddenPaths,
     pub(crate) protected: ProtectedPaths,
     pub(crate) hardening: Hardening,
+    pub(crate) host_config: HostConfig,
 }
 
 /// What is done with a session that exists.
@@ -98,12 +99,14 @@ impl Policy {
     pub fn new(config: PolicyConfig) -> Result<Self, PolicyError> {
         let forbidden = ForbiddenPaths::load(&config.home, &config.state_directory)?;
         let hardening = Hardening::load()?;
+        let host_config = HostConfig::load()?;
         config.check(&forbidden, &hardening)?;
         Ok(Policy {
             config,
             forbidden,
             protected: ProtectedPaths::load()?,
             hardening,
+            host_config,
         })
     }
 

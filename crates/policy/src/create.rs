@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use model::{BackendName, CreateSession, Principal, Reason, Refusal};
+use model::{BackendName, CreateSession, LimitRequest, Principal, Reason, Refusal};
 
 use crate::{
     CreateFacts, CreateParts, CreatePermit, Policy, environment, lexical, limits,
@@ -48,7 +48,8 @@ impl Policy {
             &facts.mounts,
         )?;
         let backend = self.backend(asked.backend)?;
-        let limits = limits::narrow(&self.config.limits, &asked.limits, &self.hardening)?;
+        let named = self.named_limits(asked)?;
+        let limits = limits::narrow(&self.config.limits, &named, &self.hardening)?;
         self.check_protectable(&facts)?;
         let ttl = asked
             .ttl
@@ -82,6 +83,23 @@ impl Policy {
         check_time(asked.ttl, "ttlSeconds")?;
         check_time(asked.idle, "idleSeconds")?;
         environment::check(&asked.env, &self.hardening)
+    }
+
+    /// What the caller names, in either way; of two for one limit the least. An option of an engine above the profile's
+    /// value asks for the profile's.
+    fn named_limits(&self, asked: &CreateSession) -> Result<Vec<LimitRequest>, Refusal> {
+        let mut named = asked.limits.clone();
+        for option in self.host_config.judge(&asked.docker_options)? {
+            let value = option.value.min(self.config.limits.get(option.limit).value);
+            match named.iter_mut().find(|found| found.limit == option.limit) {
+                Some(found) => found.value = found.value.min(value),
+                None => named.push(LimitRequest {
+                    limit: option.limit,
+                    value,
+                }),
+            }
+        }
+        Ok(named)
     }
 
     /// The one that was asked for, or the first of this server's.

@@ -43,6 +43,7 @@ mod admission;
 mod command;
 mod config;
 mod create;
+mod docker_options;
 mod environment;
 mod facts;
 mod folding;

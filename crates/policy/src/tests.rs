@@ -3,6 +3,7 @@
 mod commands;
 mod configuration;
 mod create;
+mod docker_options;
 mod fixture;
 mod hostile;
 mod properties;

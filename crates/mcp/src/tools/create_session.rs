@@ -10,7 +10,7 @@ use rmcp::model::JsonObject;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Definition, Hints, fields, unexpected};
+use super::{Definition, Hints, docker_options, fields, unexpected};
 use crate::{arguments::invalid, call::Caller, reply::SessionReply, shape};
 
 /// Characters of a session's name.
@@ -20,7 +20,7 @@ const MAX_MOUNTS: usize = 16;
 
 /// Arguments of the original and of later versions. They are refused by name, never dropped: whoever passes one counts
 /// on it.
-const NOT_YET: [(&str, &str); 14] = [
+const NOT_YET: [(&str, &str); 13] = [
     (
         "apiKey",
         "Set ANTHROPIC_API_KEY in the environment of the server instead; no key is passed into a session.",
@@ -45,10 +45,6 @@ const NOT_YET: [(&str, &str); 14] = [
     (
         "strictPermissions",
         "Leave it out; the session is isolated either way.",
-    ),
-    (
-        "dockerOpts",
-        "Use `limits` for memory, CPU and processes; the other protections are always on.",
     ),
     (
         "image",
@@ -94,6 +90,11 @@ pub(super) struct Parameters {
     /// instead of making another, so a call whose answer was lost can be repeated.
     #[schemars(length(min = 1, max = 128))]
     idempotency_key: Option<String>,
+    /// The same protections in the words of the Docker Engine's HostConfig, on every backend. They only narrow: for example
+    /// Memory ("2g"), CpuQuota, NanoCpus, PidsLimit, Ulimits, CapDrop, ReadonlyRootfs, SecurityOpt. Whatever would widen
+    /// is refused, with the rule.
+    #[schemars(with = "Option<std::collections::BTreeMap<String, serde_json::Value>>")]
+    docker_opts: Option<serde_json::Map<String, serde_json::Value>>,
     /// Resource limits. They can only narrow the server's; a limit named here is enforced by the kernel, or the call is
     /// refused. Default: the server's limits, shown in the reply.
     limits: Option<Limits>,
@@ -204,6 +205,7 @@ impl TryFrom<Parameters> for Action {
             ttl: parameters.ttl_seconds.map(Duration::from_secs),
             idle: parameters.idle_seconds.map(Duration::from_secs),
             env,
+            docker_options: docker_options::read(parameters.docker_opts)?,
             idempotency_key: parameters.idempotency_key,
         }))
     }

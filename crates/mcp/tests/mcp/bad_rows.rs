@@ -437,7 +437,6 @@ pub fn not_yet() -> Vec<Row> {
         "bedrockSmallModel",
         "mcpConfig",
         "strictPermissions",
-        "dockerOpts",
         "image",
         "workspace",
         "from",

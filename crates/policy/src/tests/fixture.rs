@@ -63,6 +63,7 @@ pub(super) fn create(project: impl Into<PathBuf>) -> CreateSession {
         backend: None,
         mounts: Vec::new(),
         limits: Vec::new(),
+        docker_options: model::DockerOptions::default(),
         ttl: None,
         idle: None,
         env: BTreeMap::new(),

@@ -81,6 +81,7 @@ impl House {
             backend: None,
             mounts: Vec::new(),
             limits: Vec::new(),
+            docker_options: model::DockerOptions::default(),
             ttl: None,
             idle: None,
             env: BTreeMap::new(),

@@ -1,0 +1,462 @@
+//! C1: `dockerOpts` only narrows, and says by which rule it refuses.
+
+use model::{CreateSession, DockerOptions, LimitName, OptionValue as V, Reason, Refusal};
+use proptest::prelude::*;
+
+use super::fixture::{PROJECT, alice, create, facts, policy};
+use crate::CreatePermit;
+
+fn text(text: &str) -> V {
+    V::Text(text.to_owned())
+}
+
+fn list(values: impl IntoIterator<Item = V>) -> V {
+    V::List(values.into_iter().collect())
+}
+
+fn object<const N: usize>(entries: [(&str, V); N]) -> V {
+    V::Object(entries.map(|(name, value)| (name.to_owned(), value)).into())
+}
+
+fn admit(options: Vec<(String, V)>) -> Result<CreatePermit, Refusal> {
+    let request = CreateSession {
+        docker_options: DockerOptions(options),
+        ..create(PROJECT)
+    };
+    let policy = policy();
+    let facts = facts(&policy, PROJECT, &[]);
+    policy.admit_create(&alice(), &request, facts)
+}
+
+fn one(name: &str, value: V) -> Result<CreatePermit, Refusal> {
+    admit(vec![(name.to_owned(), value)])
+}
+
+/// The object of the guide, word for word.
+fn guide() -> Vec<(String, V)> {
+    [
+        ("SecurityOpt", list([text("no-new-privileges")])),
+        ("CapDrop", list([text("ALL")])),
+        ("ReadonlyRootfs", V::Boolean(true)),
+        ("Memory", text("2g")),
+        ("CpuQuota", V::Integer(50_000)),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
+}
+
+#[test]
+fn the_guides_own_options_narrow_memory_and_cpu() {
+    let parts = admit(guide()).unwrap().into_parts();
+    let memory = parts.limits.memory_bytes;
+    assert_eq!((memory.value, memory.named), (2 << 30, true));
+    let cpu = parts.limits.cpu_millis;
+    assert_eq!((cpu.value, cpu.named), (500, true));
+    assert!(
+        !parts.limits.pids.named,
+        "what is not named stays the profile's"
+    );
+}
+
+#[test]
+fn sizes_are_read_as_the_engines_command_line_reads_them() {
+    for (written, bytes) in [
+        (text("1073741824"), 1_u64 << 30),
+        (text("64m"), 64 << 20),
+        (text("64M"), 64 << 20),
+        (text("1g"), 1 << 30),
+        (text("1GiB"), 1 << 30),
+        (text("65536k"), 64 << 20),
+        (V::Integer(1 << 30), 1 << 30),
+    ] {
+        let parts = one("Memory", written.clone()).unwrap().into_parts();
+        assert_eq!(parts.limits.memory_bytes.value, bytes, "{written:?}");
+    }
+}
+
+#[test]
+fn the_least_of_all_that_is_named_holds() {
+    let ulimit = |name: &str, soft, hard| {
+        object([
+            ("Name", text(name)),
+            ("Soft", V::Integer(soft)),
+            ("Hard", V::Integer(hard)),
+        ])
+    };
+    let parts = admit(vec![
+        ("Memory".into(), text("900t")),
+        ("PidsLimit".into(), V::Integer(100)),
+        ("CpuQuota".into(), V::Integer(25_000)),
+        ("CpuPeriod".into(), V::Integer(50_000)),
+        (
+            "Ulimits".into(),
+            list([ulimit("nofile", 100, 4_096), ulimit("nofile", 90, 90)]),
+        ),
+    ])
+    .unwrap()
+    .into_parts();
+    assert_eq!(
+        parts.limits.memory_bytes.value,
+        2 << 30,
+        "never above the profile's"
+    );
+    assert_eq!(parts.limits.pids.value, 100);
+    assert_eq!(parts.limits.cpu_millis.value, 500);
+    assert_eq!(parts.limits.open_files.value, 90);
+    let nano = one("NanoCpus", V::Integer(1_500_000_000))
+        .unwrap()
+        .into_parts();
+    assert_eq!(nano.limits.cpu_millis.value, 1_500);
+}
+
+/// Fields that accept nothing, with the rule that says so.
+fn closed_fields() -> Vec<(String, String, bool)> {
+    let data: serde_json::Value =
+        serde_json::from_str(include_str!("../../../../profiles/host-config.json")).unwrap();
+    data["fields"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|field| ["nothing", "absent"].contains(&field["treatment"].as_str().unwrap()))
+        .map(|field| {
+            let word = |name: &str| field[name].as_str().unwrap().to_owned();
+            (word("field"), word("rule"), field["treatment"] == "absent")
+        })
+        .collect()
+}
+
+#[test]
+fn what_would_widen_is_refused_by_its_rule_in_whatever_form_it_comes() {
+    let hostile = [
+        V::Boolean(true),
+        V::Integer(1),
+        V::Integer(-1),
+        text("host"),
+        text("true"),
+        text("0"),
+        text("container:other"),
+        list([text("ALL")]),
+        list([text("/:/host")]),
+        list([V::Null]),
+        object([("x", text("y"))]),
+        object([("Type", text("bind")), ("Source", text("/"))]),
+    ];
+    let fields = closed_fields();
+    assert!(
+        fields.len() > 50,
+        "the table has lost fields: {}",
+        fields.len()
+    );
+    for (field, rule, absent) in &fields {
+        for value in &hostile {
+            let refused = one(field, value.clone()).unwrap_err();
+            assert_eq!(refused.reason, Reason::PolicyDenied, "{field} {value:?}");
+            assert_eq!(
+                refused.field.as_deref(),
+                Some(format!("dockerOpts.{field}").as_str())
+            );
+            assert!(
+                refused.message.contains(rule),
+                "{field}: {}",
+                refused.message
+            );
+        }
+        for empty in [
+            V::Boolean(false),
+            V::Integer(0),
+            text(""),
+            list([]),
+            object([]),
+        ] {
+            assert_eq!(
+                one(field, empty.clone()).is_err(),
+                *absent,
+                "{field} {empty:?}"
+            );
+        }
+        assert!(one(field, V::Null).is_ok(), "{field}: null is not given");
+    }
+}
+
+#[test]
+fn protections_cannot_be_taken_back() {
+    let options = |values: &[&str]| list(values.iter().map(|value| text(value)));
+    for (field, value) in [
+        ("ReadonlyRootfs", V::Boolean(false)),
+        ("ReadonlyRootfs", text("true")),
+        ("ReadonlyRootfs", V::Integer(1)),
+        ("ReadonlyRootfs", list([V::Boolean(true)])),
+        ("NetworkMode", text("host")),
+        ("NetworkMode", text("bridge")),
+        ("NetworkMode", text("None")),
+        ("NetworkMode", text("none ")),
+        ("NetworkMode", text("container:x")),
+        ("NetworkMode", V::Boolean(false)),
+        ("Init", text("true")),
+        ("Init", V::Integer(1)),
+        ("SecurityOpt", options(&["seccomp=unconfined"])),
+        ("SecurityOpt", options(&["seccomp:unconfined"])),
+        ("SecurityOpt", options(&["no-new-privileges:false"])),
+        ("SecurityOpt", options(&["no-new-privileges=false"])),
+        ("SecurityOpt", options(&["NO-NEW-PRIVILEGES"])),
+        (
+            "SecurityOpt",
+            options(&["no-new-privileges", "apparmor=unconfined"]),
+        ),
+        ("SecurityOpt", options(&["label=disable"])),
+        ("SecurityOpt", options(&["systempaths=unconfined"])),
+        ("SecurityOpt", options(&["no\u{2010}new-privileges"])),
+        ("SecurityOpt", options(&[""])),
+    ] {
+        let refused = one(field, value.clone()).unwrap_err();
+        assert_eq!(refused.reason, Reason::PolicyDenied, "{field} {value:?}");
+        assert!(refused.message.contains("rule H"), "{}", refused.message);
+    }
+}
+
+#[test]
+fn what_is_no_value_of_its_option_is_refused_with_its_place() {
+    let sizes = [
+        "",
+        " ",
+        "2gg",
+        "-1",
+        "+1",
+        "1.5g",
+        "0x10",
+        " 2g",
+        "2g ",
+        "2 g",
+        "٢g",
+        "２g",
+        "1e9",
+        "0",
+        "0g",
+        "99999999999999999999",
+        "9999999999t",
+        "g",
+        "2p",
+        "2\u{0}g",
+        "2g\n",
+        "unlimited",
+        "null",
+        "2мb",
+    ];
+    let numbers = [
+        V::Integer(0),
+        V::Integer(-1),
+        V::Integer(i64::MIN),
+        V::Boolean(true),
+        text("1"),
+        text("50000"),
+        list([]),
+        list([V::Integer(5)]),
+        object([]),
+        text(""),
+    ];
+    let mut rows: Vec<(&str, V)> = Vec::new();
+    for field in ["Memory", "MemorySwap"] {
+        rows.extend(sizes.iter().map(|size| (field, text(size))));
+        rows.extend(
+            numbers
+                .iter()
+                .filter(|value| !matches!(value, V::Text(_)))
+                .map(|value| (field, value.clone())),
+        );
+    }
+    for field in ["CpuQuota", "CpuPeriod", "NanoCpus", "PidsLimit"] {
+        rows.extend(numbers.iter().map(|value| (field, value.clone())));
+    }
+    rows.extend([
+        ("CpuQuota", V::Integer(999)),
+        ("CpuPeriod", V::Integer(999)),
+        ("CpuPeriod", V::Integer(1_000_001)),
+    ]);
+    for field in ["CapDrop", "SecurityOpt", "Ulimits"] {
+        rows.extend([
+            (field, text("ALL")),
+            (field, V::Boolean(true)),
+            (field, V::Integer(1)),
+            (field, list([V::Integer(1)])),
+            (field, list([V::Null])),
+            (field, list(std::iter::repeat_n(text("ALL"), 65))),
+        ]);
+    }
+    rows.extend(
+        ["all", "NET RAW", "", "NET_RAW\n", "ＡＬＬ", "A;B"]
+            .map(|name| ("CapDrop", list([text(name)]))),
+    );
+    let full = |name, soft, hard| object([("Name", name), ("Soft", soft), ("Hard", hard)]);
+    rows.extend([
+        ("Ulimits", list([object([("name", text("nofile"))])])),
+        (
+            "Ulimits",
+            list([full(text("nofile"), V::Integer(9), V::Integer(8))]),
+        ),
+        (
+            "Ulimits",
+            list([full(text("nofile"), V::Integer(-1), V::Integer(-1))]),
+        ),
+        (
+            "Ulimits",
+            list([full(V::Integer(7), V::Integer(1), V::Integer(1))]),
+        ),
+        (
+            "Ulimits",
+            list([object([
+                ("Name", text("nofile")),
+                ("Soft", V::Integer(1)),
+                ("Hard", V::Integer(1)),
+                ("More", V::Null),
+            ])]),
+        ),
+    ]);
+    assert!(rows.len() > 100, "{}", rows.len());
+    for (field, value) in rows {
+        let refused = one(field, value.clone()).unwrap_err();
+        assert_eq!(refused.reason, Reason::InvalidArgument, "{field} {value:?}");
+        let place = refused.field.unwrap_or_default();
+        assert!(place.starts_with(&format!("dockerOpts.{field}")), "{place}");
+    }
+    for name in ["core", "nproc", "memlock", "NOFILE", "rtprio"] {
+        let refused = one(
+            "Ulimits",
+            list([full(text(name), V::Integer(1), V::Integer(1))]),
+        )
+        .unwrap_err();
+        assert_eq!(refused.reason, Reason::PolicyDenied, "{name}");
+    }
+}
+
+#[test]
+fn contradictions_are_refused() {
+    for options in [
+        vec![("Memory", text("1g")), ("MemorySwap", text("2g"))],
+        vec![("MemorySwap", text("1g"))],
+        vec![
+            ("NanoCpus", V::Integer(500_000_000)),
+            ("CpuQuota", V::Integer(50_000)),
+        ],
+        vec![("CpuPeriod", V::Integer(100_000))],
+        vec![("Memory", text("1g")), ("Memory", text("2g"))],
+    ] {
+        let options: Vec<_> = options
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect();
+        let refused = admit(options.clone()).unwrap_err();
+        assert_eq!(refused.reason, Reason::InvalidArgument, "{options:?}");
+    }
+    let same = vec![
+        ("Memory".to_owned(), text("1g")),
+        ("MemorySwap".to_owned(), text("1024m")),
+    ];
+    assert!(admit(same).is_ok(), "the control");
+}
+
+#[test]
+fn names_are_the_engines_own_and_nothing_else() {
+    for (name, _) in guide() {
+        let twisted = [
+            name.to_lowercase(),
+            name.to_uppercase(),
+            format!(" {name}"),
+            format!("{name} "),
+            format!("{name}\u{0}"),
+            format!("{name}\u{200b}"),
+            format!("HostConfig.{name}"),
+            format!("\u{feff}{name}"),
+            name.replace('e', "е"),
+            name.replacen(|c: char| c.is_ascii_uppercase(), "", 1),
+        ];
+        for twisted in twisted.iter().filter(|twisted| **twisted != name) {
+            let refused = one(twisted, V::Null).unwrap_err();
+            assert_eq!(refused.reason, Reason::InvalidArgument, "{twisted:?}");
+        }
+    }
+    for name in [
+        "HostConfig",
+        "Image",
+        "User",
+        "Env",
+        "Entrypoint",
+        "Cmd",
+        "Labels",
+        "__proto__",
+        "",
+        "*",
+    ] {
+        assert_eq!(
+            one(name, V::Null).unwrap_err().reason,
+            Reason::InvalidArgument,
+            "{name}"
+        );
+    }
+    let hint = one("memory", text("2g")).unwrap_err().hint;
+    assert!(hint.contains("`Memory`"), "{hint}");
+}
+
+fn any_value() -> impl Strategy<Value = V> {
+    let leaf = prop_oneof![
+        Just(V::Null),
+        any::<bool>().prop_map(V::Boolean),
+        any::<i64>().prop_map(V::Integer),
+        (1_i64..5_000_000_000).prop_map(V::Integer),
+        "[0-9]{1,6}[bkmgt]?".prop_map(V::Text),
+        prop_oneof![
+            Just("no-new-privileges"),
+            Just("ALL"),
+            Just("none"),
+            Just("host")
+        ]
+        .prop_map(text),
+    ];
+    prop_oneof![
+        4 => leaf.clone(),
+        1 => prop::collection::vec(leaf, 0..3).prop_map(V::List),
+    ]
+}
+
+fn any_options() -> impl Strategy<Value = Vec<(String, V)>> {
+    let names = [
+        "Memory",
+        "MemorySwap",
+        "CpuQuota",
+        "CpuPeriod",
+        "NanoCpus",
+        "PidsLimit",
+        "CapDrop",
+        "ReadonlyRootfs",
+        "SecurityOpt",
+        "NetworkMode",
+        "Privileged",
+        "CapAdd",
+        "Binds",
+        "PidMode",
+        "Init",
+    ];
+    prop::collection::btree_map(prop::sample::select(names.to_vec()), any_value(), 0..5).prop_map(
+        |options| {
+            options
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect()
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn no_options_make_a_session_weaker_than_the_profile(options in any_options()) {
+        let plain = admit(Vec::new()).unwrap().into_parts();
+        let Ok(permit) = admit(options) else { return Ok(()) };
+        let parts = permit.into_parts();
+        for limit in LimitName::ALL {
+            prop_assert!(parts.limits.get(limit).value <= plain.limits.get(limit).value);
+        }
+        prop_assert_eq!(parts.layers, plain.layers);
+        prop_assert_eq!(parts.protected, plain.protected);
+        prop_assert_eq!(parts.mounts, plain.mounts);
+        prop_assert_eq!(parts.accept_soft_limits, plain.accept_soft_limits);
+    }
+}
