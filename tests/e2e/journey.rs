@@ -112,7 +112,7 @@ fn an_execution_outlives_the_wait_and_is_read_by_cursor() {
         let read = client
             .tool(
                 "get_execution",
-                json!({ "executionId": execution, "waitSeconds": 10 }),
+                json!({ "executionId": execution, "stdoutCursor": 0, "waitSeconds": 10 }),
             )
             .expect("an execution");
         assert_eq!(read["stdout"]["text"], "one\n", "{read:#}");

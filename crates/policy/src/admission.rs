@@ -13,7 +13,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use model::{ExecutionId, Limits, Principal, Reason, Refusal, SessionId};
+use model::{ExecutionId, LimitName, Limits, Principal, Reason, Refusal, SessionId};
 
 use crate::{
     ExecutionPermit, ExtendPermit, ListingPermit, PolicyConfig, PolicyError, SessionPermit,
@@ -116,6 +116,14 @@ impl Policy {
     /// Never for the data that is built in; a test reads it.
     pub fn default_limits() -> Result<Limits, PolicyError> {
         Ok(Hardening::load()?.defaults())
+    }
+
+    /// The most that a configuration can name for a limit.
+    ///
+    /// # Errors
+    /// As for [`Policy::default_limits`].
+    pub fn limit_ceiling(name: LimitName) -> Result<u64, PolicyError> {
+        Ok(Hardening::load()?.range(name).ceiling)
     }
 
     /// Relative paths of a project whose kind must be looked up, without following links, before
@@ -236,7 +244,7 @@ impl Policy {
                 "The session already lives as long as a session may: {} seconds.",
                 maximum.as_secs()
             );
-            let hint = "Create a new session, or let the operator raise `max_session_lifetime` in the configuration file.";
+            let hint = "Create a new session, or let the operator raise `max_session_timeout` in the configuration file.";
             return Err(Refusal::new(Reason::LimitReached, message, hint).in_field("seconds"));
         }
         Ok(ExtendPermit {

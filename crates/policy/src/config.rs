@@ -7,7 +7,7 @@ use std::{
 
 use model::{BackendName, BindMount, LimitName, Limits};
 
-use crate::{forbidden::ForbiddenPaths, hardening::Hardening, lexical, mounts};
+use crate::{forbidden::ForbiddenPaths, hardening::Hardening, lexical, limits, mounts};
 
 /// The operator's side of every decision.
 #[derive(Debug, Clone)]
@@ -131,8 +131,8 @@ impl PolicyConfig {
     fn check_times(&self) -> Result<(), PolicyError> {
         let positive = [
             ("default_session_timeout", self.default_ttl),
-            ("max_session_lifetime", self.max_ttl),
-            ("idle_timeout", self.default_idle),
+            ("max_session_timeout", self.max_ttl),
+            ("default_idle_timeout", self.default_idle),
             ("max_execution_timeout", self.max_execution_timeout),
         ];
         for (name, value) in positive {
@@ -141,22 +141,25 @@ impl PolicyConfig {
             }
         }
         if self.max_ttl > MAX_TTL {
-            return Err(option("max_session_lifetime", "must be at most 30 days"));
+            return Err(option("max_session_timeout", "must be at most 30 days"));
         }
         if self.default_ttl > self.max_ttl {
             return Err(option(
                 "default_session_timeout",
-                "must not exceed `max_session_lifetime`",
+                "must not exceed `max_session_timeout`",
             ));
         }
         if self.max_execution_timeout > self.max_ttl {
             return Err(option(
                 "max_execution_timeout",
-                "must not exceed `max_session_lifetime`",
+                "must not exceed `max_session_timeout`",
             ));
         }
         if !(MIN_LEASE..=MAX_LEASE).contains(&self.lease) {
-            return Err(option("lease", "must be between one second and one hour"));
+            return Err(option(
+                "lease_seconds",
+                "must be between one second and one hour",
+            ));
         }
         Ok(())
     }
@@ -180,13 +183,16 @@ impl PolicyConfig {
                     "is {value}, but must be between {} and {}",
                     range.floor, range.ceiling
                 );
-                return Err(option(format!("limits.{}", name.as_str()), why));
+                return Err(option(limits::key(name), why));
             }
         }
         if self.limits.temporary_bytes.value > self.limits.memory_bytes.value {
             return Err(option(
-                "limits.temporaryBytes",
-                "must not exceed `limits.memoryBytes`: it lives in memory",
+                limits::key(LimitName::TemporaryBytes),
+                format!(
+                    "must not exceed `{}`: it lives in memory",
+                    limits::key(LimitName::MemoryBytes)
+                ),
             ));
         }
         Ok(())

@@ -26,8 +26,8 @@ pub(crate) fn narrow(
                 show(name, maximum)
             );
             let hint = format!(
-                "Ask for at most {maximum}, or leave it out. The operator can raise `limits.{}` in the configuration file.",
-                name.as_str()
+                "Ask for at most {maximum}, or leave it out. The operator can raise `{}` in the configuration file.",
+                key(name)
             );
             return Err(refusal(name, &message, &hint));
         }
@@ -51,6 +51,19 @@ pub(crate) fn narrow(
         );
     }
     Ok(effective)
+}
+
+/// The configuration's key of a limit.
+pub const fn key(name: LimitName) -> &'static str {
+    match name {
+        LimitName::MemoryBytes => "limits.memory",
+        LimitName::CpuMillis => "limits.cpus",
+        LimitName::Pids => "limits.pids",
+        LimitName::OpenFiles => "limits.open_files",
+        LimitName::FileBytes => "limits.file_size",
+        LimitName::TemporaryBytes => "limits.temporary",
+        LimitName::StateBytes => "limits.state",
+    }
 }
 
 fn refusal(name: LimitName, what: &str, hint: &str) -> Refusal {

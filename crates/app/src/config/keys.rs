@@ -63,8 +63,12 @@ pub struct Key {
 
 /// A year: no duration here is longer. Timers further away are mistakes of unit.
 const YEAR_SECONDS: u64 = 365 * 86_400;
+/// Longest life of a session, and so of an execution in it: policy allows no more.
+const MONTH_SECONDS: u64 = 30 * 86_400;
 /// One tebibyte: sizes beyond are mistakes of unit.
 const TEBIBYTE: u64 = 1 << 40;
+/// One gibibyte.
+const GIBIBYTE: u64 = 1 << 30;
 /// One mebibyte.
 const MEBIBYTE: u64 = 1 << 20;
 
@@ -93,10 +97,10 @@ keys! {
     AUDIT_LOG = "audit_log", "MCP_AUDIT_LOG", Kind::Path, "`audit.jsonl` in the state directory",
         "The audit log. The server does not start when it cannot be written, and changes nothing that it cannot log.";
     DEFAULT_SESSION_TIMEOUT = "default_session_timeout", "DEFAULT_SESSION_TIMEOUT",
-        Kind::Seconds { min: 1, max: YEAR_SECONDS }, "3600",
+        Kind::Seconds { min: 1, max: MONTH_SECONDS }, "3600",
         "Lifetime of a session whose creator names none. At most `max_session_timeout`.";
     MAX_SESSION_TIMEOUT = "max_session_timeout", "CLAUDE_CODE_MCP_MAX_SESSION_TIMEOUT",
-        Kind::Seconds { min: 1, max: YEAR_SECONDS }, "86400",
+        Kind::Seconds { min: 1, max: MONTH_SECONDS }, "86400",
         "Longest lifetime that a session can be given or extended to.";
     DEFAULT_IDLE_TIMEOUT = "default_idle_timeout", "CLAUDE_CODE_MCP_DEFAULT_IDLE_TIMEOUT",
         Kind::Seconds { min: 1, max: YEAR_SECONDS }, "1800",
@@ -105,8 +109,9 @@ keys! {
         Kind::Count { min: 1, max: 10_000 }, "10",
         "Sessions that may live at one time.";
     MAX_EXECUTION_TIMEOUT = "max_execution_timeout", "CLAUDE_CODE_MCP_MAX_EXECUTION_TIMEOUT",
-        Kind::Seconds { min: 1, max: YEAR_SECONDS }, "21600",
-        "Longest running time of one execution, also when its caller names none; its whole process tree is then ended.";
+        Kind::Seconds { min: 1, max: MONTH_SECONDS }, "21600",
+        "Longest running time of one execution, also when its caller names none; its whole process tree is then ended. At \
+         most `max_session_timeout`, which is also the default where it is shorter.";
     LEASE_SECONDS = "lease_seconds", "CLAUDE_CODE_MCP_LEASE_SECONDS", Kind::Seconds { min: 2, max: 3600 }, "60",
         "How long a session lives without a sign of life from the server. It ends by itself afterwards, whether or not \
          a server ever comes back.";
@@ -129,14 +134,14 @@ keys! {
         "Memory and swap of a session together.";
     LIMIT_CPUS = "limits.cpus", "CLAUDE_CODE_MCP_LIMIT_CPUS", Kind::Cpus { min: 10, max: 1_024_000 },
         "the hardening profile's", "CPUs of a session.";
-    LIMIT_PIDS = "limits.pids", "CLAUDE_CODE_MCP_LIMIT_PIDS", Kind::Count { min: 8, max: 4_194_304 },
+    LIMIT_PIDS = "limits.pids", "CLAUDE_CODE_MCP_LIMIT_PIDS", Kind::Count { min: 8, max: 65_536 },
         "the hardening profile's", "Processes and threads of a session.";
     LIMIT_OPEN_FILES = "limits.open_files", "CLAUDE_CODE_MCP_LIMIT_OPEN_FILES",
         Kind::Count { min: 64, max: 1_048_576 }, "the hardening profile's", "Open files of one process.";
     LIMIT_FILE_SIZE = "limits.file_size", "CLAUDE_CODE_MCP_LIMIT_FILE_SIZE",
         Kind::Bytes { min: MEBIBYTE, max: TEBIBYTE }, "the hardening profile's", "Size of a single file.";
     LIMIT_TEMPORARY = "limits.temporary", "CLAUDE_CODE_MCP_LIMIT_TEMPORARY",
-        Kind::Bytes { min: MEBIBYTE, max: TEBIBYTE }, "the hardening profile's",
+        Kind::Bytes { min: MEBIBYTE, max: 64 * GIBIBYTE }, "the hardening profile's",
         "`/tmp`, home, `/run` and `/dev/shm` of a session together; they live in memory.";
     LIMIT_STATE = "limits.state", "CLAUDE_CODE_MCP_LIMIT_STATE", Kind::Bytes { min: MEBIBYTE, max: TEBIBYTE },
         "the hardening profile's", "`/state` of a session.";

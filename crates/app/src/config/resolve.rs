@@ -54,7 +54,7 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigEr
         max_session_timeout: reader.seconds(&keys::MAX_SESSION_TIMEOUT)?,
         default_idle_timeout: reader.seconds(&keys::DEFAULT_IDLE_TIMEOUT)?,
         max_concurrent_sessions: reader.count(&keys::MAX_CONCURRENT_SESSIONS)?,
-        max_execution_timeout: reader.seconds(&keys::MAX_EXECUTION_TIMEOUT)?,
+        max_execution_timeout: reader.execution_timeout()?,
         lease: reader.seconds(&keys::LEASE_SECONDS)?,
         idle_exit: reader.seconds(&keys::IDLE_EXIT_SECONDS)?,
         backend: reader.backend()?,
@@ -71,6 +71,14 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigEr
             smaller: keys::DEFAULT_SESSION_TIMEOUT.name,
             larger: keys::MAX_SESSION_TIMEOUT.name,
             value: config.default_session_timeout.as_secs(),
+            limit: config.max_session_timeout.as_secs(),
+        });
+    }
+    if config.max_execution_timeout > config.max_session_timeout {
+        return Err(ConfigError::Contradiction {
+            smaller: keys::MAX_EXECUTION_TIMEOUT.name,
+            larger: keys::MAX_SESSION_TIMEOUT.name,
+            value: config.max_execution_timeout.as_secs(),
             limit: config.max_session_timeout.as_secs(),
         });
     }
@@ -182,6 +190,15 @@ impl Reader<'_> {
                 "\"auto\", \"native\" or \"docker\"",
             )),
         }
+    }
+
+    /// Where it is not named, no execution outlives the longest session.
+    fn execution_timeout(&self) -> Result<Duration, ConfigError> {
+        let timeout = self.seconds(&keys::MAX_EXECUTION_TIMEOUT)?;
+        if self.layers.get(&keys::MAX_EXECUTION_TIMEOUT).is_some() {
+            return Ok(timeout);
+        }
+        Ok(timeout.min(self.seconds(&keys::MAX_SESSION_TIMEOUT)?))
     }
 
     fn text(&self, key: &'static Key) -> Result<Option<String>, ConfigError> {

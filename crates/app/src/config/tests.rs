@@ -441,3 +441,39 @@ fn names_of_keys_and_variables_are_unique_and_danger_is_named() {
         assert!(key.name.starts_with("dangerously_"));
     }
 }
+
+#[test]
+fn a_shorter_longest_session_shortens_the_longest_execution() {
+    let case = Case::new();
+    let config = case.load("max_session_timeout = \"2h\"", &[], &[]).unwrap();
+    assert_eq!(config.max_execution_timeout.as_secs(), 7_200);
+    let both = "max_session_timeout = \"2h\"\nmax_execution_timeout = \"3h\"";
+    let error = case.load(both, &[], &[]).unwrap_err().to_string();
+    assert!(
+        error.contains("max_execution_timeout") && error.contains("max_session_timeout"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_the_keys_allow_policy_allows() {
+    for key in KEYS {
+        let (Kind::Bytes { max, .. } | Kind::Count { max, .. } | Kind::Cpus { max, .. }) = key.kind
+        else {
+            continue;
+        };
+        if !key.name.starts_with("limits.") {
+            continue;
+        }
+        let name = LimitName::ALL
+            .into_iter()
+            .find(|name| policy::limit_key(*name) == key.name)
+            .unwrap_or_else(|| panic!("policy has no key {}", key.name));
+        assert_eq!(
+            max,
+            policy::Policy::limit_ceiling(name).unwrap(),
+            "{}",
+            key.name
+        );
+    }
+}

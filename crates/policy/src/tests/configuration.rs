@@ -39,11 +39,11 @@ fn a_configuration_that_makes_no_sense_names_its_option() {
         ("state_directory", |config| {
             config.state_directory = "/".into()
         }),
-        ("limits.memoryBytes", |config| {
+        ("limits.memory", |config| {
             config.limits.memory_bytes.value = 1
         }),
         ("limits.pids", |config| config.limits.pids.value = u64::MAX),
-        ("limits.temporaryBytes", |config| {
+        ("limits.temporary", |config| {
             config.limits.temporary_bytes.value = config.limits.memory_bytes.value + 1
         }),
         ("max_concurrent_sessions", |config| config.max_sessions = 0),
@@ -56,16 +56,16 @@ fn a_configuration_that_makes_no_sense_names_its_option() {
         ("default_session_timeout", |config| {
             config.default_ttl = Duration::ZERO
         }),
-        ("max_session_lifetime", |config| {
+        ("max_session_timeout", |config| {
             config.max_ttl = Duration::from_secs(31 * 86_400)
         }),
-        ("idle_timeout", |config| {
+        ("default_idle_timeout", |config| {
             config.default_idle = Duration::ZERO
         }),
         ("max_execution_timeout", |config| {
             config.max_execution_timeout = config.max_ttl * 2
         }),
-        ("lease", |config| config.lease = Duration::ZERO),
+        ("lease_seconds", |config| config.lease = Duration::ZERO),
         ("mounts", |config| {
             config
                 .operator_mounts
@@ -131,7 +131,7 @@ fn a_limit_only_narrows() {
         "over",
     );
     assert!(
-        refusal.message.contains("2147483648") && refusal.hint.contains("limits.memoryBytes"),
+        refusal.message.contains("2147483648") && refusal.hint.contains("`limits.memory`"),
         "{refusal:?}"
     );
     refused_as(
