@@ -346,7 +346,7 @@ fn close(output: Output, story: &Story) -> Result<(), CliError> {
             "\n{good} {seconds:.1} s in all. Next: register the server with your MCP client:"
         ))?;
         output.line(&format!(
-            "    claude mcp add claude-code-container -- {}",
+            "    claude mcp add sandbox -- {}",
             super::context::this_program().display()
         ))
     } else {
