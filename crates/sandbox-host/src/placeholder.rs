@@ -339,7 +339,11 @@ fn remove_one(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt};
+    use std::{
+        collections::BTreeMap,
+        fs,
+        os::unix::fs::{MetadataExt, PermissionsExt},
+    };
 
     fn workspace(path: &Path) -> HostDirectory {
         let found = fs::metadata(path).unwrap();
@@ -477,7 +481,11 @@ mod tests {
         make(&workspace, &mut placeholders, &alone()).unwrap();
         fs::remove_file(project.path().join(".envrc")).unwrap();
         fs::write(project.path().join(".envrc"), "mine").unwrap();
-        fs::write(project.path().join(".git/config"), "mine").unwrap();
+        let directory = project.path().join(".git");
+        let mode = |mode| fs::Permissions::from_mode(mode);
+        fs::set_permissions(&directory, mode(0o755)).unwrap();
+        fs::write(directory.join("config"), "mine").unwrap();
+        fs::set_permissions(&directory, mode(DIRECTORY_MODE)).unwrap();
         remove(&workspace, &placeholders, &alone()).unwrap();
         assert!(
             project.path().join(".envrc").exists() && project.path().join(".git/config").exists()
