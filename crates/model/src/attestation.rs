@@ -36,6 +36,25 @@ pub enum Layer {
     NotRoot,
 }
 
+impl Layer {
+    /// Every layer, in their order.
+    pub const ALL: [Layer; 13] = [
+        Layer::UserNamespace,
+        Layer::MountNamespace,
+        Layer::PidNamespace,
+        Layer::NetworkNamespace,
+        Layer::IpcNamespace,
+        Layer::UtsNamespace,
+        Layer::CgroupNamespace,
+        Layer::Seccomp,
+        Layer::NoNewPrivileges,
+        Layer::EmptyCapabilities,
+        Layer::ReadOnlyRoot,
+        Layer::Landlock,
+        Layer::NotRoot,
+    ];
+}
+
 /// How much a profile insists on a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -8,23 +8,6 @@ use crate::PolicyError;
 const FILE: &str = "hardening.json";
 const DATA: &str = include_str!("../../../profiles/hardening.json");
 
-/// Every layer: a profile that forgets one is refused.
-const LAYERS: [Layer; 13] = [
-    Layer::UserNamespace,
-    Layer::MountNamespace,
-    Layer::PidNamespace,
-    Layer::NetworkNamespace,
-    Layer::IpcNamespace,
-    Layer::UtsNamespace,
-    Layer::CgroupNamespace,
-    Layer::Seccomp,
-    Layer::NoNewPrivileges,
-    Layer::EmptyCapabilities,
-    Layer::ReadOnlyRoot,
-    Layer::Landlock,
-    Layer::NotRoot,
-];
-
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Data {
@@ -161,7 +144,7 @@ const fn all_zero() -> Limits {
 }
 
 fn check(data: &Data) -> Result<(), String> {
-    if !data.layers.iter().map(|entry| entry.layer).eq(LAYERS) {
+    if !data.layers.iter().map(|entry| entry.layer).eq(Layer::ALL) {
         return Err("`layers` must name every layer once, in the order of the model".to_owned());
     }
     if !data
@@ -211,7 +194,10 @@ mod tests {
     #[test]
     fn the_shipped_profile_is_consistent() {
         let hardening = Hardening::load().unwrap();
-        assert_eq!(hardening.layers(BackendName::Native).len(), LAYERS.len());
+        assert_eq!(
+            hardening.layers(BackendName::Native).len(),
+            Layer::ALL.len()
+        );
         assert_eq!(hardening.defaults().memory_bytes.value, 2 << 30);
         assert_eq!(hardening.range(LimitName::Pids).floor, 8);
     }

@@ -5,22 +5,6 @@ use model::{Enforcement, Layer, LimitName};
 use sandbox::{Advice, BackendError, Capability, LimitCapability};
 use sandbox_host::kernel::landlock_abi;
 
-/// Layers that every container of ours has, Landlock aside. No user namespace: an engine gives its containers one only
-/// where it is set up to (`userns-remap`, rootless), and those are refused for now.
-const LAYERS: [Layer; 11] = [
-    Layer::MountNamespace,
-    Layer::PidNamespace,
-    Layer::NetworkNamespace,
-    Layer::IpcNamespace,
-    Layer::UtsNamespace,
-    Layer::CgroupNamespace,
-    Layer::Seccomp,
-    Layer::NoNewPrivileges,
-    Layer::EmptyCapabilities,
-    Layer::ReadOnlyRoot,
-    Layer::NotRoot,
-];
-
 /// What was found.
 #[derive(Debug, Clone)]
 pub(crate) struct Machine {
@@ -69,16 +53,11 @@ pub(crate) fn describe(info: &SystemInfo, is_root: bool) -> Result<Machine, Back
         if version_2 { 2 } else { 1 },
     );
     let obstacle = obstacle(info, is_root, rootless);
-    let mut layers = LAYERS.to_vec();
-    if landlock_abi() > 0 {
-        layers.push(Layer::Landlock);
-        layers.sort_unstable();
-    }
     Ok(Machine {
         capability: Capability {
             rung,
             posture: posture.to_owned(),
-            layers,
+            layers: layers(),
             limits: LimitName::ALL
                 .iter()
                 .map(|limit| enforcement(*limit, info, version_2))
@@ -88,6 +67,17 @@ pub(crate) fn describe(info: &SystemInfo, is_root: bool) -> Result<Machine, Back
         swappiness: !version_2,
         obstacle,
     })
+}
+
+/// Layers that every container of ours has. No user namespace: an engine gives its containers one only where it is set up to
+/// (`userns-remap`, rootless), and those are refused for now.
+fn layers() -> Vec<Layer> {
+    let mut layers = Layer::ALL.to_vec();
+    layers.retain(|layer| *layer != Layer::UserNamespace);
+    if landlock_abi() == 0 {
+        layers.retain(|layer| *layer != Layer::Landlock);
+    }
+    layers
 }
 
 fn has_option(info: &SystemInfo, name: &str) -> bool {

@@ -137,24 +137,9 @@ fn describe(identity: Identity, hierarchy: Hierarchy, mut advice: Vec<Advice>) -
                 .to_owned(),
         });
     }
-    let mut layers = vec![
-        Layer::UserNamespace,
-        Layer::MountNamespace,
-        Layer::PidNamespace,
-        Layer::NetworkNamespace,
-        Layer::IpcNamespace,
-        Layer::UtsNamespace,
-        Layer::CgroupNamespace,
-        Layer::Seccomp,
-        Layer::NoNewPrivileges,
-        Layer::EmptyCapabilities,
-        Layer::ReadOnlyRoot,
-        Layer::NotRoot,
-    ];
-    if enter::landlock_abi() > 0 {
-        layers.push(Layer::Landlock);
-        layers.sort_unstable();
-    } else {
+    let mut layers = Layer::ALL.to_vec();
+    if enter::landlock_abi() == 0 {
+        layers.retain(|layer| *layer != Layer::Landlock);
         advice.push(Advice {
             missing: "the kernel has no Landlock".to_owned(),
             remedy:

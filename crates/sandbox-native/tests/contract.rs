@@ -19,23 +19,6 @@ use sandbox::{
 };
 use support::{Ground, as_ordinary_user, as_root, skip};
 
-/// All of them.
-const LAYERS: [Layer; 13] = [
-    Layer::UserNamespace,
-    Layer::MountNamespace,
-    Layer::PidNamespace,
-    Layer::NetworkNamespace,
-    Layer::IpcNamespace,
-    Layer::UtsNamespace,
-    Layer::CgroupNamespace,
-    Layer::Seccomp,
-    Layer::NoNewPrivileges,
-    Layer::EmptyCapabilities,
-    Layer::ReadOnlyRoot,
-    Layer::Landlock,
-    Layer::NotRoot,
-];
-
 /// Lines that depend on the machine: a freezer, a limit that is not hard. Any other that cannot be asked is a failure.
 const MAY_BE_SKIPPED: [&str; 2] = [
     "a named limit that cannot be enforced is refused before creation",
@@ -53,7 +36,7 @@ impl Harness for OnNative {
     }
 
     fn spec(&self) -> SandboxSpec {
-        let layers = LAYERS.map(|layer| (layer, Requirement::Required));
+        let layers = Layer::ALL.map(|layer| (layer, Requirement::Required));
         let spec = SandboxSpec {
             layers: layers.to_vec(),
             ..self.ground.spec()

@@ -13,23 +13,6 @@ const RUNG: &str = "simulated";
 /// Inodes of the simulated namespaces, far from those that a kernel hands out first.
 const FIRST_NAMESPACE: u64 = 9_000_000_000;
 
-/// Every layer.
-pub(super) const LAYERS: [Layer; 13] = [
-    Layer::UserNamespace,
-    Layer::MountNamespace,
-    Layer::PidNamespace,
-    Layer::NetworkNamespace,
-    Layer::IpcNamespace,
-    Layer::UtsNamespace,
-    Layer::CgroupNamespace,
-    Layer::Seccomp,
-    Layer::NoNewPrivileges,
-    Layer::EmptyCapabilities,
-    Layer::ReadOnlyRoot,
-    Layer::Landlock,
-    Layer::NotRoot,
-];
-
 impl FakeOptions {
     /// How this "machine" enforces a limit.
     pub(super) fn enforcement(&self, limit: LimitName) -> Enforcement {
@@ -61,7 +44,7 @@ pub(super) fn capability(options: &FakeOptions) -> Capability {
     Capability {
         rung: RUNG.to_owned(),
         posture: "fake".to_owned(),
-        layers: LAYERS.to_vec(),
+        layers: Layer::ALL.to_vec(),
         limits: LimitName::ALL.into_iter().map(limit).collect(),
         advice: Vec::new(),
     }
@@ -92,7 +75,7 @@ pub(super) fn inspection(spec: &SandboxSpec, options: &FakeOptions, running: boo
     Inspection {
         running,
         rung: RUNG.to_owned(),
-        layers: LAYERS.iter().map(layer).collect(),
+        layers: Layer::ALL.iter().map(layer).collect(),
         limits: seen_outside.into_iter().map(limit).collect(),
     }
 }

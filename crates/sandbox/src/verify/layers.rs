@@ -8,23 +8,6 @@ use crate::Inspection;
 /// `/proc/self/ns/*`, in the order of [`wire::Attestation::namespaces`].
 pub(super) const NAMESPACE_FILES: [&str; 7] = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"];
 
-/// Every layer, in the order of [`Layer`].
-const LAYERS: [Layer; 13] = [
-    Layer::UserNamespace,
-    Layer::MountNamespace,
-    Layer::PidNamespace,
-    Layer::NetworkNamespace,
-    Layer::IpcNamespace,
-    Layer::UtsNamespace,
-    Layer::CgroupNamespace,
-    Layer::Seccomp,
-    Layer::NoNewPrivileges,
-    Layer::EmptyCapabilities,
-    Layer::ReadOnlyRoot,
-    Layer::Landlock,
-    Layer::NotRoot,
-];
-
 /// `Seccomp:` of `/proc/self/status` when a filter is loaded (`SECCOMP_MODE_FILTER`).
 const SECCOMP_MODE_FILTER: u32 = 2;
 
@@ -49,7 +32,10 @@ pub(super) fn in_force(
         outside,
         host,
     };
-    LAYERS.iter().map(|layer| views.combine(*layer)).collect()
+    Layer::ALL
+        .iter()
+        .map(|layer| views.combine(*layer))
+        .collect()
 }
 
 impl Views<'_> {

@@ -9,23 +9,6 @@ use serde::Serialize;
 
 use crate::config::Config;
 
-/// Every layer, in the order of [`Layer`]: those that are missing are to be seen too.
-const LAYERS: [Layer; 13] = [
-    Layer::UserNamespace,
-    Layer::MountNamespace,
-    Layer::PidNamespace,
-    Layer::NetworkNamespace,
-    Layer::IpcNamespace,
-    Layer::UtsNamespace,
-    Layer::CgroupNamespace,
-    Layer::Seccomp,
-    Layer::NoNewPrivileges,
-    Layer::EmptyCapabilities,
-    Layer::ReadOnlyRoot,
-    Layer::Landlock,
-    Layer::NotRoot,
-];
-
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct BackendReport {
@@ -93,7 +76,7 @@ fn available(capability: &Capability) -> BackendReport {
         usable: true,
         posture: capability.posture.clone(),
         rung: capability.rung.clone(),
-        layers: LAYERS
+        layers: Layer::ALL
             .into_iter()
             .map(|layer| LayerReport {
                 layer,
