@@ -1,6 +1,7 @@
 //! What a caller asks of a sandbox in the words of a container engine, before anybody has judged it.
 
-/// `dockerOpts`: names of the Docker Engine's `HostConfig` with their values, in the order that they came.
+/// `dockerOpts`: names of the Docker Engine's `HostConfig` with their values. A door whose parser keeps the
+/// last of two with one name hands over that one, which is then the one that is judged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DockerOptions(pub Vec<(String, OptionValue)>);
 

@@ -313,19 +313,16 @@ impl Read {
 }
 
 fn positive(path: &str, value: &OptionValue) -> Result<i64, Refusal> {
-    match value {
-        OptionValue::Integer(number) if *number > 0 => Ok(*number),
-        OptionValue::Null
-        | OptionValue::Boolean(_)
-        | OptionValue::Integer(_)
-        | OptionValue::Text(_)
-        | OptionValue::List(_)
-        | OptionValue::Object(_) => Err(malformed(
-            path,
-            "must be a whole number above 0",
-            "0 and less mean no limit to an engine.",
-        )),
+    if let OptionValue::Integer(number) = value
+        && *number > 0
+    {
+        return Ok(*number);
     }
+    Err(malformed(
+        path,
+        "must be a whole number above 0",
+        "0 and less mean no limit to an engine.",
+    ))
 }
 
 /// A number of bytes, or a text as `docker run --memory` takes it: digits and b, k, m, g or t, in powers of 1,024.
@@ -360,33 +357,28 @@ fn bytes(path: &str, value: &OptionValue) -> Result<u64, Refusal> {
 }
 
 fn list<'a>(path: &str, value: &'a OptionValue) -> Result<&'a [OptionValue], Refusal> {
-    match value {
-        OptionValue::List(entries) if entries.len() <= MAX_ENTRIES => Ok(entries),
-        OptionValue::Null
-        | OptionValue::Boolean(_)
-        | OptionValue::Integer(_)
-        | OptionValue::Text(_)
-        | OptionValue::List(_)
-        | OptionValue::Object(_) => Err(malformed(
-            path,
-            "must be a list of at most 64 entries",
-            "Give a list, as the engine takes it.",
-        )),
+    if let OptionValue::List(entries) = value
+        && entries.len() <= MAX_ENTRIES
+    {
+        return Ok(entries);
     }
+    Err(malformed(
+        path,
+        "must be a list of at most 64 entries",
+        "Give a list, as the engine takes it.",
+    ))
 }
 
 fn texts<'a>(path: &str, value: &'a OptionValue) -> Result<Vec<&'a str>, Refusal> {
-    let text = |(index, entry): (usize, &'a OptionValue)| match entry {
-        OptionValue::Text(text) => Ok(text.as_str()),
-        OptionValue::Null
-        | OptionValue::Boolean(_)
-        | OptionValue::Integer(_)
-        | OptionValue::List(_)
-        | OptionValue::Object(_) => Err(malformed(
+    let text = |(index, entry): (usize, &'a OptionValue)| {
+        if let OptionValue::Text(text) = entry {
+            return Ok(text.as_str());
+        }
+        Err(malformed(
             &format!("{path}[{index}]"),
             "must be a text",
             "Give a list of texts.",
-        )),
+        ))
     };
     list(path, value)?.iter().enumerate().map(text).collect()
 }

@@ -8,7 +8,11 @@
 //! | live | gone, or never finished | the session is ended as `orphaned` |
 //! | not live, or unknown | any remains | removed |
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use model::{BackendName, ExecutionId, ExecutionState, ReapCause, Refusal, SandboxSpec, SessionId};
 use policy::{SystemPermit, SystemVerb};
@@ -83,9 +87,15 @@ impl Sessions {
                 survey.orphaned.push(record.id);
             }
         }
+        let live: HashSet<_> = records
+            .iter()
+            .map(|record| (record.id, record.backend))
+            .collect();
         for (&backend, listed) in &listed {
             for session in listed.iter().map(|found| found.session) {
-                if !self.0.is_owned(session, backend).await? {
+                // What is not among them is looked up by itself: it may be younger than the list.
+                if !live.contains(&(session, backend)) && !self.0.is_owned(session, backend).await?
+                {
                     survey.remains.push(Remains { session, backend });
                 }
             }

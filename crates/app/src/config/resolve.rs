@@ -66,21 +66,25 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigEr
         allow_protected_changes: reader.switch(&keys::ALLOW_PROTECTED_CHANGES)?,
         dangerously_accept_soft_limits: reader.switch(&keys::DANGEROUSLY_ACCEPT_SOFT_LIMITS)?,
     };
-    if config.default_session_timeout > config.max_session_timeout {
-        return Err(ConfigError::Contradiction {
-            smaller: keys::DEFAULT_SESSION_TIMEOUT.name,
-            larger: keys::MAX_SESSION_TIMEOUT.name,
-            value: config.default_session_timeout.as_secs(),
-            limit: config.max_session_timeout.as_secs(),
-        });
-    }
-    if config.max_execution_timeout > config.max_session_timeout {
-        return Err(ConfigError::Contradiction {
-            smaller: keys::MAX_EXECUTION_TIMEOUT.name,
-            larger: keys::MAX_SESSION_TIMEOUT.name,
-            value: config.max_execution_timeout.as_secs(),
-            limit: config.max_session_timeout.as_secs(),
-        });
+    let within_a_session = [
+        (
+            keys::DEFAULT_SESSION_TIMEOUT.name,
+            config.default_session_timeout,
+        ),
+        (
+            keys::MAX_EXECUTION_TIMEOUT.name,
+            config.max_execution_timeout,
+        ),
+    ];
+    for (smaller, value) in within_a_session {
+        if value > config.max_session_timeout {
+            return Err(ConfigError::Contradiction {
+                smaller,
+                larger: keys::MAX_SESSION_TIMEOUT.name,
+                value: value.as_secs(),
+                limit: config.max_session_timeout.as_secs(),
+            });
+        }
     }
     Ok(config)
 }

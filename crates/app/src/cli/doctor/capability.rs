@@ -6,6 +6,7 @@ use model::{Enforcement, Layer, LimitName, OwnerId};
 use sandbox::{Backend, BackendError, Capability};
 use sandbox_native::{Native, NativeConfig};
 use serde::Serialize;
+use tempfile::TempDir;
 
 use crate::config::Config;
 
@@ -52,19 +53,24 @@ pub(super) async fn probe(config: &Config) -> BackendReport {
     }
 }
 
-async fn try_probe(config: &Config) -> Result<Capability, BackendError> {
-    let private = std::fs::Permissions::from_mode(0o700);
-    let scratch = tempfile::Builder::new()
-        .prefix("claude-code-mcp-doctor-")
-        .permissions(private)
-        .tempdir();
+/// A state directory and an owner for the length of one look.
+pub(super) fn scratch() -> Result<(TempDir, OwnerId), BackendError> {
     let step = |step: &str, source| BackendError::Step {
         step: step.to_owned(),
         source,
     };
-    let scratch = scratch.map_err(|source| step("make a scratch directory", source))?;
+    let directory = tempfile::Builder::new()
+        .prefix("claude-code-mcp-doctor-")
+        .permissions(std::fs::Permissions::from_mode(0o700))
+        .tempdir()
+        .map_err(|source| step("make a scratch directory", source))?;
     let owner = OwnerId::random()
         .map_err(|error| step("make a random identifier", std::io::Error::other(error)))?;
+    Ok((directory, owner))
+}
+
+async fn try_probe(config: &Config) -> Result<Capability, BackendError> {
+    let (scratch, owner) = scratch()?;
     let mut native = NativeConfig::new(scratch.path().to_path_buf(), owner);
     native.extra_read_only.clone_from(&config.extra_read_only);
     Native::open(native)?.capability().await

@@ -1,13 +1,12 @@
 //! Whether a Docker engine of this machine can carry sessions, and what using it means.
 
-use std::{os::unix::fs::PermissionsExt, time::Duration};
+use std::time::Duration;
 
-use model::OwnerId;
 use sandbox::{Backend, BackendError};
 use sandbox_docker::Docker;
 use serde::Serialize;
 
-use super::capability::{Missing, why};
+use super::capability::{Missing, scratch, why};
 use crate::{backends::docker_config, config::Config};
 
 /// How long an engine may take for all that is asked of it.
@@ -45,17 +44,7 @@ pub(super) async fn probe(config: &Config) -> EngineReport {
 }
 
 async fn ask(config: &Config) -> Result<EngineReport, BackendError> {
-    let step = |step: &str, source| BackendError::Step {
-        step: step.to_owned(),
-        source,
-    };
-    let scratch = tempfile::Builder::new()
-        .prefix("claude-code-mcp-doctor-")
-        .permissions(std::fs::Permissions::from_mode(0o700))
-        .tempdir()
-        .map_err(|source| step("make a scratch directory", source))?;
-    let owner = OwnerId::random()
-        .map_err(|error| step("make a random identifier", std::io::Error::other(error)))?;
+    let (scratch, owner) = scratch()?;
     let docker = Docker::open(docker_config(config, scratch.path(), owner))?;
     let capability = docker.capability().await?;
     let usable = docker.is_usable(&config.image).await?;
