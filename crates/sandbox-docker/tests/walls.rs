@@ -146,7 +146,7 @@ async fn system_calls_are_answered_as_the_profile_says() {
     let Some(ground) = Ground::new("system_calls").await else {
         return;
     };
-    // The engine's library ends whoever makes one.
+    // The engine's library answers them in a way of its own, looked at below.
     let without = ["x32 getpid"];
     let mut running = ground.start().await;
     fs::write(

@@ -48,7 +48,7 @@ const NOT_YET: [(&str, &str); 13] = [
     ),
     (
         "image",
-        "Leave it out; sessions see the host's system directories read-only.",
+        "Leave it out; the operator decides what sessions see as their root file system.",
     ),
     (
         "workspace",
