@@ -66,6 +66,7 @@ pub fn small_spec(owner: OwnerId, root: RootFileSystem, project: &Path) -> Sandb
         session: SessionId::random().unwrap(),
         owner,
         root,
+        runtime: None,
         workspace: host_directory(project),
         protected: Vec::new(),
         mounts: Vec::new(),

@@ -34,11 +34,13 @@ pub enum Layer {
     Landlock,
     /// The agent's uid is not 0, inside and outside.
     NotRoot,
+    /// System calls are answered by a kernel of the sandbox's own, never by the host's.
+    GuestKernel,
 }
 
 impl Layer {
     /// Every layer, in their order.
-    pub const ALL: [Layer; 13] = [
+    pub const ALL: [Layer; 14] = [
         Layer::UserNamespace,
         Layer::MountNamespace,
         Layer::PidNamespace,
@@ -52,6 +54,7 @@ impl Layer {
         Layer::ReadOnlyRoot,
         Layer::Landlock,
         Layer::NotRoot,
+        Layer::GuestKernel,
     ];
 }
 

@@ -32,6 +32,6 @@ pub use principal::{Call, ClientInfo, Credentials, Principal};
 pub use reason::{Reason, Refusal};
 pub use sandbox::{
     AGENT_GID, AGENT_UID, BackendName, BindMount, HostDirectory, ProtectedPath, Protection,
-    RootFileSystem, STATE_PATH, SUPERVISOR_DIRECTORY, SandboxSpec, WORKSPACE_PATH,
+    Kernel, RootFileSystem, RuntimeClass, STATE_PATH, SUPERVISOR_DIRECTORY, SandboxSpec, WORKSPACE_PATH,
 };
 pub use secret::Secret;

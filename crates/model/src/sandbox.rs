@@ -95,6 +95,26 @@ pub struct ProtectedPath {
     pub protection: Protection,
 }
 
+/// Whose kernel answers the system calls of a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Kernel {
+    /// The host's: what keeps the sandbox in is namespaces and filters.
+    Shared,
+    /// One of the sandbox's own (gVisor, a virtual machine). No socket of the host can be mounted there.
+    Guest,
+}
+
+/// How a container engine runs a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuntimeClass {
+    /// The name under which the engine knows the runtime: `runc`, `runsc`, …
+    pub name: String,
+    /// What it promises. The promise is checked in every sandbox.
+    pub kernel: Kernel,
+}
+
 /// What the root file system is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -117,6 +137,10 @@ pub struct SandboxSpec {
     pub owner: OwnerId,
     /// Root file system.
     pub root: RootFileSystem,
+    /// How an engine runs it; `None`: by the engine's own default, which shares the host's kernel. Of no meaning where
+    /// there is no engine.
+    #[serde(default)]
+    pub runtime: Option<RuntimeClass>,
     /// What stands at [`WORKSPACE_PATH`]: written by the agent, comes back owned by its owner.
     pub workspace: HostDirectory,
     /// Protected paths of the workspace.
@@ -131,4 +155,13 @@ pub struct SandboxSpec {
     pub layers: Vec<(Layer, Requirement)>,
     /// How long the sandbox lives without a renewal, milliseconds.
     pub lease_ms: u32,
+}
+
+impl SandboxSpec {
+    /// Whose kernel it is to have.
+    pub fn kernel(&self) -> Kernel {
+        self.runtime
+            .as_ref()
+            .map_or(Kernel::Shared, |class| class.kernel)
+    }
 }

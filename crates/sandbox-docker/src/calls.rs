@@ -1,7 +1,7 @@
 //! All that the engine is ever asked: method and path, by purpose. A test puts a filter with this list in front of the
 //! engine and runs everything through it.
 //!
-//! What is absent: `exec`, `attach`, `archive`, `export`, `commit`, `update`, `build`, volumes, networks, plugins. Work goes
+//! What is absent: `exec`, `archive`, `export`, `commit`, `update`, `build`, volumes, networks, plugins. Work goes
 //! through the supervisor.
 
 /// A method and a path. `{id}` stands for one part of a path, `{name}` for one or several.
@@ -18,6 +18,10 @@ pub const SESSIONS: &[Call] = &[
     ("DELETE", "/containers/{id}"),
 ];
 
+/// What sessions need besides where no socket of the host can be mounted: the standard streams of the first process, which
+/// is the supervisor.
+pub const ATTACHED: &[Call] = &[("POST", "/containers/{id}/attach")];
+
 /// What finding out about the engine needs.
 pub const DOCTOR: &[Call] = &[("GET", "/version"), ("GET", "/info")];
 
@@ -28,7 +32,7 @@ pub const IMAGES: &[Call] = &[("GET", "/images/{name}/json")];
 pub fn find(method: &str, path: &str) -> Option<Call> {
     let path = path.split('?').next().unwrap_or_default();
     let path = without_version(path);
-    let listed = SESSIONS.iter().chain(DOCTOR).chain(IMAGES);
+    let listed = SESSIONS.iter().chain(ATTACHED).chain(DOCTOR).chain(IMAGES);
     listed
         .copied()
         .find(|(known, template)| *known == method && fits(template, path))
@@ -105,7 +109,7 @@ mod tests {
             ("POST", "/containers/json"),
             ("POST", "/v1.41/containers/abc/exec"),
             ("PUT", "/v1.41/containers/abc/archive"),
-            ("POST", "/v1.41/containers/abc/attach"),
+            ("GET", "/v1.41/containers/abc/attach/ws"),
             ("GET", "/containers/%2e%2e/json"),
             ("GET", "/containers//json"),
             ("DELETE", "/containers/a/b"),

@@ -25,6 +25,8 @@ pub struct DockerConfig {
     pub docker_host: Option<String>,
     /// `XDG_RUNTIME_DIR`, if set: a user's own engine listens there, and is preferred. One of another user is not used.
     pub runtime_directory: Option<PathBuf>,
+    /// Frames travel over the standard streams of every container, also where the host's socket could be mounted.
+    pub attached_streams: bool,
 }
 
 impl DockerConfig {
@@ -35,6 +37,7 @@ impl DockerConfig {
             owner,
             docker_host: None,
             runtime_directory: None,
+            attached_streams: false,
         }
     }
 

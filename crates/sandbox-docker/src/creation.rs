@@ -8,14 +8,18 @@ use std::{
 };
 
 use bollard::models::ImageInspect;
-use model::{AGENT_GID, AGENT_UID, RootFileSystem, SandboxSpec};
-use sandbox::BackendError;
+use model::{AGENT_GID, AGENT_UID, Kernel, RootFileSystem, SandboxSpec};
+use sandbox::{
+    BackendError,
+    carrier::{Key, Streams},
+    wire::CarrierKey,
+};
 use sandbox_host::{Layout, link, placeholder};
 
 use crate::{
     engine::Engine,
     host_config::{Making, PROGRAM_NAME, container},
-    inspection::{Live, live},
+    inspection::{self, Live, live},
     machine::Machine,
     record::Record,
     removal,
@@ -25,7 +29,15 @@ use crate::{
 /// A sandbox that runs.
 pub(crate) struct Created {
     pub live: Live,
-    pub listener: UnixListener,
+    pub road: Road,
+}
+
+/// How its supervisor's connections arrive.
+pub(crate) enum Road {
+    /// At the host's socket, which is mounted into it.
+    Socket(UnixListener),
+    /// Over its standard streams, which may be there already.
+    Streams(Key, Option<Streams>),
 }
 
 /// What creation needs to know besides the spec.
@@ -34,6 +46,7 @@ pub(crate) struct Ground<'server> {
     pub layout: &'server Layout,
     pub machine: &'server Machine,
     pub seccomp: &'server str,
+    pub attached_streams: bool,
     pub program: &'server Path,
 }
 
@@ -121,12 +134,11 @@ async fn build(
     image: &str,
     spec: &SandboxSpec,
 ) -> Result<Created, BackendError> {
-    let listener =
-        link::bind(instance).map_err(|source| step("listen for the supervisor", source))?;
+    let key = carrier_key(ground, spec)?;
     let staged = blocking({
         let (instance, spec) = (instance.to_owned(), spec.clone());
         let program = ground.program.to_owned();
-        move || prepare(&instance, &program, &spec)
+        move || prepare(&instance, &program, &spec, key)
     })
     .await?;
     let making = Making {
@@ -134,12 +146,20 @@ async fn build(
         seccomp: ground.seccomp,
         swappiness: ground.machine.swappiness,
         staged: &staged,
+        attached: key.is_some(),
     };
     let name = spec.session.object_name(&spec.owner);
     let id = ground
         .engine
         .create(&name, container(spec, &making))
         .await?;
+    let road = match key {
+        None => Road::Socket(
+            link::bind(instance).map_err(|source| step("listen for the supervisor", source))?,
+        ),
+        // Before anything is written to them.
+        Some(key) => Road::Streams(Key::First(key), Some(ground.engine.attach(&id).await?)),
+    };
     ground.engine.start(&id).await?;
     let live = live(ground.engine, &spec.owner, spec.session).await?;
     let live = live.ok_or_else(|| {
@@ -148,15 +168,34 @@ async fn build(
             io::ErrorKind::NotFound.into(),
         )
     })?;
+    if spec.kernel() == Kernel::Guest {
+        inspection::mounted(&live, &staged)?;
+    }
     blocking({
         let (instance, spec, pid) = (instance.to_owned(), spec.clone(), live.pid);
         move || {
-            staging::arrived(pid, &spec)?;
+            // A kernel of its own shows the host nothing of its mounts: its supervisor does, before it is believed.
+            if spec.kernel() == Kernel::Shared {
+                staging::arrived(pid, &spec)?;
+            }
             staging::remove(&instance).map_err(|source| step("take the mounts away", source))
         }
     })
     .await?;
-    Ok(Created { live, listener })
+    Ok(Created { live, road })
+}
+
+/// A key where frames travel over the standard streams: a kernel of the sandbox's own cannot dial a socket of the host's.
+fn carrier_key(
+    ground: &Ground<'_>,
+    spec: &SandboxSpec,
+) -> Result<Option<CarrierKey>, BackendError> {
+    if !ground.attached_streams && spec.kernel() == Kernel::Shared {
+        return Ok(None);
+    }
+    let mut key = CarrierKey::default();
+    getrandom::fill(&mut key).map_err(|error| step("make a key", io::Error::other(error)))?;
+    Ok(Some(key))
 }
 
 /// All that happens on the host before there is a container.
@@ -164,8 +203,10 @@ fn prepare(
     instance: &Path,
     program: &Path,
     spec: &SandboxSpec,
+    key: Option<CarrierKey>,
 ) -> Result<Vec<Staged>, BackendError> {
     let mut record = Record::of(spec);
+    record.carrier_key = key;
     record
         .write(instance)
         .map_err(|source| step("write the record", source))?;

@@ -10,20 +10,23 @@ use std::{
 
 use async_trait::async_trait;
 use bollard::models::{ContainerSummary, ContainerSummaryStateEnum};
-use model::{BackendName, SandboxSpec, SessionId, UsageView};
-use sandbox::{Backend, BackendError, Capability, Inspection, Link, Listed};
-use sandbox_host::{Groups, Layout, ended, link, supervisor_binary};
-use tokio::sync::OnceCell;
+use model::{BackendName, Kernel, SandboxSpec, SessionId, UsageView};
+use sandbox::{
+    Backend, BackendError, Capability, Inspection, Link, Listed,
+    carrier::{self, Key, Streams},
+};
+use sandbox_host::{Groups, Layout, ended, kernel, link, supervisor_binary};
+use tokio::{io::unix::AsyncFd, sync::OnceCell};
 
 use crate::{
     config::DockerConfig,
-    creation::{self, Created, Ground, blocking, step},
+    creation::{self, Created, Ground, Road, blocking, step},
     engine::Engine,
-    inspection::{self, Live, live},
+    inspection::{self, Asked, Live, live},
     machine::{self, Machine},
     record::{OWNER_LABEL, Record, SESSION_LABEL},
     removal,
-    seccomp::engine_profile,
+    seccomp::Profiles,
     turns::Turns,
 };
 
@@ -40,7 +43,7 @@ struct Shared {
     config: DockerConfig,
     layout: Layout,
     engine: Engine,
-    seccomp: String,
+    profiles: Profiles,
     program: PathBuf,
     machine: OnceCell<Machine>,
     turns: Turns,
@@ -69,13 +72,13 @@ impl Docker {
             .map_err(|e| step("empty the trash of the state directory", e))?;
         let program = layout.root().join("supervisor");
         lay_program(&program).map_err(|e| step("write the supervisor's program", e))?;
-        let seccomp = engine_profile()
+        let profiles = Profiles::shipped()
             .map_err(|e| step("translate the system-call profile", io::Error::other(e)))?;
         let shared = Shared {
             config,
             layout,
             engine,
-            seccomp,
+            profiles,
             program,
             machine: OnceCell::new(),
             turns: Turns::default(),
@@ -128,6 +131,22 @@ impl Shared {
             .await
     }
 
+    /// Refuses a runtime that the engine does not know, or knows no longer.
+    async fn check_runtime(&self, spec: &SandboxSpec) -> Result<(), BackendError> {
+        let Some(class) = &spec.runtime else {
+            return Ok(());
+        };
+        let info = self.engine.info().await?;
+        let known: Vec<&String> = info.runtimes.iter().flatten().map(|(name, _)| name).collect();
+        if known.contains(&&class.name) {
+            return Ok(());
+        }
+        Err(BackendError::RuntimeUnknown {
+            name: class.name.clone(),
+            known: known.into_iter().cloned().collect(),
+        })
+    }
+
     async fn create(&self, spec: &SandboxSpec) -> Result<Created, BackendError> {
         if spec.owner != self.config.owner {
             return Err(BackendError::Unsupported(
@@ -135,7 +154,8 @@ impl Shared {
             ));
         }
         let machine = self.machine().await?;
-        machine.capability.check(spec)?;
+        machine.capability(spec.kernel()).check(spec)?;
+        self.check_runtime(spec).await?;
         if let Some(obstacle) = machine.obstacle {
             return Err(BackendError::WorkspaceNotMappable(obstacle.to_owned()));
         }
@@ -144,7 +164,8 @@ impl Shared {
             engine: &self.engine,
             layout: &self.layout,
             machine,
-            seccomp: &self.seccomp,
+            seccomp: self.profiles.of(spec.kernel()),
+            attached_streams: self.config.attached_streams,
             program: &self.program,
         };
         let created = creation::create(&ground, spec).await?;
@@ -205,10 +226,22 @@ impl Shared {
     async fn connect(&self, session: SessionId) -> Result<Created, BackendError> {
         let _turn = self.turns.take(session).await;
         let live = self.live(session).await?;
-        let listener = link::bind(&self.layout.instance(session))
-            .map_err(|e| step("listen for the supervisor", e))?;
+        let instance = self.layout.instance(session);
+        let road = match self.record(session)?.carrier_key {
+            Some(key) => Road::Streams(Key::Known(key), None),
+            None => {
+                let listener = link::bind(&instance);
+                Road::Socket(listener.map_err(|e| step("listen for the supervisor", e))?)
+            }
+        };
         self.remember(session, &live);
-        Ok(Created { live, listener })
+        Ok(Created { live, road })
+    }
+
+    fn record(&self, session: SessionId) -> Result<Record, BackendError> {
+        Record::read(&self.layout.instance(session))
+            .map_err(|e| step("read the record", e))?
+            .ok_or(BackendError::NotFound)
     }
 
     async fn destroy(&self, session: SessionId) -> Result<(), BackendError> {
@@ -228,9 +261,45 @@ fn session_of(container: &ContainerSummary) -> Option<SessionId> {
     container.labels.as_ref()?.get(SESSION_LABEL)?.parse().ok()
 }
 
-fn serve(created: Created) -> Result<Link, BackendError> {
-    let Created { live, listener } = created;
-    link::serve(listener, live.pid, live.pidfd).map_err(|e| step("listen for the supervisor", e))
+impl Docker {
+    fn serve(&self, session: SessionId, created: Created) -> Result<Link, BackendError> {
+        let Created { live, road } = created;
+        let failed = |error| step("listen for the supervisor", error);
+        match road {
+            Road::Socket(listener) => link::serve(listener, live.pid, live.pidfd).map_err(failed),
+            Road::Streams(key, first) => {
+                let pidfd = kernel::watch(live.pidfd).map_err(failed)?;
+                let again = Again {
+                    shared: Arc::clone(&self.shared),
+                    session,
+                    pidfd,
+                };
+                Ok(carrier::serve(key, first, again))
+            }
+        }
+    }
+}
+
+/// The standard streams of a sandbox, again.
+struct Again {
+    shared: Arc<Shared>,
+    session: SessionId,
+    pidfd: AsyncFd<OwnedFd>,
+}
+
+#[async_trait]
+impl carrier::Attach for Again {
+    async fn attach(&self) -> Result<Option<Streams>, BackendError> {
+        let (engine, owner) = (&self.shared.engine, &self.shared.config.owner);
+        match live(engine, owner, self.session).await? {
+            Some(live) => Ok(Some(engine.attach(&live.id).await?)),
+            None => Ok(None),
+        }
+    }
+
+    async fn ended(&self) {
+        let _ = self.pidfd.readable().await;
+    }
 }
 
 #[async_trait]
@@ -240,30 +309,36 @@ impl Backend for Docker {
     }
 
     async fn capability(&self) -> Result<Capability, BackendError> {
-        Ok(self.shared.machine().await?.capability.clone())
+        Ok(self.shared.machine().await?.capability(Kernel::Shared))
     }
 
     async fn create(&self, spec: &SandboxSpec) -> Result<Link, BackendError> {
         let (shared, spec) = (Arc::clone(&self.shared), spec.clone());
+        let session = spec.session;
         let created = self
             .to_the_end(async move { shared.create(&spec).await })
             .await?;
-        serve(created)
+        self.serve(session, created)
     }
 
     async fn connect(&self, session: SessionId) -> Result<Link, BackendError> {
-        serve(self.shared.connect(session).await?)
+        let created = self.shared.connect(session).await?;
+        self.serve(session, created)
     }
 
     async fn inspect(&self, session: SessionId) -> Result<Inspection, BackendError> {
         let live = self.shared.live(session).await?;
-        let rung = self.shared.machine().await?.capability.rung.clone();
+        let rung = self.shared.machine().await?.rung.clone();
         let shared = Arc::clone(&self.shared);
         blocking(move || {
-            let record = Record::read(&shared.layout.instance(session))
-                .map_err(|e| step("read the record", e))?
-                .ok_or(BackendError::NotFound)?;
-            inspection::inspect(&live, &record.limits, &shared.seccomp, rung)
+            let record = shared.record(session)?;
+            let kernel = record.kernel();
+            let asked = Asked {
+                limits: &record.limits,
+                runtime: record.runtime.as_ref(),
+                seccomp: shared.profiles.of(kernel),
+            };
+            inspection::inspect(&live, &asked, rung)
         })
         .await
     }

@@ -8,17 +8,20 @@ use std::{
 
 use bollard::{
     ClientVersion,
+    container::LogOutput,
     errors::Error,
     models::{
         ContainerCreateBody, ContainerInspectResponse, ContainerSummary, ImageInspect, SystemInfo,
     },
     query_parameters::{
-        CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
+        AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
         RemoveContainerOptionsBuilder, StartContainerOptions,
     },
 };
-use sandbox::BackendError;
+use futures::StreamExt;
+use sandbox::{BackendError, carrier::Streams};
 use tokio::{sync::OnceCell, time::timeout};
+use tokio_util::io::StreamReader;
 
 /// Longest answer that is waited for: a container starts within half a second, on a busy machine within two.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
@@ -94,6 +97,33 @@ impl Engine {
             client.start_container(id, None::<StartContainerOptions>),
         )
         .await
+    }
+
+    /// The standard streams of a container's first process, started or not. What it wrote before is gone.
+    pub async fn attach(&self, id: &str) -> Result<Streams, BackendError> {
+        let client = self.client().await?;
+        let options = AttachContainerOptionsBuilder::new()
+            .stream(true)
+            .stdin(true)
+            .stdout(true)
+            .build();
+        let attached = self
+            .call(
+                "attaching to the container",
+                client.attach_container(id, Some(options)),
+            )
+            .await?;
+        let output = attached.output.filter_map(|item| async move {
+            match item {
+                Ok(LogOutput::StdOut { message } | LogOutput::Console { message }) => Some(Ok(message)),
+                Ok(LogOutput::StdErr { .. } | LogOutput::StdIn { .. }) => None,
+                Err(error) => Some(Err(io::Error::other(error))),
+            }
+        });
+        Ok(Streams {
+            input: Box::new(attached.input),
+            output: Box::new(StreamReader::new(Box::pin(output))),
+        })
     }
 
     /// The container of that name or id; `None` when there is none.

@@ -9,7 +9,7 @@ use bollard::models::{
     RestartPolicy, RestartPolicyNameEnum,
 };
 use model::{AGENT_GID, AGENT_UID, SUPERVISOR_DIRECTORY, SandboxSpec};
-use sandbox::MASKED_PROC_FILES;
+use sandbox::{MASKED_PROC_FILES, wire::SupervisorArguments};
 use sandbox_host::{MIN_TEMPORARY_BYTES, Temporary, supervisor_arguments};
 
 use crate::{
@@ -52,6 +52,8 @@ pub(crate) struct Making<'making> {
     pub swappiness: bool,
     /// The mounts.
     pub staged: &'making [Staged],
+    /// Frames travel over the container's standard streams.
+    pub attached: bool,
 }
 
 /// The whole body of the call that creates a container.
@@ -64,7 +66,7 @@ pub(crate) fn container(spec: &SandboxSpec, making: &Making<'_>) -> ContainerCre
     ContainerCreateBody {
         image: Some(making.image.to_owned()),
         entrypoint: Some(vec![format!("{SUPERVISOR_DIRECTORY}/{PROGRAM_NAME}")]),
-        cmd: Some(supervisor_arguments(spec, false).to_argv()),
+        cmd: Some(arguments(spec, making.attached).to_argv()),
         user: Some(agent()),
         working_dir: Some("/".to_owned()),
         hostname: Some("sandbox".to_owned()),
@@ -74,13 +76,23 @@ pub(crate) fn container(spec: &SandboxSpec, making: &Making<'_>) -> ContainerCre
             test: Some(never),
             ..HealthConfig::default()
         }),
-        attach_stdin: Some(false),
-        attach_stdout: Some(false),
+        attach_stdin: Some(making.attached),
+        attach_stdout: Some(making.attached),
         attach_stderr: Some(false),
-        open_stdin: Some(false),
+        open_stdin: Some(making.attached),
+        // A server that goes does not take the input away from the next one.
+        stdin_once: Some(false),
         tty: Some(false),
         host_config: Some(host_config(spec, making)),
         ..ContainerCreateBody::default()
+    }
+}
+
+fn arguments(spec: &SandboxSpec, attached: bool) -> SupervisorArguments {
+    let arguments = supervisor_arguments(spec, false);
+    SupervisorArguments {
+        socket: arguments.socket.filter(|_| !attached),
+        ..arguments
     }
 }
 
@@ -125,6 +137,7 @@ fn host_config(spec: &SandboxSpec, making: &Making<'_>) -> HostConfig {
         }),
         auto_remove: Some(false),
         init: Some(false),
+        runtime: spec.runtime.as_ref().map(|class| class.name.clone()),
         ..HostConfig::default()
     };
     limited(spec, making.swappiness, isolated)

@@ -1,11 +1,14 @@
 //! What is in force in a running container, read back twice: from the engine, and from `/proc/<pid>` and the control
 //! groups. A layer counts only where neither contradicts.
 
-use std::{fs, os::fd::OwnedFd};
+use std::{fs, io, os::fd::OwnedFd, path::Path};
 
-use bollard::models::{ContainerInspectResponse, HostConfig, HostConfigCgroupnsModeEnum};
+use bollard::models::{
+    ContainerInspectResponse, HostConfig, HostConfigCgroupnsModeEnum,
+};
 use model::{
-    Enforcement, Layer, LayerInForce, LimitInForce, LimitName, Limits, OwnerId, SessionId,
+    Enforcement, Kernel, Layer, LayerInForce, LimitInForce, LimitName, Limits, OwnerId,
+    RuntimeClass, SessionId,
 };
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use sandbox::{BackendError, Inspection};
@@ -16,6 +19,7 @@ use crate::{
     engine::Engine,
     host_config::{agent, seccomp_option},
     record::{OWNER_LABEL, SESSION_LABEL},
+    staging::Staged,
 };
 
 /// A container of ours, running or not.
@@ -103,14 +107,29 @@ fn first_process(id: String, found: ContainerInspectResponse) -> Option<Live> {
     })
 }
 
-/// Reads what is in force. `asked` is for the reply alone.
+/// What was asked of the engine.
+pub(crate) struct Asked<'record> {
+    /// For the reply alone.
+    pub limits: &'record Limits,
+    /// See [`model::SandboxSpec::runtime`].
+    pub runtime: Option<&'record RuntimeClass>,
+    /// The system-call profile in the engine's form.
+    pub seccomp: &'record str,
+}
+
+impl Asked<'_> {
+    fn kernel(&self) -> Kernel {
+        self.runtime.map_or(Kernel::Shared, |class| class.kernel)
+    }
+}
+
+/// Reads what is in force.
 ///
 /// # Errors
 /// [`BackendError::NotFound`] when it ended meanwhile.
 pub(crate) fn inspect(
     live: &Live,
-    asked: &Limits,
-    seccomp: &str,
+    asked: &Asked<'_>,
     rung: String,
 ) -> Result<Inspection, BackendError> {
     let outside = Outside::read(live.pid);
@@ -119,16 +138,22 @@ pub(crate) fn inspect(
         return Err(BackendError::NotFound);
     }
     let outside = outside.map_err(|source| step("look at the sandbox", source))?;
-    let said = said_by_engine(&live.found, seccomp);
-    let layers = outside
-        .layers
-        .iter()
-        .map(|layer| combine(layer, &said))
-        .collect();
-    let limits = LimitName::ALL
-        .into_iter()
-        .map(|limit| read_back(limit, asked, live, &outside))
-        .collect();
+    let said = said_by_engine(&live.found, asked.seccomp);
+    let layers = match asked.runtime {
+        Some(class) if class.kernel == Kernel::Guest => {
+            guest_layers(class, &live.found, &outside, &said)
+        }
+        Some(_) | None => outside
+            .layers
+            .iter()
+            .map(|layer| combine(layer, &said))
+            .collect(),
+    };
+    let read_back = |limit| match asked.kernel() {
+        Kernel::Guest if live.groups.mechanism(limit).is_none() => None,
+        Kernel::Guest | Kernel::Shared => Some(read_back(limit, asked.limits, live, &outside)),
+    };
+    let limits = LimitName::ALL.into_iter().filter_map(read_back).collect();
     Ok(Inspection {
         running: true,
         rung,
@@ -139,6 +164,74 @@ pub(crate) fn inspect(
 
 /// What the engine says of a layer, as words for the evidence.
 type Said = (Layer, bool, String);
+
+/// The process that the host sees is the guest's kernel: what keeps it in says nothing of what it keeps in. So the engine's
+/// word for the layers, and for the kernel that the engine runs it as asked, in namespaces of its own and filtered.
+fn guest_layers(
+    class: &RuntimeClass,
+    found: &ContainerInspectResponse,
+    outside: &Outside,
+    said: &[Said],
+) -> Vec<LayerInForce> {
+    let runtime = found
+        .host_config
+        .as_ref()
+        .and_then(|config| config.runtime.clone())
+        .unwrap_or_default();
+    let mut layers: Vec<_> = said
+        .iter()
+        .map(|(layer, in_force, words)| LayerInForce {
+            layer: *layer,
+            in_force: *in_force,
+            evidence: format!("the engine: {words}"),
+        })
+        .collect();
+    let kept_in = |layer: Layer| {
+        let mut read = outside.layers.iter();
+        read.any(|read| read.layer == layer && read.in_force)
+    };
+    let around = [Layer::MountNamespace, Layer::NetworkNamespace];
+    let missing: Vec<_> = around.into_iter().filter(|layer| !kept_in(*layer)).collect();
+    layers.push(LayerInForce {
+        layer: Layer::GuestKernel,
+        in_force: runtime == class.name && missing.is_empty(),
+        evidence: format!("the engine: Runtime {runtime:?}; its process lacks {missing:?}"),
+    });
+    layers.sort_by_key(|layer| layer.layer);
+    layers
+}
+
+/// Whether the engine has mounted all that was asked, and nothing else of the host.
+///
+/// # Errors
+/// [`BackendError::Step`] for the first difference.
+pub(crate) fn mounted(live: &Live, staged: &[Staged]) -> Result<(), BackendError> {
+    let shown = live.found.mounts.as_deref().unwrap_or_default();
+    let same = |staged: &Staged| {
+        let is = |text: &Option<String>, path: &Path| text.as_deref().map(Path::new) == Some(path);
+        shown.iter().any(|shown| {
+            is(&shown.source, &staged.source)
+                && is(&shown.destination, &staged.target)
+                && shown.rw == Some(!staged.read_only)
+        })
+    };
+    let foreign = shown.iter().any(|shown| {
+        let binds = shown.typ.as_deref() == Some("bind");
+        let source = shown.source.as_deref().map(Path::new);
+        binds && !staged.iter().any(|staged| source == Some(&staged.source))
+    });
+    match staged.iter().find(|staged| !same(staged)) {
+        Some(missing) => Err(step(
+            &format!("find the mount at {} in the container", missing.target.display()),
+            io::ErrorKind::NotFound.into(),
+        )),
+        None if foreign => Err(step(
+            "keep other mounts out of the container",
+            io::ErrorKind::InvalidData.into(),
+        )),
+        None => Ok(()),
+    }
+}
 
 fn combine(read: &LayerInForce, said: &[Said]) -> LayerInForce {
     let Some((_, in_force, words)) = said.iter().find(|(layer, ..)| *layer == read.layer) else {
@@ -251,6 +344,7 @@ mod tests {
             session: SessionId::from_bytes([1; 16]),
             owner: OwnerId::from_bytes([2; 8]),
             root: RootFileSystem::Image("image".to_owned()),
+            runtime: None,
             workspace: HostDirectory {
                 path: "/project".into(),
                 device: 1,
@@ -274,6 +368,7 @@ mod tests {
             lease_ms: 1_000,
         };
         let making = Making {
+            attached: false,
             image: "sha256:00",
             seccomp: PROFILE,
             swappiness: true,

@@ -1,19 +1,38 @@
 //! What the engine of this machine can enforce, as it says itself; that it does is read back from each container.
 
 use bollard::models::{SystemInfo, SystemInfoCgroupVersionEnum};
-use model::{Enforcement, Layer, LimitName};
+use model::{Enforcement, Kernel, Layer, LimitName};
 use sandbox::{Advice, BackendError, Capability, LimitCapability};
 use sandbox_host::kernel::landlock_abi;
 
 /// What was found.
 #[derive(Debug, Clone)]
 pub(crate) struct Machine {
-    /// For callers.
-    pub capability: Capability,
+    /// See [`Capability::rung`].
+    pub rung: String,
+    /// Of containers that share the host's kernel.
+    shared: Capability,
     /// Swapping can be forbidden by itself: version 1 of control groups alone.
     pub swappiness: bool,
     /// Why workspaces cannot be mounted so that their owners and their protected paths are kept, if they cannot.
     pub obstacle: Option<&'static str>,
+}
+
+impl Machine {
+    /// What containers with that kernel get, for callers.
+    pub fn capability(&self, kernel: Kernel) -> Capability {
+        match kernel {
+            Kernel::Shared => self.shared.clone(),
+            Kernel::Guest => guest(self.shared.clone()),
+        }
+    }
+}
+
+/// The same with a kernel of the sandbox's own, which has no Landlock of the host's.
+fn guest(mut capability: Capability) -> Capability {
+    capability.layers.retain(|layer| *layer != Layer::Landlock);
+    capability.layers.push(Layer::GuestKernel);
+    capability
 }
 
 /// Describes an engine.
@@ -54,7 +73,8 @@ pub(crate) fn describe(info: &SystemInfo, is_root: bool) -> Result<Machine, Back
     );
     let obstacle = obstacle(info, is_root, rootless);
     Ok(Machine {
-        capability: Capability {
+        rung: rung.clone(),
+        shared: Capability {
             rung,
             posture: posture.to_owned(),
             layers: layers(),
@@ -69,11 +89,11 @@ pub(crate) fn describe(info: &SystemInfo, is_root: bool) -> Result<Machine, Back
     })
 }
 
-/// Layers that every container of ours has. No user namespace: an engine gives its containers one only where it is set up to
+/// Layers that every container of ours has that shares the host's kernel. No user namespace: an engine gives its containers one only where it is set up to
 /// (`userns-remap`, rootless), and those are refused for now.
 fn layers() -> Vec<Layer> {
     let mut layers = Layer::ALL.to_vec();
-    layers.retain(|layer| *layer != Layer::UserNamespace);
+    layers.retain(|layer| !matches!(layer, Layer::UserNamespace | Layer::GuestKernel));
     if landlock_abi() == 0 {
         layers.retain(|layer| *layer != Layer::Landlock);
     }
@@ -162,7 +182,7 @@ mod tests {
     #[test]
     fn a_rootful_engine_has_no_user_namespace_and_limits_that_it_has_controllers_for() {
         let machine = describe(&engine(&["name=seccomp,profile=default"]), true).unwrap();
-        let capability = machine.capability;
+        let capability = machine.capability(Kernel::Shared);
         assert_eq!(capability.rung, "Docker 20.10.24, rootful, cgroup v1");
         assert_eq!(capability.posture, "docker-rootful");
         assert!(!capability.layers.contains(&Layer::UserNamespace));

@@ -5,11 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use model::{HostDirectory, Limits, OwnerId, SandboxSpec, SessionId};
+use model::{HostDirectory, Kernel, Limits, OwnerId, RuntimeClass, SandboxSpec, SessionId};
 use sandbox_host::{
     placeholder::{self, Placeholder},
     read_record, write_record,
 };
+use sandbox::wire::CarrierKey;
 use serde::{Deserialize, Serialize};
 
 /// Label of a container: the installation that owns it.
@@ -35,6 +36,12 @@ pub(crate) struct Record {
     pub workspace: HostDirectory,
     /// What was asked, for the read-back.
     pub limits: Limits,
+    /// How the engine was told to run it.
+    #[serde(default)]
+    pub runtime: Option<RuntimeClass>,
+    /// Frames travel over its standard streams, under this key.
+    #[serde(default)]
+    pub carrier_key: Option<CarrierKey>,
 }
 
 impl Record {
@@ -46,7 +53,16 @@ impl Record {
             placeholders: Vec::new(),
             workspace: spec.workspace.clone(),
             limits: spec.limits,
+            runtime: spec.runtime.clone(),
+            carrier_key: None,
         }
+    }
+
+    /// Whose kernel it was to have.
+    pub fn kernel(&self) -> Kernel {
+        self.runtime
+            .as_ref()
+            .map_or(Kernel::Shared, |class| class.kernel)
     }
 
     /// Removes the placeholders that nobody else needs, and writes the record down without any.

@@ -9,9 +9,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use model::Kernel;
 use sandbox_host::{SeccompArgument, SeccompProfile};
 use serde::Serialize;
 use syscalls::Sysno;
+
+mod guest;
 
 /// `EPERM` and `ENOSYS` of the kernel's `errno-base.h` and `errno.h`.
 const ERRNOS: [(&str, u32); 2] = [("EPERM", 1), ("ENOSYS", 38)];
@@ -61,14 +64,32 @@ struct EngineCondition {
     op: &'static str,
 }
 
-/// Translates the profile that ships.
-///
-/// # Errors
-/// See [`SeccompError`].
-pub(crate) fn engine_profile() -> Result<String, SeccompError> {
-    Ok(serde_json::to_string(&translate(
-        &SeccompProfile::shipped()?,
-    )?)?)
+/// The profile that ships, in each form.
+pub(crate) struct Profiles {
+    shared: String,
+    guest: String,
+}
+
+impl Profiles {
+    /// Translates it.
+    ///
+    /// # Errors
+    /// See [`SeccompError`].
+    pub fn shipped() -> Result<Self, SeccompError> {
+        let profile = SeccompProfile::shipped()?;
+        Ok(Profiles {
+            shared: serde_json::to_string(&translate(&profile)?)?,
+            guest: serde_json::to_string(&guest::translate(&profile)?)?,
+        })
+    }
+
+    /// The one for sandboxes with that kernel.
+    pub fn of(&self, kernel: Kernel) -> &str {
+        match kernel {
+            Kernel::Shared => &self.shared,
+            Kernel::Guest => &self.guest,
+        }
+    }
 }
 
 fn translate(profile: &SeccompProfile) -> Result<EngineProfile, SeccompError> {

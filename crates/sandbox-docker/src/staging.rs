@@ -11,15 +11,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use model::{HostDirectory, STATE_PATH, SUPERVISOR_DIRECTORY, SandboxSpec, WORKSPACE_PATH};
+use model::{
+    HostDirectory, Kernel, Protection, STATE_PATH, SUPERVISOR_DIRECTORY, SandboxSpec, WORKSPACE_PATH,
+};
 use rustix::{
-    fs::{CWD, OFlags},
+    fs::{CWD, FileType, OFlags, fstat},
     io::Errno,
     mount::{UnmountFlags, unmount},
 };
 use sandbox_host::{
     At, Failure, FailureKind, NO_DEVICES, NO_SUID, OwnerMaps, Owners, READ_ONLY, cover,
-    open_host_directory, open_verified, open_without_links, own_directory, protect,
+    open_beneath, open_host_directory, open_verified, open_without_links, own_directory, protect,
+    tree_of,
 };
 
 use crate::record::staging;
@@ -27,7 +30,7 @@ use crate::record::staging;
 /// The ids of a container without a user namespace are those of the host.
 const FIRST_ID: u32 = 0;
 
-/// A directory that stands ready for the container.
+/// A directory or file that stands ready for the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Staged {
     /// On the host.
@@ -73,6 +76,20 @@ pub(crate) fn make(instance: &Path, spec: &SandboxSpec) -> Result<Vec<Staged>, F
         false,
     )?;
     protect(workspace.as_fd(), &spec.protected)?;
+    // A kernel of the sandbox's own does not see what is mounted below a mount of the host's: each on its own, too.
+    let single = match spec.kernel() {
+        Kernel::Shared => &[][..],
+        Kernel::Guest => &spec.protected,
+    };
+    for (number, path) in single.iter().enumerate() {
+        let step = "take a protected path";
+        let there = open_beneath(workspace.as_fd(), &path.relative).at(step)?;
+        let read_only = path.protection != Protection::Pinned;
+        let set = NO_SUID | NO_DEVICES | if read_only { READ_ONLY } else { 0 };
+        let tree = tree_of(there.as_fd(), set)?;
+        let target = Path::new(WORKSPACE_PATH).join(&path.relative);
+        put(format!("protected-{number}"), tree, &target, read_only)?;
+    }
     let state = own_directory(&instance.join("state"), NO_SUID | NO_DEVICES)?;
     put("state".to_owned(), state, Path::new(STATE_PATH), false)?;
     let socket = own_directory(&instance.join("socket"), READ_ONLY | NO_SUID | NO_DEVICES)?;
@@ -94,13 +111,18 @@ pub(crate) fn make(instance: &Path, spec: &SandboxSpec) -> Result<Vec<Staged>, F
     Ok(staged)
 }
 
-/// Puts a mount at a new directory, and opens what is there then.
+/// Puts a mount at a new directory or file, and opens what is there then.
 fn attach(place: &Path, mount: &OwnedFd) -> Result<OwnedFd, Failure> {
     let step = "put a mount in its place";
-    fs::DirBuilder::new().mode(0o700).create(place).at(step)?;
-    let target = open_without_links(CWD, place, OFlags::DIRECTORY).at(step)?;
+    let kind = FileType::from_raw_mode(fstat(mount).at(step)?.st_mode);
+    if kind == FileType::Directory {
+        fs::DirBuilder::new().mode(0o700).create(place).at(step)?;
+    } else {
+        fs::File::create_new(place).at(step)?;
+    }
+    let target = open_without_links(CWD, place, OFlags::empty()).at(step)?;
     cover(target.as_fd(), mount.as_fd())?;
-    open_without_links(CWD, place, OFlags::DIRECTORY).at(step)
+    open_without_links(CWD, place, OFlags::empty()).at(step)
 }
 
 /// Takes the mounts of a session away, and their places. Success also when there are none.
@@ -123,9 +145,21 @@ pub(crate) fn remove(instance: &Path) -> io::Result<()> {
             }
         }
         // Fails when a mount was not seen: nothing of a project is ever deleted here.
-        fs::remove_dir(&place)?;
+        remove_place(&place)?;
     }
     fs::remove_dir(staging(instance))
+}
+
+/// An empty directory, or an empty file: whatever holds something was not made here.
+fn remove_place(place: &Path) -> io::Result<()> {
+    let found = fs::symlink_metadata(place)?;
+    if found.is_dir() {
+        fs::remove_dir(place)
+    } else if found.is_file() && found.len() == 0 {
+        fs::remove_file(place)
+    } else {
+        Err(io::ErrorKind::DirectoryNotEmpty.into())
+    }
 }
 
 /// Whether the container shows these very directories. An engine that does not see our mounts shows empty ones.

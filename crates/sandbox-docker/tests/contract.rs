@@ -10,18 +10,39 @@
 
 mod support;
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
 
-use model::{Requirement, SandboxSpec, SessionId};
+use model::{Layer, Requirement, SandboxSpec, SessionId};
 use sandbox::{
     Backend, HostView,
     contract::{self, Harness, LINES},
 };
-use support::Ground;
+use sandbox_docker::calls::{self, Call};
+use support::{Ground, Scene};
+
+/// What a sandbox with gVisor's kernel must show: all but Landlock, which that kernel has not.
+const GVISOR_LAYERS: [Layer; 13] = [
+    Layer::UserNamespace,
+    Layer::MountNamespace,
+    Layer::PidNamespace,
+    Layer::NetworkNamespace,
+    Layer::IpcNamespace,
+    Layer::UtsNamespace,
+    Layer::CgroupNamespace,
+    Layer::Seccomp,
+    Layer::NoNewPrivileges,
+    Layer::EmptyCapabilities,
+    Layer::ReadOnlyRoot,
+    Layer::NotRoot,
+    Layer::GuestKernel,
+];
 
 struct OnDocker {
     ground: Ground,
-    layers: Vec<model::Layer>,
+    layers: Vec<Layer>,
     sessions: Mutex<Vec<SessionId>>,
 }
 
@@ -52,7 +73,40 @@ async fn docker_keeps_the_contract() {
     let Some(ground) = Ground::new("docker_keeps_the_contract").await else {
         return;
     };
-    let layers = ground.docker.capability().await.unwrap().layers;
+    let made = keeps_the_contract(ground).await;
+    for call in calls::SESSIONS.iter().chain(calls::DOCTOR).chain(calls::IMAGES) {
+        assert!(made.contains(call), "{call:?} is listed and was never made");
+    }
+    assert!(!made.contains(&calls::ATTACHED[0]));
+}
+
+/// Decision 3 of the design: the same frames over the standard streams.
+#[tokio::test]
+async fn docker_keeps_the_contract_over_standard_streams() {
+    let leg = "docker_keeps_the_contract_over_standard_streams";
+    let Some(ground) = Ground::at(Scene::Attached, leg).await else {
+        return;
+    };
+    let made = keeps_the_contract(ground).await;
+    assert!(made.contains(&calls::ATTACHED[0]));
+}
+
+/// P1a: a runtime class with a kernel of its own.
+#[tokio::test]
+async fn gvisor_keeps_the_contract() {
+    let Some(ground) = Ground::with_gvisor("gvisor_keeps_the_contract").await else {
+        return;
+    };
+    let made = keeps_the_contract(ground).await;
+    assert!(made.contains(&calls::ATTACHED[0]));
+}
+
+/// The calls that were made.
+async fn keeps_the_contract(ground: Ground) -> BTreeSet<Call> {
+    let layers = match ground.scene {
+        Scene::Gvisor(_) => GVISOR_LAYERS.to_vec(),
+        Scene::Usual | Scene::Attached => ground.docker.capability().await.unwrap().layers,
+    };
     assert!(layers.len() >= 11, "{layers:?}");
     let harness = Arc::new(OnDocker {
         ground,
@@ -67,12 +121,5 @@ async fn docker_keeps_the_contract() {
     assert!(!harness.sessions.lock().unwrap().is_empty());
     harness.ground.is_clean().await;
     // What is listed and never made would be a wider list than it need be.
-    let made = harness.ground.filter.made();
-    let listed = sandbox_docker::calls::SESSIONS
-        .iter()
-        .chain(sandbox_docker::calls::DOCTOR)
-        .chain(sandbox_docker::calls::IMAGES);
-    for call in listed {
-        assert!(made.contains(call), "{call:?} is listed and was never made");
-    }
+    harness.ground.filter.made()
 }

@@ -20,7 +20,7 @@ pub fn supervisor_arguments(spec: &SandboxSpec, watches_memory: bool) -> Supervi
     let mounts = spec.mounts.iter().filter(|mount| !mount.read_only);
     writable.extend(mounts.filter_map(|mount| Some(mount.target.to_str()?.to_owned())));
     SupervisorArguments {
-        socket: format!("{SUPERVISOR_DIRECTORY}/{}", SOCKET_NAME),
+        socket: Some(format!("{SUPERVISOR_DIRECTORY}/{}", SOCKET_NAME)),
         writable,
         spool: STATE_PATH.to_owned(),
         lease_ms: spec.lease_ms,

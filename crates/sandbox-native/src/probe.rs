@@ -138,6 +138,7 @@ fn describe(identity: Identity, hierarchy: Hierarchy, mut advice: Vec<Advice>) -
         });
     }
     let mut layers = Layer::ALL.to_vec();
+    layers.retain(|layer| *layer != Layer::GuestKernel);
     if enter::landlock_abi() == 0 {
         layers.retain(|layer| *layer != Layer::Landlock);
         advice.push(Advice {

@@ -224,6 +224,14 @@ pub enum BackendError {
         /// Why.
         why: String,
     },
+    /// The engine does not know that runtime.
+    #[error("the engine knows no runtime {name:?}, but {}", known.join(", "))]
+    RuntimeUnknown {
+        /// Which.
+        name: String,
+        /// What it knows.
+        known: Vec<String>,
+    },
     /// The workspace cannot be mounted so that its files stay owned by their owner.
     #[error("the workspace cannot be mapped: {0}")]
     WorkspaceNotMappable(String),

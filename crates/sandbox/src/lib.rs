@@ -2,7 +2,7 @@
 //! every backend passes.
 //!
 //! Reading order: [`Backend`] (its verbs), [`Link`] (how a supervisor's connections arrive), [`Supervisor`] (the client
-//! that drives one sandbox and believes nothing it hears), [`verify`] (is the sandbox as strong as its spec), then
+//! that drives one sandbox and believes nothing it hears), [`verify`] (is the sandbox as strong as its spec), then [`carrier`] (a link without a socket),
 //! [`contract`] (the suite for every backend) and [`fake`] (the test double).
 
 #![forbid(unsafe_code)]
@@ -11,6 +11,7 @@ mod backend;
 mod supervisor;
 mod verify;
 
+pub mod carrier;
 pub mod contract;
 pub mod fake;
 

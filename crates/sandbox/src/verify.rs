@@ -17,12 +17,17 @@ use model::{Attestation, Enforcement, Layer, LayerInForce, LimitName, Requiremen
 use crate::Inspection;
 
 /// What the host knows of itself, for comparison.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HostView {
     /// Inodes of the host's `/proc/self/ns/{user,mnt,pid,net,ipc,uts,cgroup}`; 0 where unknown. Where one is unknown,
     /// the layer counts only if the outside affirms it.
     pub namespaces: [u64; 7],
+    /// The host's kernel in the words of [`wire::Attestation::kernel`]; empty where unknown.
+    pub kernel: String,
 }
+
+/// What uname(2) says, one file for each word.
+const KERNEL_FILES: [&str; 3] = ["ostype", "osrelease", "version"];
 
 impl HostView {
     /// The view of this process.
@@ -38,8 +43,20 @@ impl HostView {
                 Err(error) => return Err(error),
             };
         }
-        Ok(HostView { namespaces })
+        Ok(HostView {
+            namespaces,
+            kernel: kernel()?,
+        })
     }
+}
+
+fn kernel() -> io::Result<String> {
+    let mut words = Vec::new();
+    for name in KERNEL_FILES {
+        let word = fs::read_to_string(format!("/proc/sys/kernel/{name}"))?;
+        words.push(word.trim().to_owned());
+    }
+    Ok(words.join(" "))
 }
 
 /// A limit that does not hold as asked.

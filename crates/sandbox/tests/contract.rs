@@ -47,6 +47,7 @@ impl Harness for OnFake {
             session: SessionId::random().unwrap(),
             owner: OwnerId::from_bytes([1; 8]),
             root: RootFileSystem::HostSystem,
+            runtime: None,
             workspace: HostDirectory {
                 path: "/project".into(),
                 device: 1,

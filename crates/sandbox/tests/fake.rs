@@ -28,6 +28,7 @@ fn spec() -> SandboxSpec {
         session: SessionId::random().unwrap(),
         owner: OwnerId::from_bytes([1; 8]),
         root: RootFileSystem::HostSystem,
+        runtime: None,
         workspace: HostDirectory {
             path: "/project".into(),
             device: 1,

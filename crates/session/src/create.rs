@@ -87,6 +87,7 @@ impl Sessions {
             session: id,
             owner: self.0.setup.store.owner(),
             root: self.0.setup.backends.root(parts.backend)?.clone(),
+            runtime: None,
             workspace: parts.workspace.clone(),
             protected: parts.protected.clone(),
             mounts: parts.mounts.clone(),

@@ -6,6 +6,8 @@ use rustix::{
     fs::{CWD, Mode, OFlags, openat},
     io::Errno,
     process::{Resource, getegid, geteuid, getpid, getrlimit},
+    system::uname,
+    thread::no_new_privs,
 };
 use wire::{Attestation, MAX_MOUNT_FACTS, MountFact};
 
@@ -15,7 +17,11 @@ use crate::confinement::Confinement;
 const MAX_INTERFACES: usize = 16;
 /// Bytes of mount points listed at most, so that a greeting always fits into one frame.
 const MAX_MOUNT_BYTES: usize = 96 * 1024;
+/// Longest description of a kernel, bytes, as the wire says.
+const MAX_KERNEL_BYTES: usize = 256;
 const NAMESPACES: [&str; 7] = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"];
+/// `Seccomp:` of `/proc/self/status` when a filter is loaded.
+const SECCOMP_MODE_FILTER: u32 = 2;
 const RLIMITS: [Resource; 4] = [
     Resource::Nofile,
     Resource::Nproc,
@@ -40,22 +46,29 @@ pub fn read(confinement: &Confinement) -> io::Result<Attestation> {
             .and_then(|text| text.parse().ok())
             .unwrap_or(0u32)
     };
+    let mounts = mounts(&String::from_utf8_lossy(&fs::read("/proc/self/mountinfo")?));
+    let seccomp_mode = number("Seccomp");
     Ok(Attestation {
+        kernel: kernel(),
         uid: geteuid().as_raw(),
         gid: getegid().as_raw(),
         pid: u32::try_from(getpid().as_raw_nonzero().get()).unwrap_or(0),
         capabilities: ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(hex),
-        no_new_privs: number("NoNewPrivs") == 1,
-        seccomp_mode: number("Seccomp"),
-        seccomp_filters: number("Seccomp_filters"),
+        no_new_privs: no_new_privs().unwrap_or(false),
+        seccomp_mode,
+        seccomp_filters: match field("Seccomp_filters") {
+            Some(_) => number("Seccomp_filters"),
+            // Some kernels do not count them.
+            None => u32::from(seccomp_mode == SECCOMP_MODE_FILTER),
+        },
         landlock_abi: confinement.landlock_abi,
         landlock_in_force: confinement.landlock_in_force,
         not_dumpable: confinement.not_dumpable,
         namespaces: NAMESPACES.map(namespace_inode),
-        root_read_only: root_is_read_only(),
+        root_read_only: root_is_read_only(&mounts),
         interfaces: interfaces(&fs::read_to_string("/proc/self/net/dev").unwrap_or_default()),
         rlimits: RLIMITS.map(|resource| getrlimit(resource).current.unwrap_or(u64::MAX)),
-        mounts: mounts(&String::from_utf8_lossy(&fs::read("/proc/self/mountinfo")?)),
+        mounts,
     })
 }
 
@@ -78,10 +91,28 @@ fn namespace_inode(name: &str) -> u64 {
         .unwrap_or(0)
 }
 
-/// The kernel looks at the mount before it asks any security module, so EROFS is told apart from Landlock's EACCES.
-fn root_is_read_only() -> bool {
+/// The kernel looks at the mount before it asks any security module, so EROFS is told apart from Landlock's EACCES. A
+/// kernel without unnamed files is believed what it says of the mount.
+fn root_is_read_only(mounts: &[MountFact]) -> bool {
     let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
-    openat(CWD, "/", flags, Mode::RUSR | Mode::WUSR).map(drop) == Err(Errno::ROFS)
+    match openat(CWD, "/", flags, Mode::RUSR | Mode::WUSR) {
+        Err(Errno::ROFS) => true,
+        Err(Errno::OPNOTSUPP) => mounts
+            .iter()
+            .rfind(|mount| mount.target == "/")
+            .is_some_and(|root| root.read_only),
+        Ok(_) | Err(_) => false,
+    }
+}
+
+fn kernel() -> String {
+    let name = uname();
+    let parts = [name.sysname(), name.release(), name.version()];
+    let mut text = parts.map(|part| part.to_string_lossy()).join(" ");
+    while text.len() > MAX_KERNEL_BYTES {
+        text.pop();
+    }
+    text
 }
 
 fn interfaces(net_dev: &str) -> Vec<String> {

@@ -5,11 +5,13 @@
 //!   ▲                       │                   │
 //!   └──── closed, malformed, wrong protocol, no Welcome in time
 //! ```
-//! Nothing of a lost connection is kept: requests that were open are the host's to ask again.
+//! Nothing of a lost connection is kept: requests that were open are the host's to ask again. Where the host's socket
+//! cannot be mounted, a connection is a channel of [`crate::carrier`] and everything else the same.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::{
+    event::PollFlags,
     io::{self, Errno},
     net::{
         AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, send,
@@ -18,7 +20,7 @@ use rustix::{
 };
 use wire::{Decoder, MAX_TO_HOST_BYTES, MAX_TO_SUPERVISOR_BYTES, ToHost, ToSupervisor};
 
-use crate::clock::Moment;
+use crate::{carrier::Carrier, clock::Moment};
 
 /// First pause before dialling again, milliseconds.
 const FIRST_PAUSE_MS: u64 = 50;
@@ -31,9 +33,15 @@ const OUTGOING_BYTES: usize = 256 * 1024;
 
 /// The connection.
 pub struct Link {
-    address: SocketAddrUnix,
+    host: Host,
     state: State,
     pause_ms: u64,
+}
+
+/// Where the host is.
+enum Host {
+    Socket(SocketAddrUnix),
+    Carrier(Box<Carrier>),
 }
 
 enum State {
@@ -51,11 +59,14 @@ struct Connection {
 }
 
 impl Link {
-    /// A connection that is due to be dialled.
-    pub fn new(path: &str, now: Moment) -> io::Result<Self> {
-        let address = SocketAddrUnix::new(path)?;
+    /// A connection that is due to be dialled: at a socket, or over standard input and output.
+    pub fn new(socket: Option<&str>, now: Moment) -> io::Result<Self> {
+        let host = match socket {
+            Some(path) => Host::Socket(SocketAddrUnix::new(path)?),
+            None => Host::Carrier(Box::new(Carrier::of_standard_streams()?)),
+        };
         Ok(Link {
-            address,
+            host,
             state: State::Down { dial_at: now },
             pause_ms: FIRST_PAUSE_MS,
         })
@@ -69,7 +80,7 @@ impl Link {
         if dial_at > now {
             return false;
         }
-        match self.dial_socket() {
+        match self.dial_host(true) {
             Ok(socket) => {
                 let connection = Connection {
                     socket,
@@ -89,12 +100,37 @@ impl Link {
         }
     }
 
-    /// A new socket to the host, not blocking.
-    pub fn dial_socket(&self) -> io::Result<OwnedFd> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        connect(&socket, &self.address)?;
-        Ok(socket)
+    /// A further connection to the host, for content; it does not block.
+    pub fn dial_data(&mut self) -> io::Result<OwnedFd> {
+        self.dial_host(false)
+    }
+
+    fn dial_host(&mut self, urgent: bool) -> io::Result<OwnedFd> {
+        match &mut self.host {
+            Host::Socket(address) => dial_socket(address),
+            Host::Carrier(carrier) => carrier.dial(urgent),
+        }
+    }
+
+    /// What the carrier waits for, where there is one.
+    pub fn carrier_interests(&self) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
+        let carrier = match &self.host {
+            Host::Socket(_) => None,
+            Host::Carrier(carrier) => Some(carrier.interests()),
+        };
+        carrier.into_iter().flatten()
+    }
+
+    /// Moves what the carrier can move. A host that has just attached is dialled at once.
+    pub fn pump_carrier(&mut self, buffer: &mut [u8], now: Moment) {
+        let Host::Carrier(carrier) = &mut self.host else {
+            return;
+        };
+        carrier.pump(buffer);
+        if carrier.take_new() {
+            self.pause_ms = FIRST_PAUSE_MS;
+            self.state = State::Down { dial_at: now };
+        }
     }
 
     /// Drops the connection; it is dialled again after a pause.
@@ -213,6 +249,13 @@ impl Link {
             }
         }
     }
+}
+
+fn dial_socket(address: &SocketAddrUnix) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, address)?;
+    Ok(socket)
 }
 
 impl Connection {

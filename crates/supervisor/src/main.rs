@@ -11,6 +11,8 @@
 #![deny(unsafe_code)]
 
 mod attestation;
+mod beneath;
+mod carrier;
 mod clock;
 mod confinement;
 mod environment;

@@ -8,12 +8,13 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, openat, openat2, statat},
+    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat},
     io,
 };
 use wire::{ExecutionKey, SoftLimits};
 
 use crate::{
+    beneath,
     clock::Moment,
     execution::Execution,
     process_files::ProcessFiles,
@@ -187,9 +188,7 @@ impl DiskWalk {
     fn count(&mut self, path: &[u8]) -> io::Result<usize> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         // The agent can put links where directories were; none is followed.
-        let resolve =
-            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let directory = openat2(&self.root, path, flags, Mode::empty(), resolve)?;
+        let directory = beneath::open(&self.root, path, flags, Mode::empty())?;
         let mut entries = 0;
         for entry in Dir::read_from(&directory)? {
             let entry = entry?;

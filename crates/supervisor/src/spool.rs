@@ -3,8 +3,9 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::{
-    fs::{MemfdFlags, Mode, OFlags, memfd_create, openat},
+    fs::{AtFlags, MemfdFlags, Mode, OFlags, memfd_create, openat, unlinkat},
     io::{self, Errno, pread, pwrite},
+    rand::{GetRandomFlags, getrandom},
 };
 
 /// Kept in memory before a file is made: most commands say less, and making a file costs more than running `true`.
@@ -186,12 +187,21 @@ impl Spool {
 }
 
 fn unnamed_file(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    openat(
-        directory,
-        ".",
-        OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC,
-        Mode::RUSR | Mode::WUSR,
-    )
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    let mode = Mode::RUSR | Mode::WUSR;
+    match openat(directory, ".", flags | OFlags::TMPFILE, mode) {
+        // Where files cannot be born without a name, it is taken from this one at once.
+        Err(Errno::OPNOTSUPP) => {
+            let mut random = [0; 8];
+            getrandom(&mut random, GetRandomFlags::empty())?;
+            let name = format!(".output-{:016x}", u64::from_le_bytes(random));
+            let flags = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+            let file = openat(directory, name.as_str(), flags, mode)?;
+            unlinkat(directory, name.as_str(), AtFlags::empty())?;
+            Ok(file)
+        }
+        opened => opened,
+    }
 }
 
 fn memory_file() -> io::Result<OwnedFd> {

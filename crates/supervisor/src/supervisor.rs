@@ -71,6 +71,7 @@ enum Source {
     Timer,
     Signals,
     Host,
+    Carrier,
     Report(usize),
     Output(usize, Stream),
     Input(usize),
@@ -116,7 +117,7 @@ impl Supervisor {
             files: ProcessFiles::open()?,
             over: false,
             lease: now.after_ms(u64::from(arguments.lease_ms)),
-            link: Link::new(&arguments.socket, now)?,
+            link: Link::new(arguments.socket.as_deref(), now)?,
             executions: Vec::new(),
             environment: Environment::default(),
             parked: Vec::new(),
@@ -239,6 +240,9 @@ impl Supervisor {
             flags.set(PollFlags::OUT, outgoing);
             add(Source::Host, descriptor, flags);
         }
+        for (descriptor, flags) in self.link.carrier_interests() {
+            add(Source::Carrier, descriptor, flags);
+        }
         match poll(&mut polled, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),
@@ -262,6 +266,7 @@ impl Supervisor {
                     self.link.receive(&mut self.buffer, now);
                 }
             }
+            Source::Carrier => self.link.pump_carrier(&mut self.buffer, now),
             Source::Report(index) => {
                 if let Some(execution) = self.executions.get_mut(index) {
                     execution.take_reports(now, &self.files);

@@ -3,11 +3,15 @@
 
 use crate::message::SoftLimits;
 
+/// In place of a socket's path: standard input and output.
+const STANDARD_STREAMS: &str = "-";
+
 /// The supervisor's command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SupervisorArguments {
-    /// Absolute path of the host's socket inside the sandbox.
-    pub socket: String,
+    /// Absolute path of the host's socket inside the sandbox; `None`: the host is at the other end of standard input and
+    /// output ([`crate::Carried`]).
+    pub socket: Option<String>,
     /// Writable places (absolute): everything else is read-only to the Landlock domain.
     pub writable: Vec<String>,
     /// Directory of the session's disk where output is spooled in unnamed files.
@@ -37,7 +41,7 @@ impl SupervisorArguments {
     pub fn to_argv(&self) -> Vec<String> {
         let mut argv = vec![
             "--socket".to_owned(),
-            self.socket.clone(),
+            self.socket.clone().unwrap_or_else(|| STANDARD_STREAMS.to_owned()),
             "--spool".to_owned(),
             self.spool.clone(),
         ];
@@ -90,7 +94,9 @@ impl SupervisorArguments {
             }
         }
         Ok(SupervisorArguments {
-            socket: socket.ok_or(ArgumentError::Missing("--socket"))?,
+            socket: socket
+                .ok_or(ArgumentError::Missing("--socket"))
+                .map(|path| Some(path).filter(|path| path != STANDARD_STREAMS))?,
             writable,
             spool: spool.ok_or(ArgumentError::Missing("--spool"))?,
             lease_ms: lease_ms.ok_or(ArgumentError::Missing("--lease-ms"))?,
@@ -106,7 +112,7 @@ mod tests {
     #[test]
     fn arguments_read_back_what_they_wrote() {
         let arguments = SupervisorArguments {
-            socket: "/run/supervisor/host.sock".into(),
+            socket: Some("/run/supervisor/host.sock".into()),
             writable: vec!["/workspace".into(), "/tmp".into()],
             spool: "/state".into(),
             lease_ms: 60_000,
@@ -116,10 +122,16 @@ mod tests {
                 state_bytes: 3,
             },
         };
-        assert_eq!(
-            SupervisorArguments::parse(arguments.to_argv()),
-            Ok(arguments)
-        );
+        let attached = SupervisorArguments {
+            socket: None,
+            ..arguments.clone()
+        };
+        for arguments in [arguments, attached] {
+            assert_eq!(
+                SupervisorArguments::parse(arguments.to_argv()),
+                Ok(arguments)
+            );
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Raised with every change of meaning. Host and supervisor come from one build, so they differ only across an update
 /// of the server under a running sandbox: the host then keeps the sandbox until its lease ends and starts nothing new.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 /// Executions that one supervisor remembers, running and ended together. The oldest ended one makes place.
 pub const MAX_EXECUTIONS: usize = 256;
 /// Requests that may be open at once; one more is answered [`FaultKind::TooMany`].
@@ -359,6 +359,8 @@ pub enum FaultKind {
 /// What the supervisor reads of its own confinement, before it has started anything.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Attestation {
+    /// Name, release and version of the kernel that answers (uname(2)), at most 256 bytes.
+    pub kernel: String,
     /// Effective uid.
     pub uid: u32,
     /// Effective gid.
@@ -367,11 +369,12 @@ pub struct Attestation {
     pub pid: u32,
     /// Inheritable, permitted, effective, bounding, ambient.
     pub capabilities: [u64; 5],
-    /// `NoNewPrivs` of `/proc/self/status`.
+    /// `PR_GET_NO_NEW_PRIVS`.
     pub no_new_privs: bool,
     /// `Seccomp` of `/proc/self/status`: 2 is a filter.
     pub seccomp_mode: u32,
-    /// `Seccomp_filters` of `/proc/self/status`.
+    /// `Seccomp_filters` of `/proc/self/status`; 1 where a kernel shows a filter and does not count them (before 5.9, and
+    /// gVisor's).
     pub seccomp_filters: u32,
     /// Landlock ABI of the kernel; 0: none.
     pub landlock_abi: u32,

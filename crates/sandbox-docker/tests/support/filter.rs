@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeSet,
     io::{self, Read, Write},
+    net::Shutdown,
     os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
@@ -20,6 +21,8 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// The filter; its thread ends with the test.
 pub struct Filter {
     pub socket: PathBuf,
+    /// The engine's own.
+    pub engine: PathBuf,
     seen: Arc<Mutex<Seen>>,
 }
 
@@ -40,18 +43,25 @@ pub enum Fault {
 }
 
 impl Filter {
+    /// In front of the machine's engine.
     pub fn start(socket: &Path) -> Self {
+        Self::before(socket, ENGINE_SOCKET.into())
+    }
+
+    /// In front of the engine at that socket.
+    pub fn before(socket: &Path, engine: PathBuf) -> Self {
         let listener = UnixListener::bind(socket).unwrap();
         let seen = Arc::<Mutex<Seen>>::default();
         let filter = Filter {
             socket: socket.to_owned(),
+            engine: engine.clone(),
             seen: Arc::clone(&seen),
         };
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let seen = Arc::clone(&seen);
+                let (seen, engine) = (Arc::clone(&seen), engine.clone());
                 thread::spawn(move || {
-                    let _ = pass(client, &seen);
+                    let _ = pass(client, &engine, &seen);
                 });
             }
         });
@@ -72,13 +82,15 @@ impl Filter {
     }
 }
 
-fn pass(mut client: UnixStream, seen: &Mutex<Seen>) -> io::Result<()> {
+fn pass(mut client: UnixStream, engine: &Path, seen: &Mutex<Seen>) -> io::Result<()> {
     let (head, mut body) = read_head(&mut client)?;
     let mut lines = head.split("\r\n");
     let request = lines.next().unwrap_or_default().to_owned();
     let mut words = request.split(' ');
     let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
-    let fault = match calls::find(method, path) {
+    let call = calls::find(method, path);
+    let is_stream = calls::ATTACHED.iter().any(|found| call == Some(*found));
+    let fault = match call {
         Some(call) => {
             let mut seen = seen.lock().unwrap();
             seen.made.insert(call);
@@ -106,13 +118,24 @@ fn pass(mut client: UnixStream, seen: &Mutex<Seen>) -> io::Result<()> {
     let headers = lines
         .filter(|line| !line.is_empty() && !header(line, "connection:"))
         .fold(String::new(), |all, line| all + line + "\r\n");
-    let mut engine = UnixStream::connect(ENGINE_SOCKET)?;
+    let mut engine = UnixStream::connect(engine)?;
     // So that a second request on the same connection cannot pass unseen.
-    engine.write_all(format!("{request}\r\n{headers}Connection: close\r\n\r\n").as_bytes())?;
+    let connection = if is_stream { "Upgrade" } else { "close" };
+    engine.write_all(format!("{request}\r\n{headers}Connection: {connection}\r\n\r\n").as_bytes())?;
     let have = body.len();
     body.resize(length.max(have), 0);
     client.read_exact(&mut body[have..])?;
     engine.write_all(&body)?;
+    if is_stream {
+        let (mut from, mut to) = (client.try_clone()?, engine.try_clone()?);
+        thread::spawn(move || {
+            let _ = io::copy(&mut from, &mut to);
+            let _ = to.shutdown(Shutdown::Both);
+        });
+        let ended = io::copy(&mut engine, &mut client);
+        let _ = client.shutdown(Shutdown::Both);
+        return ended.map(drop);
+    }
     if let Some(Fault::Unheard) = fault {
         return io::copy(&mut engine, &mut io::sink()).map(drop);
     }

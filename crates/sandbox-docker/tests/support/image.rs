@@ -25,13 +25,18 @@ pub const HOSTILE_CHANGES: &str = "\
 const FILES: &str = "for file in /bin/sh /usr/bin/perl $(dpkg -L coreutils grep sed findutils dash | grep -E '^(/usr)?/s?bin/'); do \
     echo $file; ldd $file 2>/dev/null | grep -o '/[^ ]*'; done | sort -u";
 
-/// The engine itself, past every filter.
+/// The machine's engine itself, past every filter.
 pub fn engine() -> bollard::Docker {
+    engine_at(Path::new(ENGINE_SOCKET))
+}
+
+/// The engine at that socket.
+pub fn engine_at(socket: &Path) -> bollard::Docker {
     let version = bollard::ClientVersion {
         major_version: 1,
         minor_version: 41,
     };
-    bollard::Docker::connect_with_unix(ENGINE_SOCKET, 60, &version).unwrap()
+    bollard::Docker::connect_with_unix(socket.to_str().unwrap(), 60, &version).unwrap()
 }
 
 /// Says loudly that there is no engine that this process may use as root.
@@ -47,12 +52,18 @@ pub async fn without_engine(leg: &str) -> bool {
     !answers
 }
 
-/// Makes the image unless the engine has it.
+/// Makes the image unless the machine's engine has it.
 pub async fn make_image(name: &str, changes: &str) {
+    make_image_at(Path::new(ENGINE_SOCKET), name, changes).await;
+}
+
+/// The same at another engine.
+pub async fn make_image_at(socket: &Path, name: &str, changes: &str) {
     // Tests run in processes of their own: one makes it, the others wait.
     let lock = File::create(std::env::temp_dir().join("claude-code-mcp-test-image.lock")).unwrap();
     lock.lock().unwrap();
-    if engine().inspect_image(name).await.is_ok() {
+    let engine = engine_at(socket);
+    if engine.inspect_image(name).await.is_ok() {
         return;
     }
     let script = format!(
@@ -73,7 +84,6 @@ pub async fn make_image(name: &str, changes: &str) {
         .changes(changes)
         .build();
     let body = bollard::body_full(Bytes::from(made.stdout));
-    let engine = engine();
     let mut progress = Box::pin(engine.create_image(Some(options), Some(body), None));
     while let Some(step) = progress.next().await {
         step.unwrap();

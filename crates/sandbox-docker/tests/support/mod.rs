@@ -5,6 +5,7 @@
 #![allow(unused_imports, reason = "each test program uses its part")]
 
 mod filter;
+mod gvisor;
 mod image;
 #[path = "../../../../tests/support/inside.rs"]
 mod inside;
@@ -12,7 +13,10 @@ mod inside;
 mod skip;
 
 pub use filter::{Fault, Filter};
-pub use image::{HOSTILE_CHANGES, IMAGE, engine, make_image, without_engine};
+pub use gvisor::Gvisor;
+pub use image::{
+    ENGINE_SOCKET, HOSTILE_CHANGES, IMAGE, engine, engine_at, make_image, make_image_at, without_engine,
+};
 pub use inside::{
     Inside, host_directory, only_work_is_left, processes_that_see, protect_project, protected,
     protected_paths_hold, small_spec,
@@ -25,13 +29,24 @@ use bollard::{
     models::ContainerSummary,
     query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder},
 };
-use model::{OwnerId, RootFileSystem, SandboxSpec, SessionId};
+use model::{Kernel, OwnerId, RootFileSystem, RuntimeClass, SandboxSpec, SessionId};
 use sandbox::{Backend, Link};
 use sandbox_docker::{Docker, DockerConfig};
 use tempfile::TempDir;
 
+/// Where a test plays.
+pub enum Scene {
+    /// The machine's engine, by the host's socket.
+    Usual,
+    /// The machine's engine, over the standard streams.
+    Attached,
+    /// An engine that has gVisor.
+    Gvisor(Gvisor),
+}
+
 /// A backend with a state directory, a project and a filter of its own.
 pub struct Ground {
+    pub scene: Scene,
     pub directory: TempDir,
     pub docker: Docker,
     pub owner: OwnerId,
@@ -42,24 +57,41 @@ pub struct Ground {
 impl Ground {
     /// `None`, said loudly, where there is no engine or this is not root.
     pub async fn new(leg: &str) -> Option<Self> {
-        if without_engine(leg).await {
-            return None;
-        }
-        make_image(IMAGE, HOSTILE_CHANGES).await;
+        Self::at(Scene::Usual, leg).await
+    }
+
+    /// The same on an engine that has gVisor, where there is one.
+    pub async fn with_gvisor(leg: &str) -> Option<Self> {
+        Self::at(Scene::Gvisor(Gvisor::engine(leg)?), leg).await
+    }
+
+    pub async fn at(scene: Scene, leg: &str) -> Option<Self> {
+        let socket = match &scene {
+            Scene::Usual | Scene::Attached => {
+                if without_engine(leg).await {
+                    return None;
+                }
+                PathBuf::from(ENGINE_SOCKET)
+            }
+            Scene::Gvisor(gvisor) => gvisor.socket.clone(),
+        };
+        make_image_at(&socket, IMAGE, HOSTILE_CHANGES).await;
         let directory = tempfile::Builder::new()
             .prefix("docker-")
             .tempdir_in("/var/tmp")
             .unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).unwrap();
         fs::create_dir(directory.path().join("project")).unwrap();
-        let filter = Filter::start(&directory.path().join("engine.sock"));
+        let filter = Filter::before(&directory.path().join("engine.sock"), socket);
         let mut id = [0; 8];
         id.copy_from_slice(&SessionId::random().unwrap().as_bytes()[..8]);
         let owner = OwnerId::from_bytes(id);
         let mut config = DockerConfig::new(directory.path().join("state"), owner);
         config.docker_host = Some(format!("unix://{}", filter.socket.display()));
+        config.attached_streams = matches!(scene, Scene::Attached);
         let docker = Docker::open(config.clone()).unwrap();
         Some(Ground {
+            scene,
             directory,
             docker,
             owner,
@@ -73,11 +105,19 @@ impl Ground {
     }
 
     pub fn spec(&self) -> SandboxSpec {
-        small_spec(
-            self.owner,
-            RootFileSystem::Image(IMAGE.to_owned()),
-            &self.project(),
-        )
+        let root = RootFileSystem::Image(IMAGE.to_owned());
+        let mut spec = small_spec(self.owner, root, &self.project());
+        if let Scene::Gvisor(_) = self.scene {
+            spec.runtime = Some(gvisor_class("runsc"));
+            // Its kernel alone takes some fifty tasks of the host's.
+            spec.limits.pids.value = 256;
+        }
+        spec
+    }
+
+    /// The engine itself, past the filter.
+    pub fn engine(&self) -> bollard::Docker {
+        engine_at(&self.filter.engine)
     }
 
     pub async fn start(&self) -> Running<'_> {
@@ -112,7 +152,7 @@ impl Ground {
         let name = self.directory.path().to_str().unwrap();
         let ours = mounts.lines().filter(|line| line.contains(name));
         found.extend(ours.map(|line| format!("mount {line}")));
-        let containers = containers(self.owner).await;
+        let containers = containers(&self.engine(), self.owner).await;
         found.extend(
             containers
                 .iter()
@@ -134,14 +174,22 @@ impl Ground {
 }
 
 /// All containers with that owner's label, asked of the engine itself.
-async fn containers(owner: OwnerId) -> Vec<ContainerSummary> {
+async fn containers(engine: &bollard::Docker, owner: OwnerId) -> Vec<ContainerSummary> {
     let label = format!("claude-code-mcp.owner={owner}");
     let filters = HashMap::from([("label", vec![label.as_str()])]);
     let options = ListContainersOptionsBuilder::new()
         .all(true)
         .filters(&filters)
         .build();
-    engine().list_containers(Some(options)).await.unwrap()
+    engine.list_containers(Some(options)).await.unwrap()
+}
+
+/// What an operator writes who has gVisor under that name.
+pub fn gvisor_class(name: &str) -> RuntimeClass {
+    RuntimeClass {
+        name: name.to_owned(),
+        kernel: Kernel::Guest,
+    }
 }
 
 /// A test that fails leaves no containers either.
@@ -150,7 +198,7 @@ impl Drop for Ground {
         if !std::thread::panicking() {
             return;
         }
-        let owner = self.owner;
+        let (owner, engine) = (self.owner, self.engine());
         let cleaning = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -158,8 +206,9 @@ impl Drop for Ground {
                 .unwrap();
             runtime.block_on(async {
                 let options = RemoveContainerOptionsBuilder::new().force(true).build();
-                for id in containers(owner).await.into_iter().filter_map(|one| one.id) {
-                    let _ = engine().remove_container(&id, Some(options.clone())).await;
+                let left = containers(&engine, owner).await;
+                for id in left.into_iter().filter_map(|one| one.id) {
+                    let _ = engine.remove_container(&id, Some(options.clone())).await;
                 }
             });
         });

@@ -101,6 +101,11 @@ pub(super) fn attestation(spec: &SandboxSpec, options: &FakeOptions) -> wire::At
     let root = !options.has(Layer::NotRoot);
     let value = |limit| options.value(spec, limit);
     wire::Attestation {
+        kernel: if options.has(Layer::GuestKernel) {
+            RUNG.to_owned()
+        } else {
+            String::new()
+        },
         uid: if root { 0 } else { AGENT_UID },
         gid: if root { 0 } else { AGENT_GID },
         pid: 1,

@@ -103,6 +103,7 @@ impl Views<'_> {
                     format!("ABI {abi}, an access refused: {refused}"),
                 )
             }
+            Layer::GuestKernel => self.guest_kernel(),
             Layer::NotRoot => (
                 inside.uid != 0 && inside.gid != 0,
                 format!("uid {}, gid {} inside", inside.uid, inside.gid),
@@ -110,18 +111,31 @@ impl Views<'_> {
         }
     }
 
+    /// Its kernel is not the host's, and whoever started it says the same: inside alone, a name proves nothing.
+    fn guest_kernel(self) -> Seen {
+        let (inside, host) = (&self.inside.kernel, &self.host.kernel);
+        let differs = !inside.is_empty() && !host.is_empty() && inside != host;
+        (
+            differs && self.affirmed(Layer::GuestKernel),
+            format!("the kernel inside is {inside:?}"),
+        )
+    }
+
+    fn affirmed(self, layer: Layer) -> bool {
+        let mut layers = self.outside.layers.iter();
+        layers.any(|seen| seen.layer == layer && seen.in_force)
+    }
+
     /// The inode differs from the host's. Where the host's is unknown, only the outside can tell.
     fn own_namespace(self, layer: Layer, index: usize) -> Seen {
+        // Its numbers say nothing about those of the host.
+        if self.guest_kernel().0 {
+            return (true, "in a kernel of its own".to_owned());
+        }
         let (found, hosts) = (self.inside.namespaces[index], self.host.namespaces[index]);
-        let affirmed = || {
-            self.outside
-                .layers
-                .iter()
-                .any(|seen| seen.layer == layer && seen.in_force)
-        };
         let own = found != 0
             && if hosts == 0 {
-                affirmed()
+                self.affirmed(layer)
             } else {
                 found != hosts
             };

@@ -10,6 +10,7 @@ use super::*;
 
 const HOST: HostView = HostView {
     namespaces: [1, 2, 3, 4, 5, 6, 7],
+    kernel: String::new(),
 };
 
 /// A good sandbox, to be weakened in one place.
@@ -53,6 +54,7 @@ fn good_spec() -> SandboxSpec {
         session: SessionId::from_bytes([1; 16]),
         owner: OwnerId::from_bytes([2; 8]),
         root: RootFileSystem::HostSystem,
+        runtime: None,
         workspace: directory(),
         protected: vec![
             protect(".git", Protection::Pinned),
@@ -86,6 +88,7 @@ fn good_spec() -> SandboxSpec {
 
 fn good_inside() -> wire::Attestation {
     wire::Attestation {
+        kernel: "Linux of the guest".to_owned(),
         uid: 1000,
         gid: 1000,
         pid: 1,

@@ -62,7 +62,7 @@ impl Workers {
     pub fn open(
         &mut self,
         spec: TransferSpec,
-        link: &Link,
+        link: &mut Link,
         own: &mut std::collections::BTreeSet<i32>,
     ) -> Result<(), Fault> {
         if self.running.len() >= MAX_WORKERS {
@@ -79,7 +79,7 @@ impl Workers {
             }
         };
         let socket = link
-            .dial_socket()
+            .dial_data()
             .map_err(system("dial the data connection"))?;
         set_blocking(&socket).map_err(system("set up the data connection"))?;
         let pid = match sys::fork().map_err(system("fork"))? {

@@ -3,20 +3,16 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::{
-    fs::{
-        AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, openat, openat2, statat, unlinkat,
-    },
+    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat, unlinkat},
     io::{self, Errno},
 };
+
+pub use crate::beneath::open_on_same_mount;
+use crate::beneath;
 
 /// Directories below each other that a removal enters. The agent can nest deeper than any transfer; what is deeper
 /// stays, on its own disk.
 const MAX_REMOVAL_DEPTH: usize = 256;
-
-/// No link is followed, no mount of magic links entered, the starting directory never left.
-const BENEATH: ResolveFlags = ResolveFlags::BENEATH
-    .union(ResolveFlags::NO_SYMLINKS)
-    .union(ResolveFlags::NO_MAGICLINKS);
 
 /// Opens below a directory; no parts mean the directory itself.
 pub fn open_beneath(
@@ -25,23 +21,7 @@ pub fn open_beneath(
     flags: OFlags,
     mode: Mode,
 ) -> io::Result<OwnedFd> {
-    let path = if parts.is_empty() {
-        b".".to_vec()
-    } else {
-        parts.join(b"/".as_slice())
-    };
-    openat2(directory, path, flags | OFlags::CLOEXEC, mode, BENEATH)
-}
-
-/// Opens a directory below another, on the same mount.
-pub fn open_on_same_mount(directory: impl AsFd, name: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
-    openat2(
-        directory,
-        name,
-        flags | OFlags::CLOEXEC,
-        Mode::empty(),
-        BENEATH | ResolveFlags::NO_XDEV,
-    )
+    beneath::open(directory, &parts.join(b"/".as_slice()), flags, mode)
 }
 
 /// The root of all paths.

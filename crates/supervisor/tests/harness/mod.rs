@@ -106,7 +106,7 @@ pub fn sandbox_with(options: Options) -> Option<Sandbox> {
     )
     .unwrap();
     let arguments = SupervisorArguments {
-        socket: text(&directory.path().join("host/host.sock")),
+        socket: Some(text(&directory.path().join("host/host.sock"))),
         writable: vec![
             text(&directory.path().join("workspace")),
             text(&directory.path().join("state")),
