@@ -31,7 +31,7 @@ pub use outcome::{
 pub use principal::{Call, ClientInfo, Credentials, Principal};
 pub use reason::{Reason, Refusal};
 pub use sandbox::{
-    AGENT_GID, AGENT_UID, BackendName, BindMount, HostDirectory, ProtectedPath, Protection,
-    Kernel, RootFileSystem, RuntimeClass, STATE_PATH, SUPERVISOR_DIRECTORY, SandboxSpec, WORKSPACE_PATH,
+    AGENT_GID, AGENT_UID, BackendName, BindMount, HostDirectory, Kernel, ProtectedPath, Protection,
+    RootFileSystem, RuntimeClass, STATE_PATH, SUPERVISOR_DIRECTORY, SandboxSpec, WORKSPACE_PATH,
 };
 pub use secret::Secret;

@@ -137,7 +137,12 @@ impl Shared {
             return Ok(());
         };
         let info = self.engine.info().await?;
-        let known: Vec<&String> = info.runtimes.iter().flatten().map(|(name, _)| name).collect();
+        let known: Vec<&String> = info
+            .runtimes
+            .iter()
+            .flatten()
+            .map(|(name, _)| name)
+            .collect();
         if known.contains(&&class.name) {
             return Ok(());
         }

@@ -14,8 +14,8 @@ use bollard::{
         ContainerCreateBody, ContainerInspectResponse, ContainerSummary, ImageInspect, SystemInfo,
     },
     query_parameters::{
-        AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
-        RemoveContainerOptionsBuilder, StartContainerOptions,
+        AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions,
+        ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
     },
 };
 use futures::StreamExt;
@@ -115,7 +115,9 @@ impl Engine {
             .await?;
         let output = attached.output.filter_map(|item| async move {
             match item {
-                Ok(LogOutput::StdOut { message } | LogOutput::Console { message }) => Some(Ok(message)),
+                Ok(LogOutput::StdOut { message } | LogOutput::Console { message }) => {
+                    Some(Ok(message))
+                }
                 Ok(LogOutput::StdErr { .. } | LogOutput::StdIn { .. }) => None,
                 Err(error) => Some(Err(io::Error::other(error))),
             }

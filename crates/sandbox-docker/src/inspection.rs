@@ -3,9 +3,7 @@
 
 use std::{fs, io, os::fd::OwnedFd, path::Path};
 
-use bollard::models::{
-    ContainerInspectResponse, HostConfig, HostConfigCgroupnsModeEnum,
-};
+use bollard::models::{ContainerInspectResponse, HostConfig, HostConfigCgroupnsModeEnum};
 use model::{
     Enforcement, Kernel, Layer, LayerInForce, LimitInForce, LimitName, Limits, OwnerId,
     RuntimeClass, SessionId,
@@ -191,7 +189,10 @@ fn guest_layers(
         read.any(|read| read.layer == layer && read.in_force)
     };
     let around = [Layer::MountNamespace, Layer::NetworkNamespace];
-    let missing: Vec<_> = around.into_iter().filter(|layer| !kept_in(*layer)).collect();
+    let missing: Vec<_> = around
+        .into_iter()
+        .filter(|layer| !kept_in(*layer))
+        .collect();
     layers.push(LayerInForce {
         layer: Layer::GuestKernel,
         in_force: runtime == class.name && missing.is_empty(),
@@ -222,7 +223,10 @@ pub(crate) fn mounted(live: &Live, staged: &[Staged]) -> Result<(), BackendError
     });
     match staged.iter().find(|staged| !same(staged)) {
         Some(missing) => Err(step(
-            &format!("find the mount at {} in the container", missing.target.display()),
+            &format!(
+                "find the mount at {} in the container",
+                missing.target.display()
+            ),
             io::ErrorKind::NotFound.into(),
         )),
         None if foreign => Err(step(

@@ -28,11 +28,11 @@ impl Machine {
     }
 }
 
-/// The same with a kernel of the sandbox's own, which has no Landlock of the host's.
-fn guest(mut capability: Capability) -> Capability {
-    capability.layers.retain(|layer| *layer != Layer::Landlock);
-    capability.layers.push(Layer::GuestKernel);
-    capability
+/// The same with a kernel of the sandbox's own: what is root there is nobody here, and it has no Landlock of the host's.
+fn guest(shared: Capability) -> Capability {
+    let mut layers = Layer::ALL.to_vec();
+    layers.retain(|layer| *layer != Layer::Landlock);
+    Capability { layers, ..shared }
 }
 
 /// Describes an engine.

@@ -6,11 +6,11 @@ use std::{
 };
 
 use model::{HostDirectory, Kernel, Limits, OwnerId, RuntimeClass, SandboxSpec, SessionId};
+use sandbox::wire::CarrierKey;
 use sandbox_host::{
     placeholder::{self, Placeholder},
     read_record, write_record,
 };
-use sandbox::wire::CarrierKey;
 use serde::{Deserialize, Serialize};
 
 /// Label of a container: the installation that owns it.

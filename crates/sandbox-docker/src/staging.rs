@@ -12,7 +12,8 @@ use std::{
 };
 
 use model::{
-    HostDirectory, Kernel, Protection, STATE_PATH, SUPERVISOR_DIRECTORY, SandboxSpec, WORKSPACE_PATH,
+    HostDirectory, Kernel, Protection, STATE_PATH, SUPERVISOR_DIRECTORY, SandboxSpec,
+    WORKSPACE_PATH,
 };
 use rustix::{
     fs::{CWD, FileType, OFlags, fstat},

@@ -74,7 +74,11 @@ async fn docker_keeps_the_contract() {
         return;
     };
     let made = keeps_the_contract(ground).await;
-    for call in calls::SESSIONS.iter().chain(calls::DOCTOR).chain(calls::IMAGES) {
+    for call in calls::SESSIONS
+        .iter()
+        .chain(calls::DOCTOR)
+        .chain(calls::IMAGES)
+    {
         assert!(made.contains(call), "{call:?} is listed and was never made");
     }
     assert!(!made.contains(&calls::ATTACHED[0]));

@@ -48,12 +48,24 @@ pub fn read(confinement: &Confinement) -> io::Result<Attestation> {
     };
     let mounts = mounts(&String::from_utf8_lossy(&fs::read("/proc/self/mountinfo")?));
     let seccomp_mode = number("Seccomp");
+    let (inheritable, permitted) = (hex("CapInh"), hex("CapPrm"));
+    let ambient = match field("CapAmb") {
+        Some(_) => hex("CapAmb"),
+        // Not every kernel tells; they are never more than what is in both of these (capabilities(7)).
+        None => inheritable & permitted,
+    };
     Ok(Attestation {
         kernel: kernel(),
         uid: geteuid().as_raw(),
         gid: getegid().as_raw(),
         pid: u32::try_from(getpid().as_raw_nonzero().get()).unwrap_or(0),
-        capabilities: ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(hex),
+        capabilities: [
+            inheritable,
+            permitted,
+            hex("CapEff"),
+            hex("CapBnd"),
+            ambient,
+        ],
         no_new_privs: no_new_privs().unwrap_or(false),
         seccomp_mode,
         seccomp_filters: match field("Seccomp_filters") {

@@ -276,7 +276,11 @@ impl Carrier {
 
     fn pump_channels(&mut self, buffer: &mut [u8]) {
         let numbers: Vec<u32> = match &self.attachment {
-            Some(attachment) => attachment.channels.iter().map(|found| found.number).collect(),
+            Some(attachment) => attachment
+                .channels
+                .iter()
+                .map(|found| found.number)
+                .collect(),
             None => return,
         };
         for number in numbers {

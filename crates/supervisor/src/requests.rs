@@ -105,7 +105,9 @@ impl Supervisor {
                 return Ok(Outcome::Reply(Ok(Reply::Executions(list))));
             }
             Request::Forget { execution } => self.forget(execution)?,
-            Request::OpenTransfer(spec) => self.workers.open(spec, &mut self.link, &mut self.own)?,
+            Request::OpenTransfer(spec) => {
+                self.workers.open(spec, &mut self.link, &mut self.own)?
+            }
             Request::Shutdown => return Ok(Outcome::Shutdown),
         }
         Ok(done)

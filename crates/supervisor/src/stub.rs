@@ -132,7 +132,11 @@ pub fn run(program: &Program, report: &OwnedFd) -> ! {
 
 fn start_main(program: &Program, report: &OwnedFd) -> Result<Pid, (Step, Errno)> {
     let prepare = |errno| (Step::Prepare, errno);
-    set_child_subreaper(Some(getpid())).map_err(prepare)?;
+    match set_child_subreaper(Some(getpid())) {
+        // gVisor lets no process but pid 1 be one: orphans then come to pid 1, which kills them as escapees.
+        Ok(()) | Err(Errno::INVAL) => {}
+        Err(errno) => return Err(prepare(errno)),
+    }
     let (failure_reader, failure_writer) = pipe_with(PipeFlags::CLOEXEC).map_err(prepare)?;
     let main = match sys::fork().map_err(prepare)? {
         Forked::Child => become_program(program, &failure_writer),

@@ -41,7 +41,9 @@ impl SupervisorArguments {
     pub fn to_argv(&self) -> Vec<String> {
         let mut argv = vec![
             "--socket".to_owned(),
-            self.socket.clone().unwrap_or_else(|| STANDARD_STREAMS.to_owned()),
+            self.socket
+                .clone()
+                .unwrap_or_else(|| STANDARD_STREAMS.to_owned()),
             "--spool".to_owned(),
             self.spool.clone(),
         ];

@@ -16,8 +16,8 @@ mod message;
 
 pub use arguments::{ArgumentError, SupervisorArguments};
 pub use carrier::{
-    CARRIER_WINDOW_BYTES, Carried, CarrierKey, MAX_CARRIED_BYTES, MAX_CHANNELS, Nonce, Opener, Sealer, Sender, Splitter,
-    first_key,
+    CARRIER_WINDOW_BYTES, Carried, CarrierKey, MAX_CARRIED_BYTES, MAX_CHANNELS, Nonce, Opener,
+    Sealer, Sender, Splitter, first_key,
 };
 pub use frame::{
     Decoder, MAX_CHUNK_BYTES, MAX_TO_HOST_BYTES, MAX_TO_SUPERVISOR_BYTES, WireError, encode,

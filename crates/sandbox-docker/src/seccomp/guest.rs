@@ -41,10 +41,13 @@ pub(super) fn translate(profile: &SeccompProfile) -> Result<EngineProfile, Secco
     refused.push(refuse("fcntl", 1, LOW_HALF, F_SETSIG));
     let mut allowed = Vec::new();
     for entry in &profile.allow_if {
-        let (unequal, others): (Vec<_>, Vec<_>) =
-            entry.args.iter().partition(|condition| condition.op == "ne");
+        let (unequal, others): (Vec<_>, Vec<_>) = entry
+            .args
+            .iter()
+            .partition(|condition| condition.op == "ne");
         for condition in unequal {
-            let [one] = equal(condition).ok_or_else(|| SeccompError::Condition(entry.name.clone()))?;
+            let [one] =
+                equal(condition).ok_or_else(|| SeccompError::Condition(entry.name.clone()))?;
             refused.push(refuse(&entry.name, condition.index, one.mask, one.bits));
         }
         let others: Vec<SeccompArgument> = others.into_iter().map(copy).collect();
@@ -61,14 +64,21 @@ pub(super) fn translate(profile: &SeccompProfile) -> Result<EngineProfile, Secco
             });
         }
     }
-    let names = profile.allow.iter().flat_map(|entry| entry.names.iter().cloned());
+    let names = profile
+        .allow
+        .iter()
+        .flat_map(|entry| entry.names.iter().cloned());
     let left = LEFT_TO_THE_KERNEL.map(str::to_owned);
     let plainly = plain(names.chain(left).collect(), None);
     Ok(EngineProfile {
         default_action: "SCMP_ACT_ERRNO",
         default_errno_ret: answer(&profile.default.condition)?,
         architectures: vec![architecture()?],
-        syscalls: refused.into_iter().chain(allowed).chain([plainly]).collect(),
+        syscalls: refused
+            .into_iter()
+            .chain(allowed)
+            .chain([plainly])
+            .collect(),
     })
 }
 
@@ -166,8 +176,30 @@ mod tests {
             })
         };
         let values = [
-            0, 1, 2, 3, 5, 10, 16, 17, 22, 38, 40, 0o4755, 0o755, 0o100_644, 0o020_644, 0o060_644,
-            21_522, 21_523, 21_532, 0x1000_0000, 0x0002_0000, 4_194_368, LOW_HALF, 1 << 32 | 22,
+            0,
+            1,
+            2,
+            3,
+            5,
+            10,
+            16,
+            17,
+            22,
+            38,
+            40,
+            0o4755,
+            0o755,
+            0o100_644,
+            0o020_644,
+            0o060_644,
+            21_522,
+            21_523,
+            21_532,
+            0x1000_0000,
+            0x0002_0000,
+            4_194_368,
+            LOW_HALF,
+            1 << 32 | 22,
         ];
         let (mut compared, mut both) = (0, 0);
         for name in syscalls::Sysno::iter().map(|call| call.name()) {
@@ -176,7 +208,11 @@ mod tests {
             }
             for one in values {
                 for other in values {
-                    for args in [[2, one, other, 0, 0, 0], [one, other, 0, 0, 0, 0], [one, 2, other, other, 0, 0]] {
+                    for args in [
+                        [2, one, other, 0, 0, 0],
+                        [one, other, 0, 0, 0, 0],
+                        [one, 2, other, other, 0, 0],
+                    ] {
                         let signals = SIGNALS.iter().any(|(call, index)| {
                             *call == name && args[usize::from(*index)] & LOW_HALF == FIRST_PROCESS
                         });
@@ -189,6 +225,9 @@ mod tests {
                 }
             }
         }
-        assert!(both > 1000 && compared - both > 1000, "{both} of {compared}");
+        assert!(
+            both > 1000 && compared - both > 1000,
+            "{both} of {compared}"
+        );
     }
 }

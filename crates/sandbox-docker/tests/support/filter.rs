@@ -121,7 +121,8 @@ fn pass(mut client: UnixStream, engine: &Path, seen: &Mutex<Seen>) -> io::Result
     let mut engine = UnixStream::connect(engine)?;
     // So that a second request on the same connection cannot pass unseen.
     let connection = if is_stream { "Upgrade" } else { "close" };
-    engine.write_all(format!("{request}\r\n{headers}Connection: {connection}\r\n\r\n").as_bytes())?;
+    engine
+        .write_all(format!("{request}\r\n{headers}Connection: {connection}\r\n\r\n").as_bytes())?;
     let have = body.len();
     body.resize(length.max(have), 0);
     client.read_exact(&mut body[have..])?;

@@ -31,7 +31,9 @@ impl Gvisor {
             });
         }
         let is_root = rustix::process::geteuid().is_root();
-        let missing = ["dockerd", "runsc"].into_iter().find(|name| !is_there(name));
+        let missing = ["dockerd", "runsc"]
+            .into_iter()
+            .find(|name| !is_there(name));
         if let (true, None) = (is_root, missing) {
             return Some(Self::start());
         }

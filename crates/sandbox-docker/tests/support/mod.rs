@@ -15,7 +15,8 @@ mod skip;
 pub use filter::{Fault, Filter};
 pub use gvisor::Gvisor;
 pub use image::{
-    ENGINE_SOCKET, HOSTILE_CHANGES, IMAGE, engine, engine_at, make_image, make_image_at, without_engine,
+    ENGINE_SOCKET, HOSTILE_CHANGES, IMAGE, engine, engine_at, make_image, make_image_at,
+    without_engine,
 };
 pub use inside::{
     Inside, host_directory, only_work_is_left, processes_that_see, protect_project, protected,

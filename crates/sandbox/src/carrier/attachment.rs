@@ -166,19 +166,13 @@ impl Carrying<'_> {
 
     fn take(&mut self, message: Carried) -> Result<(), End> {
         match message {
-            Carried::Open { channel, urgent } => return self.open(channel, urgent),
-            Carried::Data { channel, bytes } => {
-                return self.with(channel, |found| found.deliver(bytes));
-            }
-            Carried::Credit { channel, bytes } => {
-                return self.with(channel, |found| found.credit(bytes));
-            }
-            Carried::End { channel } => {
-                return self.with(channel, |found| {
-                    found.end();
-                    Ok(())
-                });
-            }
+            Carried::Open { channel, urgent } => self.open(channel, urgent),
+            Carried::Data { channel, bytes } => self.with(channel, |found| found.deliver(bytes)),
+            Carried::Credit { channel, bytes } => self.with(channel, |found| found.credit(bytes)),
+            Carried::End { channel } => self.with(channel, |found| {
+                found.end();
+                Ok(())
+            }),
             Carried::Lost => Err("the supervisor lost the thread"),
             Carried::Attach { .. } | Carried::Attached { .. } | Carried::Close { .. } => {
                 Err("the supervisor speaks out of turn")
@@ -214,7 +208,14 @@ impl Carrying<'_> {
             return Ok(());
         }
         let channels = self.channels.clone();
-        let channel = Channel::start(number, urgent, ours, &self.queues, channels, &mut self.tasks);
+        let channel = Channel::start(
+            number,
+            urgent,
+            ours,
+            &self.queues,
+            channels,
+            &mut self.tasks,
+        );
         self.channels.lock().insert(number, channel);
         Ok(())
     }

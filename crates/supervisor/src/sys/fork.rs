@@ -35,6 +35,9 @@ pub fn exit_now(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
+/// Highest number that a descriptor can have: gVisor's close_range(2) takes no higher one.
+const LAST_DESCRIPTOR: u32 = i32::MAX as u32;
+
 /// Closes every descriptor but those.
 pub fn close_all_except(keep: &[RawFd]) -> io::Result<()> {
     let mut keep: Vec<u32> = keep
@@ -49,12 +52,12 @@ pub fn close_all_except(keep: &[RawFd]) -> io::Result<()> {
         }
         first = kept + 1;
     }
-    close_range(first, u32::MAX, 0)
+    close_range(first, LAST_DESCRIPTOR, 0)
 }
 
 /// Lets no descriptor but the first three survive an exec.
 pub fn mark_all_close_on_exec() -> io::Result<()> {
-    close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    close_range(3, LAST_DESCRIPTOR, libc::CLOSE_RANGE_CLOEXEC)
 }
 
 fn close_range(first: u32, last: u32, flags: u32) -> io::Result<()> {

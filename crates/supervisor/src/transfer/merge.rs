@@ -3,10 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::{
-    fs::{
-        Access, AtFlags, FileType, Mode, OFlags, RenameFlags, accessat, fchmod, futimens, renameat,
-        renameat_with,
-    },
+    fs::{Access, AtFlags, FileType, Mode, OFlags, accessat, fchmod, futimens, renameat},
     io::{self, Errno},
 };
 use wire::FaultKind;
@@ -147,7 +144,7 @@ impl Mover<'_> {
         if own.is_some() {
             self.set_modes_below(path).map_err(failed_here)?;
         }
-        renameat_with(from, name, to, new_name, RenameFlags::NOREPLACE).map_err(failed_here)?;
+        tree::move_to_free_name(from, name, to, new_name).map_err(failed_here)?;
         // Only now: moving a directory writes its `..`, which its final mode may forbid.
         if let (Some((mode, mtime)), Some(directory)) = (own, directory) {
             set_mode(&directory, *mode, *mtime).map_err(failed_here)?;

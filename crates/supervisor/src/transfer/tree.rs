@@ -3,12 +3,15 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::{
-    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat, unlinkat},
+    fs::{
+        AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, linkat, openat, renameat,
+        renameat_with, statat, unlinkat,
+    },
     io::{self, Errno},
 };
 
-pub use crate::beneath::open_on_same_mount;
 use crate::beneath;
+pub use crate::beneath::open_on_same_mount;
 
 /// Directories below each other that a removal enters. The agent can nest deeper than any transfer; what is deeper
 /// stays, on its own disk.
@@ -50,6 +53,30 @@ pub fn names(directory: impl AsFd, most: u64) -> io::Result<Vec<Vec<u8>>> {
     }
     names.sort_unstable();
     Ok(names)
+}
+
+/// Moves something to a name that is free, and never replaces what got there meanwhile.
+///
+/// # Errors
+/// `EEXIST` or `ENOTEMPTY` for a name that is not free, and as renameat2(2).
+pub fn move_to_free_name(
+    from: &OwnedFd,
+    name: &[u8],
+    to: &OwnedFd,
+    new_name: &[u8],
+) -> io::Result<()> {
+    match renameat_with(from, name, to, new_name, RenameFlags::NOREPLACE) {
+        // Not every file system can (gVisor's on the host's files, NFS): a second name cannot replace anything either, and a
+        // directory takes the place of nothing but an empty one.
+        Err(Errno::INVAL | Errno::NOSYS) => {
+            if kind(from, name)? == Some(FileType::Directory) {
+                return renameat(from, name, to, new_name);
+            }
+            linkat(from, name, to, new_name, AtFlags::empty())?;
+            unlinkat(from, name, AtFlags::empty())
+        }
+        moved => moved,
+    }
 }
 
 /// What bears that name, a link itself and not what it leads to; `None` for nothing.
