@@ -18,6 +18,13 @@ pub(crate) fn invalid(field: impl Into<String>, message: impl Into<String>) -> R
     Refusal::new(Reason::InvalidArgument, message, HINT).in_field(field)
 }
 
+/// The refusal of an argument of which nobody can say which value counts.
+pub(crate) fn given_twice(name: &str) -> Refusal {
+    let name = text::name(name);
+    let message = format!("`{name}` must be given once, but is given twice.");
+    invalid(name, message)
+}
+
 /// Checks the arguments of `tool`; whole numbers written with a fraction of zero become integers.
 pub(crate) fn check(
     tool: &str,

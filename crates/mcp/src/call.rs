@@ -16,7 +16,7 @@ use rmcp::{
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::{progress::Progress, reply::ErrorReply, tools::Entry};
+use crate::{lines::Said, progress::Progress, reply::ErrorReply, tools::Entry};
 
 /// When a call that found too many others open is worth another try, milliseconds.
 const TOO_MANY_RETRY_MS: u64 = 1000;
@@ -29,6 +29,8 @@ pub(crate) struct Caller {
     pub(crate) road: Arc<dyn Road>,
     pub(crate) credentials: Credentials,
     pub(crate) client: ClientInfo,
+    /// What the line of the call said besides its arguments.
+    pub(crate) said: Said,
 }
 
 impl Caller {

@@ -4,14 +4,11 @@ use std::sync::Arc;
 
 use control::Road;
 use model::Credentials;
-use rmcp::{
-    service::{ServerInitializeError, serve_server_with_ct},
-    transport::async_rw::AsyncRwTransport,
-};
+use rmcp::service::{ServerInitializeError, serve_server_with_ct};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-use crate::{flow::Flow, service::Service};
+use crate::{flow::Flow, lines::Lines, service::Service};
 
 /// Longest message of a client, bytes. Above the largest argument (standard input of 1 MiB) in JSON's escapes; a longer
 /// line is dropped unread and never answered, as it cannot be told which request it was.
@@ -53,8 +50,7 @@ where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
     let (read, write) = tokio::io::split(Flow::new(stream));
-    let transport =
-        AsyncRwTransport::new_server(read, write).with_max_line_length(MAX_MESSAGE_BYTES);
+    let transport = Lines::new(read, write, MAX_MESSAGE_BYTES);
     let service = Service::new(road, peer.credentials, shutdown.clone());
     let running = match serve_server_with_ct(service, transport, shutdown.child_token()).await {
         Ok(running) => running,

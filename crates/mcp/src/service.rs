@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    arguments,
     call::{self, Caller},
     text,
     tools::{self, find},
@@ -78,6 +79,7 @@ impl Service {
             road: Arc::clone(&self.road),
             credentials: self.credentials.clone(),
             client: client.unwrap_or_default(),
+            said: context.extensions.get().cloned().unwrap_or_default(),
         }
     }
 }
@@ -130,6 +132,9 @@ impl ServerHandler for Service {
             return Ok(call::refused(&call::too_many()).into());
         };
         let caller = self.caller(&context);
+        if let Some(argument) = &caller.said.twice {
+            return Ok(call::refused(&arguments::given_twice(argument)).into());
+        }
         let arguments = request.arguments.unwrap_or_default();
         let result = call::carry_out(entry, arguments, caller, &context, &self.shutdown).await?;
         Ok(result.into())

@@ -3,7 +3,6 @@
 mod cancel_execution;
 mod create_session;
 mod destroy_session;
-mod docker_options;
 mod execute_command;
 mod extend_session;
 mod fields;

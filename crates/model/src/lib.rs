@@ -21,7 +21,7 @@ pub use action::{
     MountRequest, ReapCause, Terminal, TransferDirection, TransferFiles,
 };
 pub use attestation::{Attestation, Layer, LayerInForce, Requirement};
-pub use docker_options::{DockerOptions, OptionValue};
+pub use docker_options::{DockerOptions, OptionValue, Unreadable};
 pub use ids::{ExecutionId, IdError, OwnerId, SessionId};
 pub use limits::{Enforcement, Limit, LimitInForce, LimitName, Limits};
 pub use outcome::{
@@ -32,6 +32,7 @@ pub use principal::{Call, ClientInfo, Credentials, Principal};
 pub use reason::{Reason, Refusal};
 pub use sandbox::{
     AGENT_GID, AGENT_UID, BackendName, BindMount, HostDirectory, Kernel, ProtectedPath, Protection,
-    RootFileSystem, RuntimeClass, STATE_PATH, SUPERVISOR_DIRECTORY, SandboxSpec, WORKSPACE_PATH,
+    RootFileSystem, RuntimeClass, STATE_PATH, SUPERVISOR_DIRECTORY, SandboxSpec, TEMPORARY_PLACES,
+    WORKSPACE_PATH,
 };
 pub use secret::Secret;

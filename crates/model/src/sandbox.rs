@@ -17,6 +17,14 @@ pub const STATE_PATH: &str = "/state";
 /// Where the host's socket for the supervisor stands inside, mounted read-only.
 pub const SUPERVISOR_DIRECTORY: &str = "/run/supervisor";
 
+/// The places that live in memory and share [`crate::LimitName::TemporaryBytes`], each with its sixteenths of it.
+pub const TEMPORARY_PLACES: [(&str, u64); 4] = [
+    ("/tmp", 8),
+    ("/home/agent", 6),
+    ("/run", 1),
+    ("/dev/shm", 1),
+];
+
 /// Which walls a sandbox is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

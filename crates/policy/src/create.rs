@@ -90,6 +90,10 @@ impl Policy {
     fn named_limits(&self, asked: &CreateSession) -> Result<Vec<LimitRequest>, Refusal> {
         let mut named = asked.limits.clone();
         for option in self.host_config.judge(&asked.docker_options)? {
+            let floor = self.hardening.range(option.limit).floor;
+            if option.value < floor {
+                return Err(option.below(floor));
+            }
             let value = option.value.min(self.config.limits.get(option.limit).value);
             match named.iter_mut().find(|found| found.limit == option.limit) {
                 Some(found) => found.value = found.value.min(value),

@@ -75,7 +75,8 @@ fn refusal(name: LimitName, what: &str, hint: &str) -> Refusal {
     .in_field(format!("limits.{}", name.as_str()))
 }
 
-fn show(name: LimitName, value: u64) -> String {
+/// A value with the noun of its limit.
+pub(crate) fn show(name: LimitName, value: u64) -> String {
     let unit = match name {
         LimitName::MemoryBytes
         | LimitName::FileBytes

@@ -1,5 +1,7 @@
 //! The places of a sandbox that live in memory, and what each of them may hold.
 
+use model::TEMPORARY_PLACES;
+
 /// One inode for so many bytes of a tmpfs: a tree of small files must fit, a flood of empty ones must not.
 const BYTES_PER_INODE: u64 = 8 * 1024;
 /// Smallest tmpfs, bytes.
@@ -21,14 +23,15 @@ pub struct Temporary {
 }
 
 impl Temporary {
-    /// Half for `/tmp`, an eighth less for the home, the rest for `/run` and `/dev/shm`.
+    /// By [`TEMPORARY_PLACES`].
     pub fn split(bytes: u64) -> Self {
-        let sixteenth = bytes / 16;
+        let [tmp, home, run, shared_memory] =
+            TEMPORARY_PLACES.map(|(_, sixteenths)| bytes / 16 * sixteenths);
         Temporary {
-            tmp: sixteenth * 8,
-            home: sixteenth * 6,
-            run: sixteenth,
-            shared_memory: sixteenth,
+            tmp,
+            home,
+            run,
+            shared_memory,
         }
     }
 

@@ -3,15 +3,20 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use model::{
-    Action, BackendName, CreateSession as Create, LimitName, LimitRequest, MountRequest, Outcome,
-    Refusal, Secret,
+    Action, BackendName, CreateSession as Create, DockerOptions, LimitName, LimitRequest,
+    MountRequest, Outcome, Refusal, Secret,
 };
 use rmcp::model::JsonObject;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Definition, Hints, docker_options, fields, unexpected};
-use crate::{arguments::invalid, call::Caller, reply::SessionReply, shape};
+use super::{Definition, Hints, fields, unexpected};
+use crate::{
+    arguments::invalid,
+    call::{Caller, internal},
+    reply::SessionReply,
+    shape,
+};
 
 /// Characters of a session's name.
 const MAX_NAME_CHARACTERS: u64 = 64;
@@ -172,18 +177,16 @@ impl Limits {
     }
 }
 
-impl TryFrom<Parameters> for Action {
-    type Error = Refusal;
-
-    fn try_from(parameters: Parameters) -> Result<Action, Refusal> {
+impl Parameters {
+    fn into_action(self, docker_options: DockerOptions) -> Result<Action, Refusal> {
         for (field, text) in [
-            ("sessionName", &parameters.session_name),
-            ("idempotencyKey", &parameters.idempotency_key),
+            ("sessionName", &self.session_name),
+            ("idempotencyKey", &self.idempotency_key),
         ] {
             text.as_deref()
                 .map_or(Ok(()), |text| fields::no_controls(field, text))?;
         }
-        let env = fields::environment(parameters.env)?;
+        let env = fields::environment(self.env)?;
         if fields::environment_bytes(&env) > fields::MAX_START_BYTES {
             return Err(invalid(
                 "env",
@@ -191,23 +194,35 @@ impl TryFrom<Parameters> for Action {
             ));
         }
         Ok(Action::CreateSession(Create {
-            project_path: fields::host_path("projectPath", &parameters.project_path)?,
-            name: parameters.session_name,
-            backend: parameters.backend.map(|backend| match backend {
+            project_path: fields::host_path("projectPath", &self.project_path)?,
+            name: self.session_name,
+            backend: self.backend.map(|backend| match backend {
                 Backend::Native => BackendName::Native,
                 Backend::Docker => BackendName::Docker,
             }),
-            mounts: mounts(&parameters.mcp_mounts)?,
-            limits: parameters
+            mounts: mounts(&self.mcp_mounts)?,
+            limits: self
                 .limits
                 .map(|limits| limits.requests())
                 .unwrap_or_default(),
-            ttl: parameters.ttl_seconds.map(Duration::from_secs),
-            idle: parameters.idle_seconds.map(Duration::from_secs),
+            ttl: self.ttl_seconds.map(Duration::from_secs),
+            idle: self.idle_seconds.map(Duration::from_secs),
             env,
-            docker_options: docker_options::read(parameters.docker_opts)?,
-            idempotency_key: parameters.idempotency_key,
+            docker_options,
+            idempotency_key: self.idempotency_key,
         }))
+    }
+}
+
+/// The options as they stood on the line, of which the arguments kept only that they were there.
+fn docker_options(
+    argument: Option<&JsonObject>,
+    said: Option<DockerOptions>,
+) -> Result<DockerOptions, Refusal> {
+    match (argument, said) {
+        (None, None) => Ok(DockerOptions::default()),
+        (Some(rest), Some(options)) if rest.is_empty() => Ok(options),
+        _ => Err(internal("options of an engine that are not the line's")),
     }
 }
 
@@ -267,8 +282,11 @@ impl Definition for CreateSession {
         }
     }
 
-    async fn run(parameters: Parameters, caller: Caller) -> Result<SessionReply, Refusal> {
-        let Outcome::Session(view) = caller.ask(Action::try_from(parameters)?).await? else {
+    async fn run(parameters: Parameters, mut caller: Caller) -> Result<SessionReply, Refusal> {
+        let said = caller.said.docker_options.take();
+        let options = docker_options(parameters.docker_opts.as_ref(), said)?;
+        let action = parameters.into_action(options)?;
+        let Outcome::Session(view) = caller.ask(action).await? else {
             return Err(unexpected(Self::NAME));
         };
         Ok(shape::session(&view))

@@ -1,7 +1,7 @@
 //! Bad input: each row is answered with its code, its field and a helpful sentence, and never reaches the road.
 
 use mcp::tool_list;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     bad_rows::{
@@ -127,4 +127,68 @@ async fn arguments_that_are_no_object_are_a_protocol_error() {
         assert!(answer["error"]["code"].is_i64(), "{answer}");
     }
     assert!(client.road.calls().is_empty());
+}
+
+/// One raw call of `create_session`, which no parser has been over.
+async fn call_raw(client: &mut Client, id: u64, arguments: &str) -> Value {
+    let line = format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"create_session","arguments":{arguments}}}}}"#
+    );
+    client.send_raw(&line).await;
+    client.answer(id).await["result"].clone()
+}
+
+#[tokio::test]
+async fn an_argument_that_is_given_twice_is_refused_by_name() {
+    let mut client = Client::open(ScriptedRoad::healthy(), Era::Legacy("2025-11-25")).await;
+    for (id, arguments, field) in [
+        (
+            900,
+            r#"{"projectPath":"/p","projectPath":"/q"}"#,
+            "projectPath",
+        ),
+        (
+            901,
+            r#"{"projectPath":"/p","\u0070rojectPath":"/p"}"#,
+            "projectPath",
+        ),
+        (
+            902,
+            r#"{"projectPath":"/p","env":{},"ttlSeconds":1,"env":{}}"#,
+            "env",
+        ),
+    ] {
+        let refused = call_raw(&mut client, id, arguments).await;
+        let error = &refused["structuredContent"]["error"];
+        assert_eq!(error["code"], "invalid_argument", "{arguments}: {refused}");
+        assert_eq!(error["field"], field, "{arguments}: {refused}");
+    }
+    assert!(client.road.calls().is_empty());
+    let control = call_raw(&mut client, 903, r#"{"projectPath":"/p","env":{}}"#).await;
+    assert!(control["isError"] != json!(true), "{control}");
+}
+
+#[tokio::test]
+async fn options_reach_the_road_as_they_were_written() {
+    let mut client = Client::open(ScriptedRoad::healthy(), Era::Legacy("2025-11-25")).await;
+    let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+    for (index, (options, told)) in [
+        (r#"{"Memory":"1g","Memory":"2g"}"#, vec!["1g", "2g"]),
+        (r#"{"Memory":1.5}"#, vec!["NoWholeNumber"]),
+        (r#"{"Memory":1e999}"#, vec!["NoJson"]),
+        (deep.as_str(), vec!["NoObject"]),
+        ("7", vec!["NoObject"]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let arguments = format!(r#"{{"projectPath":"/p","dockerOpts":{options}}}"#);
+        call_raw(&mut client, 900 + index as u64, &arguments).await;
+        let calls = client.road.calls();
+        assert_eq!(calls.len(), index + 1);
+        let told_to_the_road = format!("{:?}", calls[index].action);
+        for part in told {
+            assert!(told_to_the_road.contains(part), "{told_to_the_road}");
+        }
+    }
 }

@@ -49,6 +49,10 @@ pub fn wrong_types() -> Vec<Row> {
         let name = tool.name.as_ref();
         let properties = tool.input_schema["properties"].as_object().unwrap().clone();
         for (argument, schema) in &properties {
+            if argument == "dockerOpts" {
+                // Goes over the road whatever it is, so that its refusal is on record.
+                continue;
+            }
             let mut wrong = vec![json!(null)];
             wrong.extend(match schema["type"].as_str().unwrap() {
                 "string" => vec![json!(7), json!(true), json!([CANARY]), json!({"a": CANARY})],
