@@ -3,11 +3,13 @@
 //! Field names are stable. A field is absent where it does not apply; none is ever `null`. Text that a sandbox had any
 //! hand in is cleaned first (see the `text` module).
 
+mod docker_options;
 mod error;
 mod execution;
 mod server;
 mod session;
 
+pub use docker_options::{DockerOptionsReply, UlimitReply};
 pub use error::{ErrorBody, ErrorReply};
 pub use execution::{
     ExecutionKind, ExecutionReply, ExecutionStateName, ProtectedChangeReply, RespondReply,

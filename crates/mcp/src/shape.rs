@@ -1,5 +1,6 @@
 //! Views of the house turned into replies.
 
+mod docker_options;
 mod execution;
 mod session;
 mod stream;

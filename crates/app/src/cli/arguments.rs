@@ -225,7 +225,8 @@ const CREATE_EXAMPLES: &str = "\
 Examples:
   claude-code-mcp session create                      a session on the current directory
   claude-code-mcp session create ~/src/app --name app --memory 2g --cpus 1.5 --ttl 2h
-  claude-code-mcp session create --mount /srv/data:/data --env-from CI";
+  claude-code-mcp session create --mount /srv/data:/data --env-from CI
+  claude-code-mcp session create --docker-opts '{\"Memory\": \"2g\", \"CpuQuota\": 50000}'";
 
 /// Flags of `session create`.
 #[derive(Debug, Args)]
@@ -257,6 +258,11 @@ pub struct CreateArguments {
     /// Processes and threads
     #[arg(long, value_name = "N")]
     pub pids: Option<u64>,
+    /// Limits and protections in the words of a container engine; they only narrow
+    ///
+    /// An object of fields of the Docker Engine's HostConfig, or @FILE with one. Works on every backend.
+    #[arg(long, value_name = "JSON|@FILE")]
+    pub docker_opts: Option<String>,
     /// Further host directory, read-only unless :rw is added
     #[arg(long = "mount", value_name = "HOST:INSIDE[:rw]")]
     pub mounts: Vec<String>,

@@ -3,6 +3,8 @@
 use model::SessionState;
 use serde::{Deserialize, Serialize};
 
+use super::DockerOptionsReply;
+
 /// A session as it stands now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -31,6 +33,9 @@ pub struct SessionReply {
     /// What protects the host from it, read back after start. Not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hardening: Option<HardeningReply>,
+    /// The same in the words of dockerOpts, on every backend: what the kernel holds, read back after start. Not in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub docker_opts_in_force: Option<DockerOptionsReply>,
     /// Resources in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<UsageReply>,

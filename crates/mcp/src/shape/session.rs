@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use model::{Attestation, Enforcement, LimitName, SessionState, SessionView};
 
+use super::docker_options;
 use crate::{
     reply::{HardeningReply, LayerReply, LimitReply, LimitsReply, SessionReply, UsageReply},
     text,
@@ -25,6 +26,7 @@ pub(crate) fn session(view: &SessionView) -> SessionReply {
     SessionReply {
         limits: view.attestation.as_ref().map(limits),
         hardening: view.attestation.as_ref().map(hardening),
+        docker_opts_in_force: view.attestation.as_ref().map(docker_options::in_force),
         ..listed_session(view)
     }
 }
@@ -43,6 +45,7 @@ pub(crate) fn listed_session(view: &SessionView) -> SessionReply {
         idle_seconds: view.idle_seconds,
         limits: None,
         hardening: None,
+        docker_opts_in_force: None,
         usage: view.usage.as_ref().map(|usage| UsageReply {
             memory_bytes: usage.memory_bytes,
             cpu_us: usage.cpu_us,

@@ -95,9 +95,9 @@ pub(super) struct Parameters {
     /// instead of making another, so a call whose answer was lost can be repeated.
     #[schemars(length(min = 1, max = 128))]
     idempotency_key: Option<String>,
-    /// The same protections in the words of the Docker Engine's HostConfig, on every backend. They only narrow: for example
-    /// Memory ("2g"), CpuQuota, NanoCpus, PidsLimit, Ulimits, CapDrop, ReadonlyRootfs, SecurityOpt. Whatever would widen
-    /// is refused, with the rule.
+    /// The same protections in the words of the Docker Engine's HostConfig, on every backend. They only narrow: Memory
+    /// ("2g"), CpuQuota, CpuPeriod, NanoCpus, PidsLimit, Ulimits, Tmpfs, ShmSize, CapDrop, ReadonlyRootfs, SecurityOpt,
+    /// NetworkMode. Whatever would widen is refused, with the rule; dockerOptsInForce of the reply says what holds.
     #[schemars(with = "Option<std::collections::BTreeMap<String, serde_json::Value>>")]
     docker_opts: Option<serde_json::Map<String, serde_json::Value>>,
     /// Resource limits. They can only narrow the server's; a limit named here is enforced by the kernel, or the call is

@@ -6,8 +6,8 @@ use mcp::reply::SessionReply;
 use serde_json::json;
 
 use super::{
-    super::arguments::CreateArguments, CliError, Client, Context, EXIT_OK, read,
-    variables::variables,
+    super::arguments::CreateArguments, CliError, Client, Context, EXIT_OK,
+    docker_options::docker_options, read, variables::variables,
 };
 use crate::cli::output::Color;
 
@@ -31,6 +31,7 @@ pub(super) async fn run(context: &Context, arguments: CreateArguments) -> Result
         "idleSeconds": arguments.idle.map(|idle| idle.as_secs()),
         "env": variables(context, &arguments.environment)?,
         "limits": named.then(|| without_nulls(limits)),
+        "dockerOpts": docker_options(arguments.docker_opts.as_deref())?,
         "mcpMounts": mounts.iter().map(Mount::json).collect::<Vec<_>>(),
     });
     let client = Client::connect(context, offered).await?;

@@ -3,6 +3,7 @@
 mod cp;
 mod create;
 mod destroy;
+mod docker_options;
 mod exec;
 mod logs;
 mod resolve;

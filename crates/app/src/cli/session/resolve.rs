@@ -105,6 +105,7 @@ mod tests {
             idle_seconds: 1,
             limits: None,
             hardening: None,
+            docker_opts_in_force: None,
             usage: None,
             running_executions: Vec::new(),
             ended_because: None,
