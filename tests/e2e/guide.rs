@@ -1,12 +1,15 @@
 //! The security guide's own example, word for word, on each backend (C1).
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde_json::{Value, json};
 
 use crate::{
     image::{HOSTILE_CHANGES, IMAGE, make_image, without_engine},
-    support::{Client, Machine, User, alone_on_the_machine, skip, users},
+    support::{Client, Machine, User, alone_on_the_machine, skip, until, users},
 };
 
 const GUIDE: &str = include_str!("guide.json");
@@ -22,11 +25,17 @@ impl App {
     /// `None`, said loudly, where it cannot be had.
     fn make(leg: &str) -> Option<App> {
         let alone = alone_on_the_machine();
-        if !users().contains(&User::Root) || fs::create_dir(PROJECT).is_err() {
-            skip(
-                "guide",
-                &format!("{leg}: not root, or there is something at {PROJECT}"),
+        if !users().contains(&User::Root) {
+            let why = format!("{leg}: only root makes a directory at {PROJECT}");
+            skip("guide", &why);
+            return None;
+        }
+        // What stands there is somebody's: a session would write into it, and the test would remove it.
+        if let Err(error) = fs::create_dir(PROJECT) {
+            let why = format!(
+                "{leg}: {PROJECT} cannot be made ({error}); move away what stands there, the guide names no other place"
             );
+            skip("guide", &why);
             return None;
         }
         Some(App { _alone: alone })
@@ -85,6 +94,27 @@ fn holds(client: &mut Client) {
             .expect("text")
             .contains("Read-only")
     );
+    assert_eq!(
+        created["dockerOptsInForce"],
+        json!({
+            "Memory": 2_u64 << 30, "CpuQuota": 50_000, "CpuPeriod": 100_000, "PidsLimit": 512,
+            "Ulimits": [
+                { "Name": "nofile", "Soft": 4096, "Hard": 4096 },
+                { "Name": "fsize", "Soft": 4_u64 << 30, "Hard": 4_u64 << 30 },
+            ],
+            "CapDrop": ["ALL"], "ReadonlyRootfs": true, "SecurityOpt": ["no-new-privileges"], "NetworkMode": "none",
+        })
+    );
+    let cpu_group = control_group_of(client, &session);
+    let throttled = || {
+        let counters =
+            fs::read_to_string(cpu_group.join("cpu.stat")).expect("the group's counters");
+        let found = counters
+            .lines()
+            .find_map(|line| line.strip_prefix("nr_throttled "));
+        found.expect("a counter").parse::<u64>().expect("a number")
+    };
+    let throttled_before = throttled();
     // Half a CPU, measured: processor time of a loop that runs for five seconds.
     let script = "my $b = time; 1 while time == $b; $b = time; my @a = times; 1 while time < $b + 5; my @z = times; \
                   print(($z[0] + $z[1] - $a[0] - $a[1]) / 5)";
@@ -96,7 +126,70 @@ fn holds(client: &mut Client) {
         .and_then(|text| text.parse::<f64>().ok());
     let share = share.unwrap_or_else(|| panic!("{ran:#}"));
     assert!((0.45..=0.55).contains(&share), "{share} of a CPU");
+    // In up to fifty periods: not in those in which the rest of a busy machine kept the loop below its quota.
+    assert!(throttled() > throttled_before, "never throttled");
+    // What is in force, asked for in its own words, is the same again.
+    let again = json!({ "projectPath": PROJECT, "dockerOpts": created["dockerOptsInForce"] });
     client.destroy(&session);
+    let same = client
+        .tool("create_session", again)
+        .expect("a session like it");
+    assert_eq!(same["dockerOptsInForce"], created["dockerOptsInForce"]);
+    client.destroy(same["sessionId"].as_str().expect("an id"));
+}
+
+/// The directory of the host's CPU controller in which a session's processes are, found by one of them.
+fn control_group_of(client: &mut Client, session: &str) -> PathBuf {
+    let seconds = format!("8{:05}", std::process::id() % 100_000);
+    let sleep = json!({ "sessionId": session, "argv": ["/bin/sleep", seconds], "waitSeconds": 0 });
+    let started = client.tool("execute_command", sleep).expect("a sleeper");
+    let command = format!("/bin/sleep\0{seconds}\0");
+    let mut found = None;
+    until("the sleeper is seen from the host", || {
+        let processes = fs::read_dir("/proc").expect("processes").flatten();
+        found = processes
+            .map(|process| process.path())
+            .find(|process| {
+                fs::read(process.join("cmdline")).is_ok_and(|line| line == command.as_bytes())
+            })
+            .and_then(|process| fs::read_to_string(process.join("cgroup")).ok());
+        found.is_some()
+    });
+    client
+        .tool(
+            "cancel_execution",
+            json!({ "executionId": started["executionId"] }),
+        )
+        .expect("its end");
+    cpu_directory(&found.expect("its groups"))
+}
+
+/// Version 1's `3:cpu,cpuacct:/path`, where the controller is there, else version 2's `0::/path`.
+fn cpu_directory(groups: &str) -> PathBuf {
+    let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
+    let mounted = |kind: &str, option: &str| {
+        mounts.lines().find_map(|line| {
+            let fields: Vec<&str> = line.split(' ').collect();
+            let has_option = option.is_empty() || fields[3].split(',').any(|found| found == option);
+            (fields[2] == kind && has_option).then(|| PathBuf::from(fields[1]))
+        })
+    };
+    let path = |wanted: &dyn Fn(&str) -> bool| {
+        groups.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let controllers = fields.next()?;
+            let path = fields.next()?;
+            controllers
+                .split(',')
+                .any(wanted)
+                .then(|| path.trim_start_matches('/'))
+        })
+    };
+    if let (Some(path), Some(mount)) = (path(&|name| name == "cpu"), mounted("cgroup", "cpu")) {
+        return mount.join(path);
+    }
+    let path = path(&str::is_empty).expect("a group of version 2");
+    mounted("cgroup2", "").expect("its mount").join(path)
 }
 
 #[test]
@@ -128,6 +221,39 @@ fn the_guides_example_holds_on_an_engine_with_half_a_cpu() {
         .set("CLAUDE_CODE_MCP_BACKEND", "docker")
         .set("DEFAULT_CLAUDE_IMAGE", IMAGE);
     holds(&mut machine.client());
+}
+
+#[test]
+fn the_command_line_takes_the_same_options() {
+    let machine = Machine::new(users()[0]);
+    let create =
+        |options: &str| machine.cli(&["session", "create", "--json", "--docker-opts", options]);
+    let options =
+        r#"{"Ulimits": [{"Name": "nofile", "Soft": 100, "Hard": 100}], "CapDrop": ["ALL"]}"#;
+    let file = machine.write("options.json", options);
+    for flag in [options.to_owned(), format!("@{}", file.display())] {
+        let created = create(&flag);
+        assert!(created.status.success(), "{created:?}");
+        let session: Value = serde_json::from_slice(&created.stdout).expect("a session");
+        let limit = &session["dockerOptsInForce"]["Ulimits"][0];
+        assert_eq!(limit["Soft"], 100, "{session:#}");
+        let id = session["sessionId"].as_str().expect("an id");
+        let told = machine.cli(&["session", "exec", id, "--", "sh", "-c", "ulimit -n"]);
+        assert_eq!(String::from_utf8_lossy(&told.stdout), "100\n");
+        assert!(machine.cli(&["session", "destroy", id]).status.success());
+    }
+    for (options, code, says) in [
+        (r#"{"Privileged": true}"#, 1, "rule H13"),
+        (r#"{"Memory": 1.5}"#, 1, "rule F03"),
+        (r#"{"Memory": "1g", "Memory": "2g"}"#, 2, "given twice"),
+        ("Memory=1g", 2, "JSON"),
+    ] {
+        let refused = create(options);
+        assert_eq!(refused.status.code(), Some(code), "{options}: {refused:?}");
+        let told = [refused.stdout, refused.stderr].concat();
+        let told = String::from_utf8_lossy(&told);
+        assert!(told.contains(says), "{options}: {told}");
+    }
 }
 
 #[test]

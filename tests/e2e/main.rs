@@ -18,6 +18,7 @@ mod crash;
 mod docker;
 mod fronts;
 mod guide;
+mod hostile_options;
 mod journey;
 
 use support::skip;

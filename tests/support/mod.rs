@@ -398,10 +398,21 @@ impl Client {
 
     /// Calls a tool: `Ok` is its structured content, `Err` its error object.
     pub fn tool(&mut self, name: &str, arguments: Value) -> Result<Value, Value> {
-        let result = self.request(
-            "tools/call",
-            json!({ "name": name, "arguments": arguments }),
-        )?;
+        self.tool_raw(name, &arguments.to_string())
+    }
+
+    /// As [`Self::tool`], with arguments that no serializer has been over.
+    pub fn tool_raw(&mut self, name: &str, arguments: &str) -> Result<Value, Value> {
+        self.next_id += 1;
+        let id = self.next_id;
+        let stdin = self.stdin.as_mut().expect("an open input");
+        writeln!(
+            stdin,
+            r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{name}","arguments":{arguments}}}}}"#
+        )
+        .and_then(|()| stdin.flush())
+        .expect("the front reads");
+        let result = self.answer(id)?;
         let content = result["structuredContent"].clone();
         if result["isError"] == json!(true) {
             Err(content["error"].clone())
