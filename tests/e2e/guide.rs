@@ -138,6 +138,45 @@ fn holds(client: &mut Client) {
     client.destroy(same["sessionId"].as_str().expect("an id"));
 }
 
+/// Options beyond the guide's, read back from inside.
+fn narrows(client: &mut Client) {
+    let options = json!({
+        "Tmpfs": { "/tmp": "rw,nosuid,nodev,size=8m" }, "ShmSize": "1m", "PidsLimit": 100,
+        "Ulimits": [
+            { "Name": "nofile", "Soft": 200, "Hard": 400 },
+            { "Name": "nproc", "Soft": 60, "Hard": 60 },
+            { "Name": "core", "Soft": 0, "Hard": 0 },
+        ],
+        "CapDrop": ["NET_RAW", "CAP_SYS_ADMIN"], "NetworkMode": "none", "Init": true,
+    });
+    let arguments = json!({ "projectPath": PROJECT, "dockerOpts": options });
+    let created = client
+        .tool("create_session", arguments)
+        .expect("a narrow session");
+    let in_force = &created["dockerOptsInForce"];
+    assert_eq!(in_force["PidsLimit"], 60, "{created:#}");
+    assert_eq!(in_force["CapDrop"], json!(["ALL"]), "{created:#}");
+    let session = created["sessionId"].as_str().expect("an id");
+    let script = "ulimit -n; ulimit -Hn; ulimit -c; for place in /tmp /dev/shm; do stat -f -c '%b*%S' $place; done; \
+                  grep -E ' (/tmp|/dev/shm) ' /proc/self/mounts | grep nosuid | grep -c nodev";
+    let told = client.output(session, script);
+    let bytes = |product: &str| {
+        let numbers = product
+            .split('*')
+            .map(|number| number.parse::<u64>().expect("a number"));
+        numbers.product::<u64>()
+    };
+    let lines: Vec<&str> = told.lines().collect();
+    assert_eq!(lines[..3], ["200", "200", "0"], "{told}");
+    assert_eq!(
+        [bytes(lines[3]), bytes(lines[4])],
+        [8 << 20, 1 << 20],
+        "{told}"
+    );
+    assert_eq!(lines[5], "2", "both nosuid and nodev: {told}");
+    client.destroy(session);
+}
+
 /// The directory of the host's CPU controller in which a session's processes are, found by one of them.
 fn control_group_of(client: &mut Client, session: &str) -> PathBuf {
     let seconds = format!("8{:05}", std::process::id() % 100_000);
@@ -199,7 +238,9 @@ fn the_guides_example_holds_on_the_embedded_backend_with_half_a_cpu() {
     };
     let mut machine = Machine::new(User::Root);
     machine.set("CLAUDE_CODE_MCP_PROJECT_ROOTS", PROJECT);
-    holds(&mut machine.client());
+    let mut client = machine.client();
+    holds(&mut client);
+    narrows(&mut client);
 }
 
 #[test]
@@ -220,7 +261,9 @@ fn the_guides_example_holds_on_an_engine_with_half_a_cpu() {
         .set("CLAUDE_CODE_MCP_PROJECT_ROOTS", PROJECT)
         .set("CLAUDE_CODE_MCP_BACKEND", "docker")
         .set("DEFAULT_CLAUDE_IMAGE", IMAGE);
-    holds(&mut machine.client());
+    let mut client = machine.client();
+    holds(&mut client);
+    narrows(&mut client);
 }
 
 #[test]

@@ -157,7 +157,7 @@ pub enum AuditCommand {
 pub enum SessionCommand {
     /// Create a session on a project directory
     #[command(after_help = CREATE_EXAMPLES)]
-    Create(CreateArguments),
+    Create(Box<CreateArguments>),
     /// List sessions
     List {
         /// Also those that have ended

@@ -34,9 +34,10 @@ impl Place<'_> {
 
     /// A number of bytes, or a text as `docker run --memory` takes it: digits and b, k, m, g or t, in powers of 1,024.
     pub(super) fn bytes(&self, value: &OptionValue) -> Result<u64, Refusal> {
-        let size = match value {
-            OptionValue::Text(text) => size(text),
-            _ => self.positive(value).ok().map(i64::unsigned_abs),
+        let size = if let OptionValue::Text(text) = value {
+            size(text)
+        } else {
+            self.positive(value).ok().map(i64::unsigned_abs)
         };
         size.ok_or_else(|| {
             self.malformed(

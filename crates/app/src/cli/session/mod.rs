@@ -25,7 +25,7 @@ use resolve::resolve;
 /// Carries out one command on sessions.
 pub(super) fn run(context: &Context, command: SessionCommand) -> Result<u8, CliError> {
     match command {
-        SessionCommand::Create(arguments) => block_on(create::run(context, arguments)),
+        SessionCommand::Create(arguments) => block_on(create::run(context, *arguments)),
         SessionCommand::List { all } => block_on(show::list(context, all)),
         SessionCommand::Show { session } => block_on(show::show(context, &session)),
         SessionCommand::Exec(arguments) => {
