@@ -37,7 +37,7 @@ use skim::Skimmed;
 pub(crate) struct Said {
     /// `dockerOpts` as it stood there; an empty object stands in its place among the arguments.
     pub(crate) docker_options: Option<DockerOptions>,
-    /// An argument that is given twice.
+    /// An argument, or a field of one, that is given twice.
     pub(crate) twice: Option<String>,
 }
 

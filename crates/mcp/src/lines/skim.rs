@@ -2,19 +2,23 @@
 //!
 //! A line that is no JSON is skimmed as far as it goes: whoever parses it then refuses it.
 
-use std::ops::Range;
+use std::{collections::BTreeSet, ops::Range};
 
 use tokio_util::bytes::BytesMut;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 const OPTIONS: &str = "dockerOpts";
+/// Levels below the arguments that are looked into for names that stand twice: no argument has more.
+const MAX_LEVELS: usize = 3;
+/// Names of one object that are remembered: four times as many as an environment may have.
+const MAX_NAMES: usize = 1_024;
 
 /// See the module.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Skimmed {
     /// Where values of `params.arguments.dockerOpts` stand.
     pub(super) options: Vec<Range<usize>>,
-    /// Another argument that is given twice, or `arguments` or `params` itself.
+    /// Another argument, or a field of one, that is given twice, or `arguments` or `params` itself.
     pub(super) twice: Option<String>,
 }
 
@@ -26,34 +30,30 @@ impl Skimmed {
         } else {
             0
         };
-        for parameters in skimmed.only(members(line, start), "params") {
-            for arguments in skimmed.only(members(line, parameters.start), "arguments") {
-                skimmed.arguments(members(line, arguments.start));
+        for parameters in skimmed.only(parts(line, start), "params") {
+            for arguments in skimmed.only(parts(line, parameters.start), "arguments") {
+                skimmed.arguments(line, arguments.start);
             }
         }
         skimmed
     }
 
     /// The values of that name, of which there should be no two.
-    fn only(&mut self, members: Vec<Member>, name: &str) -> Vec<Range<usize>> {
-        let named = members.into_iter().filter(|member| member.name == name);
-        let values: Vec<_> = named.map(|member| member.value).collect();
+    fn only(&mut self, parts: Parts<'_>, name: &str) -> Vec<Range<usize>> {
+        let named = parts.filter(|part| part.name.as_deref() == Some(name));
+        let values: Vec<_> = named.map(|part| part.value).collect();
         if values.len() > 1 {
             self.twice = Some(name.to_owned());
         }
         values
     }
 
-    fn arguments(&mut self, members: Vec<Member>) {
-        for (index, member) in members.iter().enumerate() {
-            if member.name == OPTIONS {
-                self.options.push(member.value.clone());
-            } else if members[..index]
-                .iter()
-                .any(|other| other.name == member.name)
-            {
-                self.twice.get_or_insert_with(|| member.name.clone());
-            }
+    fn arguments(&mut self, line: &[u8], start: usize) {
+        let arguments = parts(line, start);
+        let options = arguments.filter(|part| part.name.as_deref() == Some(OPTIONS));
+        self.options.extend(options.map(|part| part.value));
+        if self.twice.is_none() {
+            self.twice = given_twice(line, start, "", MAX_LEVELS);
         }
     }
 
@@ -71,33 +71,85 @@ impl Skimmed {
     }
 }
 
-/// A member of an object.
-struct Member {
-    name: String,
+/// The path of the first argument, or field of one, whose name stands in its object twice. Options are not looked into.
+fn given_twice(line: &[u8], start: usize, path: &str, levels: usize) -> Option<String> {
+    let mut seen = BTreeSet::new();
+    for (index, part) in parts(line, start).enumerate() {
+        let here = match &part.name {
+            None => format!("{path}[{index}]"),
+            Some(name) if path.is_empty() => name.clone(),
+            Some(name) => format!("{path}.{name}"),
+        };
+        if here == OPTIONS {
+            continue;
+        }
+        if let Some(name) = part.name
+            && seen.len() < MAX_NAMES
+            && !seen.insert(name)
+        {
+            return Some(here);
+        }
+        let below = levels
+            .checked_sub(1)
+            .and_then(|levels| given_twice(line, part.value.start, &here, levels));
+        if below.is_some() {
+            return below;
+        }
+    }
+    None
+}
+
+/// A member of an object, or an element of a list.
+struct Part {
+    name: Option<String>,
     value: Range<usize>,
 }
 
-/// The members of the object that stands there; none where there is no object.
-fn members(line: &[u8], start: usize) -> Vec<Member> {
+/// The parts of the object or list that stands there; none where there is neither.
+fn parts(line: &[u8], start: usize) -> Parts<'_> {
     let mut cursor = Cursor { line, at: start };
-    let mut members = Vec::new();
-    if cursor.next() != Some(b'{') {
-        return members;
+    let opening = cursor.next();
+    Parts {
+        cursor,
+        named: opening == Some(b'{'),
+        more: matches!(opening, Some(b'{' | b'[')),
     }
-    while let Some(b'"') = cursor.next_is() {
-        let name = cursor.value();
-        if cursor.next() != Some(b':') {
-            break;
+}
+
+struct Parts<'a> {
+    cursor: Cursor<'a>,
+    named: bool,
+    more: bool,
+}
+
+impl Parts<'_> {
+    fn name(&mut self) -> Option<String> {
+        if self.cursor.next_is() != Some(b'"') {
+            return None;
         }
-        let value = cursor.value();
+        let name = self.cursor.value();
         // A name that is no text is refused by whoever parses the line.
-        let name = serde_json::from_slice(&line[name]).unwrap_or_default();
-        members.push(Member { name, value });
-        if cursor.next() != Some(b',') {
-            break;
-        }
+        let name = serde_json::from_slice(&self.cursor.line[name]).unwrap_or_default();
+        (self.cursor.next() == Some(b':')).then_some(name)
     }
-    members
+}
+
+impl Iterator for Parts<'_> {
+    type Item = Part;
+
+    fn next(&mut self) -> Option<Part> {
+        if !self.more {
+            return None;
+        }
+        self.more = false;
+        let name = if self.named { Some(self.name()?) } else { None };
+        let value = self.cursor.value();
+        if value.is_empty() {
+            return None;
+        }
+        self.more = self.cursor.next() == Some(b',');
+        Some(Part { name, value })
+    }
 }
 
 struct Cursor<'a> {

@@ -92,8 +92,48 @@ fn options_that_stand_there_twice_are_not_chosen_from() {
         let twice = DockerOptions::unreadable(Unreadable::GivenTwice);
         assert_eq!(said.docker_options, Some(twice), "{arguments}");
     }
-    let (said, _) = said(r#"{"projectPath":"/p","ttlSeconds":1,"projectPath":"/q"}"#);
-    assert_eq!(said.twice.as_deref(), Some("projectPath"));
+}
+
+#[test]
+fn an_argument_or_field_that_stands_there_twice_is_told_by_its_path() {
+    for (arguments, twice) in [
+        (
+            r#"{"projectPath":"/p","ttlSeconds":1,"projectPath":"/q"}"#,
+            Some("projectPath"),
+        ),
+        (r#"{"limits":{"pids":1,"pids":2}}"#, Some("limits.pids")),
+        (
+            r#"{"mcpMounts":[{},{"hostPath":"/a","readOnly":true,"hostPath":"/b"}]}"#,
+            Some("mcpMounts[1].hostPath"),
+        ),
+        (r#"{"env":{"A":"\"","A":"x"}}"#, Some("env.A")),
+        (
+            r#"{"env":{"A":"x","a":"x"},"limits":{"A":1},"argv":["a","a",[],"a"]}"#,
+            None,
+        ),
+        (r#"{"dockerOpts":{"A":1,"A":2}}"#, None),
+    ] {
+        assert_eq!(said(arguments).0.twice.as_deref(), twice, "{arguments}");
+    }
+}
+
+#[test]
+fn a_line_full_of_names_is_skimmed_in_time() {
+    let many = |part: &str| format!("{}0", part.repeat(400_000));
+    let names: String = (0..300_000)
+        .map(|index| format!("\"{index}\":0,"))
+        .collect();
+    let started = std::time::Instant::now();
+    for arguments in [
+        format!("{{{names}\"z\":0}}"),
+        format!("{{\"a\":[{}]}}", many("0,")),
+        format!("{{\"dockerOpts\":{{}},\"a\":[{}]}}", many("[[{}]],")),
+    ] {
+        let line = format!(r#"{{"params":{{"arguments":{arguments}}}}}"#);
+        assert_eq!(Skimmed::of(line.as_bytes()).twice, None);
+    }
+    // Milliseconds each; with a look at all names for each name it would be minutes.
+    assert!(started.elapsed() < std::time::Duration::from_secs(20));
 }
 
 #[test]

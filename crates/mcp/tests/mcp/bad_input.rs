@@ -157,6 +157,11 @@ async fn an_argument_that_is_given_twice_is_refused_by_name() {
             r#"{"projectPath":"/p","env":{},"ttlSeconds":1,"env":{}}"#,
             "env",
         ),
+        (
+            903,
+            r#"{"projectPath":"/p","limits":{"pids":9,"pids":8}}"#,
+            "limits.pids",
+        ),
     ] {
         let refused = call_raw(&mut client, id, arguments).await;
         let error = &refused["structuredContent"]["error"];
@@ -164,7 +169,7 @@ async fn an_argument_that_is_given_twice_is_refused_by_name() {
         assert_eq!(error["field"], field, "{arguments}: {refused}");
     }
     assert!(client.road.calls().is_empty());
-    let control = call_raw(&mut client, 903, r#"{"projectPath":"/p","env":{}}"#).await;
+    let control = call_raw(&mut client, 910, r#"{"projectPath":"/p","env":{}}"#).await;
     assert!(control["isError"] != json!(true), "{control}");
 }
 
