@@ -15,6 +15,8 @@ use crate::{
 const GUIDE: &str = include_str!("guide.json");
 /// The guide's project.
 const PROJECT: &str = "/app";
+/// How often half a CPU is measured at most, where the rest of the machine leaves less.
+const MEASUREMENTS: usize = 5;
 
 /// `/app`, made for a test and removed with it, one at a time on the machine.
 struct App {
@@ -115,17 +117,12 @@ fn holds(client: &mut Client) {
         found.expect("a counter").parse::<u64>().expect("a number")
     };
     let throttled_before = throttled();
-    // Half a CPU, measured: processor time of a loop that runs for five seconds.
-    let script = "my $b = time; 1 while time == $b; $b = time; my @a = times; 1 while time < $b + 5; my @z = times; \
-                  print(($z[0] + $z[1] - $a[0] - $a[1]) / 5)";
-    let busy =
-        json!({ "sessionId": session, "argv": ["/usr/bin/perl", "-e", script], "waitSeconds": 20 });
-    let ran = client.tool("execute_command", busy).expect("an execution");
-    let share = ran["stdout"]["text"]
-        .as_str()
-        .and_then(|text| text.parse::<f64>().ok());
-    let share = share.unwrap_or_else(|| panic!("{ran:#}"));
-    assert!((0.45..=0.55).contains(&share), "{share} of a CPU");
+    // Others can take of a busy machine's time, so a share below is measured again; one above is a limit that does not hold.
+    let share = (0..MEASUREMENTS)
+        .map(|_| share_of_a_cpu(client, &session))
+        .find(|share| *share >= 0.45)
+        .expect("a machine that has half a CPU to give");
+    assert!(share <= 0.55, "{share} of a CPU");
     // In up to fifty periods: not in those in which the rest of a busy machine kept the loop below its quota.
     assert!(throttled() > throttled_before, "never throttled");
     // What is in force, asked for in its own words, is the same again.
@@ -136,6 +133,19 @@ fn holds(client: &mut Client) {
         .expect("a session like it");
     assert_eq!(same["dockerOptsInForce"], created["dockerOptsInForce"]);
     client.destroy(same["sessionId"].as_str().expect("an id"));
+}
+
+/// Processor time of a loop that runs for five seconds, for each of them.
+fn share_of_a_cpu(client: &mut Client, session: &str) -> f64 {
+    let script = "my $b = time; 1 while time == $b; $b = time; my @a = times; 1 while time < $b + 5; my @z = times; \
+                  print(($z[0] + $z[1] - $a[0] - $a[1]) / 5)";
+    let busy =
+        json!({ "sessionId": session, "argv": ["/usr/bin/perl", "-e", script], "waitSeconds": 20 });
+    let ran = client.tool("execute_command", busy).expect("an execution");
+    let share = ran["stdout"]["text"]
+        .as_str()
+        .and_then(|text| text.parse().ok());
+    share.unwrap_or_else(|| panic!("{ran:#}"))
 }
 
 /// Options beyond the guide's, read back from inside.
