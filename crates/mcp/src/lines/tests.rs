@@ -181,6 +181,32 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
+/// What the reader must make of a value, with so many levels left.
+fn nouns(value: &Value, levels: usize) -> V {
+    match value {
+        Value::Array(_) | Value::Object(_) if levels == 0 => V::Unreadable(Unreadable::TooDeep),
+        Value::Null => V::Null,
+        Value::Bool(value) => V::Boolean(*value),
+        Value::Number(number) => number
+            .as_i64()
+            .map_or(V::Unreadable(Unreadable::NoWholeNumber), V::Integer),
+        Value::String(text) => V::Text(text.clone()),
+        Value::Array(values) => V::List(
+            values
+                .iter()
+                .map(|value| nouns(value, levels - 1))
+                .collect(),
+        ),
+        Value::Object(entries) => {
+            let read = entries.iter();
+            V::Object(
+                read.map(|(name, value)| (name.clone(), nouns(value, levels - 1)))
+                    .collect(),
+            )
+        }
+    }
+}
+
 /// Lines of which many hold options where options stand.
 fn any_line() -> impl Strategy<Value = Value> {
     prop_oneof![
@@ -209,6 +235,14 @@ proptest! {
             prop_assert!(skimmed.options.is_empty());
         }
         prop_assert_eq!(rest, line);
+    }
+
+    /// Nothing of readable options is lost or changed.
+    #[test]
+    fn options_are_what_was_written(value in any_json(), pretty in any::<bool>()) {
+        let options = json!({"A": value.clone(), "B": [value.clone()], "C": {"D": value}});
+        let text = if pretty { serde_json::to_string_pretty(&options) } else { serde_json::to_string(&options) }.unwrap();
+        prop_assert_eq!(V::Object(options::read(text.as_bytes()).0), nouns(&options, 5));
     }
 
     #[test]
