@@ -98,6 +98,12 @@ pub(crate) fn backend(error: &BackendError) -> Refusal {
             format!("The protection {layer:?} is required and cannot be had here: {why}."),
             "`claude-code-mcp doctor` tells what this machine lacks and how to get it.",
         ),
+        BackendError::RuntimeUnknown { name, known } => Refusal::new(
+            Reason::BackendUnavailable,
+            format!("The engine has no runtime `{name}`; it has {}.", known.join(", ")),
+            "Register the runtime with the engine (`runtimes` in its daemon.json), or use another runtimeClass.",
+        )
+        .in_field("runtimeClass"),
         BackendError::WorkspaceNotMappable(why) => Refusal::new(
             Reason::WorkspaceNotMappable,
             format!("The project cannot be mounted so that its files stay its owner's: {why}."),
