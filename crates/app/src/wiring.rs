@@ -48,6 +48,15 @@ pub async fn build(config: &Config) -> anyhow::Result<Arc<dyn House>> {
         capability,
     } = backends::find(config, store.owner()).await?;
     let backend = *names.first().context("no backend works here")?;
+    let runtime_classes = if names.contains(&BackendName::Docker) {
+        config
+            .runtime_classes
+            .iter()
+            .map(|class| class.name.clone())
+            .collect()
+    } else {
+        Vec::new()
+    };
     let policy = Arc::new(policy(config, names)?);
     let (reap, reap_requests) = mpsc::unbounded_channel();
     let sessions = Sessions::new(Setup {
@@ -75,7 +84,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Arc<dyn House>> {
         audit.clone(),
         policy,
         sessions,
-        facts(config, backend, capability, warnings),
+        facts(config, runtime_classes, backend, capability, warnings),
     );
     let settings = KeeperSettings {
         reconcile_every: RECONCILE_EVERY,
@@ -120,6 +129,7 @@ fn policy(config: &Config, backends: Vec<BackendName>) -> anyhow::Result<Policy>
         dangerously_accept_soft_limits: config.dangerously_accept_soft_limits,
         operator_mounts: Vec::new(),
         backends,
+        runtime_classes: config.runtime_classes.clone(),
     })?;
     Ok(policy)
 }
@@ -131,6 +141,7 @@ fn canonical(path: &std::path::Path) -> PathBuf {
 
 fn facts(
     config: &Config,
+    runtime_classes: Vec<String>,
     backend: BackendName,
     capability: Capability,
     warnings: Vec<String>,
@@ -141,6 +152,7 @@ fn facts(
         posture: capability.posture,
         backend,
         rung: capability.rung,
+        runtime_classes,
         max_sessions: config.max_concurrent_sessions,
         default_session_timeout_seconds: config.default_session_timeout.as_secs(),
         max_session_seconds: config.max_session_timeout.as_secs(),

@@ -80,6 +80,12 @@ fn create(request: &CreateSession) -> Vec<(&'static str, Parameter)> {
     if let Some(name) = &request.name {
         parameters.push(("name", word(name)));
     }
+    if let Some(backend) = request.backend {
+        parameters.push(("backend", word(backend.as_str())));
+    }
+    if let Some(class) = &request.runtime_class {
+        parameters.push(("runtime_class", word(class)));
+    }
     for mount in &request.mounts {
         let access = if mount.read_only {
             "mount_read_only"

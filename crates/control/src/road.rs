@@ -56,6 +56,8 @@ pub struct ServerFacts {
     pub backend: BackendName,
     /// What the backend reaches here.
     pub rung: String,
+    /// Runtime classes that the operator allows on an engine that is there.
+    pub runtime_classes: Vec<String>,
     /// `MAX_CONCURRENT_SESSIONS`.
     pub max_sessions: u32,
     /// `DEFAULT_SESSION_TIMEOUT`, seconds.
@@ -366,6 +368,7 @@ impl Inner {
             posture: server.posture.clone(),
             backend: server.backend,
             rung: server.rung.clone(),
+            runtime_classes: server.runtime_classes.clone(),
             sessions: self.sessions.count().await?,
             max_sessions: server.max_sessions,
             default_session_timeout_seconds: server.default_session_timeout_seconds,

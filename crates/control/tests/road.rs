@@ -142,6 +142,7 @@ fn create(project_path: PathBuf) -> Action {
         project_path,
         name: None,
         backend: None,
+        runtime_class: None,
         mounts: Vec::new(),
         limits: Vec::new(),
         docker_options: model::DockerOptions::default(),
@@ -176,6 +177,7 @@ fn facts() -> ServerFacts {
         posture: "test".into(),
         backend: BackendName::Fake,
         rung: "test".into(),
+        runtime_classes: Vec::new(),
         max_sessions: 3,
         default_session_timeout_seconds: 60,
         max_session_seconds: 60,
@@ -201,6 +203,7 @@ fn policy(base: &Path) -> Policy {
         dangerously_accept_soft_limits: false,
         operator_mounts: Vec::new(),
         backends: vec![BackendName::Fake],
+        runtime_classes: Vec::new(),
     })
     .expect("a policy")
 }

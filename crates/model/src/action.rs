@@ -153,6 +153,8 @@ pub struct CreateSession {
     pub name: Option<String>,
     /// Which backend; the server's choice otherwise.
     pub backend: Option<BackendName>,
+    /// By which of the operator's runtime classes an engine runs it; the operator's first otherwise.
+    pub runtime_class: Option<String>,
     /// Further host directories.
     pub mounts: Vec<MountRequest>,
     /// Limits that the caller names.

@@ -286,6 +286,8 @@ pub struct ServerInfo {
     pub backend: BackendName,
     /// What that backend reaches here, and what it lacks.
     pub rung: String,
+    /// Runtime classes that a session on an engine can have, the default first; empty: the engine's own default alone.
+    pub runtime_classes: Vec<String>,
     /// Live sessions.
     pub sessions: u32,
     /// `MAX_CONCURRENT_SESSIONS`.

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use model::{BackendName, BindMount, LimitName, Limits};
+use model::{BackendName, BindMount, LimitName, Limits, RuntimeClass};
 
 use crate::{forbidden::ForbiddenPaths, hardening::Hardening, lexical, limits, mounts};
 
@@ -45,6 +45,8 @@ pub struct PolicyConfig {
     pub operator_mounts: Vec<BindMount>,
     /// The backends of this server; sessions that name none get the first.
     pub backends: Vec<BackendName>,
+    /// Runtime classes of sessions on an engine; those that name none get the first. Empty: the engine's default alone.
+    pub runtime_classes: Vec<RuntimeClass>,
 }
 
 /// A configuration that makes no sense. Found at start, before any socket opens.

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use model::{BackendName, CreateSession, LimitRequest, Principal, Reason, Refusal};
+use model::{
+    BackendName, CreateSession, Kernel, LimitRequest, Limits, Principal, Reason, Refusal,
+    RuntimeClass,
+};
 
 use crate::{
     CreateFacts, CreateParts, CreatePermit, Policy, environment, lexical, limits,
@@ -13,6 +16,10 @@ use crate::{
 pub const MAX_NAME_CHARACTERS: usize = 64;
 /// Longest idempotency key, bytes: room for two UUIDs and a word.
 pub const MAX_IDEMPOTENCY_KEY_BYTES: usize = 128;
+
+/// Least processes and threads of a sandbox with a kernel of its own: that kernel (gVisor's) alone takes some fifty of the
+/// host's, and two for each of the guest's, and ends with the sandbox when it gets no more.
+const GUEST_KERNEL_TASKS: u64 = 128;
 
 impl Policy {
     /// Decides on a new session.
@@ -48,8 +55,13 @@ impl Policy {
             &facts.mounts,
         )?;
         let backend = self.backend(asked.backend)?;
+        let runtime = self.runtime(backend, asked.runtime_class.as_deref())?;
+        let kernel = runtime
+            .as_ref()
+            .map_or(Kernel::Shared, |class| class.kernel);
         let named = self.named_limits(asked)?;
         let limits = limits::narrow(&self.config.limits, &named, &self.hardening)?;
+        check_tasks(kernel, &limits)?;
         self.check_protectable(&facts)?;
         let ttl = asked
             .ttl
@@ -60,12 +72,13 @@ impl Policy {
                 owner,
                 name: asked.name.clone(),
                 backend,
+                runtime,
                 workspace,
                 protected: self.protected.plan(&facts.existing),
                 mounts,
                 limits,
                 accept_soft_limits: self.config.dangerously_accept_soft_limits,
-                layers: self.hardening.layers(backend),
+                layers: self.hardening.layers(backend, kernel),
                 ttl,
                 idle: asked.idle.unwrap_or(self.config.default_idle).min(ttl),
                 lease: self.config.lease,
@@ -104,6 +117,47 @@ impl Policy {
             }
         }
         Ok(named)
+    }
+
+    /// The class that was asked for, or the operator's first; only an engine has any.
+    fn runtime(
+        &self,
+        backend: BackendName,
+        asked: Option<&str>,
+    ) -> Result<Option<RuntimeClass>, Refusal> {
+        let ours = match backend {
+            BackendName::Docker => self.config.runtime_classes.as_slice(),
+            BackendName::Native | BackendName::Fake => &[],
+        };
+        let Some(name) = asked else {
+            return Ok(ours.first().cloned());
+        };
+        if let Some(class) = ours.iter().find(|class| class.name == name) {
+            return Ok(Some(class.clone()));
+        }
+        let names: Vec<_> = ours
+            .iter()
+            .map(|class| format!("`{}`", class.name))
+            .collect();
+        let hint = match (backend, names.as_slice()) {
+            (BackendName::Docker, []) => {
+                "Leave it out, or let the operator allow it with `runtime_classes`.".to_owned()
+            }
+            (BackendName::Docker, names) => format!(
+                "Leave it out, name {}, or let the operator allow it with `runtime_classes`.",
+                names.join(" or ")
+            ),
+            (BackendName::Native | BackendName::Fake, _) => {
+                "Leave it out, or name the backend `docker`: only an engine has runtime classes."
+                    .to_owned()
+            }
+        };
+        Err(Refusal::new(
+            Reason::PolicyDenied,
+            "The operator allows no such runtime class.",
+            hint,
+        )
+        .in_field("runtimeClass"))
     }
 
     /// The one that was asked for, or the first of this server's.
@@ -157,6 +211,19 @@ fn not_looked_up(field: &str) -> Refusal {
         "Try again; the server's log says more.",
     )
     .in_field(field)
+}
+
+fn check_tasks(kernel: Kernel, limits: &Limits) -> Result<(), Refusal> {
+    let asked = limits.pids.value;
+    if kernel == Kernel::Shared || asked >= GUEST_KERNEL_TASKS {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        Reason::InvalidArgument,
+        format!("`limits.pids` is {asked}, and a runtime class with a kernel of its own needs {GUEST_KERNEL_TASKS}."),
+        format!("Give {GUEST_KERNEL_TASKS} or more, or leave the limit out."),
+    )
+    .in_field("limits.pids"))
 }
 
 fn check_name(name: Option<&str>) -> Result<(), Refusal> {

@@ -1,6 +1,6 @@
 //! The hardening profile, `profiles/hardening.json`: layers, limits, and names that an environment cannot set.
 
-use model::{BackendName, Layer, Limit, LimitName, Limits, Requirement};
+use model::{BackendName, Kernel, Layer, Limit, LimitName, Limits, Requirement};
 use serde::Deserialize;
 
 use crate::PolicyError;
@@ -25,14 +25,17 @@ struct LayerEntry {
     requirement: Requirement,
     /// The same for sandboxes from an engine, where it differs.
     on_docker: Option<Requirement>,
+    /// The same for sandboxes with a kernel of their own, where it differs.
+    on_guest_kernel: Option<Requirement>,
     reason: String,
 }
 
 impl LayerEntry {
-    const fn required_by(&self, backend: BackendName) -> Requirement {
-        match (backend, self.on_docker) {
-            (BackendName::Docker, Some(requirement)) => requirement,
-            (BackendName::Docker | BackendName::Native | BackendName::Fake, _) => self.requirement,
+    const fn required_by(&self, backend: BackendName, kernel: Kernel) -> Requirement {
+        match (kernel, self.on_guest_kernel, backend, self.on_docker) {
+            (Kernel::Guest, Some(requirement), _, _)
+            | (Kernel::Shared, _, BackendName::Docker, Some(requirement)) => requirement,
+            _ => self.requirement,
         }
     }
 }
@@ -98,11 +101,11 @@ impl Hardening {
         })
     }
 
-    /// What sandboxes of that backend must show, in the order of [`Layer`].
-    pub(crate) fn layers(&self, backend: BackendName) -> Vec<(Layer, Requirement)> {
+    /// What sandboxes of that backend with that kernel must show, in the order of [`Layer`].
+    pub(crate) fn layers(&self, backend: BackendName, kernel: Kernel) -> Vec<(Layer, Requirement)> {
         self.layers
             .iter()
-            .map(|entry| (entry.layer, entry.required_by(backend)))
+            .map(|entry| (entry.layer, entry.required_by(backend, kernel)))
             .collect()
     }
 
@@ -195,7 +198,7 @@ mod tests {
     fn the_shipped_profile_is_consistent() {
         let hardening = Hardening::load().unwrap();
         assert_eq!(
-            hardening.layers(BackendName::Native).len(),
+            hardening.layers(BackendName::Native, Kernel::Shared).len(),
             Layer::ALL.len()
         );
         assert_eq!(hardening.defaults().memory_bytes.value, 2 << 30);
@@ -205,23 +208,30 @@ mod tests {
     #[test]
     fn the_walls_that_everything_stands_on_are_required() {
         let hardening = Hardening::load().unwrap();
-        let optional = |backend| {
+        let optional = |backend, kernel| {
             hardening
-                .layers(backend)
+                .layers(backend, kernel)
                 .into_iter()
                 .filter(|(_, requirement)| *requirement == Requirement::WhereAvailable)
                 .map(|(layer, _)| layer)
                 .collect::<Vec<_>>()
         };
-        let everywhere = [Layer::CgroupNamespace, Layer::Landlock];
-        assert_eq!(optional(BackendName::Native), everywhere);
         assert_eq!(
-            optional(BackendName::Docker),
+            optional(BackendName::Native, Kernel::Shared),
+            [Layer::CgroupNamespace, Layer::Landlock, Layer::GuestKernel]
+        );
+        assert_eq!(
+            optional(BackendName::Docker, Kernel::Shared),
             [
                 Layer::UserNamespace,
                 Layer::CgroupNamespace,
-                Layer::Landlock
+                Layer::Landlock,
+                Layer::GuestKernel
             ]
+        );
+        assert_eq!(
+            optional(BackendName::Docker, Kernel::Guest),
+            [Layer::CgroupNamespace, Layer::Landlock]
         );
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use model::{
     BackendName, BindMount, CommandLine, ExecutionId, HostDirectory, Layer, Limits, ProtectedPath,
-    Requirement, Secret, SessionId, Terminal, TransferDirection,
+    Requirement, RuntimeClass, Secret, SessionId, Terminal, TransferDirection,
 };
 
 use crate::{ExecutionVerb, SessionVerb, SystemVerb};
@@ -29,6 +29,8 @@ pub struct CreateParts {
     pub name: Option<String>,
     /// The backend.
     pub backend: BackendName,
+    /// How an engine runs it.
+    pub runtime: Option<RuntimeClass>,
     /// What becomes `/workspace`.
     pub workspace: HostDirectory,
     /// How the protected paths of the workspace are kept from the agent; parents come before children.

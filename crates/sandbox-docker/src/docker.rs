@@ -338,6 +338,10 @@ impl Backend for Docker {
         blocking(move || {
             let record = shared.record(session)?;
             let kernel = record.kernel();
+            let rung = match &record.runtime {
+                Some(class) => format!("{rung}, {}", class.name),
+                None => rung,
+            };
             let asked = Asked {
                 limits: &record.limits,
                 runtime: record.runtime.as_ref(),

@@ -87,7 +87,7 @@ impl Sessions {
             session: id,
             owner: self.0.setup.store.owner(),
             root: self.0.setup.backends.root(parts.backend)?.clone(),
-            runtime: None,
+            runtime: parts.runtime.clone(),
             workspace: parts.workspace.clone(),
             protected: parts.protected.clone(),
             mounts: parts.mounts.clone(),
@@ -350,9 +350,10 @@ fn digest(parts: &CreateParts) -> [u8; 32] {
         hash.update(bytes);
     };
     let shape = format!(
-        "{:?}{:?}{:?}{:?}{:?}{:?}{:?}",
+        "{:?}{:?}{:?}{:?}{:?}{:?}{:?}{:?}",
         parts.name,
         parts.backend,
+        parts.runtime,
         parts.workspace.path,
         parts.mounts,
         parts.limits,

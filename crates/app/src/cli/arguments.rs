@@ -240,6 +240,9 @@ pub struct CreateArguments {
     /// What its walls are made of; the server's choice otherwise
     #[arg(long, value_parser = ["native", "docker"], value_name = "BACKEND")]
     pub backend: Option<String>,
+    /// On an engine: one of the operator's runtime classes, such as runsc
+    #[arg(long, value_name = "NAME")]
+    pub runtime_class: Option<String>,
     /// Lifetime: 90s, 15m, 2h, 1d
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     pub ttl: Option<Duration>,

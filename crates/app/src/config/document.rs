@@ -65,6 +65,7 @@ fn kind(kind: Kind) -> String {
         Kind::PathList => {
             "list of absolute paths, or `~/…`; in a variable separated by colons".to_owned()
         }
+        Kind::Words { .. } => "list of words; in a variable separated by commas".to_owned(),
         Kind::Seconds { min, max } => {
             format!("seconds from {min} to {max}, or a text such as `\"15m\"`")
         }

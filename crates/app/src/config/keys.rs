@@ -37,6 +37,11 @@ pub enum Kind {
     },
     /// `true` or `false`; a variable may also say `1`, `0`, `yes`, `no`.
     Switch,
+    /// Several words: a TOML list, or separated by commas in a variable.
+    Words {
+        /// Longest word, bytes.
+        max: usize,
+    },
     /// Any text but none.
     Text {
         /// Longest, bytes.
@@ -129,6 +134,10 @@ keys! {
     IMAGE = "image", "DEFAULT_CLAUDE_IMAGE", Kind::Text { max: 512 }, "\"claude-code-custom:latest\"",
         "The engine's image that sessions on Docker see as their root file system, read-only, by name or id. What it says \
          about users, programs, volumes and variables does not count; one that declares volumes is refused.";
+    RUNTIME_CLASSES = "runtime_classes", "CLAUDE_CODE_MCP_RUNTIME_CLASSES", Kind::Words { max: 64 }, "[]",
+        "Runtimes of the engine that sessions may have, the default first; empty: the engine's own default alone. `runc` \
+         and `crun` share the host's kernel, `runsc` (gVisor) has its own. Another name says which after a `=`: \
+         `kata=guest`, `sysbox=shared`. A runtime that is said to have its own kernel and does not show one is refused.";
     LIMIT_MEMORY = "limits.memory", "CLAUDE_CODE_MCP_LIMIT_MEMORY",
         Kind::Bytes { min: 16 * MEBIBYTE, max: TEBIBYTE }, "the hardening profile's",
         "Memory and swap of a session together.";

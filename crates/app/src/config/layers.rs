@@ -199,15 +199,16 @@ fn is_table_name(name: &str) -> bool {
     })
 }
 
+fn list<'text>(parts: impl Iterator<Item = &'text str>) -> Value {
+    let parts = parts.filter(|part| !part.is_empty());
+    Value::Array(parts.map(|part| Value::String(part.into())).collect())
+}
+
 /// A variable holds text only; lists and switches have their own form there.
 fn from_text(key: &Key, text: &str) -> Value {
     match key.kind {
-        Kind::PathList => Value::Array(
-            text.split(':')
-                .filter(|part| !part.is_empty())
-                .map(|part| Value::String(part.into()))
-                .collect(),
-        ),
+        Kind::PathList => list(text.split(':')),
+        Kind::Words { .. } => list(text.split(',').map(str::trim)),
         Kind::Switch => match text.to_ascii_lowercase().as_str() {
             "1" | "true" | "yes" => Value::Boolean(true),
             "0" | "false" | "no" => Value::Boolean(false),

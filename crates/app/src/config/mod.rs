@@ -22,7 +22,7 @@ pub use layers::Flags;
 pub use paths::{Paths, PathsError, check_private_directory, make_private_directory};
 pub use resolve::load;
 
-use model::LimitName;
+use model::{LimitName, RuntimeClass};
 
 /// Which walls sessions are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +69,8 @@ pub struct Config {
     pub docker_host: Option<String>,
     /// The image of sessions on an engine.
     pub image: String,
+    /// Runtimes of the engine that sessions may have, the default first.
+    pub runtime_classes: Vec<RuntimeClass>,
     /// Limits of a session whose creator names none, where they differ from the hardening profile's. In the unit of
     /// the [`LimitName`].
     pub limits: BTreeMap<LimitName, u64>,

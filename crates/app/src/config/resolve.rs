@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use model::LimitName;
+use model::{Kernel, LimitName, RuntimeClass};
 use toml::Value;
 
 use super::{
@@ -62,6 +62,7 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigEr
         image: reader
             .text(&keys::IMAGE)?
             .unwrap_or_else(|| DEFAULT_IMAGE.to_owned()),
+        runtime_classes: reader.runtime_classes()?,
         limits: reader.limits()?,
         allow_protected_changes: reader.switch(&keys::ALLOW_PROTECTED_CHANGES)?,
         dangerously_accept_soft_limits: reader.switch(&keys::DANGEROUSLY_ACCEPT_SOFT_LIMITS)?,
@@ -102,6 +103,15 @@ fn usual_state_dir(environment: &Environment) -> Result<PathBuf, ConfigError> {
         .join(".local/state/claude-code-mcp"))
 }
 
+/// Runtimes whose kernel is known by their usual name.
+const KNOWN_RUNTIMES: [(&str, Kernel); 3] = [
+    ("runc", Kernel::Shared),
+    ("crun", Kernel::Shared),
+    ("runsc", Kernel::Guest),
+];
+/// Longest name of a runtime, bytes, as the key's documentation says.
+const MAX_RUNTIME_NAME_BYTES: usize = 64;
+
 struct Reader<'a> {
     layers: &'a Layers,
     environment: &'a Environment,
@@ -141,7 +151,12 @@ impl Reader<'_> {
             Kind::Bytes { min, max } => (number(key, given, parse_size)?, min, max),
             Kind::Cpus { min, max } => (cpus(key, given)?, min, max),
             Kind::Count { min, max } => (count(key, given)?, min, max),
-            Kind::Path | Kind::PathList | Kind::Switch | Kind::Text { .. } | Kind::Choice(_) => {
+            Kind::Path
+            | Kind::PathList
+            | Kind::Words { .. }
+            | Kind::Switch
+            | Kind::Text { .. }
+            | Kind::Choice(_) => {
                 return Err(wrong_type(key, Some(given), "no number"));
             }
         };
@@ -236,6 +251,27 @@ impl Reader<'_> {
     }
 
     /// A list of directories that are offered to sessions: never the whole machine, never a whole home.
+    /// Each name once.
+    fn runtime_classes(&self) -> Result<Vec<RuntimeClass>, ConfigError> {
+        let key = &keys::RUNTIME_CLASSES;
+        let Some(given) = self.layers.get(key) else {
+            return Ok(Vec::new());
+        };
+        let expected =
+            "a list of runtimes such as [\"runc\", \"runsc\", \"kata=guest\"], each once";
+        let wrong = || wrong_type(key, Some(given), expected);
+        let list = given.value.as_array().ok_or_else(wrong)?;
+        let mut classes: Vec<RuntimeClass> = Vec::with_capacity(list.len());
+        for entry in list {
+            let class = entry.as_str().and_then(runtime_class).ok_or_else(wrong)?;
+            if classes.iter().any(|known| known.name == class.name) {
+                return Err(wrong());
+            }
+            classes.push(class);
+        }
+        Ok(classes)
+    }
+
     fn directories(&self, key: &'static Key) -> Result<Vec<PathBuf>, ConfigError> {
         let Some(given) = self.layers.get(key) else {
             return Ok(Vec::new());
@@ -355,10 +391,27 @@ fn shown(kind: Kind, value: u64) -> String {
         Kind::Count { .. }
         | Kind::Path
         | Kind::PathList
+        | Kind::Words { .. }
         | Kind::Switch
         | Kind::Text { .. }
         | Kind::Choice(_) => value.to_string(),
     }
+}
+
+/// `runsc`, or `kata=guest`. The name becomes a word of a request to the engine.
+fn runtime_class(text: &str) -> Option<RuntimeClass> {
+    let (name, kernel) = match text.split_once('=') {
+        Some((name, "guest")) => (name, Kernel::Guest),
+        Some((name, "shared")) => (name, Kernel::Shared),
+        Some(_) => return None,
+        None => KNOWN_RUNTIMES.into_iter().find(|(name, _)| *name == text)?,
+    };
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    let fits = !name.is_empty() && name.len() <= MAX_RUNTIME_NAME_BYTES && name.bytes().all(plain);
+    fits.then(|| RuntimeClass {
+        name: name.to_owned(),
+        kernel,
+    })
 }
 
 fn wrong_type(key: &'static Key, given: Option<&Given>, expected: &str) -> ConfigError {

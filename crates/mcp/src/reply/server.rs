@@ -14,6 +14,8 @@ pub struct ServerInfoReply {
     pub backend: String,
     /// What that backend reaches on this machine, and what it lacks.
     pub rung: String,
+    /// Runtime classes that create_session takes on an engine, the default first; empty where there is no choice.
+    pub runtime_classes: Vec<String>,
     /// Live sessions.
     pub sessions: u32,
     /// Live sessions at most.

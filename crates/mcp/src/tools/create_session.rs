@@ -20,6 +20,8 @@ use crate::{
 
 /// Characters of a session's name.
 const MAX_NAME_CHARACTERS: u64 = 64;
+/// Longest name of a runtime class that a configuration can give, bytes.
+const MAX_RUNTIME_CLASS: u64 = 64;
 /// Further host directories of one session.
 const MAX_MOUNTS: usize = 16;
 
@@ -76,6 +78,10 @@ pub(super) struct Parameters {
     session_name: Option<String>,
     /// What the walls are made of. Default: what the server has chosen for this machine.
     backend: Option<Backend>,
+    /// On an engine: by which of the runtime classes of get_server_info, such as runsc, whose sessions have a kernel of
+    /// their own. Default: the operator's first.
+    #[schemars(length(min = 1, max = MAX_RUNTIME_CLASS))]
+    runtime_class: Option<String>,
     /// Further host directories, at most 16.
     #[serde(default)]
     #[schemars(length(max = MAX_MOUNTS))]
@@ -200,6 +206,7 @@ impl Parameters {
                 Backend::Native => BackendName::Native,
                 Backend::Docker => BackendName::Docker,
             }),
+            runtime_class: self.runtime_class,
             mounts: mounts(&self.mcp_mounts)?,
             limits: self
                 .limits

@@ -42,6 +42,11 @@ fn reply(info: &ServerInfo) -> ServerInfoReply {
         posture: text::sentence(&info.posture),
         backend: info.backend.as_str().to_owned(),
         rung: text::sentence(&info.rung),
+        runtime_classes: info
+            .runtime_classes
+            .iter()
+            .map(|name| text::sentence(name))
+            .collect(),
         sessions: info.sessions,
         max_sessions: info.max_sessions,
         default_session_timeout_seconds: info.default_session_timeout_seconds,

@@ -231,6 +231,7 @@ fn server_info() -> ServerInfo {
         posture: "embedded-root".to_owned(),
         backend: BackendName::Native,
         rung: "root".to_owned(),
+        runtime_classes: vec!["runc".to_owned(), "runsc".to_owned()],
         sessions: 1,
         max_sessions: 10,
         default_session_timeout_seconds: 3600,

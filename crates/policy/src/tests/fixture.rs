@@ -42,6 +42,7 @@ pub(super) fn config() -> PolicyConfig {
         dangerously_accept_soft_limits: false,
         operator_mounts: Vec::new(),
         backends: vec![BackendName::Native, BackendName::Docker],
+        runtime_classes: Vec::new(),
     }
 }
 
@@ -61,6 +62,7 @@ pub(super) fn create(project: impl Into<PathBuf>) -> CreateSession {
         project_path: project.into(),
         name: None,
         backend: None,
+        runtime_class: None,
         mounts: Vec::new(),
         limits: Vec::new(),
         docker_options: model::DockerOptions::default(),

@@ -79,6 +79,7 @@ impl House {
             project_path: self.project(),
             name: None,
             backend: None,
+            runtime_class: None,
             mounts: Vec::new(),
             limits: Vec::new(),
             docker_options: model::DockerOptions::default(),
@@ -303,6 +304,7 @@ fn policy(base: &Path) -> Policy {
         dangerously_accept_soft_limits: false,
         operator_mounts: Vec::new(),
         backends: vec![BackendName::Fake],
+        runtime_classes: Vec::new(),
     })
     .expect("a policy")
 }

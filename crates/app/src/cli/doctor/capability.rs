@@ -119,6 +119,7 @@ pub(super) fn why(error: &BackendError) -> (String, String) {
         BackendError::Unavailable { why, remedy } => (why.clone(), remedy.clone()),
         BackendError::Step { source, .. } => (format!("{error}: {source}"), String::new()),
         BackendError::NotFound
+        | BackendError::RuntimeUnknown { .. }
         | BackendError::AlreadyExists
         | BackendError::LimitUnenforceable { .. }
         | BackendError::LayerUnavailable { .. }

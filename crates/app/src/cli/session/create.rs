@@ -27,6 +27,7 @@ pub(super) async fn run(context: &Context, arguments: CreateArguments) -> Result
         "projectPath": project,
         "sessionName": arguments.name,
         "backend": arguments.backend,
+        "runtimeClass": arguments.runtime_class,
         "ttlSeconds": arguments.ttl.map(|ttl| ttl.as_secs()),
         "idleSeconds": arguments.idle.map(|idle| idle.as_secs()),
         "env": variables(context, &arguments.environment)?,
