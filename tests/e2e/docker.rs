@@ -72,7 +72,8 @@ fn a_session_on_an_engine_from_create_to_destroy() {
         .filter(|layer| layer["inForce"] != json!(true))
         .map(|layer| layer["layer"].clone())
         .collect();
-    assert_eq!(missing, [json!("userNamespace")], "{created:#}");
+    let absent = [json!("userNamespace"), json!("guestKernel")];
+    assert_eq!(missing, absent, "{created:#}");
 
     assert_eq!(
         client.output(&session, "cat hello.txt; pwd; id -u"),

@@ -7,6 +7,8 @@
     reason = "a test fails by panicking and tells by standard error"
 )]
 
+#[path = "../support/gvisor.rs"]
+mod gvisor;
 #[path = "../../crates/sandbox-docker/tests/support/image.rs"]
 mod image;
 #[path = "../support/mod.rs"]
@@ -17,6 +19,7 @@ mod clients;
 mod crash;
 mod docker;
 mod fronts;
+mod guest_kernel;
 mod guide;
 mod hostile_options;
 mod journey;

@@ -124,7 +124,7 @@ impl Inner {
             .map_err(|error| refusals::backend(&error))?;
         let attestation =
             sandbox::verify(spec, &hello.attestation, &outside, &self.setup.host_view)
-                .map_err(|weakness| refusals::weakness(&weakness))?;
+                .map_err(|weakness| refusals::weakness(&weakness, spec.kernel()))?;
         Ok(Made {
             supervisor,
             attestation,

@@ -1,6 +1,6 @@
 //! Errors of the walls as refusals: a stable code, a sentence, and what to do next.
 
-use model::{Reason, Refusal, SessionState};
+use model::{Kernel, Layer, Reason, Refusal, SessionState};
 use sandbox::{
     BackendError, SupervisorError, TransferError as ClientError, Weakness,
     wire::{Fault, FaultKind},
@@ -214,7 +214,11 @@ fn errno(number: i32) -> String {
     }
 }
 
-pub(crate) fn weakness(weakness: &Weakness) -> Refusal {
+pub(crate) fn weakness(weakness: &Weakness, kernel: Kernel) -> Refusal {
+    let unfiltered = weakness
+        .layers
+        .iter()
+        .any(|layer| layer.layer == Layer::Seccomp);
     let layers: Vec<_> = weakness
         .layers
         .iter()
@@ -239,7 +243,15 @@ pub(crate) fn weakness(weakness: &Weakness) -> Refusal {
     let mut refusal = Refusal::new(
         Reason::HardeningNotInForce,
         format!("The sandbox was weaker than its profile, so it was removed: {all}."),
-        "`claude-code-mcp doctor` tells what this machine can enforce and how to get what is missing.",
+        match kernel {
+            Kernel::Guest if unfiltered => {
+                "Register the runtime with the engine so that it keeps the profile: gVisor's runsc needs the runtime argument \
+                 --oci-seccomp."
+            }
+            Kernel::Guest | Kernel::Shared => {
+                "`claude-code-mcp doctor` tells what this machine can enforce and how to get what is missing."
+            }
+        },
     );
     refusal.detail = Some(format!("{weakness:?}"));
     refusal

@@ -148,7 +148,7 @@ impl Execution {
             .filter(|_| self.exit.is_none() && self.stub.is_some())
     }
 
-    /// The pipe of its stub.
+    /// Where its stub reports.
     pub fn report(&self) -> Option<BorrowedFd<'_>> {
         self.report.as_ref().map(AsFd::as_fd)
     }
@@ -223,8 +223,8 @@ impl Execution {
     /// Reads what the stub has to say.
     pub fn take_reports(&mut self, now: Moment, files: &ProcessFiles) {
         let mut message = [0u8; REPORT_BYTES];
-        while let Some(pipe) = &self.report {
-            match io::read(pipe, &mut message) {
+        while let Some(socket) = &self.report {
+            match io::read(socket, &mut message) {
                 Ok(REPORT_BYTES) => match Report::decode(&message) {
                     Some(report) => self.take_report(report, now, files),
                     None => self.report = None,

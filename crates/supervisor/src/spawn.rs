@@ -56,8 +56,8 @@ pub fn spawn(spec: &StartSpec, env: &[&[u8]], nofile: &Rlimit) -> Result<Spawned
         None => pipe_ends(spec),
     }
     .map_err(system("make pipes or a terminal"))?;
-    let (report, stub_report) = pipe_with(PipeFlags::CLOEXEC).map_err(system("make a pipe"))?;
-    set_nonblocking(&report).map_err(system("set up a pipe"))?;
+    let (report, stub_report) = stub::report_pair().map_err(system("make a pair of sockets"))?;
+    set_nonblocking(&report).map_err(system("set up a socket"))?;
     let terminal = spec.terminal.is_some();
     let program = Program {
         arguments,

@@ -4,7 +4,7 @@
 //! pid 1 ── stub (subreaper, never execs, so never dumpable)
 //!            └── main process (new session, exec) ── whatever it starts; orphans come back to the stub
 //! ```
-//! The stub tells pid 1 through a pipe that nothing else can open: /proc/<stub>/fd is closed to the agent, and the main
+//! The stub tells pid 1 through a socket that nothing else can open: /proc/<stub>/fd is closed to the agent, and the main
 //! process loses its copy when it execs. It keeps the main process as a zombie until it is killed itself, so the main
 //! process's id cannot be taken by another process while pid 1 may still signal it.
 
@@ -15,7 +15,7 @@ use std::{
 
 use rustix::{
     io::{self, Errno},
-    pipe::{PipeFlags, pipe_with},
+    net::{AddressFamily, SocketFlags, SocketType, socketpair},
     process::{
         Pid, Resource, Rlimit, Signal, WaitOptions, chdir, getpid, ioctl_tiocsctty, kill_process,
         set_child_subreaper, setrlimit, setsid, waitpid,
@@ -80,6 +80,16 @@ impl Report {
     }
 }
 
+/// Two ends for reports. Sockets: unlike a pipe's, their other end cannot be had through `/proc/<pid>/fd`, not even where
+/// that is open to the agent (an old gVisor).
+///
+/// # Errors
+/// When no descriptors are left.
+pub fn report_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SocketFlags::CLOEXEC;
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+}
+
 /// Everything a start needs, made before the forks.
 pub struct Program {
     /// Arguments, the program first.
@@ -137,7 +147,7 @@ fn start_main(program: &Program, report: &OwnedFd) -> Result<Pid, (Step, Errno)>
         Ok(()) | Err(Errno::INVAL) => {}
         Err(errno) => return Err(prepare(errno)),
     }
-    let (failure_reader, failure_writer) = pipe_with(PipeFlags::CLOEXEC).map_err(prepare)?;
+    let (failure_reader, failure_writer) = report_pair().map_err(prepare)?;
     let main = match sys::fork().map_err(prepare)? {
         Forked::Child => become_program(program, &failure_writer),
         Forked::Parent(main) => main,
@@ -229,9 +239,9 @@ fn execute_first(program: &Program) -> Errno {
     refused
 }
 
-fn tell(pipe: &OwnedFd, report: Report) {
-    // Nine bytes into a pipe are atomic; a reader that is gone means that pid 1 is.
-    let _ = retry(|| io::write(pipe, &report.encode()));
+fn tell(pid_1: &OwnedFd, report: Report) {
+    // One message; a reader that is gone means that pid 1 is.
+    let _ = retry(|| io::write(pid_1, &report.encode()));
 }
 
 fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {

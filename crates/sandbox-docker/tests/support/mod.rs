@@ -5,6 +5,7 @@
 #![allow(unused_imports, reason = "each test program uses its part")]
 
 mod filter;
+#[path = "../../../../tests/support/gvisor.rs"]
 mod gvisor;
 mod image;
 #[path = "../../../../tests/support/inside.rs"]
