@@ -9,6 +9,8 @@ use std::{
 use model::OwnerId;
 use sandbox::BackendError;
 
+use crate::images::ImageRules;
+
 /// Where an engine of the whole machine listens.
 const ROOTFUL_SOCKET: &str = "/var/run/docker.sock";
 /// Name of a user's own engine's socket in the user's runtime directory.
@@ -25,6 +27,8 @@ pub struct DockerConfig {
     pub docker_host: Option<String>,
     /// `XDG_RUNTIME_DIR`, if set: a user's own engine listens there, and is preferred. One of another user is not used.
     pub runtime_directory: Option<PathBuf>,
+    /// Which images sessions may be made of.
+    pub image_rules: ImageRules,
 }
 
 impl DockerConfig {
@@ -35,6 +39,7 @@ impl DockerConfig {
             owner,
             docker_host: None,
             runtime_directory: None,
+            image_rules: ImageRules::default(),
         }
     }
 

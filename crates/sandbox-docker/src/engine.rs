@@ -1,6 +1,8 @@
 //! The only place that speaks to the engine. Every call is on the list in [`crate::calls`] and has a time limit; what goes
 //! wrong becomes an error that says what to do.
 
+mod images;
+
 use std::{
     collections::HashMap, error::Error as StdError, future::Future, io, path::PathBuf,
     time::Duration,
@@ -17,6 +19,7 @@ use bollard::{
         RemoveContainerOptionsBuilder, StartContainerOptions,
     },
 };
+pub(crate) use images::Pulse;
 use sandbox::BackendError;
 use tokio::{sync::OnceCell, time::timeout};
 

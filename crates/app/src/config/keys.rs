@@ -129,6 +129,18 @@ keys! {
     IMAGE = "image", "DEFAULT_CLAUDE_IMAGE", Kind::Text { max: 512 }, "\"claude-code-custom:latest\"",
         "The engine's image that sessions on Docker see as their root file system, read-only, by name or id. What it says \
          about users, programs, volumes and variables does not count; one that declares volumes is refused.";
+    IMAGE_DIGEST = "image_digest", "CLAUDE_CODE_MCP_IMAGE_DIGEST", Kind::Text { max: 71 }, "none",
+        "Pins the image: its id, or the digest that its registry knows it by, as `sha256:` and 64 digits (`claude-code-mcp \
+         image list` shows the id). A name that stands for another image is then refused with `image_refused`. \
+         `image = \"name@sha256:…\"` says the same.";
+    IMAGE_MAX_AGE = "image_max_age", "CLAUDE_CODE_MCP_IMAGE_MAX_AGE",
+        Kind::Seconds { min: 0, max: 10 * YEAR_SECONDS }, "0",
+        "No session is made of an image that was made longer ago, so that security updates are not forgotten; `0` stands for \
+         no limit. Such a session is refused with `image_refused`; `claude-code-mcp image build` makes a new image.";
+    NATIVE_ROOT = "native_root", "CLAUDE_CODE_MCP_NATIVE_ROOT", Kind::Path, "this machine's own system directories",
+        "The root file system of sessions of the embedded runtime, read-only: a directory that `claude-code-mcp image unpack` \
+         made, or another that nobody but its owner, the server's user or root, can write to. It need have no more than a \
+         POSIX shell at `/bin/sh`.";
     LIMIT_MEMORY = "limits.memory", "CLAUDE_CODE_MCP_LIMIT_MEMORY",
         Kind::Bytes { min: 16 * MEBIBYTE, max: TEBIBYTE }, "the hardening profile's",
         "Memory and swap of a session together.";

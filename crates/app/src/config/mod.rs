@@ -69,6 +69,12 @@ pub struct Config {
     pub docker_host: Option<String>,
     /// The image of sessions on an engine.
     pub image: String,
+    /// The one image that sessions may be made of, by its id or its registry's digest: `sha256:…`.
+    pub image_digest: Option<String>,
+    /// Sessions are made of no older image.
+    pub image_max_age: Option<Duration>,
+    /// What sessions of the embedded runtime see as their root file system; the machine's own without one.
+    pub native_root: Option<PathBuf>,
     /// Limits of a session whose creator names none, where they differ from the hardening profile's. In the unit of
     /// the [`LimitName`].
     pub limits: BTreeMap<LimitName, u64>,
