@@ -82,7 +82,9 @@ pub enum Command {
     ///
     /// A real server and a real MCP client over stdio, in a directory of their own that is removed afterwards. Needs no
     /// configuration and no root. Exit code 1 when anything did not hold.
-    Demo,
+    ///
+    /// On a Docker engine it needs root, and the configured image; it builds the image if that is missing.
+    Demo(DemoArguments),
     /// Look at this machine: what sessions are protected by here, and what is missing
     ///
     /// Builds nothing that stays. Exit code 1 when no session could be built here, or the state directory or the audit
@@ -109,6 +111,14 @@ pub enum Command {
         /// Which shell
         shell: Shell,
     },
+}
+
+/// Flags of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArguments {
+    /// What the session's walls are made of; the server's choice otherwise
+    #[arg(long, value_parser = ["native", "docker"], value_name = "BACKEND")]
+    pub backend: Option<String>,
 }
 
 /// Flags of `serve`.

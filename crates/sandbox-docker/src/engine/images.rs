@@ -114,18 +114,18 @@ impl Engine {
     }
 
     /// Builds an image of a context that holds a Dockerfile and nothing else. Containers of the build are removed, also
-    /// those of one that fails.
+    /// those of one that fails. `network` is the engine's name for one, `none` say.
     pub async fn build(
         &self,
         name: &str,
         context: Bytes,
-        labels: &HashMap<String, String>,
+        network: &str,
         tell: &mut (dyn FnMut(&str) + Send),
     ) -> Result<(), BackendError> {
         let client = self.patient_client().await?;
         let options = BuildImageOptionsBuilder::new()
             .t(name)
-            .labels(labels)
+            .networkmode(network)
             .nocache(true)
             .rm(true)
             .forcerm(true)

@@ -1,8 +1,8 @@
 //! A base from Debian's packages, where no registry can be reached: `mmdebstrap` writes a root file system as a tar, which
 //! is passed on to the engine as it comes.
 //!
-//! mmdebstrap runs in a process group of its own, so that a terminal's Ctrl-C reaches us alone: it is told to end, and
-//! waited for, since only it knows what it has mounted. What it leaves is never deleted blindly.
+//! mmdebstrap runs in a process group of its own, so that a terminal's Ctrl-C reaches us alone: its group is told to end,
+//! and waited for, since only it knows what it has mounted. What it leaves is not deleted while anything is mounted there.
 
 use std::{
     collections::HashMap,
@@ -16,6 +16,7 @@ use std::{
 use bytes::Bytes;
 use futures::{Stream, stream};
 use rustix::process::{Pid, Signal, kill_process_group};
+use sandbox_host::delete;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     process::{Child, ChildStderr, ChildStdout, Command},
@@ -64,7 +65,9 @@ pub(super) async fn import(
         let (ended, end) = oneshot::channel();
         let tar = tar(bootstrap.stdout()?, end, pulse.clone());
         let importing = async {
-            let changes = changes(labels);
+            let path = "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+            let mut changes = recipe::instructions(labels);
+            changes.push(path.to_owned());
             engine.import(name, changes, tar, &pulse).await?;
             Ok(())
         };
@@ -85,14 +88,6 @@ fn is_installed() -> bool {
         fs::metadata(directory.join(PROGRAM))
             .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
     })
-}
-
-/// Instructions for the engine.
-fn changes(labels: &HashMap<String, String>) -> Vec<String> {
-    let labels = labels
-        .iter()
-        .map(|(key, value)| format!("LABEL {key}=\"{value}\""));
-    recipe::start().into_iter().chain(labels).collect()
 }
 
 /// Debian's package sources as this machine is set up, in apt's one-line style; without any, mmdebstrap takes its own.
@@ -152,8 +147,15 @@ impl Scratch {
         Ok(Scratch(path))
     }
 
+    /// An mmdebstrap that was ended leaves directories of its helpers. Nothing is deleted while something is mounted below.
     fn remove(self) -> Result<(), ImageError> {
-        fs::remove_dir(&self.0).map_err(|_| ImageError::LeftBehind { path: self.0 })
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let path = self.0;
+        let below = path.to_string_lossy().into_owned();
+        if mounts.is_empty() || mounts.contains(&below) || delete(&path).is_err() {
+            return Err(ImageError::LeftBehind { path });
+        }
+        Ok(())
     }
 }
 

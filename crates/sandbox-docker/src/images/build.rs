@@ -6,6 +6,8 @@
 //! mmdebstrap ─► import ──────────────────┘                              (also after every failure)
 //! ```
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use jiff::Timestamp;
 use sandbox::BackendError;
@@ -23,6 +25,10 @@ use crate::creation::step;
 pub const DEFAULT_BASE: &str = "debian:bookworm-slim";
 /// Names of images that are not whole yet begin with this.
 const UNFINISHED: &str = "claude-code-mcp-unfinished";
+/// A base that has everything is built on without a network: nobody's package scripts run.
+const NO_NETWORK: &str = "none";
+/// The engine's own choice.
+const USUAL_NETWORK: &str = "default";
 /// Lines of a failed build that are told.
 pub(super) const LAST_LINES: usize = 12;
 
@@ -173,33 +179,48 @@ impl Images {
                 volumes: declared.join(", "),
             });
         }
-        tell(Progress::Step(&format!(
-            "build on it: {}, a user",
-            recipe::PACKAGES.join(", ")
-        )));
         // By its id, so that nobody can put another one in its place meanwhile.
         let from = found.id.as_deref().unwrap_or(base);
-        let context = context(from).map_err(|source| ImageError::Step {
-            step: "write the build's context",
-            source,
-        })?;
+        let user = found
+            .config
+            .as_ref()
+            .and_then(|config| config.user.as_deref());
         let labels = recipe::labels(version, base, Timestamp::now());
         let mut last = LastLines::default();
-        let mut words = |word: &str| {
-            last.push(word);
-            tell(Progress::Detail(word));
-        };
-        let built = self.engine.build(name, context, &labels, &mut words).await;
-        built.map_err(|source| {
-            if !matches!(source, BackendError::Step { .. }) {
-                return ImageError::Engine(source);
+        for network in [NO_NETWORK, USUAL_NETWORK] {
+            tell(Progress::Step(&match network {
+                NO_NETWORK => "build on it, without a network".to_owned(),
+                _ => format!(
+                    "build on it, with {} from its packages",
+                    recipe::PACKAGES.join(", ")
+                ),
+            }));
+            let mut words = |word: &str| {
+                last.push(word);
+                tell(Progress::Detail(word));
+            };
+            let context =
+                context(from, user, network != NO_NETWORK, &labels).map_err(|source| {
+                    ImageError::Step {
+                        step: "write the build's context",
+                        source,
+                    }
+                })?;
+            let built = self.engine.build(name, context, network, &mut words);
+            match built.await {
+                Ok(()) => return Ok(()),
+                Err(error) if network == NO_NETWORK && is_incomplete(&error) => {}
+                Err(source @ BackendError::Step { .. }) => {
+                    return Err(ImageError::Build {
+                        base: base.to_owned(),
+                        last: last.text(),
+                        source,
+                    });
+                }
+                Err(error) => return Err(ImageError::Engine(error)),
             }
-            ImageError::Build {
-                base: base.to_owned(),
-                last: last.text(),
-                source,
-            }
-        })
+        }
+        Err(ImageError::Missing(name.to_owned()))
     }
 
     /// What is whole gets its name.
@@ -234,11 +255,28 @@ fn unfinished_name() -> Result<String, ImageError> {
     Ok(format!("{UNFINISHED}:{}", hex::encode(&id.as_bytes()[..8])))
 }
 
-/// A tar with the Dockerfile. Its first step is the only one that can fail, so that a failed build leaves no layer.
-fn context(from: &str) -> std::io::Result<Bytes> {
-    let script = serde_json::to_string(&["/bin/sh", "-c", &recipe::install_script()])?;
-    let start = recipe::start().join("\n");
-    let dockerfile = format!("FROM {from}\nUSER 0:0\nRUN {script}\n{start}\n");
+/// The install script said that it needs a network.
+fn is_incomplete(error: &BackendError) -> bool {
+    let BackendError::Step { source, .. } = error else {
+        return false;
+    };
+    let said = format!("returned a non-zero code: {}", recipe::NEEDS_NETWORK);
+    source.to_string().contains(&said)
+}
+
+/// A tar with the Dockerfile. On a base whose user is root the first step is the only one that can fail, so that a failed
+/// build leaves no layer; on another one an empty layer may stay, which has no name and which the engine prunes.
+fn context(
+    from: &str,
+    user: Option<&str>,
+    network: bool,
+    labels: &HashMap<String, String>,
+) -> std::io::Result<Bytes> {
+    let is_root = user.is_none_or(|user| ["", "0", "root", "0:0", "root:root"].contains(&user));
+    let become_root = if is_root { "" } else { "USER 0:0\n" };
+    let script = serde_json::to_string(&["/bin/sh", "-c", &recipe::install_script(network)])?;
+    let rest = recipe::instructions(labels).join("\n");
+    let dockerfile = format!("FROM {from}\n{become_root}RUN {script}\n{rest}\n");
     let mut header = tar::Header::new_gnu();
     header.set_size(dockerfile.len() as u64);
     header.set_mode(0o644);

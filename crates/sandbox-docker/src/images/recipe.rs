@@ -14,8 +14,12 @@ pub(crate) const BASE_LABEL: &str = "org.opencontainers.image.base.name";
 /// The image's user. Not `claude`: whoever runs Claude Code in a container by hand expects nothing of that name.
 const USER: &str = "agent";
 
-/// Installs what is missing, in a shell that is root in the image. Needs no network where nothing is.
-pub(super) fn install_script() -> String {
+/// Exit code of the install script where something is missing and there is no network to get it by.
+pub(super) const NEEDS_NETWORK: u8 = 79;
+
+/// Installs what is missing, in a shell that is root in the image. Without a network it ends where anything is, with
+/// [`NEEDS_NETWORK`].
+pub(super) fn install_script(network: bool) -> String {
     let packages = "\
 missing=; \
 command -v git >/dev/null || missing=\"$missing git\"; \
@@ -23,12 +27,19 @@ command -v rg >/dev/null || missing=\"$missing ripgrep\"; \
 command -v python3 >/dev/null || missing=\"$missing python3\"; \
 test -e /etc/ssl/certs/ca-certificates.crt || missing=\"$missing ca-certificates\"; \
 if test -n \"$missing\"; then \
+STOP_WITHOUT_NETWORK\
 if command -v apt-get >/dev/null; then \
 apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $missing \
 && rm -rf /var/lib/apt/lists/*; \
 elif command -v apk >/dev/null; then apk add --no-cache $missing; \
 elif command -v dnf >/dev/null; then dnf install --assumeyes --setopt=install_weak_deps=False $missing; \
 else echo \"no apt-get, apk or dnf to install$missing with\" >&2; exit 1; fi; fi; ";
+    let stop = if network {
+        String::new()
+    } else {
+        format!("exit {NEEDS_NETWORK}; ")
+    };
+    let packages = packages.replace("STOP_WITHOUT_NETWORK", &stop);
     format!("set -eu; {packages}{}", account_script())
 }
 
@@ -44,14 +55,20 @@ pub(super) fn account_script() -> String {
     )
 }
 
-/// How a container of it starts that somebody else runs; sessions do not look at this.
-pub(super) fn start() -> [String; 5] {
-    [
+/// How a container of it starts that somebody else runs, which no session looks at, and its labels. As few instructions as
+/// can be: an engine makes a container for each.
+pub(super) fn instructions(labels: &HashMap<String, String>) -> Vec<String> {
+    let mut labels: Vec<_> = labels
+        .iter()
+        .map(|(key, value)| format!("{key}=\"{value}\""))
+        .collect();
+    labels.sort_unstable();
+    vec![
         format!("USER {USER}"),
         format!("WORKDIR /home/{USER}"),
-        "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
         "ENTRYPOINT []".to_owned(),
         "CMD [\"/bin/sh\"]".to_owned(),
+        format!("LABEL {}", labels.join(" ")),
     ]
 }
 
