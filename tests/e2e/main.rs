@@ -18,6 +18,7 @@ mod crash;
 mod docker;
 mod fronts;
 mod guide;
+mod images;
 mod journey;
 
 use support::skip;

@@ -274,7 +274,7 @@ fn what_is_written_through_a_link_stays_inside() {
         // The control: the link does lead to the victim when anybody else follows it.
         let control = ground.directory.path().join("place/control");
         symlink(target, &control).unwrap();
-        assert!(control.join("file").exists() || target.starts_with(".."));
+        assert!(control.join("file").exists());
         fs::remove_file(&control).unwrap();
         let inside = victim.trim_start_matches('/');
         let written = ground_here.unpack(&tar(&[
