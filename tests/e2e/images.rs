@@ -10,15 +10,14 @@ use std::{
 };
 
 use bollard::query_parameters::{
-    BuildImageOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
-    RemoveImageOptionsBuilder,
+    ListContainersOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptionsBuilder,
 };
-use bytes::Bytes;
 use futures::StreamExt;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::{
+    base::make_base,
     image::{HOSTILE_CHANGES, IMAGE, engine, make_image, without_engine},
     support::{Machine, User, program, skip},
 };
@@ -74,46 +73,6 @@ fn bootstrapped(machine: &Machine, leg: &str) -> Option<String> {
         }
     }
     Some(name)
-}
-
-/// A base that has all that is needed, with a user and an entry point that must not count, made in a second.
-fn make_base(name: &str) {
-    let dockerfile = format!(
-        "FROM {IMAGE}\nENV LD_PRELOAD= PATH=/usr/bin:/bin\nADD root /\nENTRYPOINT [\"/bin/false\"]\nUSER 1234\n"
-    );
-    let program = "#!/bin/sh\necho a stub\n";
-    let mut context = tar::Builder::new(Vec::new());
-    for (path, content) in [
-        ("Dockerfile", dockerfile.as_str()),
-        ("root/usr/bin/git", program),
-        ("root/usr/bin/rg", program),
-        ("root/usr/bin/python3", program),
-        ("root/etc/ssl/certs/ca-certificates.crt", "none"),
-        (
-            "root/etc/passwd",
-            "root:x:0:0::/:/bin/sh\nnode:x:1000:1000::/:/bin/sh\n",
-        ),
-        ("root/etc/group", "root:x:0:\nnode:x:1000:\n"),
-    ] {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(content.len() as u64);
-        header.set_mode(0o755);
-        context
-            .append_data(&mut header, path, content.as_bytes())
-            .expect("a part of the context");
-    }
-    let body = bollard::body_full(Bytes::from(context.into_inner().expect("a context")));
-    let options = BuildImageOptionsBuilder::new()
-        .t(name)
-        .forcerm(true)
-        .build();
-    runtime().block_on(async {
-        let engine = engine();
-        let mut said = engine.build_image(options, None, Some(body));
-        while let Some(said) = said.next().await {
-            said.expect("a base");
-        }
-    });
 }
 
 fn remove(name: &str) {
@@ -278,7 +237,7 @@ fn an_image_on_a_base_has_our_user_and_labels_and_a_failed_build_leaves_nothing(
         "claude-code-mcp-test-base:1",
         "claude-code-mcp-test-built:1",
     );
-    make_base(base);
+    runtime().block_on(make_base(base));
     let built = machine.cli(&["image", "build", "--base", base, "--tag", name, "--json"]);
     assert!(built.status.success(), "{}", text(&built.stderr));
     let found = runtime()

@@ -7,6 +7,8 @@
     reason = "a test fails by panicking and tells by standard error"
 )]
 
+#[path = "../../crates/sandbox-docker/tests/support/base.rs"]
+mod base;
 #[path = "../../crates/sandbox-docker/tests/support/image.rs"]
 mod image;
 #[path = "../support/mod.rs"]

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ImageError, Images, bootstrap,
-    name::{as_tag, is_image_name, to_pull},
+    name::{as_tag, is_digest, is_image_name, to_pull},
     recipe,
     rules::volumes,
 };
@@ -138,7 +138,7 @@ impl Images {
     /// The engine has the base afterwards.
     async fn provide(&self, base: &str, fresh: bool, tell: Tell<'_>) -> Result<(), ImageError> {
         let to_pull = to_pull(base);
-        if !is_image_name(base) {
+        if !is_image_name(base) || (to_pull.is_none() && !is_digest(base)) {
             return Err(ImageError::Name(base.to_owned()));
         }
         if !fresh && self.engine.image(base).await?.is_some() {

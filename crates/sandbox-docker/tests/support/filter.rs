@@ -40,7 +40,13 @@ pub enum Fault {
 }
 
 impl Filter {
+    /// Lets through what servers ask.
     pub fn start(socket: &Path) -> Self {
+        Self::start_for(socket, calls::find)
+    }
+
+    /// Lets through what `find` finds.
+    pub fn start_for(socket: &Path, find: fn(&str, &str) -> Option<Call>) -> Self {
         let listener = UnixListener::bind(socket).unwrap();
         let seen = Arc::<Mutex<Seen>>::default();
         let filter = Filter {
@@ -51,7 +57,7 @@ impl Filter {
             for client in listener.incoming().flatten() {
                 let seen = Arc::clone(&seen);
                 thread::spawn(move || {
-                    let _ = pass(client, &seen);
+                    let _ = pass(client, &seen, find);
                 });
             }
         });
@@ -72,13 +78,17 @@ impl Filter {
     }
 }
 
-fn pass(mut client: UnixStream, seen: &Mutex<Seen>) -> io::Result<()> {
+fn pass(
+    mut client: UnixStream,
+    seen: &Mutex<Seen>,
+    find: fn(&str, &str) -> Option<Call>,
+) -> io::Result<()> {
     let (head, mut body) = read_head(&mut client)?;
     let mut lines = head.split("\r\n");
     let request = lines.next().unwrap_or_default().to_owned();
     let mut words = request.split(' ');
     let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
-    let fault = match calls::find(method, path) {
+    let fault = match find(method, path) {
         Some(call) => {
             let mut seen = seen.lock().unwrap();
             seen.made.insert(call);

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 #![allow(unused_imports, reason = "each test program uses its part")]
 
+mod base;
 mod filter;
 mod image;
 #[path = "../../../../tests/support/inside.rs"]
@@ -11,6 +12,7 @@ mod inside;
 #[path = "../../../../tests/support/skip.rs"]
 mod skip;
 
+pub use base::make_base;
 pub use filter::{Fault, Filter};
 pub use image::{HOSTILE_CHANGES, IMAGE, engine, make_image, without_engine};
 pub use inside::{
