@@ -8,7 +8,7 @@ mod unpack;
 
 use mcp::reply::ErrorBody;
 use model::OwnerId;
-use sandbox_docker::images::{ImageError, Images};
+use sandbox_docker::images::{ImageError, ImageRules, Images};
 
 use super::{CliError, Context, arguments::ImageCommand, block_on};
 use crate::backends::docker_config;
@@ -26,6 +26,14 @@ pub(super) fn images(context: &Context) -> Result<Images, CliError> {
     // Images belong to the engine, not to an installation.
     let nobody = OwnerId::from_bytes([0; 8]);
     let config = docker_config(&context.config, &context.config.paths.state_dir, nobody);
+    Images::new(&config).map_err(refused)
+}
+
+/// The same for an image that sessions are not made of: it is neither pinned nor too old.
+fn other_images(context: &Context) -> Result<Images, CliError> {
+    let nobody = OwnerId::from_bytes([0; 8]);
+    let mut config = docker_config(&context.config, &context.config.paths.state_dir, nobody);
+    config.image_rules = ImageRules::default();
     Images::new(&config).map_err(refused)
 }
 
