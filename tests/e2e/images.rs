@@ -401,6 +401,14 @@ fn an_image_that_is_too_old_or_not_the_pinned_one_carries_no_session() {
     );
     let listed = json(&machine.cli(&["image", "list", "--json"]));
     assert_eq!(listed["images"][0]["usable"], false, "{listed:#}");
+    let unpacked = machine.cli(&["image", "unpack", "--json"]);
+    assert_eq!(error(&unpacked)["code"], "image_refused");
+    let as_other = machine.cli(&["image", "unpack", &id, "--json"]);
+    assert!(
+        as_other.status.success(),
+        "the pin is of the name: {}",
+        text(&as_other.stderr)
+    );
     assert!(
         create(&mut machine, &[(digest, ""), (image, &pinned)])
             .status

@@ -121,8 +121,8 @@ keys! {
          server that was started by `serve` stays.";
     BACKEND = "backend", "CLAUDE_CODE_MCP_BACKEND", Kind::Choice(&["auto", "native", "docker"]), "\"auto\"",
         "What sessions are made of when their creator names nothing: `native` is the embedded runtime, `docker` an \
-         engine. `auto` takes the engine where one answers and has the image when the server starts, else the embedded \
-         runtime. The other one, where it works, can still be named in a call.";
+         engine. `auto` takes the engine where one answers and has the image when the server starts, and `image_digest` and \
+         `image_max_age` allow it, else the embedded runtime. The other one, where it works, can still be named in a call.";
     DOCKER_HOST = "docker_host", "DOCKER_HOST", Kind::Text { max: 4096 },
         "a rootless engine's socket in `$XDG_RUNTIME_DIR`, else `unix:///var/run/docker.sock`",
         "The engine's socket, `unix://` and an absolute path. An engine elsewhere is refused: projects are mounted.";

@@ -9,7 +9,7 @@ use sandbox_docker::images::{ImageError, Progress, Unpacked, unpack_file};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{images, refused, steps::Steps};
+use super::{images, other_images, refused, steps::Steps};
 use crate::{
     cli::{CliError, Context, EXIT_OK, arguments::UnpackArguments},
     config::{make_private_directory, units::format_size},
@@ -40,10 +40,12 @@ pub(super) async fn run(context: &Context, arguments: &UnpackArguments) -> Resul
         source => {
             let name = source.unwrap_or(&context.config.image);
             steps.tell(Progress::Step(&format!("read {name} from the engine")));
-            images(context)?
-                .fetch(name, &place, &stop)
-                .await
-                .map_err(refused)?
+            let images = if *name == context.config.image {
+                images(context)?
+            } else {
+                other_images(context)?
+            };
+            images.fetch(name, &place, &stop).await.map_err(refused)?
         }
     };
     steps.tell(Progress::Step("check and unpack its layers"));
@@ -67,7 +69,7 @@ fn place(context: &Context) -> Result<PathBuf, CliError> {
 fn is_file(source: &str) -> bool {
     let endings = [".tar", ".tar.gz", ".tgz"];
     let looks_so =
-        source.starts_with(['/', '.', '~']) || endings.iter().any(|end| source.ends_with(end));
+        source.starts_with(['/', '.']) || endings.iter().any(|end| source.ends_with(end));
     looks_so || Path::new(source).is_file()
 }
 
