@@ -56,12 +56,15 @@ fn bootstrapped(machine: &Machine, leg: &str) -> Option<String> {
         return None;
     }
     let key = hex::encode(Sha256::digest(RECIPE.concat()));
-    let name = format!("claude-code-mcp-test-bootstrap:{}", &key[..12]);
+    let repository = "claude-code-mcp-test-bootstrap";
+    let name = format!("{repository}:{}", &key[..12]);
     // Tests run in processes of their own: one makes it, the others wait.
     let lock = File::create(std::env::temp_dir().join("claude-code-mcp-test-bootstrap.lock"));
     let lock = lock.expect("a lock");
     lock.lock().expect("the lock");
     if runtime().block_on(engine().inspect_image(&name)).is_err() {
+        // Those of other recipes are of no use any more.
+        names_with(repository).iter().for_each(|old| remove(old));
         let built = machine.cli(&["image", "build", "--bootstrap", "--tag", &name, "--json"]);
         assert!(built.status.success(), "{}", text(&built.stderr));
         let reply = json(&built);
@@ -80,13 +83,18 @@ fn remove(name: &str) {
     let _ = runtime().block_on(engine().remove_image(name, Some(options), None));
 }
 
-/// Names that only an image bears that is not whole.
-fn unfinished() -> Vec<String> {
+/// All names of images with that word in them.
+fn names_with(word: &str) -> Vec<String> {
     let options = ListImagesOptionsBuilder::new().build();
     let images = runtime().block_on(engine().list_images(Some(options)));
     let images = images.expect("the engine answers");
     let names = images.into_iter().flat_map(|image| image.repo_tags);
-    names.filter(|name| name.contains("unfinished")).collect()
+    names.filter(|name| name.contains(word)).collect()
+}
+
+/// Names that only an image bears that is not whole.
+fn unfinished() -> Vec<String> {
+    names_with("claude-code-mcp-unfinished")
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     fs, io,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -50,16 +50,20 @@ pub(super) async fn import(
     engine: &Engine,
     name: &str,
     labels: &HashMap<String, String>,
+    scratch: &Path,
     stop: &CancellationToken,
     tell: Tell<'_>,
 ) -> Result<(), ImageError> {
-    if !is_installed() {
-        return Err(ImageError::NoMmdebstrap);
-    }
     tell(Progress::Step("make a root file system of Debian packages"));
     let sources = sources().await?;
-    let scratch = Scratch::make()?;
-    let mut bootstrap = Bootstrap::start(&scratch.0, &sources)?;
+    let scratch = Scratch::make(scratch)?;
+    let mut bootstrap = match Bootstrap::start(&scratch.0, &sources) {
+        Ok(bootstrap) => bootstrap,
+        Err(error) => {
+            scratch.remove()?;
+            return Err(error);
+        }
+    };
     let imported = {
         let pulse = Pulse::new();
         let (ended, end) = oneshot::channel();
@@ -82,14 +86,6 @@ pub(super) async fn import(
     imported
 }
 
-fn is_installed() -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|directory| {
-        fs::metadata(directory.join(PROGRAM))
-            .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-    })
-}
-
 /// Debian's package sources as this machine is set up, in apt's one-line style; without any, mmdebstrap takes its own.
 async fn sources() -> Result<Vec<String>, ImageError> {
     let format = "$(ORIGIN)|$(RELEASE)|deb $(REPO_URI) $(RELEASE) $(COMPONENT)";
@@ -97,11 +93,15 @@ async fn sources() -> Result<Vec<String>, ImageError> {
         .args(["indextargets", "--format", format, "Created-By: Packages"])
         .stdin(Stdio::null())
         .output()
-        .await
-        .map_err(|source| ImageError::Step {
+        .await;
+    let told = match told {
+        // Then there is no mmdebstrap either, which says more.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        told => told.map_err(|source| ImageError::Step {
             step: "ask apt-get for its sources",
             source,
-        })?;
+        })?,
+    };
     Ok(sources_of_suite(&String::from_utf8_lossy(&told.stdout)))
 }
 
@@ -128,7 +128,7 @@ fn sources_of_suite(told: &str) -> Vec<String> {
 struct Scratch(PathBuf);
 
 impl Scratch {
-    fn make() -> Result<Self, ImageError> {
+    fn make(place: &Path) -> Result<Self, ImageError> {
         let step = |source| ImageError::Step {
             step: "make a scratch directory",
             source,
@@ -138,7 +138,7 @@ impl Scratch {
             "claude-code-mcp-image-{}",
             hex::encode(&random.as_bytes()[..8])
         );
-        let path = std::env::temp_dir().join(name);
+        let path = place.join(name);
         // apt's own user must get through.
         fs::DirBuilder::new()
             .mode(0o711)
@@ -179,10 +179,7 @@ impl Bootstrap {
             .stderr(Stdio::piped())
             .process_group(0)
             .spawn()
-            .map_err(|source| ImageError::Step {
-                step: "start mmdebstrap",
-                source,
-            })?;
+            .map_err(not_started)?;
         let group = child
             .id()
             .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
@@ -237,6 +234,16 @@ impl Bootstrap {
             // It may have ended just now.
             let _ = kill_process_group(group, signal);
         }
+    }
+}
+
+fn not_started(source: io::Error) -> ImageError {
+    if source.kind() == io::ErrorKind::NotFound {
+        return ImageError::NoMmdebstrap;
+    }
+    ImageError::Step {
+        step: "start mmdebstrap",
+        source,
     }
 }
 

@@ -6,7 +6,7 @@
 //! mmdebstrap ─► import ──────────────────┘                              (also after every failure)
 //! ```
 
-use std::collections::HashMap;
+use std::{collections::HashMap, path::PathBuf};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -43,7 +43,10 @@ pub enum Base {
         fresh: bool,
     },
     /// Packages of Debian, by the sources of this machine.
-    Bootstrap,
+    Bootstrap {
+        /// Where mmdebstrap may make its directories.
+        scratch: PathBuf,
+    },
 }
 
 /// What to build.
@@ -115,10 +118,10 @@ impl Images {
         tell: Tell<'_>,
     ) -> Result<String, ImageError> {
         match &order.base {
-            Base::Bootstrap => {
+            Base::Bootstrap { scratch } => {
                 let base = bootstrap::SUITE_NAME.to_owned();
                 let labels = recipe::labels(&order.version, &base, Timestamp::now());
-                bootstrap::import(&self.engine, name, &labels, stop, tell).await?;
+                bootstrap::import(&self.engine, name, &labels, scratch, stop, tell).await?;
                 Ok(base)
             }
             Base::Image { name: base, fresh } => {

@@ -48,11 +48,17 @@ pub(super) async fn run(context: &Context, arguments: &BuildArguments) -> Result
 
 fn base(arguments: &BuildArguments) -> Base {
     if arguments.bootstrap {
-        return Base::Bootstrap;
+        return of_packages();
     }
     Base::Image {
         name: arguments.base.clone(),
         fresh: arguments.pull,
+    }
+}
+
+fn of_packages() -> Base {
+    Base::Bootstrap {
+        scratch: std::env::temp_dir(),
     }
 }
 
@@ -110,7 +116,7 @@ pub(in crate::cli) async fn provide(context: &Context) -> Result<String, CliErro
             note(&format!(
                 "no registry: {source}; it is made of Debian packages instead"
             ));
-            make(&images, name, Base::Bootstrap, &stop).await
+            make(&images, name, of_packages(), &stop).await
         }
         built => built,
     };
