@@ -193,6 +193,49 @@ fn the_demo_plays_on_an_engine_too() {
 }
 
 #[test]
+fn what_fails_at_its_very_end_becomes_no_image() {
+    let Some(mut machine) = machine("a bootstrap that fails") else {
+        return;
+    };
+    let mut root = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(2);
+    header.set_mode(0o755);
+    root.append_data(&mut header, "bin/sh", &b"#!"[..])
+        .expect("a shell");
+    let programs = machine.base().join("programs");
+    fs::create_dir(&programs).expect("a directory");
+    fs::write(programs.join("root.tar"), root.into_inner().expect("a tar")).expect("a file");
+    machine.set("PATH", &format!("{}:/usr/bin:/bin", programs.display()));
+    let name = "claude-code-mcp-test-fake:1";
+    let build = |code: u8| {
+        // Writes a whole root file system, and then ends so.
+        let script = format!(
+            "#!/bin/sh\ncat {}/root.tar\necho 'E: the reason' >&2\nexit {code}\n",
+            programs.display()
+        );
+        let program = programs.join("mmdebstrap");
+        fs::write(&program, script).expect("a program");
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("its mode");
+        machine.cli(&["image", "build", "--bootstrap", "--tag", name, "--json"])
+    };
+    let is_there = || runtime().block_on(engine().inspect_image(name)).is_ok();
+    let failed = error(&build(3));
+    assert_eq!(failed["code"], "image_not_built", "{failed}");
+    assert!(
+        failed["message"].to_string().contains("the reason"),
+        "{failed}"
+    );
+    assert!(!is_there());
+    // The control: the same files, and a good end.
+    let built = build(0);
+    assert!(built.status.success(), "{}", text(&built.stderr));
+    assert!(is_there());
+    remove(name);
+}
+
+#[test]
 fn an_interrupted_build_leaves_nothing() {
     let leg = "an interrupted build";
     let Some(machine) = machine(leg) else {

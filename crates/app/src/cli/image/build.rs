@@ -6,7 +6,7 @@ use sandbox_docker::images::{Base, BuildOrder, BuiltImage, DEFAULT_BASE, ImageEr
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{images, refused, steps::Steps};
+use super::{chain, images, refused, steps::Steps};
 use crate::{
     cli::{CliError, Context, EXIT_OK, VERSION, arguments::BuildArguments, output::note},
     config::units::format_size,
@@ -112,9 +112,10 @@ pub(in crate::cli) async fn provide(context: &Context) -> Result<String, CliErro
         fresh: false,
     };
     let built = match make(&images, name, on_base, &stop).await {
-        Err(ImageError::Pull { source, .. }) => {
+        Err(error @ ImageError::Pull { .. }) => {
             note(&format!(
-                "no registry: {source}; it is made of Debian packages instead"
+                "{}; the image is made of Debian packages instead",
+                chain(&error)
             ));
             make(&images, name, of_packages(), &stop).await
         }

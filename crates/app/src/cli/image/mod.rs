@@ -39,13 +39,7 @@ fn other_images(context: &Context) -> Result<Images, CliError> {
 
 /// The error as every other refusal, with its code and hint.
 pub(super) fn refused(error: ImageError) -> CliError {
-    let mut message = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        message.push_str(": ");
-        message.push_str(&cause.to_string());
-        source = cause.source();
-    }
+    let message = chain(&error);
     CliError::Refused(ErrorBody {
         code: error.reason().code().to_owned(),
         message,
@@ -53,4 +47,11 @@ pub(super) fn refused(error: ImageError) -> CliError {
         field: None,
         retry_after_ms: None,
     })
+}
+
+/// The error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let words: Vec<_> = causes.map(ToString::to_string).collect();
+    words.join(": ")
 }
