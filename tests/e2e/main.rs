@@ -7,6 +7,8 @@
     reason = "a test fails by panicking and tells by standard error"
 )]
 
+#[path = "../../crates/sandbox-docker/tests/support/base.rs"]
+mod base;
 #[path = "../support/gvisor.rs"]
 mod gvisor;
 #[path = "../../crates/sandbox-docker/tests/support/image.rs"]
@@ -22,6 +24,7 @@ mod fronts;
 mod guest_kernel;
 mod guide;
 mod hostile_options;
+mod images;
 mod journey;
 
 use support::skip;

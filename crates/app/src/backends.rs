@@ -1,11 +1,11 @@
 //! Which walls this machine offers, and which of them sessions get that name none: decided once per server start.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{fs, os::unix::fs::MetadataExt, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use model::{BackendName, OwnerId, RootFileSystem};
+use model::{BackendName, HostDirectory, OwnerId, RootFileSystem};
 use sandbox::{Backend, BackendError, Capability};
-use sandbox_docker::{Docker, DockerConfig};
+use sandbox_docker::{Docker, DockerConfig, images::ImageRules};
 use sandbox_native::{Native, NativeConfig};
 use session::Backends;
 
@@ -69,10 +69,46 @@ async fn native(config: &Config, owner: OwnerId) -> Result<Working, BackendError
     let capability = backend.capability().await?;
     Ok(Working {
         backend: Arc::new(backend),
-        root: RootFileSystem::HostSystem,
+        root: native_root(config)?,
         capability,
         ready: true,
     })
+}
+
+/// What sessions of the embedded runtime see as their root file system.
+///
+/// # Errors
+/// When the configured directory is not there, or others could change what sessions run.
+pub(crate) fn native_root(config: &Config) -> Result<RootFileSystem, BackendError> {
+    let Some(configured) = &config.native_root else {
+        return Ok(RootFileSystem::HostSystem);
+    };
+    let unusable = |why: String| BackendError::Unavailable {
+        why: format!("the configured native_root {} {why}", configured.display()),
+        remedy: "make one: `claude-code-mcp image unpack`".to_owned(),
+    };
+    let found = fs::canonicalize(configured)
+        .and_then(|path| Ok((fs::metadata(&path)?, path)))
+        .map_err(|error| unusable(format!("cannot be used: {error}")))?;
+    let (metadata, path) = found;
+    if !metadata.is_dir() {
+        return Err(unusable("is no directory".to_owned()));
+    }
+    let own = rustix::process::geteuid().as_raw();
+    if ![0, own].contains(&metadata.uid()) || metadata.mode() & 0o022 != 0 {
+        return Err(unusable("can be changed by others".to_owned()));
+    }
+    // A root file system without a shell runs nothing; the machine's own has one.
+    if fs::symlink_metadata(path.join("bin/sh")).is_err() {
+        return Err(unusable("holds no /bin/sh".to_owned()));
+    }
+    Ok(RootFileSystem::Directory(HostDirectory {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        path,
+    }))
 }
 
 fn open_native(config: &Config, owner: OwnerId) -> Result<Native, BackendError> {
@@ -111,6 +147,10 @@ async fn docker(config: &Config, owner: OwnerId) -> Result<Working, BackendError
 pub(crate) fn docker_config(config: &Config, state: &Path, owner: OwnerId) -> DockerConfig {
     let mut docker = DockerConfig::new(state.to_owned(), owner);
     docker.docker_host.clone_from(&config.docker_host);
+    docker.image_rules = ImageRules {
+        max_age: config.image_max_age,
+        digest: config.image_digest.clone(),
+    };
     docker.runtime_directory = config.paths.runtime_dir().map(ToOwned::to_owned);
     docker
 }

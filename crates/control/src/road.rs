@@ -422,6 +422,10 @@ const fn closing_of(refusal: &Refusal) -> Closing {
         | Reason::CommandNotStarted
         | Reason::SessionFailed
         | Reason::WorkspaceNotMappable
+        | Reason::ImageRefused
+        | Reason::ImageNotFound
+        | Reason::ImageNotBuilt
+        | Reason::ImageNotUnpacked
         | Reason::TransferEntryRefused
         | Reason::StdinFull => Closing::Failed(refusal.reason),
         Reason::InvalidArgument

@@ -77,6 +77,14 @@ reasons! {
     AuditUnavailable => "audit_unavailable",
     /// The backend cannot work on this machine, or not now.
     BackendUnavailable => "backend_unavailable",
+    /// The image is not the pinned one, too old, or of a kind that no session can be made of.
+    ImageRefused => "image_refused",
+    /// There is no such image.
+    ImageNotFound => "image_not_found",
+    /// The image could not be built.
+    ImageNotBuilt => "image_not_built",
+    /// The image could not be unpacked.
+    ImageNotUnpacked => "image_not_unpacked",
     /// The command could not be started inside.
     CommandNotStarted => "command_not_started",
     /// The sandbox did not answer in time, or broke its protocol.

@@ -1,8 +1,8 @@
 //! All that the engine is ever asked: method and path, by purpose. A test puts a filter with this list in front of the
 //! engine and runs everything through it.
 //!
-//! What is absent: `exec`, `archive`, `export`, `commit`, `update`, `build`, volumes, networks, plugins. Work goes
-//! through the supervisor.
+//! What is absent: `exec`, `archive`, `export`, `commit`, `update`, volumes, networks, plugins. Work goes
+//! through the supervisor. What makes and unpacks images is a list of its own: no session ever needs it.
 
 /// A method and a path. `{id}` stands for one part of a path, `{name}` for one or several.
 pub type Call = (&'static str, &'static str);
@@ -28,11 +28,32 @@ pub const DOCTOR: &[Call] = &[("GET", "/version"), ("GET", "/info")];
 /// What finding the image needs.
 pub const IMAGES: &[Call] = &[("GET", "/images/{name}/json")];
 
-/// The listed call that a request is, if it is one. `path` may begin with the version of the API and end with a query.
+/// What `image build`, `image list` and `image unpack` need besides [`DOCTOR`] and [`IMAGES`]: the command line's alone,
+/// never a server's.
+pub const IMAGE_BUILDING: &[Call] = &[
+    ("GET", "/images/json"),
+    ("POST", "/images/create"),
+    ("POST", "/build"),
+    ("POST", "/images/{name}/tag"),
+    ("GET", "/images/{name}/get"),
+    ("DELETE", "/images/{name}"),
+];
+
+/// The call of a server that a request is, if it is one. `path` may begin with the version of the API and end with a
+/// query.
 pub fn find(method: &str, path: &str) -> Option<Call> {
+    find_among(&[SESSIONS, ATTACHED, DOCTOR, IMAGES], method, path)
+}
+
+/// The call of the commands about images that a request is, if it is one.
+pub fn find_image_call(method: &str, path: &str) -> Option<Call> {
+    find_among(&[DOCTOR, IMAGES, IMAGE_BUILDING], method, path)
+}
+
+fn find_among(lists: &[&[Call]], method: &str, path: &str) -> Option<Call> {
     let path = path.split('?').next().unwrap_or_default();
     let path = without_version(path);
-    let listed = SESSIONS.iter().chain(ATTACHED).chain(DOCTOR).chain(IMAGES);
+    let listed = lists.iter().flat_map(|list| list.iter());
     listed
         .copied()
         .find(|(known, template)| *known == method && fits(template, path))
@@ -100,6 +121,26 @@ mod tests {
         for image in ["sha256:00ff", "claude:latest", "host/place/image:1"] {
             let path = format!("/v1.41/images/{image}/json");
             assert!(find("GET", &path).is_some(), "{image}");
+        }
+    }
+
+    #[test]
+    fn a_server_makes_no_images_and_the_commands_about_images_no_containers() {
+        for (method, path) in [
+            ("POST", "/v1.41/build?t=x"),
+            ("POST", "/v1.41/images/create?fromSrc=-"),
+            ("POST", "/v1.41/images/a:1/tag?repo=b"),
+            ("GET", "/v1.41/images/json?filters=x"),
+            ("GET", "/v1.41/images/host/place:1/get"),
+            ("DELETE", "/v1.41/images/a:1"),
+        ] {
+            assert_eq!(find(method, path), None, "{method} {path}");
+            assert!(find_image_call(method, path).is_some(), "{method} {path}");
+        }
+        for call in SESSIONS {
+            let path = call.1.replace("{id}", "abc");
+            assert!(find(call.0, &path).is_some(), "{call:?}");
+            assert_eq!(find_image_call(call.0, &path), None, "{call:?}");
         }
     }
 

@@ -9,6 +9,8 @@ use std::{
 use model::OwnerId;
 use sandbox::BackendError;
 
+use crate::images::ImageRules;
+
 /// Where an engine of the whole machine listens.
 const ROOTFUL_SOCKET: &str = "/var/run/docker.sock";
 /// Name of a user's own engine's socket in the user's runtime directory.
@@ -27,6 +29,8 @@ pub struct DockerConfig {
     pub runtime_directory: Option<PathBuf>,
     /// Frames travel over the standard streams of every container, also where the host's socket could be mounted.
     pub attached_streams: bool,
+    /// Which images sessions may be made of.
+    pub image_rules: ImageRules,
 }
 
 impl DockerConfig {
@@ -38,6 +42,7 @@ impl DockerConfig {
             docker_host: None,
             runtime_directory: None,
             attached_streams: false,
+            image_rules: ImageRules::default(),
         }
     }
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use bollard::models::ImageInspect;
+use jiff::Timestamp;
 use model::{AGENT_GID, AGENT_UID, Kernel, RootFileSystem, SandboxSpec};
 use sandbox::{
     BackendError,
@@ -19,6 +20,7 @@ use sandbox_host::{Layout, link, placeholder};
 use crate::{
     engine::Engine,
     host_config::{Making, PROGRAM_NAME, container},
+    images::{ImageRules, is_image_name},
     inspection::{self, Live, live},
     machine::Machine,
     record::Record,
@@ -45,6 +47,7 @@ pub(crate) struct Ground<'server> {
     pub engine: &'server Engine,
     pub layout: &'server Layout,
     pub machine: &'server Machine,
+    pub image_rules: &'server ImageRules,
     pub seccomp: &'server str,
     pub attached_streams: bool,
     pub program: &'server Path,
@@ -58,7 +61,7 @@ pub(crate) async fn create(
     ground: &Ground<'_>,
     spec: &SandboxSpec,
 ) -> Result<Created, BackendError> {
-    let image = find_image(ground.engine, spec).await?;
+    let image = find_image(ground, spec).await?;
     let session = spec.session;
     let instance = match ground.layout.create_instance(session) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -84,48 +87,56 @@ async fn undo(ground: &Ground<'_>, spec: &SandboxSpec, error: &BackendError) {
 }
 
 /// The image by its id, so that nobody can put another one in its place meanwhile.
-async fn find_image(engine: &Engine, spec: &SandboxSpec) -> Result<String, BackendError> {
+async fn find_image(ground: &Ground<'_>, spec: &SandboxSpec) -> Result<String, BackendError> {
     let RootFileSystem::Image(name) = &spec.root else {
         return Err(BackendError::Unsupported(
             "a root file system that is no image".to_owned(),
         ));
     };
+    match admitted(ground.engine, ground.image_rules, name).await {
+        Err(BackendError::NotFound) => Err(no_image(name)),
+        found => found,
+    }
+}
+
+/// The id of the image, if it is there and the operator's rules allow it.
+pub(crate) async fn admitted(
+    engine: &Engine,
+    rules: &ImageRules,
+    name: &str,
+) -> Result<String, BackendError> {
+    let image = look_up(engine, rules, name).await?;
+    rules.admit(
+        name,
+        &image.ok_or(BackendError::NotFound)?,
+        Timestamp::now(),
+    )
+}
+
+pub(crate) fn no_image(name: &str) -> BackendError {
+    BackendError::Unavailable {
+        why: format!("the engine has no image {name}"),
+        remedy: "make it: `claude-code-mcp image build`; or name one that the engine has: DEFAULT_CLAUDE_IMAGE"
+            .to_owned(),
+    }
+}
+
+/// The image of that name; where it has none on this engine, the one with the pinned digest.
+pub(crate) async fn look_up(
+    engine: &Engine,
+    rules: &ImageRules,
+    name: &str,
+) -> Result<Option<ImageInspect>, BackendError> {
     if !is_image_name(name) {
         return Err(BackendError::Unsupported(format!(
             "an image called {name:?}"
         )));
     }
-    let image = engine.image(name).await?;
-    let image = image.ok_or_else(|| BackendError::Unavailable {
-        why: format!("the engine has no image {name}"),
-        remedy: "build or pull it first".to_owned(),
-    })?;
-    usable(name, image)
-}
-
-/// Names and ids only: the name becomes part of a path.
-fn is_image_name(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-:/@".contains(&byte);
-    name.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && name.bytes().all(plain)
-        && !name.contains("..")
-}
-
-fn usable(name: &str, image: ImageInspect) -> Result<String, BackendError> {
-    let volumes = image
-        .config
-        .and_then(|config| config.volumes)
-        .unwrap_or_default();
-    if !volumes.is_empty() {
-        return Err(BackendError::Unsupported(format!(
-            "the image {name}, which declares volumes ({}): they would be writable and outlive the session",
-            volumes.join(", ")
-        )));
+    let found = engine.image(name).await?;
+    match &rules.digest {
+        Some(digest) if found.is_none() => engine.image(&format!("{name}@{digest}")).await,
+        Some(_) | None => Ok(found),
     }
-    image
-        .id
-        .filter(|id| id.starts_with("sha256:"))
-        .ok_or_else(|| BackendError::Unsupported(format!("the image {name}, which has no id")))
 }
 
 async fn build(

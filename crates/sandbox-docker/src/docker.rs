@@ -89,13 +89,27 @@ impl Docker {
         })
     }
 
-    /// Whether sessions can be made from that image right now: it is there, and projects can be mounted.
+    /// Whether sessions can be made from that image right now: it is there and allowed, and projects can be mounted.
     ///
     /// # Errors
     /// When the engine does not answer.
     pub async fn is_usable(&self, image: &str) -> Result<bool, BackendError> {
         let mountable = self.shared.machine().await?.obstacle.is_none();
-        Ok(mountable && self.shared.engine.image(image).await?.is_some())
+        Ok(mountable && self.image_obstacle(image).await?.is_none())
+    }
+
+    /// Why no session can be made from that image, if none can.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn image_obstacle(&self, name: &str) -> Result<Option<BackendError>, BackendError> {
+        let rules = &self.shared.config.image_rules;
+        match creation::admitted(&self.shared.engine, rules, name).await {
+            Ok(_) => Ok(None),
+            Err(refused @ BackendError::ImageRefused { .. }) => Ok(Some(refused)),
+            Err(BackendError::NotFound) => Ok(Some(creation::no_image(name))),
+            Err(error) => Err(error),
+        }
     }
 
     /// Goes on when the caller has stopped waiting: half a creation must not stay.
@@ -169,6 +183,7 @@ impl Shared {
             engine: &self.engine,
             layout: &self.layout,
             machine,
+            image_rules: &self.config.image_rules,
             seccomp: self.profiles.of(spec.kernel()),
             attached_streams: self.config.attached_streams,
             program: &self.program,

@@ -1,6 +1,8 @@
 //! The only place that speaks to the engine. Every call is on the list in [`crate::calls`] and has a time limit; what goes
 //! wrong becomes an error that says what to do.
 
+mod images;
+
 use std::{
     collections::HashMap, error::Error as StdError, future::Future, io, path::PathBuf,
     time::Duration,
@@ -19,6 +21,7 @@ use bollard::{
     },
 };
 use futures::StreamExt;
+pub(crate) use images::Pulse;
 use sandbox::{BackendError, carrier::Streams};
 use tokio::{sync::OnceCell, time::timeout};
 use tokio_util::io::StreamReader;

@@ -3,7 +3,7 @@
 //! Reading order: [`Docker`] (the verbs), [`calls`] (all that the engine is ever asked), `engine` (how it is asked, and
 //! what its silence means), `host_config` (what a container is made of: by us alone, from the spec), `seccomp` (the profile
 //! in the engine's form), `creation` and `staging` (what is mounted into it), `removal`, `inspection`, `machine` (what this
-//! engine can enforce), `record`.
+//! engine can enforce), `record`. [`images`] makes, lists and unpacks images for the command line.
 //!
 //! What this does not stop: a fault of the kernel, which all sandboxes share, or of the engine, which is root. Whoever may
 //! speak to a rootful engine is root on the machine; no sandbox gets its socket.
@@ -16,6 +16,7 @@ mod creation;
 mod docker;
 mod engine;
 mod host_config;
+pub mod images;
 mod inspection;
 mod machine;
 mod record;

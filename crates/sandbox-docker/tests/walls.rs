@@ -386,7 +386,7 @@ async fn an_image_that_declares_volumes_or_is_missing_is_refused() {
     };
     let with_volumes = refused(name).await;
     assert!(
-        matches!(&with_volumes, BackendError::Unsupported(why) if why.contains("/data")),
+        matches!(&with_volumes, BackendError::ImageRefused { why, .. } if why.contains("/data")),
         "{with_volumes:?}"
     );
     let missing = refused("claude-code-mcp-test-missing:1").await;

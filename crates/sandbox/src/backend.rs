@@ -202,6 +202,14 @@ pub enum BackendError {
         /// What to do.
         remedy: String,
     },
+    /// No sandbox is made of that image, by what the operator asks of images.
+    #[error("{why}")]
+    ImageRefused {
+        /// Why, as a clause.
+        why: String,
+        /// What to do.
+        remedy: String,
+    },
     /// No sandbox of that session.
     #[error("no such sandbox")]
     NotFound,

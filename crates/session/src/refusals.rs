@@ -86,6 +86,9 @@ pub(crate) fn backend(error: &BackendError) -> Refusal {
         BackendError::Unavailable { why, remedy } => {
             Refusal::new(Reason::BackendUnavailable, format!("Sandboxes cannot be built here: {why}."), remedy.clone())
         }
+        BackendError::ImageRefused { why, remedy } => {
+            Refusal::new(Reason::ImageRefused, format!("No session is made here: {why}."), remedy.clone())
+        }
         BackendError::LimitUnenforceable { limit, why } => Refusal::new(
             Reason::LimitUnenforceable,
             format!("The limit {} cannot be enforced by the kernel here: {why}.", limit.as_str()),

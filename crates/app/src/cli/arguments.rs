@@ -75,11 +75,16 @@ pub enum Command {
     /// Create, use and destroy sessions
     #[command(subcommand)]
     Session(SessionCommand),
+    /// Make, list and unpack images for sessions on a Docker engine
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// See the main job on this machine: a session, its tests, five attacks, nothing left behind
     ///
     /// A real server and a real MCP client over stdio, in a directory of their own that is removed afterwards. Needs no
     /// configuration and no root. Exit code 1 when anything did not hold.
-    Demo,
+    ///
+    /// On a Docker engine it needs root, and the configured image; it builds the image if that is missing.
+    Demo(DemoArguments),
     /// Look at this machine: what sessions are protected by here, and what is missing
     ///
     /// Builds nothing that stays. Exit code 1 when no session could be built here, or the state directory or the audit
@@ -108,6 +113,14 @@ pub enum Command {
     },
 }
 
+/// Flags of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArguments {
+    /// What the session's walls are made of; the server's choice otherwise
+    #[arg(long, value_parser = ["native", "docker"], value_name = "BACKEND")]
+    pub backend: Option<String>,
+}
+
 /// Flags of `serve`.
 #[derive(Debug, Args)]
 pub struct ServeArguments {
@@ -130,6 +143,67 @@ pub enum ServerCommand {
         #[arg(long)]
         force: bool,
     },
+}
+
+/// `image …`
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Make the image that sessions are made of: git, ca-certificates, ripgrep, python3 and a user on a base
+    ///
+    /// The image gets its name when it is whole; an interrupted or failed build leaves none. A base that the engine does
+    /// not have is fetched from its registry. Where no registry can be reached, --bootstrap makes the base from Debian
+    /// packages, by the package sources of this machine; it needs mmdebstrap.
+    #[command(after_help = BUILD_EXAMPLES)]
+    Build(BuildArguments),
+    /// List the images that were made here, and the configured one: whether sessions can be made of them
+    List,
+    /// Unpack an image into a directory that sessions of the embedded runtime can see as their root file system
+    ///
+    /// Prints the line for the configuration. All belongs to whoever unpacks; set-id bits, devices and extended
+    /// attributes are left out.
+    #[command(after_help = UNPACK_EXAMPLES)]
+    Unpack(UnpackArguments),
+}
+
+const BUILD_EXAMPLES: &str = "\
+Examples:
+  claude-code-mcp image build                         on debian:bookworm-slim, under the configured name
+  claude-code-mcp image build --bootstrap             without a registry
+  claude-code-mcp image build --base node:22-slim --tag claude-code-node:1";
+
+const UNPACK_EXAMPLES: &str = "\
+Examples:
+  claude-code-mcp image unpack                        the configured image, below the state directory
+  claude-code-mcp image unpack debian:bookworm-slim --to /srv/roots/debian
+  claude-code-mcp image unpack ./saved.tar            what docker save wrote, an OCI layout, a root file system";
+
+/// Flags of `image build`.
+#[derive(Debug, Args)]
+pub struct BuildArguments {
+    /// Name of the image; the configured one otherwise
+    #[arg(long, value_name = "NAME")]
+    pub tag: Option<String>,
+    /// Image to build on
+    #[arg(long, value_name = "IMAGE", default_value = sandbox_docker::images::DEFAULT_BASE, conflicts_with = "bootstrap")]
+    pub base: String,
+    /// Ask the registry for a newer base although the engine has it
+    #[arg(long, conflicts_with = "bootstrap")]
+    pub pull: bool,
+    /// Make the base from Debian packages instead
+    #[arg(long)]
+    pub bootstrap: bool,
+}
+
+/// Flags of `image unpack`.
+#[derive(Debug, Args)]
+pub struct UnpackArguments {
+    /// Image of the engine, or a file (a path with a slash, or ending in .tar, .tgz or .tar.gz); the configured image
+    /// otherwise
+    #[arg(value_name = "IMAGE|FILE")]
+    pub source: Option<String>,
+    /// Directory to make; otherwise one below the state directory that is named by the image's digest
+    #[arg(long, value_name = "DIR")]
+    pub to: Option<PathBuf>,
 }
 
 /// `audit …`

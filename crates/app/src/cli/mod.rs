@@ -7,6 +7,7 @@ mod context;
 mod demo;
 mod doctor;
 mod error;
+mod image;
 mod output;
 mod serve;
 mod server;
@@ -70,7 +71,8 @@ fn dispatch(command_line: CommandLine, environment: Environment) -> Result<u8, C
         Some(Command::Session(command)) => session::run(&context, command),
         Some(Command::Server(command)) => server::run(&context, &command),
         Some(Command::Audit(command)) => audit_log::run(&context, &command),
-        Some(Command::Demo) => demo::run(&context),
+        Some(Command::Image(command)) => image::run(&context, command),
+        Some(Command::Demo(arguments)) => demo::run(&context, &arguments),
         Some(Command::Doctor) => doctor::run(&context),
         // Answered above, before a configuration is needed.
         Some(Command::Completions { .. }) => Ok(EXIT_OK),

@@ -126,8 +126,8 @@ keys! {
          server that was started by `serve` stays.";
     BACKEND = "backend", "CLAUDE_CODE_MCP_BACKEND", Kind::Choice(&["auto", "native", "docker"]), "\"auto\"",
         "What sessions are made of when their creator names nothing: `native` is the embedded runtime, `docker` an \
-         engine. `auto` takes the engine where one answers and has the image when the server starts, else the embedded \
-         runtime. The other one, where it works, can still be named in a call.";
+         engine. `auto` takes the engine where one answers and has the image when the server starts, and `image_digest` and \
+         `image_max_age` allow it, else the embedded runtime. The other one, where it works, can still be named in a call.";
     DOCKER_HOST = "docker_host", "DOCKER_HOST", Kind::Text { max: 4096 },
         "a rootless engine's socket in `$XDG_RUNTIME_DIR`, else `unix:///var/run/docker.sock`",
         "The engine's socket, `unix://` and an absolute path. An engine elsewhere is refused: projects are mounted.";
@@ -138,6 +138,18 @@ keys! {
         "Runtimes of the engine that sessions may have, the default first; empty: the engine's own default alone. `runc` \
          and `crun` share the host's kernel, `runsc` (gVisor) has its own. Another name says which after a `=`: \
          `kata=guest`, `sysbox=shared`. A runtime that is said to have its own kernel and does not show one is refused.";
+    IMAGE_DIGEST = "image_digest", "CLAUDE_CODE_MCP_IMAGE_DIGEST", Kind::Text { max: 71 }, "none",
+        "Pins the image: its id, or the digest that its registry knows it by, as `sha256:` and 64 digits (`claude-code-mcp \
+         image list` shows the id). A name that stands for another image is then refused with `image_refused`. \
+         `image = \"name@sha256:…\"` says the same.";
+    IMAGE_MAX_AGE = "image_max_age", "CLAUDE_CODE_MCP_IMAGE_MAX_AGE",
+        Kind::Seconds { min: 0, max: 10 * YEAR_SECONDS }, "0",
+        "No session is made of an image that was made longer ago, so that security updates are not forgotten; `0` stands for \
+         no limit. Such a session is refused with `image_refused`; `claude-code-mcp image build` makes a new image.";
+    NATIVE_ROOT = "native_root", "CLAUDE_CODE_MCP_NATIVE_ROOT", Kind::Path, "this machine's own system directories",
+        "The root file system of sessions of the embedded runtime, read-only: a directory that `claude-code-mcp image unpack` \
+         made, or another that nobody but its owner, the server's user or root, can write to. It need have no more than a \
+         POSIX shell at `/bin/sh`.";
     LIMIT_MEMORY = "limits.memory", "CLAUDE_CODE_MCP_LIMIT_MEMORY",
         Kind::Bytes { min: 16 * MEBIBYTE, max: TEBIBYTE }, "the hardening profile's",
         "Memory and swap of a session together.";

@@ -71,6 +71,12 @@ pub struct Config {
     pub image: String,
     /// Runtimes of the engine that sessions may have, the default first.
     pub runtime_classes: Vec<RuntimeClass>,
+    /// The one image that sessions may be made of, by its id or its registry's digest: `sha256:…`.
+    pub image_digest: Option<String>,
+    /// Sessions are made of no older image.
+    pub image_max_age: Option<Duration>,
+    /// What sessions of the embedded runtime see as their root file system; the machine's own without one.
+    pub native_root: Option<PathBuf>,
     /// Limits of a session whose creator names none, where they differ from the hardening profile's. In the unit of
     /// the [`LimitName`].
     pub limits: BTreeMap<LimitName, u64>,

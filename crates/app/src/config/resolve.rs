@@ -7,6 +7,7 @@ use std::{
 };
 
 use model::{Kernel, LimitName, RuntimeClass};
+use sandbox_docker::images::is_digest;
 use toml::Value;
 
 use super::{
@@ -42,6 +43,8 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigEr
         Some(path) => path,
         None => usual_state_dir(environment)?,
     };
+    let (image, image_digest) = reader.image()?;
+    let image_max_age = reader.seconds(&keys::IMAGE_MAX_AGE)?;
     let config = Config {
         file: layers.file.clone(),
         audit_log: reader
@@ -59,10 +62,11 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigEr
         idle_exit: reader.seconds(&keys::IDLE_EXIT_SECONDS)?,
         backend: reader.backend()?,
         docker_host: reader.text(&keys::DOCKER_HOST)?,
-        image: reader
-            .text(&keys::IMAGE)?
-            .unwrap_or_else(|| DEFAULT_IMAGE.to_owned()),
         runtime_classes: reader.runtime_classes()?,
+        image,
+        image_digest,
+        image_max_age: (!image_max_age.is_zero()).then_some(image_max_age),
+        native_root: reader.path(&keys::NATIVE_ROOT)?,
         limits: reader.limits()?,
         allow_protected_changes: reader.switch(&keys::ALLOW_PROTECTED_CHANGES)?,
         dangerously_accept_soft_limits: reader.switch(&keys::DANGEROUSLY_ACCEPT_SOFT_LIMITS)?,
@@ -209,6 +213,32 @@ impl Reader<'_> {
                 "\"auto\", \"native\" or \"docker\"",
             )),
         }
+    }
+
+    /// The image's name, and the digest that it is pinned to.
+    fn image(&self) -> Result<(String, Option<String>), ConfigError> {
+        let named = self.text(&keys::IMAGE)?;
+        let named = named.unwrap_or_else(|| DEFAULT_IMAGE.to_owned());
+        let (name, in_name) = match named.split_once('@') {
+            Some((name, digest)) => (name.to_owned(), Some(digest.to_owned())),
+            None => (named, None),
+        };
+        let own = self.text(&keys::IMAGE_DIGEST)?;
+        let expected = "a digest: `sha256:` and 64 digits from 0 to f";
+        for (key, digest) in [(&keys::IMAGE, &in_name), (&keys::IMAGE_DIGEST, &own)] {
+            if digest.as_deref().is_some_and(|digest| !is_digest(digest)) {
+                return Err(wrong_type(key, self.layers.get(key), expected));
+            }
+        }
+        if in_name.is_some() && own.is_some() && in_name != own {
+            let key = &keys::IMAGE_DIGEST;
+            return Err(wrong_type(
+                key,
+                self.layers.get(key),
+                "the digest in `image`",
+            ));
+        }
+        Ok((name, in_name.or(own)))
     }
 
     /// Where it is not named, no execution outlives the longest session.

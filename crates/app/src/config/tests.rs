@@ -140,6 +140,9 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         backend = "native"
         docker_host = "unix:///run/engine.sock"
         image = "debian:bookworm-slim"
+        image_digest = "sha256:00000000000000000000000000000000000000000000000000000000000000ff"
+        image_max_age = "30d"
+        native_root = "/srv/root"
         allow_protected_changes = true
         dangerously_accept_soft_limits = true
         [limits]
@@ -175,6 +178,12 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         ("CLAUDE_CODE_MCP_BACKEND", "native"),
         ("DOCKER_HOST", "unix:///run/engine.sock"),
         ("DEFAULT_CLAUDE_IMAGE", "debian:bookworm-slim"),
+        (
+            "CLAUDE_CODE_MCP_IMAGE_DIGEST",
+            "sha256:00000000000000000000000000000000000000000000000000000000000000ff",
+        ),
+        ("CLAUDE_CODE_MCP_IMAGE_MAX_AGE", "720h"),
+        ("CLAUDE_CODE_MCP_NATIVE_ROOT", "/srv/root"),
         ("CLAUDE_CODE_MCP_ALLOW_PROTECTED_CHANGES", "1"),
         ("CLAUDE_CODE_MCP_DANGEROUSLY_ACCEPT_SOFT_LIMITS", "yes"),
         ("CLAUDE_CODE_MCP_LIMIT_MEMORY", "2g"),
@@ -202,6 +211,45 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
             .unwrap(),
         from_file
     );
+}
+
+#[test]
+fn an_image_is_pinned_in_its_name_or_beside_it() {
+    let case = Case::new();
+    let digest = |digit: &str| format!("sha256:{}", digit.repeat(64));
+    let pinned = |image: &str, beside: &str| {
+        let file = format!("image = \"{image}\"\n{beside}");
+        case.load(&file, &[], &[])
+            .map(|config| (config.image, config.image_digest))
+            .map_err(|error| error.to_string())
+    };
+    let (a, b) = (digest("a"), digest("b"));
+    let name = "place/name:1".to_owned();
+    let in_name = format!("{name}@{a}");
+    let beside = format!("image_digest = \"{a}\"");
+    assert_eq!(pinned(&name, ""), Ok((name.clone(), None)));
+    for (image, beside) in [
+        (&in_name, ""),
+        (&name, beside.as_str()),
+        (&in_name, &beside),
+    ] {
+        assert_eq!(pinned(image, beside), Ok((name.clone(), Some(a.clone()))));
+    }
+    let other = pinned(&in_name, &format!("image_digest = \"{b}\"")).unwrap_err();
+    assert!(other.contains("`image_digest`"), "{other}");
+    let short = pinned("name@sha256:00", "").unwrap_err();
+    assert!(
+        short.contains("`image`") && short.contains("64 digits"),
+        "{short}"
+    );
+    assert!(pinned(&name, "image_digest = \"latest\"").is_err());
+    let age = |value: &str| {
+        let file = format!("image_max_age = {value}");
+        case.load(&file, &[], &[])
+            .map(|config| config.image_max_age)
+    };
+    assert_eq!(age("0").unwrap(), None, "no limit");
+    assert_eq!(age("\"1d\"").unwrap(), Some(Duration::from_secs(86_400)));
 }
 
 #[test]

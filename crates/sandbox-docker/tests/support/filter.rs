@@ -43,13 +43,18 @@ pub enum Fault {
 }
 
 impl Filter {
-    /// In front of the machine's engine.
+    /// In front of the machine's engine; lets through what servers ask.
     pub fn start(socket: &Path) -> Self {
-        Self::before(socket, ENGINE_SOCKET.into())
+        Self::before(socket, ENGINE_SOCKET.into(), calls::find)
+    }
+
+    /// In front of the machine's engine; lets through what `find` finds.
+    pub fn start_for(socket: &Path, find: fn(&str, &str) -> Option<Call>) -> Self {
+        Self::before(socket, ENGINE_SOCKET.into(), find)
     }
 
     /// In front of the engine at that socket.
-    pub fn before(socket: &Path, engine: PathBuf) -> Self {
+    pub fn before(socket: &Path, engine: PathBuf, find: fn(&str, &str) -> Option<Call>) -> Self {
         let listener = UnixListener::bind(socket).unwrap();
         let seen = Arc::<Mutex<Seen>>::default();
         let filter = Filter {
@@ -61,7 +66,7 @@ impl Filter {
             for client in listener.incoming().flatten() {
                 let (seen, engine) = (Arc::clone(&seen), engine.clone());
                 thread::spawn(move || {
-                    let _ = pass(client, &engine, &seen);
+                    let _ = pass(client, &engine, &seen, find);
                 });
             }
         });
@@ -82,13 +87,18 @@ impl Filter {
     }
 }
 
-fn pass(mut client: UnixStream, engine: &Path, seen: &Mutex<Seen>) -> io::Result<()> {
+fn pass(
+    mut client: UnixStream,
+    engine: &Path,
+    seen: &Mutex<Seen>,
+    find: fn(&str, &str) -> Option<Call>,
+) -> io::Result<()> {
     let (head, mut body) = read_head(&mut client)?;
     let mut lines = head.split("\r\n");
     let request = lines.next().unwrap_or_default().to_owned();
     let mut words = request.split(' ');
     let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
-    let call = calls::find(method, path);
+    let call = find(method, path);
     let is_stream = calls::ATTACHED.iter().any(|found| call == Some(*found));
     let fault = match call {
         Some(call) => {

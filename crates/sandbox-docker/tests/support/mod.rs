@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 #![allow(unused_imports, reason = "each test program uses its part")]
 
+mod base;
 mod filter;
 #[path = "../../../../tests/support/gvisor.rs"]
 mod gvisor;
@@ -13,6 +14,7 @@ mod inside;
 #[path = "../../../../tests/support/skip.rs"]
 mod skip;
 
+pub use base::make_base;
 pub use filter::{Fault, Filter};
 pub use gvisor::Gvisor;
 pub use image::{
@@ -33,7 +35,7 @@ use bollard::{
 };
 use model::{Kernel, OwnerId, RootFileSystem, RuntimeClass, SandboxSpec, SessionId};
 use sandbox::{Backend, Link};
-use sandbox_docker::{Docker, DockerConfig};
+use sandbox_docker::{Docker, DockerConfig, calls};
 use tempfile::TempDir;
 
 /// Where a test plays.
@@ -84,7 +86,7 @@ impl Ground {
             .unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).unwrap();
         fs::create_dir(directory.path().join("project")).unwrap();
-        let filter = Filter::before(&directory.path().join("engine.sock"), socket);
+        let filter = Filter::before(&directory.path().join("engine.sock"), socket, calls::find);
         let mut id = [0; 8];
         id.copy_from_slice(&SessionId::random().unwrap().as_bytes()[..8]);
         let owner = OwnerId::from_bytes(id);

@@ -13,10 +13,16 @@ use mcp::reply::{ExecutionReply, SessionReply};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use self::{attacks::Verdict, stage::Stage};
+use self::{
+    attacks::Verdict,
+    stage::{Stage, Walls},
+};
 use super::{
-    CliError, Context, EXIT_OK, EXIT_REFUSED, block_on,
+    CliError, Context, EXIT_OK, EXIT_REFUSED,
+    arguments::DemoArguments,
+    block_on,
     client::Client,
+    image::build::provide,
     output::{Color, Output},
 };
 
@@ -43,7 +49,7 @@ struct Step {
 }
 
 /// Plays the story. The exit code says whether everything was as promised.
-pub fn run(context: &Context) -> Result<u8, CliError> {
+pub fn run(context: &Context, arguments: &DemoArguments) -> Result<u8, CliError> {
     let output = context.output;
     let began = Instant::now();
     let story = block_on(async {
@@ -51,7 +57,7 @@ pub fn run(context: &Context) -> Result<u8, CliError> {
             output,
             story: Story::default(),
         };
-        play(&mut teller).await?;
+        play(context, arguments, &mut teller).await?;
         Ok(teller.story)
     })?;
     let mut story = story;
@@ -65,9 +71,21 @@ pub fn run(context: &Context) -> Result<u8, CliError> {
     Ok(if story.passed { EXIT_OK } else { EXIT_REFUSED })
 }
 
-async fn play(teller: &mut Teller) -> Result<(), CliError> {
+async fn play(
+    context: &Context,
+    arguments: &DemoArguments,
+    teller: &mut Teller,
+) -> Result<(), CliError> {
     teller.headline("A hardened session on this machine, from create to destroy")?;
-    let stage = Stage::build()?;
+    let walls = Walls::of(context, arguments.backend.as_deref());
+    if walls == Walls::Docker {
+        teller
+            .step("find the image of sessions, or build it", || async {
+                Ok(((), provide(context).await?))
+            })
+            .await?;
+    }
+    let stage = Stage::build(context, walls)?;
     let before = stage.project_paths();
     let (client, front) = teller
         .step(
@@ -82,7 +100,7 @@ async fn play(teller: &mut Teller) -> Result<(), CliError> {
     teller.destroy(&client, &session).await?;
     drop(client);
     stage.stop(front).await?;
-    teller.census(&stage, &before)?;
+    teller.census(&stage, &before).await?;
     teller.audit(&stage)
 }
 
@@ -250,11 +268,12 @@ impl Teller {
         .await
     }
 
-    fn census(&mut self, stage: &Stage, before: &[String]) -> Result<(), CliError> {
+    async fn census(&mut self, stage: &Stage, before: &[String]) -> Result<(), CliError> {
         let began = Instant::now();
-        let left = stage.left_behind(before);
+        let left = stage.left_behind(before).await?;
         let detail = if left.is_empty() {
-            "no process, no cgroup, no mount, no instance, no new file in the project".to_owned()
+            "no process, no cgroup, no container, no mount, no instance, no new file in the project"
+                .to_owned()
         } else {
             left.join("\n")
         };

@@ -8,10 +8,17 @@ use std::{
     time::Duration,
 };
 
+use model::OwnerId;
+use sandbox::Backend;
+use sandbox_docker::{Docker, DockerConfig};
 use tokio::process::Child;
 
-use super::{CliError, Client, project};
-use crate::cli::{context::this_program, output::note};
+use super::{CliError, Client, Context, project};
+use crate::{
+    backends::docker_config,
+    cli::{context::this_program, output::note},
+    config::BackendChoice,
+};
 
 /// How long the front and the server may take to end.
 const END_TIMEOUT: Duration = Duration::from_secs(8);
@@ -19,6 +26,38 @@ const END_TIMEOUT: Duration = Duration::from_secs(8);
 /// See the module. Removed when dropped.
 pub struct Stage {
     base: tempfile::TempDir,
+    walls: Walls,
+    /// What the demo's server is told of the configuration.
+    settings: Vec<String>,
+    engine: DockerConfig,
+}
+
+/// What the session is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Walls {
+    /// The embedded runtime.
+    Native,
+    /// A container.
+    Docker,
+}
+
+impl Walls {
+    /// Those that were asked for. The demo needs no engine unless somebody wants to see one.
+    pub fn of(context: &Context, asked: Option<&str>) -> Self {
+        let configured = context.config.backend == BackendChoice::Docker;
+        match asked {
+            Some("docker") => Walls::Docker,
+            None if configured => Walls::Docker,
+            Some(_) | None => Walls::Native,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Walls::Native => "native",
+            Walls::Docker => "docker",
+        }
+    }
 }
 
 /// A file of the host that is none of the session's business.
@@ -31,12 +70,25 @@ pub struct Secret {
 
 impl Stage {
     /// Makes the directories and the sample project.
-    pub fn build() -> Result<Self, CliError> {
+    pub fn build(context: &Context, walls: Walls) -> Result<Self, CliError> {
         let base = tempfile::Builder::new()
             .prefix("claude-code-mcp-demo-")
             .tempdir()
             .map_err(CliError::Terminal)?;
-        let stage = Stage { base };
+        let mut settings = vec![format!("backend={}", walls.name())];
+        if walls == Walls::Docker {
+            settings.push(format!("image={}", context.config.image));
+            let host = context.config.docker_host.as_ref();
+            settings.extend(host.map(|host| format!("docker_host={host}")));
+        }
+        let nobody = OwnerId::from_bytes([0; 8]);
+        let engine = docker_config(&context.config, &base.path().join("state"), nobody);
+        let stage = Stage {
+            base,
+            walls,
+            settings,
+            engine,
+        };
         for (relative, content) in project::FILES {
             let path = stage.project().join(relative);
             let parent = path.parent().unwrap_or(&path);
@@ -102,6 +154,7 @@ impl Stage {
         command
             .arg("--state-dir")
             .arg(self.state())
+            .args(self.settings.iter().flat_map(|setting| ["--set", setting]))
             .args(arguments)
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
@@ -153,7 +206,10 @@ impl Stage {
     }
 
     /// Everything that a session makes and that is still there.
-    pub fn left_behind(&self, project_before: &[String]) -> Vec<String> {
+    ///
+    /// # Errors
+    /// When the engine does not say what it has.
+    pub async fn left_behind(&self, project_before: &[String]) -> Result<Vec<String>, CliError> {
         let mut left = Vec::new();
         let now = self.project_paths();
         left.extend(
@@ -167,10 +223,8 @@ impl Stage {
                 .filter(|path| !now.contains(path))
                 .map(|path| format!("missing file {path}")),
         );
-        let instances = fs::read_dir(self.state().join("native/sessions"))
-            .into_iter()
-            .flatten()
-            .flatten();
+        let sessions = self.state().join(self.walls.name()).join("sessions");
+        let instances = fs::read_dir(sessions).into_iter().flatten().flatten();
         left.extend(
             instances
                 .filter(|entry| entry.file_name().to_string_lossy().starts_with("s-"))
@@ -194,13 +248,34 @@ impl Stage {
                 .filter(|line| line.contains(&base))
                 .map(|line| format!("mount {line}")),
         );
-        left
+        left.extend(self.containers().await?);
+        Ok(left)
+    }
+
+    /// Containers of the demo's installation, running or not, as the engine says it.
+    async fn containers(&self) -> Result<Vec<String>, CliError> {
+        let Some(owner) = self.owner().filter(|_| self.walls == Walls::Docker) else {
+            return Ok(Vec::new());
+        };
+        let failed = |error| CliError::Build(anyhow::Error::new(error));
+        let mut config = self.engine.clone();
+        config.owner = owner.parse().map_err(failed)?;
+        let docker =
+            Docker::open(config).map_err(|error| CliError::Build(anyhow::Error::new(error)))?;
+        let listed = docker
+            .list()
+            .await
+            .map_err(|error| CliError::Build(anyhow::Error::new(error)))?;
+        Ok(listed
+            .iter()
+            .map(|found| format!("container of {}", found.session))
+            .collect())
     }
 
     /// Processes that see the demo's state directory among their mounts: only its sandboxes do.
     fn processes(&self) -> Vec<u32> {
         let own = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let marker = self.state().join("native").display().to_string();
+        let marker = self.state().join(self.walls.name()).display().to_string();
         let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
         pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
             .filter(|pid: &u32| {
@@ -232,8 +307,13 @@ impl Stage {
     }
 
     fn object_prefix(&self) -> Option<String> {
-        let owner = fs::read_to_string(self.state().join(Path::new("state.db.owner"))).ok()?;
-        let digits = owner.trim().strip_prefix("o-")?.get(..8)?.to_owned();
+        let owner = self.owner()?;
+        let digits = owner.strip_prefix("o-")?.get(..8)?;
         Some(format!("claude-code-{digits}"))
+    }
+
+    fn owner(&self) -> Option<String> {
+        let owner = fs::read_to_string(self.state().join(Path::new("state.db.owner"))).ok()?;
+        Some(owner.trim().to_owned())
     }
 }

@@ -8,7 +8,7 @@ use sandbox_native::{Native, NativeConfig};
 use serde::Serialize;
 use tempfile::TempDir;
 
-use crate::config::Config;
+use crate::{backends::native_root, config::Config};
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -73,6 +73,7 @@ async fn try_probe(config: &Config) -> Result<Capability, BackendError> {
     let (scratch, owner) = scratch()?;
     let mut native = NativeConfig::new(scratch.path().to_path_buf(), owner);
     native.extra_read_only.clone_from(&config.extra_read_only);
+    native_root(config)?;
     Native::open(native)?.capability().await
 }
 
@@ -116,7 +117,9 @@ fn mechanism(capability: &Capability, limit: LimitName) -> String {
 /// What is wrong, and what to do where that is known.
 pub(super) fn why(error: &BackendError) -> (String, String) {
     match error {
-        BackendError::Unavailable { why, remedy } => (why.clone(), remedy.clone()),
+        BackendError::Unavailable { why, remedy } | BackendError::ImageRefused { why, remedy } => {
+            (why.clone(), remedy.clone())
+        }
         BackendError::Step { source, .. } => (format!("{error}: {source}"), String::new()),
         BackendError::NotFound
         | BackendError::RuntimeUnknown { .. }

@@ -56,16 +56,9 @@ async fn ask(config: &Config) -> Result<EngineReport, BackendError> {
             remedy: advice.remedy,
         })
         .collect();
-    if !usable {
-        missing.push(Missing {
-            what: format!(
-                "sessions cannot be made from the image {} yet",
-                config.image
-            ),
-            remedy:
-                "pull or build it, or name another one: DEFAULT_CLAUDE_IMAGE=debian:bookworm-slim"
-                    .to_owned(),
-        });
+    if let Some(obstacle) = docker.image_obstacle(&config.image).await? {
+        let (what, remedy) = why(&obstacle);
+        missing.push(Missing { what, remedy });
     }
     Ok(EngineReport {
         usable,

@@ -1,0 +1,57 @@
+//! `image …`: images for sessions, made, listed and unpacked. These commands speak to the engine themselves; no server
+//! is needed, and none ever makes these calls.
+
+pub(super) mod build;
+mod list;
+mod steps;
+mod unpack;
+
+use mcp::reply::ErrorBody;
+use model::OwnerId;
+use sandbox_docker::images::{ImageError, ImageRules, Images};
+
+use super::{CliError, Context, arguments::ImageCommand, block_on};
+use crate::backends::docker_config;
+
+pub(super) fn run(context: &Context, command: ImageCommand) -> Result<u8, CliError> {
+    match command {
+        ImageCommand::Build(arguments) => block_on(build::run(context, &arguments)),
+        ImageCommand::List => block_on(list::run(context)),
+        ImageCommand::Unpack(arguments) => block_on(unpack::run(context, &arguments)),
+    }
+}
+
+/// The engine's images. Nothing is asked yet.
+pub(super) fn images(context: &Context) -> Result<Images, CliError> {
+    // Images belong to the engine, not to an installation.
+    let nobody = OwnerId::from_bytes([0; 8]);
+    let config = docker_config(&context.config, &context.config.paths.state_dir, nobody);
+    Images::new(&config).map_err(refused)
+}
+
+/// The same for an image that sessions are not made of: it is neither pinned nor too old.
+fn other_images(context: &Context) -> Result<Images, CliError> {
+    let nobody = OwnerId::from_bytes([0; 8]);
+    let mut config = docker_config(&context.config, &context.config.paths.state_dir, nobody);
+    config.image_rules = ImageRules::default();
+    Images::new(&config).map_err(refused)
+}
+
+/// The error as every other refusal, with its code and hint.
+pub(super) fn refused(error: ImageError) -> CliError {
+    let message = chain(&error);
+    CliError::Refused(ErrorBody {
+        code: error.reason().code().to_owned(),
+        message,
+        hint: error.hint(),
+        field: None,
+        retry_after_ms: None,
+    })
+}
+
+/// The error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let words: Vec<_> = causes.map(ToString::to_string).collect();
+    words.join(": ")
+}
