@@ -4,9 +4,10 @@ use std::{fs, io::Read, os::unix::net::UnixListener, path::Path, time::Duration}
 
 use serde_json::json;
 
-use crate::{
+use crate::support::{
+    Machine, User,
     image::{HOSTILE_CHANGES, IMAGE, engine, make_image, without_engine},
-    support::{Machine, User, until},
+    until,
 };
 
 /// A machine of root whose sessions come from the engine; `None` where there is none.

@@ -7,8 +7,6 @@
     reason = "a test fails by panicking and tells by standard error"
 )]
 
-#[path = "../../crates/sandbox-docker/tests/support/image.rs"]
-mod image;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -19,5 +17,3 @@ mod docker;
 mod fronts;
 mod guide;
 mod journey;
-
-use support::skip;

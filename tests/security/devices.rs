@@ -3,8 +3,9 @@
 use std::{fs, process::Command};
 
 use crate::{
+    place::places,
     probe::{Sandbox, each},
-    support::{Machine, skip, users},
+    support::skip,
 };
 
 #[test]
@@ -53,12 +54,12 @@ fn there_are_no_devices_but_the_harmless_ones() {
 
 #[test]
 fn a_device_file_of_the_project_opens_nothing() {
-    for user in users() {
+    for place in places() {
         if !rustix::process::geteuid().is_root() {
             skip("root", "only root can plant a device");
             return;
         }
-        let machine = Machine::new(user);
+        let machine = place.machine();
         let made = Command::new("/usr/bin/mknod")
             .args(["-m", "666"])
             .arg(machine.project.join("zero"))
@@ -67,7 +68,7 @@ fn a_device_file_of_the_project_opens_nothing() {
             .expect("mknod runs");
         assert!(made.success());
         machine.give(&machine.project.join("zero"));
-        let mut sandbox = Sandbox::on(machine, serde_json::json!({}));
+        let mut sandbox = Sandbox::on(place, machine, serde_json::json!({}));
         assert_eq!(sandbox.perl("print reads('/workspace/zero')"), "EACCES");
         let path = sandbox.machine.project.join("zero");
         let outside = sandbox.perl_outside(&format!("print reads('{}')", path.display()));
@@ -152,22 +153,44 @@ fn the_machines_settings_cannot_be_changed() {
 }
 
 #[test]
-fn there_is_no_sys_and_no_cgroup_file_system() {
+fn sys_is_absent_or_only_shown_and_there_is_no_cgroup_file_system() {
     each(|sandbox| {
+        let shown = sandbox.place.expected().shows_sys;
+        let found = sandbox.perl("print -e '/sys' ? 'ok' : err()");
+        assert_eq!(found, if shown { "ok" } else { "ENOENT" });
         for path in [
-            "/sys",
-            "/sys/fs/cgroup",
+            "/sys/x",
             "/sys/kernel/uevent_helper",
-            "/sys/firmware",
+            "/sys/kernel/mm/ksm/run",
+            "/sys/class/net/lo/mtu",
+            "/sys/fs/cgroup/x",
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+            "/sys/fs/cgroup/cgroup.procs",
         ] {
-            assert_eq!(
-                sandbox.perl(&format!("print -e '{path}' ? 'ok' : err()")),
-                "ENOENT",
-                "{path}"
+            let denied = sandbox.perl(&format!(
+                "print sysopen(my $f, '{path}', O_WRONLY | O_CREAT) ? 'ok' : err()"
+            ));
+            let denials = ["ENOENT", "EROFS", "EACCES"];
+            assert!(denials.contains(&denied.as_str()), "{path}: {denied}");
+        }
+        // The directories that tell about the machine are empty: only their own two names.
+        for path in [
+            "/sys/firmware",
+            "/sys/fs/cgroup",
+            "/sys/devices/virtual/powercap",
+        ] {
+            let entries = sandbox.perl(&format!(
+                "opendir(my $d, '{path}') or do {{ print err(); exit }}; print scalar grep {{ !/^\\./ }} readdir $d"
+            ));
+            assert!(
+                ["ENOENT", "0"].contains(&entries.as_str()),
+                "{path}: {entries}"
             );
         }
         assert_eq!(sandbox.perl("print -e '/proc' ? 'ok' : err()"), "ok");
-        let mounted = sandbox.sh("grep -c cgroup /proc/self/mountinfo").out;
-        assert_eq!(mounted, "0");
+        let kinds = sandbox
+            .sh("sed 's/.* - //' /proc/self/mountinfo | cut -d' ' -f1 | grep -c cgroup")
+            .out;
+        assert_eq!(kinds, "0");
     });
 }

@@ -4,8 +4,9 @@
 use std::{fs, os::unix::fs::PermissionsExt, process::Command};
 
 use crate::{
+    place::places,
     probe::{Sandbox, each},
-    support::{Machine, User, skip, users},
+    support::skip,
 };
 
 const WALLS: [(&str, &str); 7] = [
@@ -71,10 +72,9 @@ fn another_identity_cannot_be_taken() {
             ("117, 0, 0, 0", "setresuid"),
             ("116, 0, 0", "setgroups"),
         ] {
-            // Where only the agent's id is mapped, there is no other one to name.
             let denied = sandbox.perl(&format!("print call({call})"));
-            let single = sandbox.machine.user == User::Ordinary && denied == "EINVAL";
-            assert!(denied == "EPERM" || single, "{name}: {denied}");
+            let single = sandbox.place.expected().other_identity;
+            assert!(denied == "EPERM" || denied == single, "{name}: {denied}");
         }
         assert_eq!(sandbox.perl("print call(105, 1000)"), "ok", "the control");
         assert_eq!(
@@ -87,7 +87,7 @@ fn another_identity_cannot_be_taken() {
 
 #[test]
 fn a_set_user_id_program_of_the_project_gains_nothing() {
-    for user in users() {
+    for place in places() {
         if !rustix::process::geteuid().is_root() {
             skip(
                 "root",
@@ -95,12 +95,12 @@ fn a_set_user_id_program_of_the_project_gains_nothing() {
             );
             return;
         }
-        let machine = Machine::new(user);
+        let machine = place.machine();
         let planted = machine.project.join("planted");
         fs::copy("/usr/bin/id", &planted).expect("a copy");
         std::os::unix::fs::chown(&planted, Some(4_444), Some(4_444)).expect("an owner");
         fs::set_permissions(&planted, fs::Permissions::from_mode(0o6755)).expect("its mode");
-        let mut sandbox = Sandbox::on(machine, serde_json::json!({}));
+        let mut sandbox = Sandbox::on(place, machine, serde_json::json!({}));
         let inside = sandbox.sh("./planted");
         assert!(inside.out.contains("uid=1000"), "{inside:#?}");
         assert!(!inside.out.contains("euid"), "{inside:#?}");

@@ -5,8 +5,9 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 use serde_json::json;
 
 use crate::{
+    place::places,
     probe::{Sandbox, each},
-    support::{Machine, program, users},
+    support::program,
 };
 
 #[test]
@@ -103,12 +104,16 @@ fn no_path_leads_out_of_the_root() {
 
 #[test]
 fn the_environment_of_server_and_client_does_not_come_in() {
-    for user in users() {
-        let mut machine = Machine::new(user);
+    for place in places() {
+        let mut machine = place.machine();
         machine.set("ANTHROPIC_API_KEY", "canary-of-the-environment");
         machine.set("AWS_SECRET_ACCESS_KEY", "canary-of-the-environment");
         machine.set("SOMETHING_ELSE", "canary-of-the-environment");
-        let mut sandbox = Sandbox::on(machine, json!({ "env": { "MINE": "allowed-inside" } }));
+        let mut sandbox = Sandbox::on(
+            place,
+            machine,
+            json!({ "env": { "MINE": "allowed-inside" } }),
+        );
         let all = sandbox
             .sh("env; cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'")
             .out;
@@ -140,8 +145,8 @@ fn processes_of_the_host_are_neither_seen_nor_reached() {
 
 #[test]
 fn another_sessions_files_and_processes_are_out_of_reach() {
-    for user in users() {
-        let machine = Machine::new(user);
+    for place in places() {
+        let machine = place.machine();
         machine.write("a/canary-a", "a");
         machine.write("b/canary-b", "b");
         let (a, b) = (machine.project.join("a"), machine.project.join("b"));

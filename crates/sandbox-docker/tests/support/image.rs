@@ -1,4 +1,5 @@
-//! An image made of the machine's own files, since there may be no registry: the shell, coreutils, Perl and their libraries.
+//! An image made of the machine's own files, since there may be no registry: the shell, coreutils, Perl and their libraries,
+//! a program with the set-user-id bit, and a list of accounts.
 
 use std::{fs::File, path::Path, process::Command};
 
@@ -10,7 +11,7 @@ use super::skip;
 
 pub const ENGINE_SOCKET: &str = "/var/run/docker.sock";
 /// The number changes with what the image is made of. It stays in the engine, for the next run.
-pub const IMAGE: &str = "claude-code-mcp-test:2";
+pub const IMAGE: &str = "claude-code-mcp-test:3";
 /// All that an image can say about how it is to be run; none of it may count.
 pub const HOSTILE_CHANGES: &str = "\
     ENTRYPOINT [\"/bin/false\"]\n\
@@ -22,8 +23,14 @@ pub const HOSTILE_CHANGES: &str = "\
     HEALTHCHECK CMD /bin/false\n\
     EXPOSE 80";
 /// Prints the files of the image.
-const FILES: &str = "for file in /bin/sh /usr/bin/perl $(dpkg -L coreutils grep sed findutils dash | grep -E '^(/usr)?/s?bin/'); do \
-    echo $file; ldd $file 2>/dev/null | grep -o '/[^ ]*'; done | sort -u";
+const FILES: &str = "for file in /bin/sh /usr/bin/perl /usr/bin/setsid /usr/bin/su \
+        $(dpkg -L coreutils grep sed findutils dash | grep -E '^(/usr)?/s?bin/'); do \
+    echo $file; ldd $file 2>/dev/null | grep -o '/[^ ]*'; done | sort -u; \
+    for file in $(dpkg -L perl-base | grep /perl-base/); do test -d $file || echo $file; done";
+/// Makes what is not the machine's own, and prints where.
+const ACCOUNTS: &str = "root=$(mktemp -d); mkdir -p $root/etc/ssl/certs; \
+    printf 'root:x:0:0::/root:/bin/sh\\nagent:x:1000:1000::/home/agent:/bin/sh\\nnobody:x:65534:65534::/:/bin/false\\n' \
+    > $root/etc/passwd";
 
 /// The engine itself, past every filter.
 pub fn engine() -> bollard::Docker {
@@ -56,7 +63,8 @@ pub async fn make_image(name: &str, changes: &str) {
         return;
     }
     let script = format!(
-        "{FILES} | tar --create --dereference --hard-dereference --absolute-names --transform 's,^/,,' --files-from -"
+        "{ACCOUNTS}; ({FILES}) | tar --create --dereference --hard-dereference --absolute-names --owner=0 --group=0 \
+         --transform 's,^/,,' --files-from - --directory $root etc; rm -r $root"
     );
     let made = Command::new("bash").args(["-c", &script]).output().unwrap();
     assert!(
