@@ -53,23 +53,47 @@ fn there_are_no_devices_but_the_harmless_ones() {
 }
 
 #[test]
-fn a_device_file_of_the_project_opens_nothing() {
+fn a_device_file_of_the_project_or_of_a_mount_opens_nothing() {
     for place in places() {
         if !rustix::process::geteuid().is_root() {
             skip("root", "only root can plant a device");
             return;
         }
-        let machine = place.machine();
-        let made = Command::new("/usr/bin/mknod")
-            .args(["-m", "666"])
-            .arg(machine.project.join("zero"))
-            .args(["c", "1", "5"])
-            .status()
-            .expect("mknod runs");
-        assert!(made.success());
-        machine.give(&machine.project.join("zero"));
-        let mut sandbox = Sandbox::on(place, machine, serde_json::json!({}));
-        assert_eq!(sandbox.perl("print reads('/workspace/zero')"), "EACCES");
+        let mut machine = place.machine();
+        let mounts = machine.base().join("mounts");
+        let roots = format!("{}:{}", machine.project.display(), mounts.display());
+        machine.set("CLAUDE_CODE_MCP_PROJECT_ROOTS", &roots);
+        let (shown, given) = (mounts.join("shown"), mounts.join("given"));
+        for directory in [&shown, &given] {
+            fs::create_dir_all(directory).expect("a directory");
+            fs::write(directory.join("file"), "x").expect("a file");
+            machine.give(directory);
+            machine.give(&directory.join("file"));
+        }
+        for directory in [&machine.project, &shown, &given] {
+            let device = directory.join("zero");
+            let made = Command::new("/usr/bin/mknod")
+                .args(["-m", "666"])
+                .arg(&device)
+                .args(["c", "1", "5"])
+                .status()
+                .expect("mknod runs");
+            assert!(made.success());
+            machine.give(&device);
+        }
+        // What is mounted read-only is mounted once more by some runtimes, which must not take the other restrictions away.
+        let mounts = serde_json::json!([
+            { "hostPath": shown, "containerPath": "/mnt/shown" },
+            { "hostPath": given, "containerPath": "/mnt/given", "readOnly": false },
+        ]);
+        let mut sandbox = Sandbox::on(place, machine, serde_json::json!({ "mcpMounts": mounts }));
+        for device in ["/workspace/zero", "/mnt/shown/zero", "/mnt/given/zero"] {
+            let denied = sandbox.perl(&format!("print reads('{device}')"));
+            assert_eq!(denied, "EACCES", "{device}");
+        }
+        assert_eq!(sandbox.perl("print reads('/mnt/shown/file')"), "ok");
+        assert_eq!(sandbox.perl("print writes('/mnt/shown/file')"), "EROFS");
+        assert_eq!(sandbox.perl("print writes('/mnt/given/file')"), "ok");
         let path = sandbox.machine.project.join("zero");
         let outside = sandbox.perl_outside(&format!("print reads('{}')", path.display()));
         assert_eq!(outside, "ok", "the control");
@@ -97,6 +121,12 @@ fn what_proc_tells_about_the_machine_is_hidden() {
             );
             let found = sandbox.perl(&look);
             assert!(["ENOENT", "0"].contains(&found.as_str()), "{name}: {found}");
+            // CVE-2025-31133: what lies over it is the null device itself, and nothing that a container could put there.
+            let cover = format!(
+                "print -d '/proc/{name}' || !-e _ || -f _ ? 'none' : join ':', map {{ ($_ >> 8 & 255, $_ & 255) }} (stat _)[6]"
+            );
+            let found = sandbox.perl(&cover);
+            assert!(["none", "1:3"].contains(&found.as_str()), "{name}: {found}");
         }
         assert_eq!(
             sandbox.perl("print reads('/proc/uptime')"),

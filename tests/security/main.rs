@@ -16,6 +16,7 @@
 mod support;
 
 mod devices;
+mod engine;
 mod files;
 mod hostile;
 mod identity;

@@ -15,7 +15,7 @@ use crate::{
 
 /// What every probe in Perl begins with, of which Debian's base has enough: names of errors, and system calls whose
 /// arguments are copied, since the kernel may write to them.
-const PRELUDE: &str = r#"
+pub const PRELUDE: &str = r#"
 use strict; use Errno; use POSIX (); use Socket; use Fcntl qw(:mode :DEFAULT);
 $| = 1;
 my %names = map { Errno->can($_)->() => $_ } grep { $_ ne 'EWOULDBLOCK' } @Errno::EXPORT_OK;

@@ -5,6 +5,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stderr,
+    clippy::unwrap_used,
     reason = "each test program uses a part of it; a test fails by panicking and tells by standard error"
 )]
 
@@ -29,6 +30,8 @@ use std::{
 use serde_json::{Value, json};
 
 pub mod engine;
+#[path = "../../crates/sandbox-docker/tests/support/filter.rs"]
+pub mod filter;
 #[path = "../../crates/sandbox-docker/tests/support/image.rs"]
 pub mod image;
 mod skip;

@@ -34,8 +34,6 @@ pub(crate) struct Staged {
     pub source: PathBuf,
     /// Inside.
     pub target: PathBuf,
-    /// Nothing in it may be changed.
-    pub read_only: bool,
 }
 
 /// Makes all mounts of a session. What was made stays when a step fails, for [`remove`].
@@ -55,41 +53,25 @@ pub(crate) fn make(instance: &Path, spec: &SandboxSpec) -> Result<Vec<Staged>, F
     }
     let mut owners = OwnerMaps::new(Owners::Mapped { base: FIRST_ID });
     let mut staged = Vec::new();
-    let mut put = |name: String, mount: OwnedFd, target: &Path, read_only: bool| {
+    let mut put = |name: String, mount: OwnedFd, target: &Path| {
         let source = staging(instance).join(name);
         let place = attach(&source, &mount)?;
         staged.push(Staged {
             source,
             target: target.to_owned(),
-            read_only,
         });
         Ok::<OwnedFd, Failure>(place)
     };
     let workspace = open_host_directory(&spec.workspace, false, &mut owners)?;
-    let workspace = put(
-        "workspace".to_owned(),
-        workspace,
-        Path::new(WORKSPACE_PATH),
-        false,
-    )?;
+    let workspace = put("workspace".to_owned(), workspace, Path::new(WORKSPACE_PATH))?;
     protect(workspace.as_fd(), &spec.protected)?;
     let state = own_directory(&instance.join("state"), NO_SUID | NO_DEVICES)?;
-    put("state".to_owned(), state, Path::new(STATE_PATH), false)?;
+    put("state".to_owned(), state, Path::new(STATE_PATH))?;
     let socket = own_directory(&instance.join("socket"), READ_ONLY | NO_SUID | NO_DEVICES)?;
-    put(
-        "socket".to_owned(),
-        socket,
-        Path::new(SUPERVISOR_DIRECTORY),
-        true,
-    )?;
+    put("socket".to_owned(), socket, Path::new(SUPERVISOR_DIRECTORY))?;
     for (number, mount) in spec.mounts.iter().enumerate() {
         let opened = open_host_directory(&mount.source, mount.read_only, &mut owners)?;
-        put(
-            format!("mount-{number}"),
-            opened,
-            &mount.target,
-            mount.read_only,
-        )?;
+        put(format!("mount-{number}"), opened, &mount.target)?;
     }
     Ok(staged)
 }

@@ -17,10 +17,11 @@ pub const HOSTILE_CHANGES: &str = "\
     ENTRYPOINT [\"/bin/false\"]\n\
     CMD [\"/bin/false\"]\n\
     USER 0:0\n\
-    WORKDIR /nowhere\n\
+    WORKDIR /proc/self/fd/8\n\
     ENV LD_PRELOAD=/evil.so PATH=/evil\n\
     LABEL claude-code-mcp.session=s-00000000000000000000000000000000\n\
     HEALTHCHECK CMD /bin/false\n\
+    ONBUILD RUN /bin/false\n\
     EXPOSE 80";
 /// Prints the files of the image.
 const FILES: &str = "for file in /bin/sh /usr/bin/perl /usr/bin/setsid /usr/bin/su \
@@ -56,6 +57,15 @@ pub async fn without_engine(leg: &str) -> bool {
 
 /// Makes the image unless the engine has it.
 pub async fn make_image(name: &str, changes: &str) {
+    import(name, changes, "").await;
+}
+
+/// Makes one in whose root these commands ran, unless the engine has it.
+pub async fn make_image_from(name: &str, commands: &str) {
+    import(name, "", commands).await;
+}
+
+async fn import(name: &str, changes: &str, commands: &str) {
     // Tests run in processes of their own: one makes it, the others wait.
     let lock = File::create(std::env::temp_dir().join("claude-code-mcp-test-image.lock")).unwrap();
     lock.lock().unwrap();
@@ -63,8 +73,9 @@ pub async fn make_image(name: &str, changes: &str) {
         return;
     }
     let script = format!(
-        "{ACCOUNTS}; ({FILES}) | tar --create --dereference --hard-dereference --absolute-names --owner=0 --group=0 \
-         --transform 's,^/,,' --files-from - --directory $root etc; rm -r $root"
+        "{ACCOUNTS}; archive=$(mktemp); ({FILES}) | tar --create --file $archive --dereference --hard-dereference \
+         --absolute-names --transform 's,^/,,' --files-from -; \
+         cd $root; {commands}\n tar --append --file $archive --owner=0 --group=0 *; cat $archive; rm -r $root $archive"
     );
     let made = Command::new("bash").args(["-c", &script]).output().unwrap();
     assert!(
