@@ -14,6 +14,10 @@ mod bad_input;
 mod clients;
 mod crash;
 mod docker;
+mod engine_faults;
 mod fronts;
 mod guide;
 mod journey;
+mod own_engine;
+
+use support::image;
