@@ -39,6 +39,9 @@ pub struct Expected {
     pub shows_sys: bool,
     /// Name of the mounted program of the supervisor as `/proc/<pid>/exe` shows it.
     pub supervisors_program: &'static str,
+    /// Whether a session that takes all watches of files (inotify) leaves none for its siblings. The kernel counts them
+    /// for the user, which is uid 1000 of the host in every container of an engine that maps no ids.
+    pub shares_watches: bool,
     /// Answer of calls that are forbidden and newer than the library with which an engine filters: as for unknown ones.
     pub newest_calls: &'static str,
     /// What becomes of a call in the numbers of another width (x32).
@@ -60,6 +63,7 @@ const NATIVE: Expected = Expected {
     mounts_with_privileges: &[],
     shows_sys: false,
     supervisors_program: "memfd",
+    shares_watches: false,
     newest_calls: "EPERM",
     x32: "ENOSYS",
 };
@@ -84,6 +88,7 @@ const DOCKER: Expected = Expected {
     mounts_with_privileges: &["/", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"],
     shows_sys: true,
     supervisors_program: "/run/supervisor/supervisor",
+    shares_watches: true,
     newest_calls: "ENOSYS",
     // The engine's library ends whoever uses numbers of a width that its filter was not made for.
     x32: "signal 31",

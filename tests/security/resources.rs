@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::{
     place::{Place, places},
-    probe::Sandbox,
+    probe::{PRELUDE, Sandbox},
     support::alone_on_the_machine,
 };
 
@@ -401,6 +401,36 @@ fn locks_queues_and_terminals_of_one_session_are_its_own() {
             "{queue}"
         );
         pair.attacker.still_works();
+    });
+}
+
+/// Counts that the kernel keeps for each user, whoever shares the number.
+#[test]
+fn watches_of_files_end_at_a_limit_that_leaves_some_to_others() {
+    each_pair(|pair| {
+        let take = "my @w; while (@w < 4000) { my $w = syscall(253); last if $w < 0; push @w, $w } my $e = err(); \
+            open(my $f, '>', '/workspace/taken'); close $f; print scalar(@w) . \" $e\"; sleep 600";
+        let script = format!("{PRELUDE}{take}");
+        let session = pair.attacker.session.clone();
+        let taking = json!({ "sessionId": session, "argv": ["/usr/bin/perl", "-e", script], "waitSeconds": 0 });
+        pair.attacker
+            .client
+            .tool("execute_command", taking)
+            .expect("an execution");
+        let taken = pair.attacker.machine.project.join("attacker/taken");
+        crate::support::until("they are taken", || taken.exists());
+        let one = "print syscall(253) < 0 ? err() : 'ok'";
+        let own = pair.attacker.perl(one);
+        pair.attacker.session.clone_from(&pair.sibling);
+        let siblings = pair.attacker.perl(one);
+        let hosts = pair.attacker.perl_outside(one);
+        let shared = pair.attacker.place.expected().shares_watches;
+        let wanted = if shared { "EMFILE" } else { "ok" };
+        assert_eq!((own.as_str(), siblings.as_str()), ("EMFILE", wanted));
+        assert_eq!(
+            hosts, "ok",
+            "whoever runs the server is not in want of them"
+        );
     });
 }
 
