@@ -1,7 +1,11 @@
 //! What is special to containers of an engine: the engine itself, others' containers beside ours, what an image says, what
 //! has led out of containers before, and the end without a server.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use bollard::{
     models::ContainerCreateBody,
@@ -19,8 +23,8 @@ use crate::{
         Machine,
         engine::{ask, containers, remove_container},
         filter::Filter,
-        image::{ENGINE_SOCKET, IMAGE, engine, make_image},
-        until,
+        image::{ENGINE_SOCKET, IMAGE, engine, make_image, make_image_from},
+        until, walk,
     },
 };
 
@@ -427,42 +431,39 @@ fn a_container_ends_with_its_lease_when_no_server_comes_back() {
     });
 }
 
-/// Links of an image at the places where something is mounted lead nowhere but into the image.
+/// Links of an image at the places where something is mounted lead nowhere but into the image: an engine resolves them
+/// there, the container then does not show what was asked, and the session is refused.
 #[test]
-fn an_image_whose_mount_points_are_links_does_not_reach_the_host() {
+fn an_image_whose_mount_points_are_links_is_refused_and_does_not_reach_the_host() {
     each_engine(|place| {
-        let machine = place.machine();
-        let outside = machine.base().join("outside");
-        fs::create_dir(&outside).expect("a directory");
-        let up = "../".repeat(20);
-        let away = outside.display().to_string();
-        let name = "claude-code-mcp-test-with-links:3";
-        for point in ["workspace", "state", "run", "tmp"] {
-            let links = format!("ln -s {up}{} {point}", away.trim_start_matches('/'));
-            ask(crate::support::image::make_image_from(name, &links));
+        for points in ["workspace", "state run tmp home/agent"] {
+            let name = "claude-code-mcp-test-with-links:3";
             let mut machine = place.machine();
+            let outside = machine.base().join("outside");
+            fs::create_dir(&outside).expect("a directory");
+            let out = format!(
+                "{}{}",
+                "../".repeat(20),
+                &outside.display().to_string()[1..]
+            );
+            let links = format!("mkdir home; for at in {points}; do ln -s {out} $at; done");
+            ask(make_image_from(name, &links));
             machine.set("DEFAULT_CLAUDE_IMAGE", name);
             let mut client = machine.client();
             let asked = json!({ "projectPath": machine.project });
-            if let Ok(made) = client.tool("create_session", asked) {
-                let session = made["sessionId"].as_str().expect("an id").to_owned();
-                let line =
-                    format!("for d in /workspace /state /run /tmp {away}; do echo x > $d/x; done");
-                client.run(&session, &line);
-                client.destroy(&session);
-            }
-            assert_eq!(
-                crate::support::walk(&outside),
-                Vec::<std::path::PathBuf>::new(),
-                "{point}"
-            );
+            client.tool("create_session", asked).expect_err(points);
+            assert_eq!(machine.containers(), BTreeSet::new(), "{points}");
+            assert_eq!(walk(&outside), Vec::<PathBuf>::new(), "{points}");
+            assert_eq!(walk(&machine.project), Vec::<PathBuf>::new(), "{points}");
             drop(client);
-            let _ = ask(async {
+            let removed = async {
                 engine()
                     .remove_image(name, None::<RemoveImageOptions>, None)
                     .await
-            });
+            };
+            ask(removed).expect("removed");
         }
-        fs::write(outside.join("x"), "").expect("the control: it can be written");
+        // The control: the same image without links.
+        Sandbox::new(place).still_works();
     });
 }
