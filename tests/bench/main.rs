@@ -1,7 +1,7 @@
 //! The promised numbers, measured in one run and interleaved with their peers. `scripts/bench` runs it; never part of
 //! `scripts/test`, since a loaded machine would decide there.
 //!
-//! `BENCH_ONLY=speed,crowd,audit,files,size` measures a part, `BENCH_SAMPLES=40` is the number of sessions of each user,
+//! `BENCH_ONLY=speed,docker,crowd,audit,files,size` measures a part, `BENCH_SAMPLES=40` is the number of sessions of each user,
 //! `BENCH_JSON` the file for the rows.
 #![allow(
     clippy::expect_used,
@@ -17,6 +17,7 @@ mod support;
 
 mod audit_log;
 mod crowd;
+mod engine;
 mod files;
 mod host;
 mod peers;
@@ -35,6 +36,7 @@ type Measure = fn(&mut Report);
 const PARTS: &[(&str, Measure)] = &[
     ("size", size::measure),
     ("speed", speed::measure),
+    ("docker", engine::measure),
     ("audit", audit_log::measure),
     ("files", files::measure),
     ("crowd", crowd::measure),

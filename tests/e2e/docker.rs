@@ -1,6 +1,6 @@
 //! The same journeys with walls from a Docker engine (S6, T1.3, T2.*, T3.4).
 
-use std::{fs, io::Read, os::unix::net::UnixListener, path::Path, time::Duration};
+use std::{fs, io::Read, os::unix::net::UnixListener};
 
 use serde_json::json;
 
@@ -235,6 +235,7 @@ fn an_engine_is_chosen_where_it_has_the_image_and_only_there() {
     assert!(text.contains("no-such-image:ever"), "{text}");
 }
 
+/// That it is left after two seconds already is `engine_faults`' to show.
 #[test]
 fn an_engine_that_hangs_keeps_no_server_from_starting() {
     let mut machine = Machine::new(User::Root);
@@ -249,21 +250,8 @@ fn an_engine_that_hangs_keeps_no_server_from_starting() {
     machine
         .set("CLAUDE_CODE_MCP_BACKEND", "auto")
         .set("DOCKER_HOST", &format!("unix://{}", socket.display()));
-    let started = std::time::Instant::now();
     let mut client = machine.client();
     let session = client.create(&machine.project);
-    assert!(started.elapsed() < Duration::from_secs(10));
     assert_eq!(client.output(&session, "echo works"), "works");
     client.destroy(&session);
-    drop(client);
-    machine.wait_for_server_end();
-    // Asked for by name, its silence is an error that says so.
-    machine.set("CLAUDE_CODE_MCP_BACKEND", "docker");
-    let started = std::time::Instant::now();
-    let listed = machine.cli(&["session", "list"]);
-    let errors = String::from_utf8_lossy(&listed.stderr).into_owned();
-    assert!(!listed.status.success(), "{errors}");
-    assert!(started.elapsed() < Duration::from_secs(15));
-    assert!(errors.contains("engine"), "{errors}");
-    assert!(Path::new(&socket).exists());
 }

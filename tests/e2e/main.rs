@@ -11,8 +11,6 @@
 mod base;
 #[path = "../support/gvisor.rs"]
 mod gvisor;
-#[path = "../../crates/sandbox-docker/tests/support/image.rs"]
-mod image;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -20,11 +18,13 @@ mod bad_input;
 mod clients;
 mod crash;
 mod docker;
+mod engine_faults;
 mod fronts;
 mod guest_kernel;
 mod guide;
 mod hostile_options;
 mod images;
 mod journey;
+mod own_engine;
 
-use support::skip;
+use support::{image, skip};

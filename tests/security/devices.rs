@@ -3,8 +3,9 @@
 use std::{fs, process::Command};
 
 use crate::{
+    place::places,
     probe::{Sandbox, each},
-    support::{Machine, skip, users},
+    support::skip,
 };
 
 #[test]
@@ -52,23 +53,47 @@ fn there_are_no_devices_but_the_harmless_ones() {
 }
 
 #[test]
-fn a_device_file_of_the_project_opens_nothing() {
-    for user in users() {
+fn a_device_file_of_the_project_or_of_a_mount_opens_nothing() {
+    for place in places() {
         if !rustix::process::geteuid().is_root() {
             skip("root", "only root can plant a device");
             return;
         }
-        let machine = Machine::new(user);
-        let made = Command::new("/usr/bin/mknod")
-            .args(["-m", "666"])
-            .arg(machine.project.join("zero"))
-            .args(["c", "1", "5"])
-            .status()
-            .expect("mknod runs");
-        assert!(made.success());
-        machine.give(&machine.project.join("zero"));
-        let mut sandbox = Sandbox::on(machine, serde_json::json!({}));
-        assert_eq!(sandbox.perl("print reads('/workspace/zero')"), "EACCES");
+        let mut machine = place.machine();
+        let mounts = machine.base().join("mounts");
+        let roots = format!("{}:{}", machine.project.display(), mounts.display());
+        machine.set("CLAUDE_CODE_MCP_PROJECT_ROOTS", &roots);
+        let (shown, given) = (mounts.join("shown"), mounts.join("given"));
+        for directory in [&shown, &given] {
+            fs::create_dir_all(directory).expect("a directory");
+            fs::write(directory.join("file"), "x").expect("a file");
+            machine.give(directory);
+            machine.give(&directory.join("file"));
+        }
+        for directory in [&machine.project, &shown, &given] {
+            let device = directory.join("zero");
+            let made = Command::new("/usr/bin/mknod")
+                .args(["-m", "666"])
+                .arg(&device)
+                .args(["c", "1", "5"])
+                .status()
+                .expect("mknod runs");
+            assert!(made.success());
+            machine.give(&device);
+        }
+        // What is mounted read-only is mounted once more by some runtimes, which must not take the other restrictions away.
+        let mounts = serde_json::json!([
+            { "hostPath": shown, "containerPath": "/mnt/shown" },
+            { "hostPath": given, "containerPath": "/mnt/given", "readOnly": false },
+        ]);
+        let mut sandbox = Sandbox::on(place, machine, serde_json::json!({ "mcpMounts": mounts }));
+        for device in ["/workspace/zero", "/mnt/shown/zero", "/mnt/given/zero"] {
+            let denied = sandbox.perl(&format!("print reads('{device}')"));
+            assert_eq!(denied, "EACCES", "{device}");
+        }
+        assert_eq!(sandbox.perl("print reads('/mnt/shown/file')"), "ok");
+        assert_eq!(sandbox.perl("print writes('/mnt/shown/file')"), "EROFS");
+        assert_eq!(sandbox.perl("print writes('/mnt/given/file')"), "ok");
         let path = sandbox.machine.project.join("zero");
         let outside = sandbox.perl_outside(&format!("print reads('{}')", path.display()));
         assert_eq!(outside, "ok", "the control");
@@ -96,6 +121,12 @@ fn what_proc_tells_about_the_machine_is_hidden() {
             );
             let found = sandbox.perl(&look);
             assert!(["ENOENT", "0"].contains(&found.as_str()), "{name}: {found}");
+            // CVE-2025-31133: what lies over it is the null device itself, and nothing that a container could put there.
+            let cover = format!(
+                "print -d '/proc/{name}' || !-e _ || -f _ ? 'none' : join ':', map {{ ($_ >> 8 & 255, $_ & 255) }} (stat _)[6]"
+            );
+            let found = sandbox.perl(&cover);
+            assert!(["none", "1:3"].contains(&found.as_str()), "{name}: {found}");
         }
         assert_eq!(
             sandbox.perl("print reads('/proc/uptime')"),
@@ -152,22 +183,44 @@ fn the_machines_settings_cannot_be_changed() {
 }
 
 #[test]
-fn there_is_no_sys_and_no_cgroup_file_system() {
+fn sys_is_absent_or_only_shown_and_there_is_no_cgroup_file_system() {
     each(|sandbox| {
+        let shown = sandbox.place.expected().shows_sys;
+        let found = sandbox.perl("print -e '/sys' ? 'ok' : err()");
+        assert_eq!(found, if shown { "ok" } else { "ENOENT" });
         for path in [
-            "/sys",
-            "/sys/fs/cgroup",
+            "/sys/x",
             "/sys/kernel/uevent_helper",
-            "/sys/firmware",
+            "/sys/kernel/mm/ksm/run",
+            "/sys/class/net/lo/mtu",
+            "/sys/fs/cgroup/x",
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+            "/sys/fs/cgroup/cgroup.procs",
         ] {
-            assert_eq!(
-                sandbox.perl(&format!("print -e '{path}' ? 'ok' : err()")),
-                "ENOENT",
-                "{path}"
+            let denied = sandbox.perl(&format!(
+                "print sysopen(my $f, '{path}', O_WRONLY | O_CREAT) ? 'ok' : err()"
+            ));
+            let denials = ["ENOENT", "EROFS", "EACCES"];
+            assert!(denials.contains(&denied.as_str()), "{path}: {denied}");
+        }
+        // The directories that tell about the machine are empty: only their own two names.
+        for path in [
+            "/sys/firmware",
+            "/sys/fs/cgroup",
+            "/sys/devices/virtual/powercap",
+        ] {
+            let entries = sandbox.perl(&format!(
+                "opendir(my $d, '{path}') or do {{ print err(); exit }}; print scalar grep {{ !/^\\./ }} readdir $d"
+            ));
+            assert!(
+                ["ENOENT", "0"].contains(&entries.as_str()),
+                "{path}: {entries}"
             );
         }
         assert_eq!(sandbox.perl("print -e '/proc' ? 'ok' : err()"), "ok");
-        let mounted = sandbox.sh("grep -c cgroup /proc/self/mountinfo").out;
-        assert_eq!(mounted, "0");
+        let kinds = sandbox
+            .sh("sed 's/.* - //' /proc/self/mountinfo | cut -d' ' -f1 | grep -c cgroup")
+            .out;
+        assert_eq!(kinds, "0");
     });
 }

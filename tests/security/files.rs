@@ -6,7 +6,8 @@ use std::fs;
 use serde_json::json;
 
 use crate::{
-    probe::{each, snapshot},
+    place::Place,
+    probe::{Sandbox, each, snapshot},
     support::program,
 };
 
@@ -20,7 +21,6 @@ fn the_root_and_the_system_are_read_only() {
             "/bin/x",
             "/etc/x",
             "/lib/x",
-            "/dev/x",
             "/home/x",
             "/run/supervisor/x",
             "/etc/ssl/certs/x",
@@ -31,6 +31,10 @@ fn the_root_and_the_system_are_read_only() {
                 "{place}"
             );
         }
+        assert_eq!(
+            sandbox.perl("print writes('/dev/x')"),
+            sandbox.place.expected().making_a_device_file
+        );
         for place in [
             "/workspace/x",
             "/state/x",
@@ -76,34 +80,40 @@ fn what_is_read_only_cannot_be_renamed_removed_linked_or_made_either() {
 fn every_writable_mount_is_known_and_carries_neither_privileges_nor_devices() {
     each(|sandbox| {
         let table = sandbox.sh("cat /proc/self/mountinfo").out;
-        let mut writable = Vec::new();
+        let expected = sandbox.place.expected();
+        let (mut writable, mut privileged) = (Vec::new(), Vec::new());
         for line in table.lines() {
             let fields: Vec<&str> = line.split(' ').collect();
             let (target, options) = (fields[4], fields[5]);
             let has = |option: &str| options.split(',').any(|found| found == option);
-            assert!(has("nosuid"), "{line}");
+            // An empty directory or the null device lies there, to hide what the kernel shows.
+            let hides = ["/proc/", "/sys/"]
+                .iter()
+                .any(|place| target.starts_with(place))
+                && line.contains(" - tmpfs ")
+                && (has("ro") || fields[3] == "/null");
+            if !has("nosuid") && !hides {
+                assert!(!has("rw"), "{line}");
+                privileged.push(target.to_owned());
+            }
             if !target.starts_with("/dev/") || target == "/dev/shm" {
                 assert!(
-                    has("nodev") || target == "/dev" || target.starts_with("/proc/"),
+                    has("nodev")
+                        || target == "/dev"
+                        || target.starts_with("/proc/")
+                        || hides
+                        || expected.mounts_with_privileges.contains(&target),
                     "{line}"
                 );
             }
-            if has("rw") && !target.starts_with("/dev/") {
+            if has("rw") && !target.starts_with("/dev/") && !hides {
                 writable.push(target.to_owned());
             }
         }
         writable.sort();
-        assert_eq!(
-            writable,
-            [
-                "/home/agent",
-                "/proc",
-                "/run",
-                "/state",
-                "/tmp",
-                "/workspace"
-            ]
-        );
+        privileged.sort();
+        assert_eq!(writable, expected.writable_mounts, "{table}");
+        assert_eq!(privileged, expected.mounts_with_privileges, "{table}");
     });
 }
 
@@ -192,7 +202,7 @@ fn a_working_directory_through_a_leaked_descriptor_is_refused() {
 #[test]
 fn the_supervisors_program_cannot_be_overwritten_through_proc_self_exe() {
     each(|sandbox| {
-        let before = fs::read(program()).expect("the program");
+        let before = supervisors(sandbox);
         assert_eq!(sandbox.perl("print writes('/proc/1/exe')"), "EACCES");
         sandbox.sh("printf '#!/proc/self/exe\\n' > /tmp/again && chmod 755 /tmp/again");
         let started = sandbox.argv(&["/tmp/again"], 5);
@@ -205,9 +215,9 @@ fn the_supervisors_program_cannot_be_overwritten_through_proc_self_exe() {
                 if (!$c) { open(STDERR, '>', '/dev/null'); exec '/tmp/again'; POSIX::_exit(0); }
                 for (1 .. 50) {
                     my $t = readlink("/proc/$c/exe") // next;
-                    $seen++ if $t =~ /memfd/;
+                    $seen++ if $t =~ m{NAME};
                     my $f;
-                    if (sysopen($f, "/proc/$c/exe", O_RDONLY) && readlink("/proc/self/fd/" . fileno($f)) =~ /memfd/) {
+                    if (sysopen($f, "/proc/$c/exe", O_RDONLY) && readlink("/proc/self/fd/" . fileno($f)) =~ m{NAME}) {
                         $written++ if sysopen(my $g, "/proc/self/fd/" . fileno($f), O_WRONLY);
                         $written++ if sysopen(my $g, "/proc/self/fd/" . fileno($f), O_RDWR);
                     }
@@ -216,13 +226,28 @@ fn the_supervisors_program_cannot_be_overwritten_through_proc_self_exe() {
             }
             print $written;
         "#;
-        assert_eq!(sandbox.perl(race), "0");
+        let race = race.replace("NAME", sandbox.place.expected().supervisors_program);
+        assert_eq!(sandbox.perl(&race), "0");
         let control = "writes('/tmp/f'); open(my $f, '<', '/tmp/f'); \
                        print sysopen(my $g, '/proc/self/fd/' . fileno($f), O_WRONLY) ? 'ok' : err()";
         assert_eq!(sandbox.perl(control), "ok", "the control");
         sandbox.still_works();
-        assert_eq!(fs::read(program()).expect("the program"), before);
+        assert_eq!(supervisors(sandbox), before);
     });
+}
+
+/// The programs on the host that a supervisor could be started from: the server's, and the file that all containers of a
+/// server share.
+fn supervisors(sandbox: &Sandbox) -> Vec<Vec<u8>> {
+    let mut programs = vec![fs::read(program()).expect("the program")];
+    match sandbox.place {
+        Place::NativeAsRoot | Place::NativeAsOrdinary => {}
+        Place::Docker => {
+            let shared = sandbox.machine.state().join("docker/supervisor");
+            programs.push(fs::read(shared).expect("the shared program"));
+        }
+    }
+    programs
 }
 
 #[test]

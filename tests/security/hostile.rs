@@ -11,8 +11,9 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
+    place::places,
     probe::{Sandbox, each, snapshot},
-    support::{Machine, User, users, walk},
+    support::{Machine, User, walk},
 };
 
 /// Codes with which a hostile path or tree may be refused.
@@ -532,8 +533,8 @@ fn hostile_trees_of_the_host_are_not_carried_in() {
             Verdict::Either,
         ),
     ];
-    for user in users() {
-        let mut sandbox = Sandbox::new(user);
+    for place in places() {
+        let mut sandbox = Sandbox::new(place);
         let outside = Outside::plant(&sandbox.machine);
         let from = sandbox.machine.project.join("tree");
         for (row, make, verdict) in trees {
@@ -543,7 +544,7 @@ fn hostile_trees_of_the_host_are_not_carried_in() {
             fs::create_dir(&from).expect("a directory");
             make(&from);
             for path in walk(&from).iter().chain([&from]) {
-                if user == User::Ordinary && rustix::process::geteuid().is_root() {
+                if place.user() == User::Ordinary && rustix::process::geteuid().is_root() {
                     let id = Some(crate::support::ORDINARY_UID);
                     std::os::unix::fs::lchown(path, id, id).expect("an owner");
                 }
@@ -584,8 +585,8 @@ fn make_node(at: &Path, kind: &str) {
 
 #[test]
 fn hostile_projects_and_mounts_are_refused_and_leave_nothing() {
-    for user in users() {
-        let machine = Machine::new(user);
+    for place in places() {
+        let machine = place.machine();
         let outside = Outside::plant(&machine);
         fs::create_dir(machine.project.join("sub")).expect("a directory");
         machine.give(&machine.project.join("sub"));

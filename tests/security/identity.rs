@@ -4,8 +4,9 @@
 use std::{fs, os::unix::fs::PermissionsExt, process::Command};
 
 use crate::{
-    probe::{Sandbox, each},
-    support::{Machine, User, skip, users},
+    place::places,
+    probe::{PRELUDE, Sandbox, each},
+    support::skip,
 };
 
 const WALLS: [(&str, &str); 7] = [
@@ -71,10 +72,9 @@ fn another_identity_cannot_be_taken() {
             ("117, 0, 0, 0", "setresuid"),
             ("116, 0, 0", "setgroups"),
         ] {
-            // Where only the agent's id is mapped, there is no other one to name.
             let denied = sandbox.perl(&format!("print call({call})"));
-            let single = sandbox.machine.user == User::Ordinary && denied == "EINVAL";
-            assert!(denied == "EPERM" || single, "{name}: {denied}");
+            let single = sandbox.place.expected().other_identity;
+            assert!(denied == "EPERM" || denied == single, "{name}: {denied}");
         }
         assert_eq!(sandbox.perl("print call(105, 1000)"), "ok", "the control");
         assert_eq!(
@@ -87,7 +87,7 @@ fn another_identity_cannot_be_taken() {
 
 #[test]
 fn a_set_user_id_program_of_the_project_gains_nothing() {
-    for user in users() {
+    for place in places() {
         if !rustix::process::geteuid().is_root() {
             skip(
                 "root",
@@ -95,12 +95,12 @@ fn a_set_user_id_program_of_the_project_gains_nothing() {
             );
             return;
         }
-        let machine = Machine::new(user);
+        let machine = place.machine();
         let planted = machine.project.join("planted");
         fs::copy("/usr/bin/id", &planted).expect("a copy");
         std::os::unix::fs::chown(&planted, Some(4_444), Some(4_444)).expect("an owner");
         fs::set_permissions(&planted, fs::Permissions::from_mode(0o6755)).expect("its mode");
-        let mut sandbox = Sandbox::on(machine, serde_json::json!({}));
+        let mut sandbox = Sandbox::on(place, machine, serde_json::json!({}));
         let inside = sandbox.sh("./planted");
         assert!(inside.out.contains("uid=1000"), "{inside:#?}");
         assert!(!inside.out.contains("euid"), "{inside:#?}");
@@ -117,23 +117,48 @@ fn a_set_user_id_program_of_the_project_gains_nothing() {
 #[test]
 fn the_machines_set_user_id_programs_gain_nothing() {
     each(|sandbox| {
-        let found = sandbox.sh("find /usr/bin -perm -4000 | head -n 1").out;
+        let found = sandbox.sh("find /usr/bin -name su -perm -4000").out;
         if found.is_empty() {
             skip("setuid", "this machine has no set-user-id programs");
             return;
         }
-        // The program is stopped where it starts; its identity is in its status by then.
+        let name = "su";
+        // Whatever it says, its output is full: it stands still there, and its status tells who it is.
         let probe = format!(
-            "my $c = fork; if (!$c) {{ open(STDIN, '<', '/dev/null'); open(STDOUT, '>', '/dev/null'); \
-             open(STDERR, '>', '/dev/null'); kill 'STOP', $$; exec '{found}'; }} \
-             waitpid($c, 2); open(my $s, '<', \"/proc/$c/status\"); print grep {{ /^Uid/ }} <$s>; kill 'KILL', $c;"
+            "pipe(my $r, my $w); fcntl($w, F_SETFL, O_NONBLOCK); 1 while syswrite($w, 'x' x 4096); 1 while syswrite($w, 'x'); \
+             fcntl($w, F_SETFL, 0); my $c = fork; \
+             if (!$c) {{ open(STDIN, '<', '/dev/null'); open(STDOUT, '>&', $w); open(STDERR, '>&', $w); exec '{found}' }} \
+             my $status = ''; for (1 .. 2000) {{ open(my $s, '<', \"/proc/$c/status\"); $status = join '', <$s>; \
+             last if $status =~ m{{^Name:\\s{name}$}}m && $status =~ /^State:\\sS/m; select(undef, undef, undef, 0.005) }} \
+             print grep {{ /^(Name|Uid)/ }} map {{ \"$_\\n\" }} split /\\n/, $status; kill 'KILL', $c;"
         );
-        assert!(
-            sandbox
-                .perl(&probe)
-                .starts_with("Uid:\t1000\t1000\t1000\t1000")
+        let inside = sandbox.perl(&probe);
+        let outside = outside_as_nobody_special(&probe);
+        assert_eq!(
+            (field(&inside, "Name"), field(&inside, "Uid")),
+            (name, "1000\t1000\t1000\t1000")
         );
-        let mounts = sandbox.sh("grep -E ' /usr ' /proc/self/mountinfo").out;
-        assert!(mounts.contains("nosuid"), "{mounts}");
+        if let Some(outside) = outside {
+            assert_eq!(field(&outside, "Name"), name, "the control");
+            assert!(
+                field(&outside, "Uid").starts_with("12345\t0\t"),
+                "the control: {outside}"
+            );
+        }
+        let no_new_privileges = sandbox.perl("print syscall(157, 39, 0, 0, 0, 0)");
+        assert_eq!(no_new_privileges, "1", "holds where a mount allows the bit");
     });
+}
+
+/// A probe on the host itself as a user without privileges, if the tests may become one.
+fn outside_as_nobody_special(probe: &str) -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let output = Command::new("/usr/bin/setpriv")
+        .args(["--reuid", "12345", "--clear-groups", "--regid", "12345"])
+        .args(["/usr/bin/perl", "-e", &format!("{PRELUDE}{probe}")])
+        .output()
+        .expect("the control runs");
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -1,4 +1,5 @@
-//! Attacks on the walls: one attack per test, through the real binary, as root and as an ordinary user.
+//! Attacks on the walls: one attack per test, through the real binary, at every place of `place.rs`: the
+//! embedded runtime of root and of an ordinary user, and a container of a Docker engine.
 //!
 //! Whatever attacks runs inside a session. Each refusal has its positive control in the same test: the same probe on
 //! something that is allowed, or outside the filter (in namespaces of the probe's own), so that no test passes because
@@ -15,10 +16,12 @@
 mod support;
 
 mod devices;
+mod engine;
 mod files;
 mod hostile;
 mod identity;
 mod network;
+mod place;
 mod probe;
 mod protected;
 mod races;

@@ -8,11 +8,14 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, Machine, User, users};
+use crate::{
+    place::{Place, places},
+    support::{Client, Machine},
+};
 
 /// What every probe in Perl begins with, of which Debian's base has enough: names of errors, and system calls whose
 /// arguments are copied, since the kernel may write to them.
-const PRELUDE: &str = r#"
+pub const PRELUDE: &str = r#"
 use strict; use Errno; use POSIX (); use Socket; use Fcntl qw(:mode :DEFAULT);
 $| = 1;
 my %names = map { Errno->can($_)->() => $_ } grep { $_ ne 'EWOULDBLOCK' } @Errno::EXPORT_OK;
@@ -24,6 +27,7 @@ sub reads { open(my $f, "<", $_[0]) or return err(); defined(sysread($f, my $x, 
 
 /// A session to attack from.
 pub struct Sandbox {
+    pub place: Place,
     pub machine: Machine,
     pub client: Client,
     pub session: String,
@@ -41,29 +45,31 @@ pub struct Ran {
     pub all: Value,
 }
 
-/// Carries out an attack as each user, in a session with the profile's limits.
+/// Carries out an attack at each place, in a session with the profile's limits.
 pub fn each(attack: impl Fn(&mut Sandbox)) {
-    for user in users() {
-        eprintln!("as {user:?}");
-        attack(&mut Sandbox::new(user));
+    for place in places() {
+        eprintln!("at {place:?}");
+        attack(&mut Sandbox::new(place));
     }
 }
 
 impl Sandbox {
-    pub fn new(user: User) -> Self {
-        Sandbox::on(Machine::new(user), json!({}))
+    pub fn new(place: Place) -> Self {
+        Sandbox::on(place, place.machine(), json!({}))
     }
 
     /// A session on that machine's project with further arguments.
-    pub fn on(machine: Machine, extra: Value) -> Self {
+    pub fn on(place: Place, machine: Machine, extra: Value) -> Self {
         let mut client = machine.client();
         let mut arguments = json!({ "projectPath": machine.project });
         if let (Some(arguments), Some(extra)) = (arguments.as_object_mut(), extra.as_object()) {
             arguments.extend(extra.clone());
         }
         let created = client.tool("create_session", arguments).expect("a session");
+        place.confirm(&created);
         let session = created["sessionId"].as_str().expect("its id").to_owned();
         Sandbox {
+            place,
             machine,
             client,
             session,

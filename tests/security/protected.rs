@@ -6,8 +6,9 @@ use std::{fs, path::Path};
 use serde_json::{Value, json};
 
 use crate::{
+    place::places,
     probe::{Sandbox, each, snapshot},
-    support::{Machine, users},
+    support::Machine,
 };
 
 /// A project with a repository and some of the protected paths.
@@ -27,11 +28,11 @@ fn repository(machine: &Machine) {
 }
 
 fn each_repository(attack: impl Fn(&mut Sandbox)) {
-    for user in users() {
-        eprintln!("as {user:?}");
-        let machine = Machine::new(user);
+    for place in places() {
+        eprintln!("at {place:?}");
+        let machine = place.machine();
         repository(&machine);
-        attack(&mut Sandbox::on(machine, json!({})));
+        attack(&mut Sandbox::on(place, machine, json!({})));
     }
 }
 
@@ -365,10 +366,10 @@ fn a_hook_of_a_cancelled_execution_is_moved_aside() {
 
 #[test]
 fn a_hook_that_was_written_while_no_server_lived_is_not_left_by_the_next() {
-    for user in users() {
-        let mut machine = Machine::new(user);
+    for place in places() {
+        let mut machine = place.machine();
         machine.set("CLAUDE_CODE_MCP_LEASE_SECONDS", "2");
-        let mut sandbox = Sandbox::on(machine, json!({}));
+        let mut sandbox = Sandbox::on(place, machine, json!({}));
         let fine = sandbox.machine.project.join("a/fine");
         let hook = sandbox.machine.project.join("a/.git/hooks/pre-commit");
         sandbox.start("sleep 0.5; mkdir -p a/.git/hooks && echo evil > a/.git/hooks/pre-commit && touch a/fine && sleep 600");
@@ -472,8 +473,8 @@ fn a_file_that_the_host_replaced_is_told_when_the_session_writes_to_it() {
 
 #[test]
 fn a_link_at_a_protected_path_refuses_the_session() {
-    for user in users() {
-        let machine = Machine::new(user);
+    for place in places() {
+        let machine = place.machine();
         std::os::unix::fs::symlink("/tmp", machine.project.join(".vscode")).expect("a link");
         let mut client = machine.client();
         let refused = client

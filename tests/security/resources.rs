@@ -10,8 +10,9 @@ use std::{
 use serde_json::json;
 
 use crate::{
-    probe::Sandbox,
-    support::{Machine, User, alone_on_the_machine, users},
+    place::{Place, places},
+    probe::{PRELUDE, Sandbox},
+    support::alone_on_the_machine,
 };
 
 /// Within what a sibling answers on a machine that is being bombed (2 cores, debug build).
@@ -27,15 +28,15 @@ struct Pair {
     sibling: String,
 }
 
-fn pair(user: User) -> Pair {
-    let machine = Machine::new(user);
+fn pair(place: Place) -> Pair {
+    let machine = place.machine();
     fs::create_dir(machine.project.join("sibling")).expect("a directory");
     fs::create_dir(machine.project.join("attacker")).expect("a directory");
     for name in ["sibling", "attacker"] {
         machine.give(&machine.project.join(name));
     }
     let attacked = machine.project.join("attacker");
-    let mut attacker = Sandbox::on(machine, json!({ "projectPath": attacked }));
+    let mut attacker = Sandbox::on(place, machine, json!({ "projectPath": attacked }));
     let project = attacker.machine.project.join("sibling");
     let sibling = attacker.client.create(&project);
     Pair { attacker, sibling }
@@ -76,9 +77,9 @@ fn resident_kb(pid: i32) -> u64 {
 
 fn each_pair(attack: impl Fn(&mut Pair)) {
     let _alone = alone_on_the_machine();
-    for user in users() {
-        eprintln!("as {user:?}");
-        attack(&mut pair(user));
+    for place in places() {
+        eprintln!("at {place:?}");
+        attack(&mut pair(place));
     }
 }
 
@@ -122,7 +123,7 @@ fn a_fork_bomb_ends_at_the_limit_of_processes() {
 fn a_memory_bomb_is_killed_in_its_session_where_memory_is_limited() {
     each_pair(|pair| {
         let (limit, strength) = pair.attacker.limit("memoryBytes");
-        if pair.attacker.machine.user == User::Root {
+        if pair.attacker.place.expected().has_control_groups {
             assert_eq!((limit, strength.as_str()), (Some(2 << 30), "hard"));
             let project = pair.attacker.machine.project.join("attacker");
             let small = pair.attacker.client.create_with(
@@ -216,10 +217,10 @@ fn open_files_end_at_their_limit() {
 
 #[test]
 fn a_file_ends_at_its_largest_size() {
-    for user in users() {
-        let mut machine = Machine::new(user);
+    for place in places() {
+        let mut machine = place.machine();
         machine.set("CLAUDE_CODE_MCP_LIMIT_FILE_SIZE", "8388608");
-        let mut sandbox = Sandbox::on(machine, json!({}));
+        let mut sandbox = Sandbox::on(place, machine, json!({}));
         assert_eq!(
             sandbox.limit("fileBytes"),
             (Some(8 << 20), "hard".to_owned())
@@ -285,11 +286,11 @@ fn a_flood_of_output_is_bounded_in_server_and_supervisor() {
 #[test]
 fn half_a_cpu_is_half_a_cpu_where_cpu_is_limited() {
     let _alone = alone_on_the_machine();
-    for user in users() {
-        let machine = Machine::new(user);
+    for place in places() {
+        let machine = place.machine();
         let mut client = machine.client();
         let asked = json!({ "projectPath": machine.project, "limits": { "cpuMillis": 500 } });
-        if user == User::Ordinary {
+        if !place.expected().has_control_groups {
             let refused = client
                 .tool("create_session", asked)
                 .expect_err("not enforceable");
@@ -338,14 +339,17 @@ fn a_spinning_session_does_not_starve_its_sibling() {
 
 #[test]
 fn a_named_limit_that_the_kernel_cannot_hold_refuses_the_session() {
-    for user in users() {
-        let machine = Machine::new(user);
+    for place in places() {
+        let machine = place.machine();
         let mut client = machine.client();
         let before = machine.census();
         for (name, value) in [("memoryBytes", 256_u64 << 20), ("cpuMillis", 1000)] {
             let asked = json!({ "projectPath": machine.project, "limits": { name: value } });
-            match (user, client.tool("create_session", asked)) {
-                (User::Root, made) => {
+            match (
+                place.expected().has_control_groups,
+                client.tool("create_session", asked),
+            ) {
+                (true, made) => {
                     let made = made.expect("the control: root's are held by the kernel");
                     let limits = made["hardening"]["limits"]
                         .as_array()
@@ -359,7 +363,7 @@ fn a_named_limit_that_the_kernel_cannot_hold_refuses_the_session() {
                     assert_eq!(found["enforcement"], "hard");
                     client.destroy(made["sessionId"].as_str().expect("an id"));
                 }
-                (User::Ordinary, refused) => {
+                (false, refused) => {
                     let refused = refused.expect_err("not enforceable");
                     assert_eq!(refused["code"], "limit_unenforceable", "{refused:#}");
                 }
@@ -372,8 +376,8 @@ fn a_named_limit_that_the_kernel_cannot_hold_refuses_the_session() {
         client.destroy(made["sessionId"].as_str().expect("an id"));
         let after = machine.census();
         assert_eq!(
-            (before.processes, before.project),
-            (after.processes, after.project)
+            (before.processes, before.project, before.containers),
+            (after.processes, after.project, after.containers)
         );
         assert!(after.cgroups.is_empty(), "{:?}", after.cgroups);
     }
@@ -397,6 +401,36 @@ fn locks_queues_and_terminals_of_one_session_are_its_own() {
             "{queue}"
         );
         pair.attacker.still_works();
+    });
+}
+
+/// Counts that the kernel keeps for each user, whoever shares the number.
+#[test]
+fn watches_of_files_end_at_a_limit_that_leaves_some_to_others() {
+    each_pair(|pair| {
+        let take = "my @w; while (@w < 4000) { my $w = syscall(253); last if $w < 0; push @w, $w } my $e = err(); \
+            open(my $f, '>', '/workspace/taken'); close $f; print scalar(@w) . \" $e\"; sleep 600";
+        let script = format!("{PRELUDE}{take}");
+        let session = pair.attacker.session.clone();
+        let taking = json!({ "sessionId": session, "argv": ["/usr/bin/perl", "-e", script], "waitSeconds": 0 });
+        pair.attacker
+            .client
+            .tool("execute_command", taking)
+            .expect("an execution");
+        let taken = pair.attacker.machine.project.join("attacker/taken");
+        crate::support::until("they are taken", || taken.exists());
+        let one = "print syscall(253) < 0 ? err() : 'ok'";
+        let own = pair.attacker.perl(one);
+        pair.attacker.session.clone_from(&pair.sibling);
+        let siblings = pair.attacker.perl(one);
+        let hosts = pair.attacker.perl_outside(one);
+        let shared = pair.attacker.place.expected().shares_watches;
+        let wanted = if shared { "EMFILE" } else { "ok" };
+        assert_eq!((own.as_str(), siblings.as_str()), ("EMFILE", wanted));
+        assert_eq!(
+            hosts, "ok",
+            "whoever runs the server is not in want of them"
+        );
     });
 }
 
@@ -426,8 +460,7 @@ fn a_deep_and_wide_tree_does_not_hold_up_destroy() {
         );
         let sibling = pair.sibling.clone();
         assert_eq!(pair.attacker.client.output(&sibling, "echo well"), "well");
-        let state = pair.attacker.machine.state().join("native");
-        let left = crate::support::walk(&state);
+        let left = crate::support::walk(&pair.attacker.machine.state());
         assert!(
             !left
                 .iter()

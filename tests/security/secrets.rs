@@ -5,8 +5,9 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 use serde_json::json;
 
 use crate::{
-    probe::{Sandbox, each},
-    support::{Machine, program, users},
+    place::places,
+    probe::{PRELUDE, Sandbox, each},
+    support::program,
 };
 
 #[test]
@@ -103,12 +104,16 @@ fn no_path_leads_out_of_the_root() {
 
 #[test]
 fn the_environment_of_server_and_client_does_not_come_in() {
-    for user in users() {
-        let mut machine = Machine::new(user);
+    for place in places() {
+        let mut machine = place.machine();
         machine.set("ANTHROPIC_API_KEY", "canary-of-the-environment");
         machine.set("AWS_SECRET_ACCESS_KEY", "canary-of-the-environment");
         machine.set("SOMETHING_ELSE", "canary-of-the-environment");
-        let mut sandbox = Sandbox::on(machine, json!({ "env": { "MINE": "allowed-inside" } }));
+        let mut sandbox = Sandbox::on(
+            place,
+            machine,
+            json!({ "env": { "MINE": "allowed-inside" } }),
+        );
         let all = sandbox
             .sh("env; cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'")
             .out;
@@ -140,8 +145,8 @@ fn processes_of_the_host_are_neither_seen_nor_reached() {
 
 #[test]
 fn another_sessions_files_and_processes_are_out_of_reach() {
-    for user in users() {
-        let machine = Machine::new(user);
+    for place in places() {
+        let machine = place.machine();
         machine.write("a/canary-a", "a");
         machine.write("b/canary-b", "b");
         let (a, b) = (machine.project.join("a"), machine.project.join("b"));
@@ -171,6 +176,70 @@ fn another_sessions_files_and_processes_are_out_of_reach() {
         assert_eq!(foreign, "none", "shared memory of another session");
         let own = client.output(&first, "perl -e 'print shmget(4242, 4096, 0) // \"none\"'");
         assert_ne!(own, "none", "the control");
+    }
+}
+
+/// What two sessions could meet in without any file: names that the kernel keeps, each for a namespace.
+#[test]
+fn another_sessions_sockets_queues_and_keys_are_out_of_reach() {
+    for place in places() {
+        let machine = place.machine();
+        machine.write("a/file", "a");
+        machine.write("b/file", "b");
+        let (a, b) = (machine.project.join("a"), machine.project.join("b"));
+        let mut first = Sandbox::on(place, machine, json!({ "projectPath": a }));
+        let hold = "socket(my $s, PF_UNIX, SOCK_STREAM, 0); bind($s, pack('S a*', AF_UNIX, \"\\0met\")) or die; listen($s, 5); \
+            socket(my $t, PF_INET, SOCK_STREAM, 0); setsockopt($t, SOL_SOCKET, SO_REUSEADDR, 1); \
+            bind($t, pack_sockaddr_in(4242, INADDR_LOOPBACK)) or die; listen($t, 5); \
+            open(my $f, '>', '/workspace/held'); close $f; sleep 600";
+        let script = format!("{PRELUDE}{hold}");
+        let holding = json!({ "sessionId": first.session, "argv": ["/usr/bin/perl", "-e", script], "waitSeconds": 0 });
+        first
+            .client
+            .tool("execute_command", holding)
+            .expect("an execution");
+        crate::support::until("they are held", || a.join("held").exists());
+        let look = [
+            (
+                "an abstract socket",
+                "socket(my $s, PF_UNIX, SOCK_STREAM, 0); print connect($s, pack('S a*', AF_UNIX, \"\\0met\")) ? 'ok' : err()",
+            ),
+            (
+                "a port",
+                "socket(my $s, PF_INET, SOCK_STREAM, 0); print connect($s, pack_sockaddr_in(4242, INADDR_LOOPBACK)) ? 'ok' : err()",
+            ),
+        ];
+        let queues = [
+            ("a message queue", "msgget(4243, 0)", "msgget(4243, 01600)"),
+            ("semaphores", "semget(4244, 1, 0)", "semget(4244, 1, 01600)"),
+        ];
+        for (what, _, make) in queues {
+            let made = first.perl(&format!("print defined({make}) ? 'ok' : err()"));
+            assert_eq!(made, "ok", "the control of {what} at {place:?}");
+        }
+        let own = first.session.clone();
+        let second = first.client.create(&b);
+        for (session, wanted) in [(&second, "ECONNREFUSED"), (&own, "ok")] {
+            first.session.clone_from(session);
+            for (what, probe) in look {
+                assert_eq!(first.perl(probe), wanted, "{what} at {place:?}");
+            }
+        }
+        for (session, wanted) in [(&second, "ENOENT"), (&own, "ok")] {
+            first.session.clone_from(session);
+            for (what, find, _) in queues {
+                let found = first.perl(&format!("print defined({find}) ? 'ok' : err()"));
+                assert_eq!(found, wanted, "{what} at {place:?}");
+            }
+            // Keyrings are the user's, who may be the same in all sessions: nobody has any.
+            for call in ["250, 0, -4, 1", "250, 0, -5, 1"] {
+                assert_eq!(
+                    first.perl(&format!("print call({call})")),
+                    "EPERM",
+                    "{place:?}"
+                );
+            }
+        }
     }
 }
 

@@ -7,8 +7,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::{
+    place::places,
     probe::{Sandbox, each},
-    support::{Machine, PATIENCE, alone_on_the_machine, until, users},
+    support::{Machine, PATIENCE, alone_on_the_machine, until},
 };
 
 /// Within how much a cancelled execution must have ended, whatever it does: grace included.
@@ -64,8 +65,8 @@ fn an_agent_that_dials_the_host_is_hung_up_on() {
 
 #[test]
 fn an_agent_cannot_speak_for_the_supervisor_to_a_server_that_comes_back() {
-    for user in users() {
-        let mut sandbox = Sandbox::new(user);
+    for place in places() {
+        let mut sandbox = Sandbox::new(place);
         let hammer = format!(
             "{DIAL} $SIG{{TERM}} = 'IGNORE'; while (1) {{ dial(pack('V', 5) . 'hello'); select(undef, undef, undef, 0.001) }}"
         );
@@ -328,10 +329,10 @@ fn a_starving_machine_does_not_keep_a_cancel_from_working() {
 
 #[test]
 fn no_agent_renews_the_lease_of_a_dead_server() {
-    for user in users() {
-        let mut machine = Machine::new(user);
+    for place in places() {
+        let mut machine = place.machine();
         machine.set("CLAUDE_CODE_MCP_LEASE_SECONDS", "2");
-        let mut sandbox = Sandbox::on(machine, json!({}));
+        let mut sandbox = Sandbox::on(place, machine, json!({}));
         let stubborn = format!(
             "use strict; use Errno; use Socket; sub err {{ $! + 0 }} {DIAL} $SIG{{$_}} = 'IGNORE' for qw(TERM HUP INT CONT); \
              for (1 .. 8) {{ my $c = fork // last; if (!$c) {{ POSIX::setsid() if $INC{{'POSIX.pm'}}; \

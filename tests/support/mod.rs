@@ -5,6 +5,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stderr,
+    clippy::unwrap_used,
     reason = "each test program uses a part of it; a test fails by panicking and tells by standard error"
 )]
 
@@ -28,6 +29,11 @@ use std::{
 
 use serde_json::{Value, json};
 
+pub mod engine;
+#[path = "../../crates/sandbox-docker/tests/support/filter.rs"]
+pub mod filter;
+#[path = "../../crates/sandbox-docker/tests/support/image.rs"]
+pub mod image;
 mod skip;
 pub use skip::skip;
 
@@ -246,6 +252,22 @@ impl Machine {
         });
     }
 
+    /// A server of this machine may have asked an engine for containers.
+    fn uses_engine(&self) -> bool {
+        let is_docker = |(name, value): &(String, String)| {
+            name == "CLAUDE_CODE_MCP_BACKEND" && value != "native"
+        };
+        self.environment.iter().any(is_docker)
+    }
+
+    /// Containers of this machine's sessions, running or not, as the engine itself tells.
+    pub fn containers(&self) -> BTreeSet<String> {
+        object_prefix(&self.state())
+            .filter(|_| self.uses_engine())
+            .map(|prefix| engine::containers(&prefix))
+            .unwrap_or_default()
+    }
+
     fn is_locked(&self) -> bool {
         use rustix::fs::{FlockOperation, flock};
         fs::File::open(self.state().join("server.lock"))
@@ -267,11 +289,16 @@ impl Drop for Machine {
             }
         }
         // What a failed test leaves would stay on the machine for ever.
-        for cgroup in object_prefix(&self.state())
-            .map(|prefix| cgroups(&prefix))
-            .unwrap_or_default()
-        {
-            let _ = fs::remove_dir(cgroup);
+        if let Some(prefix) = object_prefix(&self.state()) {
+            for cgroup in cgroups(&prefix) {
+                let _ = fs::remove_dir(cgroup);
+            }
+            if self.uses_engine() {
+                engine::remove_containers(&prefix);
+            }
+        }
+        for mount in mounts_below(&self.base) {
+            let _ = rustix::mount::unmount(mount, rustix::mount::UnmountFlags::DETACH);
         }
         let _ = fs::remove_dir_all(&self.base);
     }
@@ -474,6 +501,7 @@ impl Drop for Client {
 pub struct Census {
     pub processes: BTreeSet<i32>,
     pub cgroups: BTreeSet<PathBuf>,
+    pub containers: BTreeSet<String>,
     pub instances: BTreeSet<PathBuf>,
     pub project: BTreeSet<PathBuf>,
     pub mounts: BTreeSet<String>,
@@ -482,34 +510,37 @@ pub struct Census {
 impl Machine {
     /// Pids of supervisors whose sandbox belongs to this machine: those that can be told by the mounted socket directory.
     pub fn sandbox_pids(&self) -> Vec<i32> {
-        let marker = self.state().join("native").display().to_string();
+        let markers = BACKENDS.map(|name| self.state().join(name).display().to_string());
         pids()
             .into_iter()
             .filter(|pid| {
                 let mounts =
                     fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
                 let own = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-                mounts != own && mounts.contains(&marker)
+                mounts != own && markers.iter().any(|marker| mounts.contains(marker))
             })
             .collect()
     }
 
+    /// The directories of all sandboxes on record.
+    fn instances(&self) -> BTreeSet<PathBuf> {
+        let places = BACKENDS.map(|name| self.state().join(name).join("sessions"));
+        places
+            .iter()
+            .filter_map(|place| fs::read_dir(place).ok())
+            .flat_map(|entries| entries.flatten().map(|entry| entry.path()))
+            .filter(|path| is_instance(path))
+            .collect()
+    }
+
     pub fn census(&self) -> Census {
-        let instances = fs::read_dir(self.state().join("native/sessions"))
-            .map(|entries| {
-                entries
-                    .flatten()
-                    .map(|entry| entry.path())
-                    .filter(|path| is_instance(path))
-                    .collect()
-            })
-            .unwrap_or_default();
         Census {
             processes: self.sandbox_pids().into_iter().collect(),
             cgroups: object_prefix(&self.state())
                 .map(|prefix| cgroups(&prefix))
                 .unwrap_or_default(),
-            instances,
+            containers: self.containers(),
+            instances: self.instances(),
             project: walk(&self.project).into_iter().collect(),
             mounts: fs::read_to_string("/proc/self/mountinfo")
                 .unwrap_or_default()
@@ -519,6 +550,21 @@ impl Machine {
                 .collect(),
         }
     }
+}
+
+/// What backends call their directory in the server's state.
+const BACKENDS: [&str; 2] = ["native", "docker"];
+
+/// Where something is mounted below that directory, the deepest first.
+fn mounts_below(directory: &Path) -> Vec<PathBuf> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let targets = table.lines().filter_map(|line| line.split(' ').nth(4));
+    let mut found: Vec<_> = targets
+        .map(PathBuf::from)
+        .filter(|target| target.starts_with(directory))
+        .collect();
+    found.reverse();
+    found
 }
 
 fn is_instance(path: &Path) -> bool {

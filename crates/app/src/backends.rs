@@ -41,14 +41,14 @@ struct Working {
 pub(crate) async fn find(config: &Config, owner: OwnerId) -> anyhow::Result<Found> {
     let (embedded, engine) = tokio::join!(native(config, owner), docker(config, owner));
     let (first, second) = match config.backend {
-        BackendChoice::Native => (embedded.context(NO_NATIVE)?, engine.ok()),
-        BackendChoice::Docker => (engine.context(NO_DOCKER)?, embedded.ok()),
+        BackendChoice::Native => (embedded.map_err(told).context(NO_NATIVE)?, engine.ok()),
+        BackendChoice::Docker => (engine.map_err(told).context(NO_DOCKER)?, embedded.ok()),
         BackendChoice::Auto => match (embedded, engine) {
             (Ok(embedded), Ok(engine)) if !engine.ready => (embedded, Some(engine)),
             (embedded, Ok(engine)) => (engine, embedded.ok()),
             (embedded, Err(error)) => {
                 tracing::debug!(%error, "no Docker engine is used");
-                (embedded.context(NO_NATIVE)?, None)
+                (embedded.map_err(told).context(NO_NATIVE)?, None)
             }
         },
     };
@@ -63,6 +63,15 @@ pub(crate) async fn find(config: &Config, owner: OwnerId) -> anyhow::Result<Foun
 
 const NO_NATIVE: &str = "no sandbox can be built on this machine";
 const NO_DOCKER: &str = "the configured Docker engine cannot be used";
+
+/// With what to do, which is no part of what the error says of itself.
+fn told(error: BackendError) -> anyhow::Error {
+    if let BackendError::Unavailable { remedy, .. } = &error {
+        anyhow::anyhow!("{error}; what to do: {remedy}")
+    } else {
+        error.into()
+    }
+}
 
 async fn native(config: &Config, owner: OwnerId) -> Result<Working, BackendError> {
     let backend = open_native(config, owner)?;

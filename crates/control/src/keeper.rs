@@ -3,10 +3,14 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use model::{Action, Call, ClientInfo, Credentials, Outcome, Principal, Refusal};
+use model::{Action, BackendName, Call, ClientInfo, Credentials, Outcome, Principal, Refusal};
 use policy::SystemVerb;
 use session::ReapRequest;
-use tokio::{sync::mpsc, time::MissedTickBehavior};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Interval, MissedTickBehavior},
+};
 
 use crate::{Control, Road};
 
@@ -26,30 +30,41 @@ pub struct KeeperSettings {
     pub remember_ended: Duration,
 }
 
-/// Runs until the channel of reap requests closes.
+/// Runs until the channel of reap requests closes. Each backend has rounds of its own: an engine that hangs keeps neither
+/// the sessions of another one nor those that must be ended waiting.
 pub async fn keep(
     control: Control,
     mut reap: mpsc::UnboundedReceiver<ReapRequest>,
     settings: KeeperSettings,
 ) {
-    let mut interval = tokio::time::interval(settings.reconcile_every);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            request = reap.recv() => match request {
-                Some(request) => { tokio::spawn(end(control.clone(), request)); }
-                None => return,
-            },
-            _ = interval.tick() => {
-                if let Err(refusal) = control.reconcile().await {
-                    tracing::warn!(%refusal, detail = ?refusal.detail, "reconciling failed; it is tried again");
-                }
-                if let Err(refusal) = control.sessions().forget_ended(settings.remember_ended).await {
-                    tracing::warn!(%refusal, detail = ?refusal.detail, "ended sessions were not forgotten");
-                }
+    let mut rounds = JoinSet::new();
+    for backend in control.sessions().backends() {
+        let control = control.clone();
+        rounds.spawn(async move {
+            let mut interval = every(settings.reconcile_every);
+            loop {
+                interval.tick().await;
+                control.reconcile_or_tell(backend).await;
             }
-        }
+        });
     }
+    let forgetting = control.clone();
+    rounds.spawn(async move {
+        let mut interval = every(settings.reconcile_every);
+        loop {
+            interval.tick().await;
+            forgetting.forget_or_tell(settings.remember_ended).await;
+        }
+    });
+    while let Some(request) = reap.recv().await {
+        tokio::spawn(end(control.clone(), request));
+    }
+}
+
+fn every(period: Duration) -> Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
 }
 
 async fn end(control: Control, request: ReapRequest) {
@@ -63,15 +78,27 @@ async fn end(control: Control, request: ReapRequest) {
 }
 
 impl Control {
-    /// Makes record and reality one. Looking changes nothing; each thing that is found is a call of its own.
+    async fn reconcile_or_tell(&self, backend: BackendName) {
+        if let Err(refusal) = self.reconcile(backend).await {
+            tracing::warn!(backend = backend.as_str(), %refusal, detail = ?refusal.detail, "reconciling failed; it is tried again");
+        }
+    }
+
+    async fn forget_or_tell(&self, age: Duration) {
+        if let Err(refusal) = self.sessions().forget_ended(age).await {
+            tracing::warn!(%refusal, detail = ?refusal.detail, "ended sessions were not forgotten");
+        }
+    }
+
+    /// Makes record and reality of one backend one. Looking changes nothing; each thing that is found is a call of its own.
     ///
     /// # Errors
-    /// When the store cannot be read.
-    pub async fn reconcile(&self) -> Result<(), Refusal> {
+    /// When the store cannot be read, or the backend does not answer.
+    pub async fn reconcile(&self, backend: BackendName) -> Result<(), Refusal> {
         let permit = self
             .policy()
             .admit_system(&Principal::System, SystemVerb::Survey)?;
-        let survey = self.sessions().survey(permit).await?;
+        let survey = self.sessions().survey(permit, backend).await?;
         for some in survey.lost.chunks(ADOPTIONS_AT_ONCE) {
             let adopted = some
                 .iter()

@@ -18,10 +18,11 @@ use audit::{AuditConfig, AuditLog, Phase, Record};
 use control::{Control, KeeperSettings, Road, ServerFacts};
 use model::{
     Action, BackendName, Call, ClientInfo, CommandLine, CreateSession, Credentials, ExecuteCommand,
-    Outcome, OwnerId, Reason, Refusal, RootFileSystem, SessionId, SessionState,
+    Outcome, OwnerId, Reason, Refusal, RootFileSystem, SandboxSpec, SessionId, SessionState,
+    UsageView,
 };
 use policy::{Policy, PolicyConfig};
-use sandbox::{Backend, HostView, fake::Fake};
+use sandbox::{Backend, BackendError, Capability, HostView, Inspection, Link, Listed, fake::Fake};
 use session::{Backends, ReapRequest, Sessions, Setup};
 use store::Store;
 use tokio::sync::mpsc;
@@ -47,6 +48,11 @@ impl House {
 
     /// A server on that directory, over these sandboxes.
     fn on(base: tempfile::TempDir, fake: Fake) -> Self {
+        House::beside(base, fake, None)
+    }
+
+    /// With another backend beside the fake one.
+    fn beside(base: tempfile::TempDir, fake: Fake, other: Option<Arc<dyn Backend>>) -> Self {
         let path = base.path().canonicalize().expect("a path");
         let (store, _) = Store::open(&path.join("state/state.db")).expect("a store");
         let owner = OwnerId::from_bytes([1; 8]);
@@ -59,10 +65,12 @@ impl House {
         let (reap_sender, reap) = mpsc::unbounded_channel();
         let sessions = Sessions::new(Setup {
             store,
-            backends: Backends::new([(
-                Arc::new(fake.clone()) as Arc<dyn Backend>,
-                RootFileSystem::HostSystem,
-            )]),
+            backends: Backends::new(
+                other
+                    .into_iter()
+                    .chain([Arc::new(fake.clone()) as Arc<dyn Backend>])
+                    .map(|backend| (backend, RootFileSystem::HostSystem)),
+            ),
             policy: policy.clone(),
             host_view: HostView::default(),
             allow_protected_changes: false,
@@ -360,7 +368,11 @@ async fn the_reconciler_changes_nothing_beside_the_road() {
     let other = other.restart();
     let remains = other.create().await;
     let house = house.restart();
-    house.control.reconcile().await.expect("reconciled");
+    house
+        .control
+        .reconcile(BackendName::Fake)
+        .await
+        .expect("reconciled");
     assert_eq!(house.fake.list().await.expect("a list").len(), 1);
     house
         .handle(run(session, "true"))
@@ -382,6 +394,87 @@ async fn the_reconciler_changes_nothing_beside_the_road() {
             .collect();
         assert_eq!(phases, [Phase::Intent, Phase::Result], "{action}");
     }
+}
+
+/// An engine that takes every question and answers none.
+struct Hanging;
+
+#[async_trait::async_trait]
+impl Backend for Hanging {
+    fn name(&self) -> BackendName {
+        BackendName::Docker
+    }
+    async fn capability(&self) -> Result<Capability, BackendError> {
+        std::future::pending().await
+    }
+    async fn create(&self, _: &SandboxSpec) -> Result<Link, BackendError> {
+        std::future::pending().await
+    }
+    async fn connect(&self, _: SessionId) -> Result<Link, BackendError> {
+        std::future::pending().await
+    }
+    async fn inspect(&self, _: SessionId) -> Result<Inspection, BackendError> {
+        std::future::pending().await
+    }
+    async fn list(&self) -> Result<Vec<Listed>, BackendError> {
+        std::future::pending().await
+    }
+    async fn stats(&self, _: SessionId) -> Result<UsageView, BackendError> {
+        std::future::pending().await
+    }
+    async fn pause(&self, _: SessionId) -> Result<(), BackendError> {
+        std::future::pending().await
+    }
+    async fn resume(&self, _: SessionId) -> Result<(), BackendError> {
+        std::future::pending().await
+    }
+    async fn destroy(&self, _: SessionId) -> Result<(), BackendError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn an_engine_that_hangs_does_not_hold_up_the_sessions_of_another_backend() {
+    let first = House::new();
+    let session = first.create().await;
+    let mut other = House::new();
+    other.fake = first.fake.clone();
+    let other = other.restart();
+    other.create().await;
+    let House {
+        base,
+        fake,
+        control,
+        reap,
+    } = first;
+    drop((control, reap));
+    let mut house = House::beside(base, fake, Some(Arc::new(Hanging)));
+    let settings = KeeperSettings {
+        reconcile_every: Duration::from_millis(10),
+        remember_ended: Duration::from_secs(60),
+    };
+    let reap = house.reap.take().expect("once");
+    let keeper = tokio::spawn(control::keep(house.control.clone(), reap, settings));
+    let patience = Duration::from_secs(10);
+    tokio::time::timeout(patience, async {
+        while house.fake.list().await.expect("a list").len() != 1 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("remains are removed");
+    let ran = house.handle(run(session, "true")).await;
+    ran.expect("the session is taken up");
+    // In a later round what is found then, and between rounds what must be ended.
+    house.fake.kill(session);
+    tokio::time::timeout(patience, async {
+        while !house.fake.list().await.expect("a list").is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("a session whose sandbox ended is ended");
+    keeper.abort();
 }
 
 #[tokio::test]

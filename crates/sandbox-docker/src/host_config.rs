@@ -126,7 +126,6 @@ fn host_config(spec: &SandboxSpec, making: &Making<'_>) -> HostConfig {
         readonly_paths: Some(READ_ONLY_PATHS.map(str::to_owned).to_vec()),
         mounts: Some(making.staged.iter().map(bind).collect()),
         tmpfs: Some(tmpfs(&temporary)),
-        shm_size: Some(number(temporary.shared_memory.max(MIN_TEMPORARY_BYTES))),
         log_config: Some(HostConfigLogConfig {
             typ: Some("none".to_owned()),
             config: None,
@@ -198,6 +197,8 @@ fn tmpfs(temporary: &Temporary) -> HashMap<String, String> {
         ("/tmp".to_owned(), own(temporary.tmp, "1777")),
         ("/home/agent".to_owned(), own(temporary.home, "700")),
         ("/run".to_owned(), own(temporary.run, "755")),
+        // Instead of the engine's own, which bounds the bytes and not the number of files.
+        ("/dev/shm".to_owned(), own(temporary.shared_memory, "1777")),
         (hidden.to_owned(), options.to_owned()),
     ])
 }
@@ -212,7 +213,7 @@ fn bind(staged: &Staged) -> Mount {
         target: Some(staged.target.to_string_lossy().into_owned()),
         source: Some(staged.source.to_string_lossy().into_owned()),
         typ: Some(MountType::BIND),
-        read_only: Some(staged.read_only),
+        read_only: Some(staged.told_read_only),
         bind_options: Some(MountBindOptions {
             // With the protected paths that are mounted below it, and cut off from the host.
             propagation: Some(MountBindOptionsPropagationEnum::RPRIVATE),

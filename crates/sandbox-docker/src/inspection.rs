@@ -213,7 +213,7 @@ pub(crate) fn mounted(live: &Live, staged: &[Staged]) -> Result<(), BackendError
         shown.iter().any(|shown| {
             is(&shown.source, &staged.source)
                 && is(&shown.destination, &staged.target)
-                && shown.rw == Some(!staged.read_only)
+                && shown.rw == Some(!staged.told_read_only)
         })
     };
     let foreign = shown.iter().any(|shown| {

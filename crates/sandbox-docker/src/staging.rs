@@ -38,8 +38,10 @@ pub(crate) struct Staged {
     pub source: PathBuf,
     /// Inside.
     pub target: PathBuf,
-    /// Nothing in it may be changed.
-    pub read_only: bool,
+    /// The engine is to mount it read-only. Our mount is that itself where it must be, so only a kernel of the sandbox's own,
+    /// which does not see that, has to be told: told without need, the engine would mount it once more and drop what else
+    /// is forbidden there (devices, and programs that change the user).
+    pub told_read_only: bool,
 }
 
 /// Makes all mounts of a session. What was made stays when a step fails, for [`remove`].
@@ -59,36 +61,30 @@ pub(crate) fn make(instance: &Path, spec: &SandboxSpec) -> Result<Vec<Staged>, F
     }
     let mut owners = OwnerMaps::new(Owners::Mapped { base: FIRST_ID });
     let mut staged = Vec::new();
+    let is_guest = spec.kernel() == Kernel::Guest;
     let mut put = |name: String, mount: OwnedFd, target: &Path, read_only: bool| {
         let source = staging(instance).join(name);
         let place = attach(&source, &mount)?;
         staged.push(Staged {
             source,
             target: target.to_owned(),
-            read_only,
+            told_read_only: is_guest && read_only,
         });
         Ok::<OwnedFd, Failure>(place)
     };
     let workspace = open_host_directory(&spec.workspace, false, &mut owners)?;
-    let workspace = put(
-        "workspace".to_owned(),
-        workspace,
-        Path::new(WORKSPACE_PATH),
-        false,
-    )?;
+    let inside = Path::new(WORKSPACE_PATH);
+    let workspace = put("workspace".to_owned(), workspace, inside, false)?;
     protect(workspace.as_fd(), &spec.protected)?;
     // A kernel of the sandbox's own does not see what is mounted below a mount of the host's: each on its own, too.
-    let single = match spec.kernel() {
-        Kernel::Shared => &[][..],
-        Kernel::Guest => &spec.protected,
-    };
+    let single = if is_guest { &spec.protected[..] } else { &[] };
     for (number, path) in single.iter().enumerate() {
         let step = "take a protected path";
         let there = open_beneath(workspace.as_fd(), &path.relative).at(step)?;
         let read_only = path.protection != Protection::Pinned;
         let set = NO_SUID | NO_DEVICES | if read_only { READ_ONLY } else { 0 };
         let tree = tree_of(there.as_fd(), set)?;
-        let target = Path::new(WORKSPACE_PATH).join(&path.relative);
+        let target = inside.join(&path.relative);
         put(format!("protected-{number}"), tree, &target, read_only)?;
     }
     let state = own_directory(&instance.join("state"), NO_SUID | NO_DEVICES)?;

@@ -9,7 +9,7 @@
 use std::{
     convert::Infallible,
     ffi::CString,
-    fs::File,
+    fs::{self, File},
     io::{Read, Write},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
@@ -43,6 +43,12 @@ const HOST_NAME: &[u8] = b"sandbox";
 const MEMORY_LOCK_BYTES: u64 = 64 * 1024;
 /// Signals that may wait for the agent's uid.
 const PENDING_SIGNALS: u64 = 4096;
+/// Watches of files: a quarter of the instances that the kernel gives each user (128, `fs/notify/inotify`), and so many
+/// directories as a large project has.
+const WATCH_LIMITS: [(&str, &str); 2] = [
+    ("max_inotify_instances", "32"),
+    ("max_inotify_watches", "65536"),
+];
 /// Highest capability number that a kernel may know: the sets have 64 bits.
 const LAST_CAPABILITY: u32 = 63;
 
@@ -71,6 +77,7 @@ pub(crate) fn become_supervisor(
     }
     wait_for_helper(&mut go);
     enter_ids(plan.identity)?;
+    limit_watches();
     die_with_parent(true)?;
     // A mask first: modes of what is made below are exact.
     umask(Mode::empty());
@@ -122,6 +129,14 @@ pub(crate) fn enter_ids(identity: Identity) -> Result<(), Failure> {
         Identity::Range { .. } => set_ids(0, 0),
         // These are the agent's already.
         Identity::Subordinate { .. } | Identity::Single { .. } => Ok(()),
+    }
+}
+
+/// What the sandbox takes counts for whoever made its user namespace, too: one sandbox must not use up root's.
+fn limit_watches() {
+    for (name, value) in WATCH_LIMITS {
+        // Where `/proc/sys` is read-only, in a container say, the host's own limits hold alone.
+        let _ = fs::write(format!("/proc/sys/user/{name}"), value);
     }
 }
 

@@ -24,9 +24,9 @@ impl Backends {
         Backends(named.collect())
     }
 
-    /// All of them.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<dyn Backend>> {
-        self.0.values().map(|walls| &walls.backend)
+    /// Their names.
+    pub(crate) fn names(&self) -> impl Iterator<Item = BackendName> {
+        self.0.keys().copied()
     }
 
     /// The root file system of new sandboxes of that name.

@@ -8,11 +8,7 @@
 //! | live | gone, or never finished | the session is ended as `orphaned` |
 //! | not live, or unknown | any remains | removed |
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use model::{BackendName, ExecutionId, ExecutionState, ReapCause, Refusal, SandboxSpec, SessionId};
 use policy::{SystemPermit, SystemVerb};
@@ -53,16 +49,28 @@ pub struct Remains {
 }
 
 impl Sessions {
-    /// Compares record and reality. Level-triggered: it can run at any time, and finds nothing twice that was done.
+    /// The walls whose sessions are surveyed.
+    pub fn backends(&self) -> Vec<BackendName> {
+        self.0.setup.backends.names().collect()
+    }
+
+    /// Compares record and reality of one backend's sessions, so that one that does not answer keeps nobody waiting but
+    /// its own. Level-triggered: it can run at any time, and finds nothing twice that was done.
     ///
     /// # Errors
-    /// When the store cannot be read.
-    pub async fn survey(&self, permit: SystemPermit) -> Result<Survey, Refusal> {
+    /// When the store cannot be read, or the backend does not answer, an engine that restarts say: its sessions are
+    /// neither ended nor taken up meanwhile.
+    pub async fn survey(
+        &self,
+        permit: SystemPermit,
+        backend: BackendName,
+    ) -> Result<Survey, Refusal> {
         let SystemVerb::Survey = permit.into_parts() else {
             return Err(refusals::other_permit());
         };
         // Objects first: a session that is made meanwhile is then on record when its objects are compared.
-        let listed = self.0.listed().await;
+        let listed = self.0.setup.backends.get(backend)?.list().await;
+        let listed = listed.map_err(|error| refusals::backend(&error))?;
         let live_only = Filter {
             principal: None,
             live_only: true,
@@ -71,14 +79,15 @@ impl Sessions {
             .0
             .stored(move |store| store.sessions(live_only))
             .await?;
+        let records: Vec<_> = records
+            .into_iter()
+            .filter(|record| record.backend == backend)
+            .collect();
         let mut survey = Survey::default();
         for record in records
             .iter()
             .filter(|record| self.0.live(record.id).is_none() && !self.0.is_creating(record.id))
         {
-            let Some(listed) = listed.get(&record.backend) else {
-                continue;
-            };
             let runs = |found: &Listed| found.session == record.id && found.running;
             // Its spec stands on record once it was made.
             if record.spec.is_some() && listed.iter().any(runs) {
@@ -87,17 +96,11 @@ impl Sessions {
                 survey.orphaned.push(record.id);
             }
         }
-        let live: HashSet<_> = records
-            .iter()
-            .map(|record| (record.id, record.backend))
-            .collect();
-        for (&backend, listed) in &listed {
-            for session in listed.iter().map(|found| found.session) {
-                // What is not among them is looked up by itself: it may be younger than the list.
-                if !live.contains(&(session, backend)) && !self.0.is_owned(session, backend).await?
-                {
-                    survey.remains.push(Remains { session, backend });
-                }
+        let live: HashSet<_> = records.iter().map(|record| record.id).collect();
+        for session in listed.iter().map(|found| found.session) {
+            // What is not among them is looked up by itself: it may be younger than the list.
+            if !live.contains(&session) && !self.0.is_owned(session, backend).await? {
+                survey.remains.push(Remains { session, backend });
             }
         }
         Ok(survey)
@@ -214,23 +217,6 @@ impl Inner {
     async fn is_owned(&self, session: SessionId, backend: BackendName) -> Result<bool, Refusal> {
         let record = self.record(session).await?;
         Ok(record.is_some_and(|record| record.state.is_live() && record.backend == backend))
-    }
-
-    /// What every backend that answers has. One that does not, an engine that restarts say, is asked again in the next
-    /// round; its sessions are neither ended nor taken up meanwhile.
-    async fn listed(&self) -> HashMap<BackendName, Vec<Listed>> {
-        let mut listed = HashMap::new();
-        for backend in self.setup.backends.all() {
-            match backend.list().await {
-                Ok(found) => {
-                    listed.insert(backend.name(), found);
-                }
-                Err(error) => {
-                    tracing::warn!(backend = backend.name().as_str(), %error, "its sandboxes cannot be listed now")
-                }
-            }
-        }
-        listed
     }
 
     /// Watches on what the supervisor remembers, and closes what it does not.

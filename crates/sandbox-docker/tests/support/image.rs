@@ -1,4 +1,5 @@
-//! An image made of the machine's own files, since there may be no registry: the shell, coreutils, Perl and their libraries.
+//! An image made of the machine's own files, since there may be no registry: the shell, coreutils, Perl and their libraries,
+//! a program with the set-user-id bit, and a list of accounts.
 
 use std::{fs::File, path::Path, process::Command};
 
@@ -10,20 +11,27 @@ use super::skip;
 
 pub const ENGINE_SOCKET: &str = "/var/run/docker.sock";
 /// The number changes with what the image is made of. It stays in the engine, for the next run.
-pub const IMAGE: &str = "claude-code-mcp-test:2";
+pub const IMAGE: &str = "claude-code-mcp-test:3";
 /// All that an image can say about how it is to be run; none of it may count.
 pub const HOSTILE_CHANGES: &str = "\
     ENTRYPOINT [\"/bin/false\"]\n\
     CMD [\"/bin/false\"]\n\
     USER 0:0\n\
-    WORKDIR /nowhere\n\
+    WORKDIR /proc/self/fd/8\n\
     ENV LD_PRELOAD=/evil.so PATH=/evil\n\
     LABEL claude-code-mcp.session=s-00000000000000000000000000000000\n\
     HEALTHCHECK CMD /bin/false\n\
+    ONBUILD RUN /bin/false\n\
     EXPOSE 80";
 /// Prints the files of the image.
-const FILES: &str = "for file in /bin/sh /usr/bin/perl $(dpkg -L coreutils grep sed findutils dash | grep -E '^(/usr)?/s?bin/'); do \
-    echo $file; ldd $file 2>/dev/null | grep -o '/[^ ]*'; done | sort -u";
+const FILES: &str = "for file in /bin/sh /usr/bin/perl /usr/bin/setsid /usr/bin/su \
+        $(dpkg -L coreutils grep sed findutils dash | grep -E '^(/usr)?/s?bin/'); do \
+    echo $file; ldd $file 2>/dev/null | grep -o '/[^ ]*'; done | sort -u; \
+    for file in $(dpkg -L perl-base | grep /perl-base/); do test -d $file || echo $file; done";
+/// Makes what is not the machine's own, and prints where.
+const ACCOUNTS: &str = "root=$(mktemp -d); mkdir -p $root/etc/ssl/certs; \
+    printf 'root:x:0:0::/root:/bin/sh\\nagent:x:1000:1000::/home/agent:/bin/sh\\nnobody:x:65534:65534::/:/bin/false\\n' \
+    > $root/etc/passwd";
 
 /// The machine's engine itself, past every filter.
 pub fn engine() -> bollard::Docker {
@@ -54,11 +62,20 @@ pub async fn without_engine(leg: &str) -> bool {
 
 /// Makes the image unless the machine's engine has it.
 pub async fn make_image(name: &str, changes: &str) {
-    make_image_at(Path::new(ENGINE_SOCKET), name, changes).await;
+    import(Path::new(ENGINE_SOCKET), name, changes, "").await;
 }
 
 /// The same at another engine.
 pub async fn make_image_at(socket: &Path, name: &str, changes: &str) {
+    import(socket, name, changes, "").await;
+}
+
+/// Makes one in whose root these commands ran, unless the machine's engine has it.
+pub async fn make_image_from(name: &str, commands: &str) {
+    import(Path::new(ENGINE_SOCKET), name, "", commands).await;
+}
+
+async fn import(socket: &Path, name: &str, changes: &str, commands: &str) {
     // Tests run in processes of their own: one makes it, the others wait.
     let lock = File::create(std::env::temp_dir().join("claude-code-mcp-test-image.lock")).unwrap();
     lock.lock().unwrap();
@@ -67,7 +84,9 @@ pub async fn make_image_at(socket: &Path, name: &str, changes: &str) {
         return;
     }
     let script = format!(
-        "{FILES} | tar --create --dereference --hard-dereference --absolute-names --transform 's,^/,,' --files-from -"
+        "{ACCOUNTS}; archive=$(mktemp); ({FILES}) | tar --create --file $archive --dereference --hard-dereference \
+         --absolute-names --transform 's,^/,,' --files-from -; \
+         cd $root; {commands}\n tar --append --file $archive --owner=0 --group=0 *; cat $archive; rm -r $root $archive"
     );
     let made = Command::new("bash").args(["-c", &script]).output().unwrap();
     assert!(

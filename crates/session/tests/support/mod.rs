@@ -227,7 +227,7 @@ impl House {
     pub async fn reconcile(&self) -> Result<Survey, Refusal> {
         let survey = self
             .sessions
-            .survey(self.permit(SystemVerb::Survey))
+            .survey(self.permit(SystemVerb::Survey), BackendName::Fake)
             .await?;
         for session in &survey.lost {
             self.sessions
