@@ -76,8 +76,10 @@ impl OwnEngine {
         let at = |name: &str| self.directory.join(name).display().to_string();
         let log =
             fs::File::create(self.directory.join("log")).map_err(|error| error.to_string())?;
-        let mut command = Command::new("dockerd");
+        // In a network namespace of its own: one without a bridge begins by deleting `docker0`, whoever made it.
+        let mut command = Command::new("unshare");
         command
+            .args(["--net", "--", "dockerd"])
             .args([
                 "--config-file",
                 &at("daemon.json"),

@@ -36,9 +36,12 @@ impl Harness for OnNative {
     }
 
     fn spec(&self) -> SandboxSpec {
-        let layers = Layer::ALL.map(|layer| (layer, Requirement::Required));
+        let layers = Layer::ALL
+            .into_iter()
+            .filter(|layer| *layer != Layer::GuestKernel)
+            .map(|layer| (layer, Requirement::Required));
         let spec = SandboxSpec {
-            layers: layers.to_vec(),
+            layers: layers.collect(),
             ..self.ground.spec()
         };
         self.sessions.lock().unwrap().push(spec.session);

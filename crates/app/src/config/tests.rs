@@ -2,6 +2,8 @@
 
 use std::{os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
+use model::Kernel;
+
 use super::*;
 
 struct Case {
@@ -143,6 +145,7 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         image_digest = "sha256:00000000000000000000000000000000000000000000000000000000000000ff"
         image_max_age = "30d"
         native_root = "/srv/root"
+        runtime_classes = ["runc", "runsc", "kata=guest"]
         allow_protected_changes = true
         dangerously_accept_soft_limits = true
         [limits]
@@ -158,6 +161,19 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
     assert_eq!(
         from_file.project_roots,
         [Path::new("/home/someone/src"), Path::new("/srv/code")]
+    );
+    let classes: Vec<_> = from_file
+        .runtime_classes
+        .iter()
+        .map(|class| (class.name.as_str(), class.kernel))
+        .collect();
+    assert_eq!(
+        classes,
+        [
+            ("runc", Kernel::Shared),
+            ("runsc", Kernel::Guest),
+            ("kata", Kernel::Guest)
+        ]
     );
     assert_eq!(from_file.limits[&LimitName::CpuMillis], 1500);
     assert_eq!(from_file.limits[&LimitName::MemoryBytes], 2 << 30);
@@ -184,6 +200,7 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         ),
         ("CLAUDE_CODE_MCP_IMAGE_MAX_AGE", "720h"),
         ("CLAUDE_CODE_MCP_NATIVE_ROOT", "/srv/root"),
+        ("CLAUDE_CODE_MCP_RUNTIME_CLASSES", "runc, runsc,kata=guest"),
         ("CLAUDE_CODE_MCP_ALLOW_PROTECTED_CHANGES", "1"),
         ("CLAUDE_CODE_MCP_DANGEROUSLY_ACCEPT_SOFT_LIMITS", "yes"),
         ("CLAUDE_CODE_MCP_LIMIT_MEMORY", "2g"),
@@ -347,6 +364,36 @@ fn what_is_not_accepted_is_named_with_its_place() {
             &[],
             &[],
             "`image` in FILE must be a text of 1 to 512 bytes without control characters",
+        ),
+        (
+            "runtime_classes = [\"kata\"]",
+            &[],
+            &[],
+            "`runtime_classes` in FILE must be a list of runtimes such as [\"runc\", \"runsc\", \"kata=guest\"], each once",
+        ),
+        (
+            "runtime_classes = [\"runc\", \"runc=guest\"]",
+            &[],
+            &[],
+            "`runtime_classes` in FILE must be a list of runtimes such as [\"runc\", \"runsc\", \"kata=guest\"], each once",
+        ),
+        (
+            "runtime_classes = [\"a b=guest\"]",
+            &[],
+            &[],
+            "`runtime_classes` in FILE must be a list of runtimes such as [\"runc\", \"runsc\", \"kata=guest\"], each once",
+        ),
+        (
+            "runtime_classes = [\"kata=own\"]",
+            &[],
+            &[],
+            "`runtime_classes` in FILE must be a list of runtimes such as [\"runc\", \"runsc\", \"kata=guest\"], each once",
+        ),
+        (
+            "runtime_classes = \"runc\"",
+            &[],
+            &[],
+            "`runtime_classes` in FILE must be a list of runtimes such as [\"runc\", \"runsc\", \"kata=guest\"], each once",
         ),
         (
             "backend = \"podman\"",

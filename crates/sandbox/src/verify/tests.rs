@@ -1,17 +1,21 @@
 use std::path::PathBuf;
 
 use model::{
-    BindMount, HostDirectory, Limit, LimitInForce, Limits, OwnerId, ProtectedPath, Protection,
-    RootFileSystem, SessionId,
+    BindMount, HostDirectory, Kernel, Limit, LimitInForce, Limits, OwnerId, ProtectedPath,
+    Protection, RootFileSystem, RuntimeClass, SessionId,
 };
 use wire::MountFact;
 
 use super::*;
 
-const HOST: HostView = HostView {
-    namespaces: [1, 2, 3, 4, 5, 6, 7],
-    kernel: String::new(),
-};
+const HOSTS_KERNEL: &str = "Linux of the host";
+
+fn host() -> HostView {
+    HostView {
+        namespaces: [1, 2, 3, 4, 5, 6, 7],
+        kernel: HOSTS_KERNEL.to_owned(),
+    }
+}
 
 /// A good sandbox, to be weakened in one place.
 #[derive(Clone)]
@@ -49,7 +53,10 @@ fn good_spec() -> SandboxSpec {
         relative: relative.into(),
         protection,
     };
-    let everything = layers::in_force(&wire::Attestation::default(), &outside(Vec::new()), &HOST);
+    // Of those that share the host's kernel; see `good_guest` for the others.
+    let everything = Layer::ALL
+        .into_iter()
+        .filter(|layer| *layer != Layer::GuestKernel);
     SandboxSpec {
         session: SessionId::from_bytes([1; 16]),
         owner: OwnerId::from_bytes([2; 8]),
@@ -79,8 +86,7 @@ fn good_spec() -> SandboxSpec {
         },
         accept_soft_limits: false,
         layers: everything
-            .into_iter()
-            .map(|found| (found.layer, Requirement::Required))
+            .map(|layer| (layer, Requirement::Required))
             .collect(),
         lease_ms: 1000,
     }
@@ -88,7 +94,7 @@ fn good_spec() -> SandboxSpec {
 
 fn good_inside() -> wire::Attestation {
     wire::Attestation {
-        kernel: "Linux of the guest".to_owned(),
+        kernel: HOSTS_KERNEL.to_owned(),
         uid: 1000,
         gid: 1000,
         pid: 1,
@@ -133,7 +139,7 @@ fn good() -> Case {
         spec: good_spec(),
         inside: good_inside(),
         outside: outside(seen_outside.into_iter().map(hard).collect()),
-        host: HOST,
+        host: host(),
     }
 }
 
@@ -191,9 +197,11 @@ type Weaken = fn(&mut Case);
 #[test]
 fn a_good_sandbox_passes_and_everything_is_listed_in_order() {
     let attestation = judge(&good()).unwrap();
-    assert!(attestation.layers.iter().all(|found| found.in_force));
+    let (held, others): (Vec<_>, Vec<_>) =
+        attestation.layers.iter().partition(|found| found.in_force);
+    assert_eq!(held.len(), 13);
+    assert_eq!(others[0].layer, Layer::GuestKernel, "the host's is its own");
     assert!(attestation.layers.is_sorted_by_key(|found| found.layer));
-    assert_eq!(attestation.layers.len(), 13);
     let names: Vec<LimitName> = attestation.limits.iter().map(|found| found.limit).collect();
     assert_eq!(names, LimitName::ALL);
     assert!(
@@ -271,6 +279,81 @@ fn every_weakened_layer_is_refused_by_name() {
                 .iter()
                 .any(|found| found.layer == layer && !found.in_force),
             "row {row}"
+        );
+    }
+}
+
+/// A sandbox with a kernel of its own, as gVisor shows itself: numbers of namespaces that mean nothing, no Landlock, and
+/// mounts without their flags.
+fn good_guest() -> Case {
+    let mut case = good();
+    case.spec.runtime = Some(RuntimeClass {
+        name: "runsc".to_owned(),
+        kernel: Kernel::Guest,
+    });
+    case.spec
+        .layers
+        .retain(|(layer, _)| *layer != Layer::Landlock);
+    case.spec
+        .layers
+        .push((Layer::GuestKernel, Requirement::Required));
+    case.inside.kernel = "Linux of the guest".to_owned();
+    case.inside.namespaces = [0, 0, 3, 0, 0, 0, 0];
+    case.inside.landlock_abi = 0;
+    for mount in &mut case.inside.mounts {
+        (mount.nosuid, mount.nodev) = (false, false);
+    }
+    case.outside_says(Layer::GuestKernel, true);
+    case
+}
+
+#[test]
+fn a_kernel_of_its_own_counts_when_both_sides_show_it() {
+    let attestation = judge(&good_guest()).unwrap();
+    let missing = attestation.layers.iter().filter(|found| !found.in_force);
+    let missing: Vec<_> = missing.map(|found| found.layer).collect();
+    assert_eq!(missing, [Layer::Landlock]);
+    let table: [(&str, Weaken); 5] = [
+        ("the host's kernel answers", |case| {
+            case.inside.kernel = HOSTS_KERNEL.to_owned();
+        }),
+        ("none tells its name", |case| case.inside.kernel.clear()),
+        ("the host's is unknown", |case| case.host.kernel.clear()),
+        ("the outside does not affirm it", |case| {
+            case.outside.layers.clear();
+        }),
+        ("the outside contradicts", |case| {
+            case.outside_says(Layer::GuestKernel, false);
+        }),
+    ];
+    for (what, weaken) in table {
+        let mut case = good_guest();
+        weaken(&mut case);
+        let weakness = judge(&case).expect_err(what);
+        let named: Vec<Layer> = weakness.layers.iter().map(|found| found.layer).collect();
+        assert!(named.contains(&Layer::GuestKernel), "{what}: {named:?}");
+    }
+}
+
+/// What a guest need not show is held by what it must show.
+#[test]
+fn a_guests_mounts_need_no_flags_only_without_privileges() {
+    assert!(judge(&good_guest()).is_ok());
+    let table: [Weaken; 4] = [
+        |case| case.inside.no_new_privs = false,
+        |case| case.inside.capabilities[2] = 1,
+        |case| case.inside.uid = 0,
+        |case| case.spec.runtime = None,
+    ];
+    for (row, weaken) in table.into_iter().enumerate() {
+        let mut case = good_guest();
+        weaken(&mut case);
+        let flaws = judge(&case).expect_err("a flaw").mounts;
+        assert!(
+            flaws
+                .iter()
+                .any(|flaw| flaw.flaw == "writable without nosuid"),
+            "row {row}: {flaws:?}"
         );
     }
 }
