@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     place::places,
     probe::{Sandbox, each, snapshot},
-    support::{Machine, User, walk},
+    support::{Machine, User, until, walk},
 };
 
 /// Codes with which a hostile path or tree may be refused.
@@ -554,6 +554,11 @@ fn hostile_trees_of_the_host_are_not_carried_in() {
             assert!(!came || verdict == Verdict::Either, "{row} came in");
             let inside = "cd /home/agent; find . -name arrived -prune -exec find {} ! -type f ! -type d ! -type l \\; ; \
                           find arrived -perm /6000 2>/dev/null; grep -rs secret arrived; find . -mindepth 1 -maxdepth 1 ! -name arrived";
+            // The refusal comes first, and what was staged by then goes right behind it.
+            until("what was staged is taken away", || {
+                let staged = "for d in /home/agent/.incoming-*; do test -e $d && echo $d; done";
+                sandbox.sh(staged).out.is_empty()
+            });
             let found = sandbox.sh(inside).out;
             assert_eq!(found, "", "{row}");
             sandbox.sh("rm -rf /home/agent/arrived");

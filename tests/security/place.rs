@@ -1,12 +1,17 @@
 //! Where attacks are carried out, and what is expected to differ there. A place that is added is an entry of [`Place::ALL`]
 //! and a row of expectations; nothing is left out in silence.
 
+use std::{cell::OnceCell, path::PathBuf};
+
 use serde_json::{Value, json};
 
-use crate::support::{
-    Machine, User, engine,
-    image::{HOSTILE_CHANGES, IMAGE, make_image, without_engine},
-    users,
+use crate::{
+    gvisor::Gvisor,
+    support::{
+        Machine, User, engine,
+        image::{HOSTILE_CHANGES, IMAGE, make_image, make_image_at, without_engine},
+        skip, users,
+    },
 };
 
 /// The walls of a session, and as whom the server runs that builds them.
@@ -18,6 +23,8 @@ pub enum Place {
     NativeAsOrdinary,
     /// A container of the machine's engine with its usual runtime, runc.
     Docker,
+    /// A container of an engine that has gVisor: the runtime class `runsc`.
+    DockerGvisor,
 }
 
 /// What an attack finds that differs from place to place. Everything that is not here is the same everywhere.
@@ -46,6 +53,26 @@ pub struct Expected {
     pub newest_calls: &'static str,
     /// What becomes of a call in the numbers of another width (x32).
     pub x32: &'static str,
+    /// Answers to changing what is read-only. Whose kernel looks at permissions first says so, and the mounts are looked at
+    /// by another test.
+    pub read_only: &'static [&'static str],
+    /// Devices besides the harmless ones: they lead into the guest's kernel.
+    pub more_devices: &'static [&'static str],
+    /// Mounts are shown with the flags that hold in them.
+    pub shows_mount_flags: bool,
+    /// A setting of the machine that can be read.
+    pub readable_setting: &'static str,
+    /// What `/proc/<pid>/status` does not show: a set of capabilities that is always a part of others (capabilities(7)), and a
+    /// flag that the supervisor asks the kernel for itself.
+    pub untold: &'static [&'static str],
+    /// Answer of connecting to where no route leads.
+    pub no_route: &'static str,
+    /// What makes a bomb of processes or memory end: the execution, or the sandbox with it.
+    pub bombs_end_the_session: bool,
+    /// Signals to the supervisor are refused, not dropped.
+    pub refuses_signals: bool,
+    /// Fewest processes with which a session can be made.
+    pub fewest_processes: u64,
 }
 
 const NATIVE: Expected = Expected {
@@ -66,6 +93,15 @@ const NATIVE: Expected = Expected {
     shares_watches: false,
     newest_calls: "EPERM",
     x32: "ENOSYS",
+    read_only: &["EROFS"],
+    more_devices: &[],
+    shows_mount_flags: true,
+    readable_setting: "/proc/sys/kernel/core_pattern",
+    untold: &[],
+    no_route: "ENETUNREACH",
+    bombs_end_the_session: false,
+    refuses_signals: false,
+    fewest_processes: 64,
 };
 
 const NATIVE_AS_ORDINARY: Expected = Expected {
@@ -95,12 +131,93 @@ const DOCKER: Expected = Expected {
     ..NATIVE
 };
 
+const GVISOR: Expected = Expected {
+    mounts_with_privileges: &[],
+    shares_watches: false,
+    // The guest's filter has one answer for all.
+    newest_calls: "EPERM",
+    x32: "EPERM",
+    read_only: &["EROFS", "EACCES", "EINVAL", "EPERM"],
+    more_devices: &["/dev/fuse", "/dev/net/tun"],
+    shows_mount_flags: false,
+    readable_setting: "/proc/sys/vm/overcommit_memory",
+    untold: &["CapAmb", "NoNewPrivs"],
+    no_route: "EHOSTUNREACH",
+    // Its kernel is a process of the host's in the same control group, and ends when it gets no more.
+    bombs_end_the_session: true,
+    refuses_signals: true,
+    fewest_processes: 128,
+    ..DOCKER
+};
+
+/// Attacks that have no object with a kernel of the sandbox's own, or whose probe that kernel (gVisor of December 2022) cannot
+/// run. Each is told when it is left out.
+const NOT_ON_GVISOR: [(&str, &str); 16] = [
+    (
+        "landlock_refuses",
+        "that kernel has no Landlock, and the reply says so",
+    ),
+    (
+        "an_agent_that_dials_the_host",
+        "no socket of the host is there: frames travel over the standard streams",
+    ),
+    (
+        "an_agent_cannot_look_into",
+        "it shows /proc/<pid> to whoever has the same uid; what is to be had there is of no use, which the journeys with gVisor show",
+    ),
+    (
+        "the_environment_of_server_and_client",
+        "the same: the environment of the supervisor can be read, and is empty",
+    ),
+    (
+        "an_agent_cannot_slow_pin",
+        "it takes none of the calls that would slow somebody",
+    ),
+    (
+        "a_flood_of_output",
+        "the supervisor is no process of the host's that could be weighed; the server is weighed at the other places",
+    ),
+    (
+        "temporary_files_end_at_their_number",
+        "it counts no files; they are held by the memory of the session",
+    ),
+    (
+        "watches_of_files",
+        "it has no limit of watches; they are its own and held by the memory of the session",
+    ),
+    ("locks_queues", "it has no message queues"),
+    (
+        "a_transfer_out_does_not_follow",
+        "the race is on the host's side, which is the same at the other places, and slower here",
+    ),
+    ("fchmodat2", "it does not know the call"),
+    (
+        "int80",
+        "it has one architecture: such a call is an invalid instruction",
+    ),
+    ("personality_without", "it knows one personality"),
+    (
+        "syscalls::seccomp",
+        "its filter has one answer, EPERM, for all",
+    ),
+    ("setns_of", "it has no descriptors of processes"),
+    (
+        "unknown_calls_look_absent",
+        "its filter has one answer, EPERM, for all",
+    ),
+];
+
 impl Place {
-    const ALL: [Place; 3] = [Place::NativeAsRoot, Place::NativeAsOrdinary, Place::Docker];
+    const ALL: [Place; 4] = [
+        Place::NativeAsRoot,
+        Place::NativeAsOrdinary,
+        Place::Docker,
+        Place::DockerGvisor,
+    ];
 
     pub fn user(self) -> User {
         match self {
-            Place::NativeAsRoot | Place::Docker => User::Root,
+            Place::NativeAsRoot | Place::Docker | Place::DockerGvisor => User::Root,
             Place::NativeAsOrdinary => User::Ordinary,
         }
     }
@@ -110,6 +227,7 @@ impl Place {
             Place::NativeAsRoot => &NATIVE,
             Place::NativeAsOrdinary => &NATIVE_AS_ORDINARY,
             Place::Docker => &DOCKER,
+            Place::DockerGvisor => &GVISOR,
         }
     }
 
@@ -123,6 +241,14 @@ impl Place {
                     .set("CLAUDE_CODE_MCP_BACKEND", "docker")
                     .set("DEFAULT_CLAUDE_IMAGE", IMAGE);
             }
+            Place::DockerGvisor => {
+                let engine = gvisor_socket("a machine").expect("it is here");
+                machine
+                    .set("CLAUDE_CODE_MCP_BACKEND", "docker")
+                    .set("DOCKER_HOST", &format!("unix://{}", engine.display()))
+                    .set("DEFAULT_CLAUDE_IMAGE", IMAGE)
+                    .set("CLAUDE_CODE_MCP_RUNTIME_CLASSES", "runsc");
+            }
         }
         machine
     }
@@ -131,9 +257,23 @@ impl Place {
     pub fn confirm(self, created: &Value) {
         let backend = match self {
             Place::NativeAsRoot | Place::NativeAsOrdinary => "native",
-            Place::Docker => "docker",
+            Place::Docker | Place::DockerGvisor => "docker",
         };
         assert_eq!(created["backend"], json!(backend), "{created:#}");
+    }
+
+    /// Whether the attack of this test has no object there.
+    fn lacks_what_is_attacked(self) -> bool {
+        let test = std::thread::current();
+        let name = test.name().unwrap_or_default().to_owned();
+        let found = NOT_ON_GVISOR.iter().find(|(part, _)| name.contains(part));
+        match (self, found) {
+            (Place::DockerGvisor, Some((_, why))) => {
+                skip("not on gVisor", &format!("{name}: {why}"));
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Whether this machine has it. A missing one is told loudly, and is a failure where `REQUIRE` names its leg.
@@ -151,13 +291,34 @@ impl Place {
                     true
                 })
             }
+            Place::DockerGvisor => {
+                let test = std::thread::current();
+                let Some(socket) = gvisor_socket(test.name().unwrap_or("an attack")) else {
+                    return false;
+                };
+                engine::ask(async move { make_image_at(&socket, IMAGE, HOSTILE_CHANGES).await });
+                true
+            }
         }
     }
+}
+
+thread_local! {
+    /// An engine of the test's own ends with the test.
+    static ENGINE: OnceCell<Option<Gvisor>> = const { OnceCell::new() };
+}
+
+/// Where an engine listens that has gVisor.
+fn gvisor_socket(leg: &str) -> Option<PathBuf> {
+    ENGINE.with(|engine| {
+        let engine = engine.get_or_init(|| Gvisor::engine(leg));
+        engine.as_ref().map(|engine| engine.socket.clone())
+    })
 }
 
 /// All places that this machine has.
 pub fn places() -> Vec<Place> {
     let mut places = Place::ALL.to_vec();
-    places.retain(|place| place.is_here());
+    places.retain(|place| place.is_here() && !place.lacks_what_is_attacked());
     places
 }

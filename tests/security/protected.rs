@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 use serde_json::{Value, json};
 
 use crate::{
-    place::places,
+    place::{Place, places},
     probe::{Sandbox, each, snapshot},
     support::Machine,
 };
@@ -38,10 +38,13 @@ fn each_repository(attack: impl Fn(&mut Sandbox)) {
 
 /// Carries out Perl expressions, each of which must be refused in one of these ways.
 fn refused(sandbox: &mut Sandbox, attempts: &[&str], ways: &[&str]) {
+    // A file that stands under another owner's name is one that the agent may not write: so say kernels that look at that first.
+    let more = sandbox.place.expected().read_only;
     for attempt in attempts {
         let answer = sandbox.perl(&format!(
             "chdir '/workspace'; my $r = do {{ {attempt} }}; print $r eq 'ok' || $r eq '1' ? 'DONE' : $r =~ /^E/ ? $r : err()"
         ));
+        let ways = [ways, more].concat();
         assert!(ways.contains(&answer.as_str()), "{attempt}: {answer}");
     }
 }
@@ -248,6 +251,12 @@ fn what_appears_later_is_reported_and_moved_aside() {
         ];
         for (line, path) in table {
             let (found, all) = changes(sandbox, line);
+            if line.contains("mkfifo") && sandbox.place == Place::DockerGvisor {
+                // A pipe of the guest's kernel is none of the host's.
+                let on_host = sandbox.machine.project.join(path);
+                assert!(found.is_empty() && fs::symlink_metadata(on_host).is_err());
+                continue;
+            }
             assert_eq!(found, [path], "{line}: {all:#}");
             let on_host = sandbox.machine.project.join(path);
             assert!(

@@ -83,15 +83,13 @@ impl FromIterator<Process> for ProcessTable {
 impl ProcessTable {
     /// The living processes of a tree, parents first. `own` are pid 1's stubs and workers.
     pub fn tree(&self, tree: Tree, own: &BTreeSet<i32>) -> Vec<Process> {
-        let mut queue: Vec<i32> = match tree {
-            Tree::OfStub(stub) => self.children_of(stub).to_vec(),
-            Tree::Escapees => self
-                .children_of(1)
-                .iter()
-                .copied()
-                .filter(|pid| !own.contains(pid))
-                .collect(),
+        let below_stub = match tree {
+            Tree::OfStub(stub) => self.children_of(stub),
+            Tree::Escapees => &[],
         };
+        // With every tree: where only pid 1 can be a reaper of orphans (gVisor), they are the way out of one.
+        let escapees = self.children_of(1).iter().filter(|pid| !own.contains(pid));
+        let mut queue: Vec<i32> = below_stub.iter().chain(escapees).copied().collect();
         let mut seen: BTreeSet<i32> = queue.iter().copied().collect();
         let mut next = 0;
         // A table read while processes come and go can hold anything, so the walk must end whatever it says.
@@ -172,7 +170,10 @@ mod tests {
         ]
         .into_iter()
         .collect();
-        assert_eq!(pids(&table.tree(Tree::OfStub(2), &BTreeSet::new())), [4]);
+        let (stubs, own) = (BTreeSet::from([2, 5]), BTreeSet::from([2]));
+        assert_eq!(pids(&table.tree(Tree::OfStub(2), &stubs)), [4]);
+        let with_an_escapee = pids(&table.tree(Tree::OfStub(2), &own));
+        assert_eq!(with_an_escapee, [5, 4], "whatever came to pid 1 goes, too");
     }
 
     #[test]
@@ -186,7 +187,10 @@ mod tests {
         ]
         .into_iter()
         .collect();
-        assert_eq!(pids(&table.tree(Tree::OfStub(2), &BTreeSet::new())), [3]);
+        assert_eq!(
+            pids(&table.tree(Tree::OfStub(2), &BTreeSet::from([2]))),
+            [3]
+        );
     }
 
     #[test]
@@ -210,7 +214,10 @@ mod tests {
         let table: ProcessTable = [process(2, 3, b'S'), process(3, 2, b'S')]
             .into_iter()
             .collect();
-        assert_eq!(pids(&table.tree(Tree::OfStub(2), &BTreeSet::new())), [3, 2]);
+        assert_eq!(
+            pids(&table.tree(Tree::OfStub(2), &BTreeSet::from([2]))),
+            [3, 2]
+        );
         assert_eq!(table.depth(2), 2);
     }
 }
