@@ -186,6 +186,25 @@ fn the_doctor_and_the_command_line_know_the_engine() {
         serde_json::from_slice(&told.stdout).expect("a report")
     };
     let report = doctor(&machine);
+    let engine = report["docker"]["versions"]["engine"].as_str();
+    assert!(
+        engine.is_some_and(|version| !version.is_empty()),
+        "{report:#}"
+    );
+    let advisories = report["docker"]["advisories"].as_array().expect("a list");
+    let problem = |found: &&serde_json::Value| {
+        let verdict = found["verdict"].as_str().expect("a verdict");
+        !["fixed", "blocked"].contains(&verdict)
+    };
+    assert!(advisories.len() > 15, "{report:#}");
+    for found in advisories.iter().filter(problem) {
+        assert!(
+            found["remedy"]
+                .as_str()
+                .is_some_and(|text| !text.is_empty()),
+            "{found:#}"
+        );
+    }
     assert_eq!(report["docker"]["usable"], true, "{report:#}");
     assert_eq!(report["docker"]["equalsRoot"], true, "{report:#}");
     let created = machine.cli(&["session", "create", "--backend", "docker", "--json"]);

@@ -112,6 +112,10 @@ impl Docker {
         }
     }
 
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.shared.engine
+    }
+
     /// Goes on when the caller has stopped waiting: half a creation must not stay.
     async fn to_the_end<T: Send + 'static>(
         &self,

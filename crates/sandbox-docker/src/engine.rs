@@ -14,6 +14,7 @@ use bollard::{
     errors::Error,
     models::{
         ContainerCreateBody, ContainerInspectResponse, ContainerSummary, ImageInspect, SystemInfo,
+        SystemVersion,
     },
     query_parameters::{
         AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions,
@@ -61,6 +62,12 @@ impl Engine {
     pub async fn info(&self) -> Result<SystemInfo, BackendError> {
         let client = self.client().await?;
         self.call("asking what it can", client.info()).await
+    }
+
+    /// Its version, and those of its parts.
+    pub async fn version(&self) -> Result<SystemVersion, BackendError> {
+        let client = self.client().await?;
+        self.call("asking for its version", client.version()).await
     }
 
     /// The image of that name or id; `None` when there is none.

@@ -3,7 +3,8 @@
 //! Reading order: [`Docker`] (the verbs), [`calls`] (all that the engine is ever asked), `engine` (how it is asked, and
 //! what its silence means), `host_config` (what a container is made of: by us alone, from the spec), `seccomp` (the profile
 //! in the engine's form), `creation` and `staging` (what is mounted into it), `removal`, `inspection`, `machine` (what this
-//! engine can enforce), `record`. [`images`] makes, lists and unpacks images for the command line.
+//! engine can enforce), `record`. [`images`] makes, lists and unpacks images for the command line,
+//! and [`doctor`] says what is known of the engine.
 //!
 //! What this does not stop: a fault of the kernel, which all sandboxes share, or of the engine, which is root. Whoever may
 //! speak to a rootful engine is root on the machine; no sandbox gets its socket.
@@ -14,6 +15,7 @@ pub mod calls;
 mod config;
 mod creation;
 mod docker;
+pub mod doctor;
 mod engine;
 mod host_config;
 pub mod images;

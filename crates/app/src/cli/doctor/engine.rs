@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use sandbox::{Backend, BackendError};
-use sandbox_docker::Docker;
+use sandbox_docker::{
+    Docker,
+    doctor::{Standing, Versions, stand},
+};
 use serde::Serialize;
 
 use super::capability::{Missing, scratch, why};
@@ -23,6 +26,12 @@ pub(super) struct EngineReport {
     pub(super) posture: String,
     pub(super) rung: String,
     pub(super) image: String,
+    /// Versions of the engine and of what it stands on; `null` where it does not answer.
+    pub(super) versions: Option<Versions>,
+    /// Runtimes that it offers; which of them sessions may have is configured (`runtime_classes`).
+    pub(super) runtimes: Vec<String>,
+    /// How it stands to known faults: by version, and by what of ours keeps sessions from them.
+    pub(super) advisories: Vec<Standing>,
     pub(super) missing: Vec<Missing>,
 }
 
@@ -38,6 +47,9 @@ pub(super) async fn probe(config: &Config) -> EngineReport {
             posture: String::new(),
             rung: String::new(),
             image: config.image.clone(),
+            versions: None,
+            runtimes: Vec::new(),
+            advisories: Vec::new(),
             missing: vec![Missing { what, remedy }],
         }
     })
@@ -60,7 +72,26 @@ async fn ask(config: &Config) -> Result<EngineReport, BackendError> {
         let (what, remedy) = why(&obstacle);
         missing.push(Missing { what, remedy });
     }
+    let about = docker.about().await?;
+    if !about.live_restore {
+        missing.push(Missing {
+            what: "sessions end when the engine restarts".to_owned(),
+            remedy: "set \"live-restore\": true in the engine's daemon.json".to_owned(),
+        });
+    }
+    let unknown = config.runtime_classes.iter();
+    let unknown = unknown.filter(|class| !about.runtimes.contains(&class.name));
+    missing.extend(unknown.map(|class| Missing {
+        what: format!("the engine has no runtime `{}`, which `runtime_classes` names", class.name),
+        remedy: "register it with the engine (`runtimes` in its daemon.json), or take it off the list".to_owned(),
+    }));
     Ok(EngineReport {
+        advisories: stand(&about.versions).map_err(|error| BackendError::Step {
+            step: "read the table of advisories".to_owned(),
+            source: std::io::Error::other(error),
+        })?,
+        versions: Some(about.versions),
+        runtimes: about.runtimes,
         usable,
         equals_root: capability.posture != "docker-rootless",
         posture: capability.posture,

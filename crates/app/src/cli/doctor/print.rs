@@ -1,6 +1,7 @@
 //! The report for people.
 
 use model::Enforcement;
+use sandbox_docker::doctor::Verdict;
 use serde::Serialize;
 
 use super::{Report, ServerReport, capability::BackendReport, engine::EngineReport, files::Usable};
@@ -111,6 +112,45 @@ fn engine(output: Output, engine: &EngineReport) -> Result<(), CliError> {
         if !missing.remedy.is_empty() {
             output.line(&format!("{:<10}   to get it: {}", "", missing.remedy))?;
         }
+    }
+    advisories(output, engine)
+}
+
+/// Known faults: those that ask for something, and how many do not.
+fn advisories(output: Output, engine: &EngineReport) -> Result<(), CliError> {
+    if !engine.runtimes.is_empty() {
+        let runtimes = engine.runtimes.join(", ");
+        output.line(&format!("{:<10} {runtimes}", "runtimes"))?;
+    }
+    let count = |verdict| {
+        let standings = engine.advisories.iter();
+        standings.filter(|found| found.verdict == verdict).count()
+    };
+    if !engine.advisories.is_empty() {
+        output.line(&format!(
+            "{:<10} of {} known faults of engine, runc, containerd and kernel {} are repaired here and {} kept from \
+             sessions by our own walls (by version; --json lists all)",
+            "advisories",
+            engine.advisories.len(),
+            count(Verdict::Fixed),
+            count(Verdict::Blocked)
+        ))?;
+    }
+    for found in engine
+        .advisories
+        .iter()
+        .filter(|found| found.verdict.is_problem())
+    {
+        let version = found.version.as_deref().unwrap_or("of unknown version");
+        output.line(&format!(
+            "{:<10} {} ({} {version}, {}): {}",
+            "",
+            found.id,
+            found.component.name(),
+            name(&found.verdict),
+            found.allows
+        ))?;
+        output.line(&format!("{:<10}   what to do: {}", "", found.remedy))?;
     }
     Ok(())
 }
