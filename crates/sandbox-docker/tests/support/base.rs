@@ -4,12 +4,16 @@ use bollard::query_parameters::BuildImageOptionsBuilder;
 use bytes::Bytes;
 use futures::StreamExt;
 
-use super::image::{IMAGE, engine};
+use super::image::{engine, make_image};
+
+/// The tests' own image without its hostile settings, which keep anything from being built on it.
+const PLAIN_IMAGE: &str = "claude-code-mcp-test-plain:1";
 
 /// A base that has all that is needed, with a user and an entry point that must not count, made in a second.
 pub async fn make_base(name: &str) {
+    make_image(PLAIN_IMAGE, "").await;
     let dockerfile = format!(
-        "FROM {IMAGE}\nENV LD_PRELOAD= PATH=/usr/bin:/bin\nADD root /\nENTRYPOINT [\"/bin/false\"]\nUSER 1234\n"
+        "FROM {PLAIN_IMAGE}\nENV LD_PRELOAD= PATH=/usr/bin:/bin\nADD root /\nENTRYPOINT [\"/bin/false\"]\nUSER 1234\n"
     );
     let program = "#!/bin/sh\necho a stub\n";
     let mut context = tar::Builder::new(Vec::new());
