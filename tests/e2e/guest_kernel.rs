@@ -4,10 +4,11 @@ use std::{fs, time::Duration};
 
 use serde_json::{Value, json};
 
-use crate::{
+use crate::support::{
+    Client, Machine, User,
     gvisor::Gvisor,
     image::{HOSTILE_CHANGES, IMAGE, make_image_at},
-    support::{Client, Machine, User, until},
+    until,
 };
 
 /// A machine of root whose sessions come from an engine that has gVisor, and that engine.
@@ -24,10 +25,8 @@ fn place(leg: &str, classes: &str) -> Option<Place> {
         .expect("a runtime")
         .block_on(make_image_at(&engine.socket, IMAGE, HOSTILE_CHANGES));
     let mut machine = Machine::new(User::Root);
-    let host = format!("unix://{}", engine.socket.display());
     machine
-        .set("CLAUDE_CODE_MCP_BACKEND", "docker")
-        .set("DOCKER_HOST", &host)
+        .use_engine(&engine.socket)
         .set("DEFAULT_CLAUDE_IMAGE", IMAGE)
         .set("CLAUDE_CODE_MCP_RUNTIME_CLASSES", classes);
     Some(Place {

@@ -9,8 +9,6 @@
 
 #[path = "../../crates/sandbox-docker/tests/support/base.rs"]
 mod base;
-#[path = "../support/gvisor.rs"]
-mod gvisor;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -27,4 +25,4 @@ mod images;
 mod journey;
 mod own_engine;
 
-use support::{image, skip};
+use support::image;

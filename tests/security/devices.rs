@@ -55,6 +55,11 @@ fn there_are_no_devices_but_the_harmless_ones() {
                 "{name}: {answer}"
             );
         }
+        // A device of the guest's kernel makes no interface for whoever has no capabilities (TUNSETIFF), where it is at all.
+        let tun = "sysopen(my $f, '/dev/net/tun', O_RDWR) or do { print err(); exit }; \
+                   print ioctl($f, 0x400454ca, my $request = pack('a16 S x22', 'tun0', 0x1001)) ? 'ok' : err()";
+        let answer = sandbox.perl(tun);
+        assert!(["ENOENT", "EPERM"].contains(&answer.as_str()), "{answer}");
         assert_eq!(
             sandbox.perl("print reads('/dev/zero')"),
             "ok",

@@ -14,6 +14,7 @@ use bollard::{
     },
 };
 use rustix::process::{Pid, Signal, kill_process};
+use sandbox_docker::calls;
 use serde_json::{Value, json};
 
 use crate::{
@@ -23,25 +24,24 @@ use crate::{
         Machine,
         engine::{ask, containers, remove_container},
         filter::Filter,
-        image::{ENGINE_SOCKET, IMAGE, engine, make_image, make_image_from},
+        image::{IMAGE, engine_at, make_image_at, make_image_from},
         until, walk,
     },
 };
 
-/// Places whose sessions are containers of the machine's engine. What an engine is asked, and what it does with a container
-/// that is not ours, does not depend on the runtime.
-fn each_engine(attack: impl Fn(Place)) {
+/// Places whose sessions are containers of an engine, and its socket.
+fn each_engine(attack: impl Fn(Place, &Path)) {
     for place in places() {
         match place {
-            Place::NativeAsRoot | Place::NativeAsOrdinary | Place::DockerGvisor => {}
-            Place::Docker => attack(place),
+            Place::NativeAsRoot | Place::NativeAsOrdinary => {}
+            Place::Docker | Place::DockerGvisor => attack(place, &place.engine()),
         }
     }
 }
 
 #[test]
 fn the_engines_socket_is_not_there_by_any_name() {
-    each_engine(|place| {
+    each_engine(|place, socket| {
         let mut sandbox = Sandbox::new(place);
         let dial = |address: &str| {
             format!(
@@ -50,7 +50,8 @@ fn the_engines_socket_is_not_there_by_any_name() {
         };
         let path = |path: &str| dial(&format!("pack_sockaddr_un('{path}')"));
         for name in [
-            ENGINE_SOCKET,
+            &socket.display().to_string(),
+            "/var/run/docker.sock",
             "/run/docker.sock",
             "/run/containerd/containerd.sock",
             "/run/docker/containerd/containerd.sock",
@@ -69,15 +70,19 @@ fn the_engines_socket_is_not_there_by_any_name() {
         }
         let sockets = "find / -xdev -type s 2>/dev/null; \
             find /workspace /state /tmp /run /home /dev /etc -type s 2>/dev/null";
-        assert_eq!(
-            sandbox.sh(sockets).out,
-            "/run/supervisor/host.sock",
-            "the control: ours is found"
-        );
-        let own = sandbox.perl(&path("/run/supervisor/host.sock"));
+        let ours = "/run/supervisor/host.sock";
+        let is_there = !place.expected().dialling.contains(&"ENOENT");
+        let found = sandbox.sh(sockets).out;
+        assert_eq!(found, if is_there { ours } else { "" });
+        let own = sandbox.perl(&path(ours));
+        assert_eq!(own, if is_there { "ok" } else { "ENOENT" });
+        let control = "socket(my $s, PF_UNIX, SOCK_STREAM, 0); bind($s, pack_sockaddr_un('/tmp/own')) or die; listen($s, 1); ";
+        let own = sandbox.perl(&format!("{control}{}", path("/tmp/own")));
         assert_eq!(own, "ok", "the control inside");
+        let found = sandbox.sh(sockets).out;
+        assert!(found.contains("/tmp/own"), "the control: {found}");
         assert_eq!(
-            sandbox.perl_outside(&path(ENGINE_SOCKET)),
+            sandbox.perl_outside(&path(&socket.display().to_string())),
             "ok",
             "the control outside"
         );
@@ -86,9 +91,13 @@ fn the_engines_socket_is_not_there_by_any_name() {
 
 #[test]
 fn nothing_but_the_listed_calls_is_ever_asked_of_the_engine() {
-    each_engine(|place| {
+    each_engine(|place, socket| {
         let mut machine = place.machine();
-        let filter = Filter::start(&machine.base().join("engine.sock"));
+        let filter = Filter::before(
+            &machine.base().join("engine.sock"),
+            socket.to_owned(),
+            calls::find,
+        );
         machine.set(
             "DOCKER_HOST",
             &format!("unix://{}", filter.socket.display()),
@@ -157,10 +166,13 @@ fn kill_server(machine: &Machine) {
 }
 
 /// A container that this server never made, removed at the end of the test.
-struct Foreign(String);
+struct Foreign {
+    engine: PathBuf,
+    name: String,
+}
 
 impl Foreign {
-    fn make(name: &str, labels: &[(&str, &str)]) -> Self {
+    fn make(engine: &Path, name: &str, labels: &[(&str, &str)]) -> Self {
         let options = CreateContainerOptionsBuilder::new().name(name).build();
         let labels = labels
             .iter()
@@ -170,20 +182,28 @@ impl Foreign {
             labels: Some(labels.collect()),
             ..ContainerCreateBody::default()
         };
-        ask(async { engine().create_container(Some(options), body).await }).expect("a container");
-        Foreign(name.to_owned())
+        ask(async {
+            engine_at(engine)
+                .create_container(Some(options), body)
+                .await
+        })
+        .expect("a container");
+        Foreign {
+            engine: engine.to_owned(),
+            name: name.to_owned(),
+        }
     }
 }
 
 impl Drop for Foreign {
     fn drop(&mut self) {
-        remove_container(&self.0);
+        remove_container(&self.engine, &self.name);
     }
 }
 
 #[test]
 fn containers_of_others_are_neither_listed_nor_touched() {
-    each_engine(|place| {
+    each_engine(|place, socket| {
         let mut machine = place.machine();
         machine.set("CLAUDE_CODE_MCP_LEASE_SECONDS", "2");
         let mut sandbox = Sandbox::on(place, machine, json!({}));
@@ -192,7 +212,7 @@ fn containers_of_others_are_neither_listed_nor_touched() {
             .expect("a name")
             .to_owned();
         let found = ask(async {
-            engine()
+            engine_at(socket)
                 .inspect_container(&ours, None::<InspectContainerOptions>)
                 .await
         })
@@ -243,11 +263,11 @@ fn containers_of_others_are_neither_listed_nor_touched() {
         ];
         let planted: Vec<_> = theirs
             .iter()
-            .map(|(_, name, labels)| Foreign::make(name, labels))
+            .map(|(_, name, labels)| Foreign::make(socket, name, labels))
             .collect();
         let all_there = |when: &str| {
             for (what, name, _) in &theirs {
-                assert_eq!(containers(name).len(), 1, "{what}, {when}");
+                assert_eq!(containers(socket, name).len(), 1, "{what}, {when}");
             }
         };
         let listed = sandbox
@@ -265,13 +285,13 @@ fn containers_of_others_are_neither_listed_nor_touched() {
             sandbox.machine.sandbox_pids().is_empty()
         });
         assert_eq!(
-            containers(&ours).len(),
+            containers(socket, &ours).len(),
             1,
             "the control: it is there, ended"
         );
         sandbox.client = sandbox.machine.client();
         until("the control: ours is reaped", || {
-            containers(&ours).is_empty()
+            containers(socket, &ours).is_empty()
         });
         all_there("after reaping");
         let again = sandbox.client.create(&sandbox.machine.project);
@@ -283,10 +303,10 @@ fn containers_of_others_are_neither_listed_nor_touched() {
 
 #[test]
 fn an_image_decides_nothing_about_its_container() {
-    each_engine(|place| {
+    each_engine(|place, socket| {
         // Its entry point, user, directory, environment, label, check and triggers are hostile: see HOSTILE_CHANGES.
         let mut sandbox = Sandbox::new(place);
-        let image = ask(async { engine().inspect_image(IMAGE).await }).expect("the image");
+        let image = ask(async { engine_at(socket).inspect_image(IMAGE).await }).expect("the image");
         let config = image.config.expect("its configuration");
         assert!(
             config
@@ -303,7 +323,12 @@ fn an_image_decides_nothing_about_its_container() {
             Some("/proc/self/fd/8"),
             "the control"
         );
-        let environment = sandbox.sh("env; cat /proc/[0-9]*/environ 2>/dev/null").out;
+        // The supervisor's own is the image's, and it takes no notice of it.
+        let shown = place.expected().open_files_of_others.contains(&"environ");
+        let processes = if shown { "self" } else { "[0-9]*" };
+        let environment = sandbox
+            .sh(&format!("env; cat /proc/{processes}/environ 2>/dev/null"))
+            .out;
         assert!(!environment.contains("evil"), "{environment}");
         assert_eq!(
             sandbox.sh("pwd -P; id -u; id -g; id -G").out,
@@ -314,7 +339,7 @@ fn an_image_decides_nothing_about_its_container() {
             .expect("a name")
             .to_owned();
         let found = ask(async {
-            engine()
+            engine_at(socket)
                 .inspect_container(&name, None::<InspectContainerOptions>)
                 .await
         })
@@ -340,9 +365,9 @@ fn an_image_decides_nothing_about_its_container() {
 
 #[test]
 fn an_image_with_volumes_is_refused() {
-    each_engine(|place| {
+    each_engine(|place, socket| {
         let name = "claude-code-mcp-test-with-volumes:3";
-        ask(make_image(name, "VOLUME /data"));
+        ask(make_image_at(socket, name, "VOLUME /data"));
         let mut machine = place.machine();
         machine.set("DEFAULT_CLAUDE_IMAGE", name);
         let mut client = machine.client();
@@ -354,7 +379,7 @@ fn an_image_with_volumes_is_refused() {
         assert_eq!(machine.containers(), BTreeSet::new());
         drop(client);
         let _ = ask(async {
-            engine()
+            engine_at(socket)
                 .remove_image(name, None::<RemoveImageOptions>, None)
                 .await
         });
@@ -365,7 +390,7 @@ fn an_image_with_volumes_is_refused() {
 /// CVE-2024-21626 and its kind: something of the host that a runtime left open, as a directory or a descriptor.
 #[test]
 fn nothing_of_the_host_is_left_open() {
-    each_engine(|place| {
+    each_engine(|place, _| {
         let mut sandbox = Sandbox::new(place);
         let look = "print POSIX::getcwd(), \"\\n\"; for my $p (glob '/proc/[0-9]*') { \
             for my $l (\"$p/cwd\", \"$p/root\", glob \"$p/fd/*\") { my $t = readlink $l; print \"$t\\n\" if defined $t } }";
@@ -374,6 +399,11 @@ fn nothing_of_the_host_is_left_open() {
             ["/workspace", "/", "/dev/null"].contains(target)
                 || target.starts_with("pipe:[")
                 || target.starts_with("/proc/")
+                || place
+                    .expected()
+                    .links_of_others
+                    .iter()
+                    .any(|known| target.starts_with(known))
         };
         let unknown: Vec<_> = found.lines().filter(|target| !known(target)).collect();
         assert_eq!(unknown, Vec::<&str>::new(), "{found}");
@@ -390,7 +420,7 @@ fn nothing_of_the_host_is_left_open() {
 
 #[test]
 fn a_container_ends_with_its_lease_when_no_server_comes_back() {
-    each_engine(|place| {
+    each_engine(|place, socket| {
         let mut machine = place.machine();
         machine.set("CLAUDE_CODE_MCP_LEASE_SECONDS", "2");
         let mut sandbox = Sandbox::on(place, machine, json!({}));
@@ -402,7 +432,7 @@ fn a_container_ends_with_its_lease_when_no_server_comes_back() {
         let running = |name: &str| -> Value {
             let name = name.to_owned();
             let found = ask(async {
-                engine()
+                engine_at(socket)
                     .inspect_container(&name, None::<InspectContainerOptions>)
                     .await
             });
@@ -436,7 +466,7 @@ fn a_container_ends_with_its_lease_when_no_server_comes_back() {
 /// there, the container then does not show what was asked, and the session is refused.
 #[test]
 fn an_image_whose_mount_points_are_links_is_refused_and_does_not_reach_the_host() {
-    each_engine(|place| {
+    each_engine(|place, socket| {
         for points in ["workspace", "state run tmp home/agent"] {
             let name = "claude-code-mcp-test-with-links:3";
             let mut machine = place.machine();
@@ -448,7 +478,7 @@ fn an_image_whose_mount_points_are_links_is_refused_and_does_not_reach_the_host(
                 &outside.display().to_string()[1..]
             );
             let links = format!("mkdir home; for at in {points}; do ln -s {out} $at; done");
-            ask(make_image_from(name, &links));
+            ask(make_image_from(socket, name, &links));
             machine.set("DEFAULT_CLAUDE_IMAGE", name);
             let mut client = machine.client();
             let asked = json!({ "projectPath": machine.project });
@@ -458,7 +488,7 @@ fn an_image_whose_mount_points_are_links_is_refused_and_does_not_reach_the_host(
             assert_eq!(walk(&machine.project), Vec::<PathBuf>::new(), "{points}");
             drop(client);
             let removed = async {
-                engine()
+                engine_at(socket)
                     .remove_image(name, None::<RemoveImageOptions>, None)
                     .await
             };

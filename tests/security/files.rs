@@ -6,7 +6,7 @@ use std::fs;
 use serde_json::json;
 
 use crate::{
-    place::Place,
+    place::{Place, in_force},
     probe::{Sandbox, each, snapshot},
     support::program,
 };
@@ -126,7 +126,11 @@ fn landlock_refuses_what_permissions_and_mounts_allow() {
     each(|sandbox| {
         // The file is the process's own, on a writable mount: nothing but the domain is in the way.
         let probe = "print writes('/proc/self/comm')";
-        assert_eq!(sandbox.perl(probe), "EACCES");
+        let told = in_force(&sandbox.created, "landlock");
+        assert_eq!(told, sandbox.place.expected().has_landlock);
+        let denied = sandbox.perl(probe);
+        assert_eq!(denied == "EACCES", told, "{denied}");
+        assert_ne!(denied, "ok");
         assert_eq!(sandbox.perl_outside(probe), "ok", "the control");
         let owner = sandbox.sh("stat -c %u /proc/self/comm; id -u");
         assert_eq!(owner.out, "1000\n1000", "the file is the agent's");

@@ -12,12 +12,8 @@
     reason = "a test fails by panicking and tells by standard error"
 )]
 
-#[path = "../support/gvisor.rs"]
-mod gvisor;
 #[path = "../support/mod.rs"]
 mod support;
-
-use support::skip;
 
 mod devices;
 mod engine;

@@ -5,13 +5,11 @@ use std::{cell::OnceCell, path::PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::{
+use crate::support::{
+    Machine, User, engine,
     gvisor::Gvisor,
-    support::{
-        Machine, User, engine,
-        image::{HOSTILE_CHANGES, IMAGE, make_image, make_image_at, without_engine},
-        skip, users,
-    },
+    image::{ENGINE_SOCKET, HOSTILE_CHANGES, IMAGE, make_image, make_image_at, without_engine},
+    users,
 };
 
 /// The walls of a session, and as whom the server runs that builds them.
@@ -73,6 +71,36 @@ pub struct Expected {
     pub refuses_signals: bool,
     /// Fewest processes with which a session can be made.
     pub fewest_processes: u64,
+    /// Whether Landlock is in force. A kernel without it says so in the reply.
+    pub has_landlock: bool,
+    /// Answers of dialling the host's socket: hung up on, or no such thing where frames travel over the standard streams.
+    pub dialling: &'static [&'static str],
+    /// Files of the supervisor and of stubs in `/proc` that can be read: gVisor of 2022 asks for the same uid alone, not
+    /// for whether somebody may be traced. Nothing in them is secret: there is no key in an environment or an argument.
+    pub open_files_of_others: &'static [&'static str],
+    /// Their open files can be listed and opened, too: frames carry a code, so that writing there says nothing.
+    pub opens_descriptors: bool,
+    /// Links of `/proc/<pid>` that are seen for that reason, of the supervisor's own files, by how they begin.
+    pub links_of_others: &'static [&'static str],
+    /// Files that `/proc/<pid>` does not have.
+    pub lacks_of_proc: &'static [&'static str],
+    /// Calls of scheduling that are refused to everybody, so that there is no control.
+    pub untaken: &'static [&'static str],
+    /// Where the supervisor's memory can be seen: a process of a guest's kernel is none of the host's.
+    pub supervisor_is_on_the_host: bool,
+    /// Whether the number of files in memory has a limit of its own; else they end with the memory of the session.
+    pub counts_files_in_memory: bool,
+    /// Whether the number of watches of files (inotify) has a limit of its own; else they end with the memory of the session.
+    pub counts_watches: bool,
+    /// Answers of making a queue of messages: the limit of the user's, or one that the guest's kernel keeps in its own memory.
+    pub making_a_queue: &'static [&'static str],
+    /// Answers of calls that should look absent.
+    pub absent: &'static [&'static str],
+    /// Whether the kernel knows `fchmodat2`, `pidfd_open` and more than one personality; else the filter's answer has no
+    /// control but that other calls work.
+    pub knows_newer_calls: bool,
+    /// Whether calls in the numbers of another architecture are ended; else they are taken in this one's numbers.
+    pub ends_other_architectures: bool,
 }
 
 const NATIVE: Expected = Expected {
@@ -102,6 +130,20 @@ const NATIVE: Expected = Expected {
     bombs_end_the_session: false,
     refuses_signals: false,
     fewest_processes: 64,
+    has_landlock: true,
+    dialling: &["closed", "ECONNRESET"],
+    open_files_of_others: &[],
+    opens_descriptors: false,
+    links_of_others: &[],
+    lacks_of_proc: &[],
+    untaken: &[],
+    supervisor_is_on_the_host: true,
+    counts_files_in_memory: true,
+    counts_watches: true,
+    making_a_queue: &["EMFILE", "ENOMEM", "ENOSPC", "EPERM", "EACCES"],
+    absent: &["ENOSYS"],
+    knows_newer_calls: true,
+    ends_other_architectures: true,
 };
 
 const NATIVE_AS_ORDINARY: Expected = Expected {
@@ -147,65 +189,24 @@ const GVISOR: Expected = Expected {
     bombs_end_the_session: true,
     refuses_signals: true,
     fewest_processes: 128,
+    has_landlock: false,
+    dialling: &["ENOENT"],
+    open_files_of_others: &["maps", "smaps", "environ", "auxv"],
+    opens_descriptors: true,
+    links_of_others: &["socket:[", "host:[", "anon_inode:[", "/state"],
+    lacks_of_proc: &["pagemap", "stack", "syscall", "map_files/x"],
+    untaken: &["sched_setscheduler to batch", "sched_setattr", "ioprio_set"],
+    supervisor_is_on_the_host: false,
+    counts_files_in_memory: false,
+    counts_watches: false,
+    making_a_queue: &["ok"],
+    // Its filter has one answer for all; what is left to the kernel itself is absent.
+    absent: &["EPERM", "ENOSYS"],
+    knows_newer_calls: false,
+    // It has one table of calls, and one filter over it, by whatever instruction they are made.
+    ends_other_architectures: false,
     ..DOCKER
 };
-
-/// Attacks that have no object with a kernel of the sandbox's own, or whose probe that kernel (gVisor of December 2022) cannot
-/// run. Each is told when it is left out.
-const NOT_ON_GVISOR: [(&str, &str); 16] = [
-    (
-        "landlock_refuses",
-        "that kernel has no Landlock, and the reply says so",
-    ),
-    (
-        "an_agent_that_dials_the_host",
-        "no socket of the host is there: frames travel over the standard streams",
-    ),
-    (
-        "an_agent_cannot_look_into",
-        "it shows /proc/<pid> to whoever has the same uid; what is to be had there is of no use, which the journeys with gVisor show",
-    ),
-    (
-        "the_environment_of_server_and_client",
-        "the same: the environment of the supervisor can be read, and is empty",
-    ),
-    (
-        "an_agent_cannot_slow_pin",
-        "it takes none of the calls that would slow somebody",
-    ),
-    (
-        "a_flood_of_output",
-        "the supervisor is no process of the host's that could be weighed; the server is weighed at the other places",
-    ),
-    (
-        "temporary_files_end_at_their_number",
-        "it counts no files; they are held by the memory of the session",
-    ),
-    (
-        "watches_of_files",
-        "it has no limit of watches; they are its own and held by the memory of the session",
-    ),
-    ("locks_queues", "it has no message queues"),
-    (
-        "a_transfer_out_does_not_follow",
-        "the race is on the host's side, which is the same at the other places, and slower here",
-    ),
-    ("fchmodat2", "it does not know the call"),
-    (
-        "int80",
-        "it has one architecture: such a call is an invalid instruction",
-    ),
-    ("personality_without", "it knows one personality"),
-    (
-        "syscalls::seccomp",
-        "its filter has one answer, EPERM, for all",
-    ),
-    ("setns_of", "it has no descriptors of processes"),
-    (
-        "unknown_calls_look_absent",
-        "its filter has one answer, EPERM, for all",
-    ),
-];
 
 impl Place {
     const ALL: [Place; 4] = [
@@ -242,10 +243,8 @@ impl Place {
                     .set("DEFAULT_CLAUDE_IMAGE", IMAGE);
             }
             Place::DockerGvisor => {
-                let engine = gvisor_socket("a machine").expect("it is here");
                 machine
-                    .set("CLAUDE_CODE_MCP_BACKEND", "docker")
-                    .set("DOCKER_HOST", &format!("unix://{}", engine.display()))
+                    .use_engine(&self.engine())
                     .set("DEFAULT_CLAUDE_IMAGE", IMAGE)
                     .set("CLAUDE_CODE_MCP_RUNTIME_CLASSES", "runsc");
             }
@@ -253,27 +252,27 @@ impl Place {
         machine
     }
 
-    /// What `create_session` must answer about where it is.
-    pub fn confirm(self, created: &Value) {
-        let backend = match self {
-            Place::NativeAsRoot | Place::NativeAsOrdinary => "native",
-            Place::Docker | Place::DockerGvisor => "docker",
-        };
-        assert_eq!(created["backend"], json!(backend), "{created:#}");
+    /// Socket of the engine that makes its sessions.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn engine(self) -> PathBuf {
+        match self {
+            Place::NativeAsRoot | Place::NativeAsOrdinary => panic!("{self:?} has no engine"),
+            Place::Docker => ENGINE_SOCKET.into(),
+            Place::DockerGvisor => gvisor_socket("a machine").expect("it is here"),
+        }
     }
 
-    /// Whether the attack of this test has no object there.
-    fn lacks_what_is_attacked(self) -> bool {
-        let test = std::thread::current();
-        let name = test.name().unwrap_or_default().to_owned();
-        let found = NOT_ON_GVISOR.iter().find(|(part, _)| name.contains(part));
-        match (self, found) {
-            (Place::DockerGvisor, Some((_, why))) => {
-                skip("not on gVisor", &format!("{name}: {why}"));
-                true
-            }
-            _ => false,
-        }
+    /// What `create_session` must answer about where it is.
+    pub fn confirm(self, created: &Value) {
+        let (backend, own_kernel) = match self {
+            Place::NativeAsRoot | Place::NativeAsOrdinary => ("native", false),
+            Place::Docker => ("docker", false),
+            Place::DockerGvisor => ("docker", true),
+        };
+        assert_eq!(created["backend"], json!(backend), "{created:#}");
+        assert_eq!(in_force(created, "guestKernel"), own_kernel, "{created:#}");
     }
 
     /// Whether this machine has it. A missing one is told loudly, and is a failure where `REQUIRE` names its leg.
@@ -316,9 +315,16 @@ fn gvisor_socket(leg: &str) -> Option<PathBuf> {
     })
 }
 
+/// Whether the reply says that a layer is in force.
+pub fn in_force(created: &Value, layer: &str) -> bool {
+    let layers = created["hardening"]["layers"].as_array().expect("layers");
+    let found = layers.iter().find(|found| found["layer"] == layer);
+    found.is_some_and(|found| found["inForce"] == json!(true))
+}
+
 /// All places that this machine has.
 pub fn places() -> Vec<Place> {
     let mut places = Place::ALL.to_vec();
-    places.retain(|place| place.is_here() && !place.lacks_what_is_attacked());
+    places.retain(|place| place.is_here());
     places
 }

@@ -17,7 +17,8 @@ use crate::{
 const RACE: Duration = Duration::from_millis(1_500);
 const SECRET: &str = "a secret of the host";
 
-/// Plants `race/d` (a directory) and `race/l` (a link) in the project and exchanges them without end.
+/// Plants `race/d` (a directory) and `race/l` (a link) in the project and exchanges them without end: at once, or by three
+/// renames where the kernel does not exchange (gVisor).
 fn start_swapping(sandbox: &mut Sandbox, link_target: &str) -> String {
     let outside = sandbox.machine.base().join("outside");
     fs::create_dir_all(outside.join("deep")).expect("a directory");
@@ -35,7 +36,9 @@ fn start_swapping(sandbox: &mut Sandbox, link_target: &str) -> String {
     sandbox.machine.write("race/d/deep/file", "mine");
     let script = format!(
         "symlink('{link_target}', '/workspace/race/l') or die; open(my $f, '>', '/workspace/started'); \
-         while (1) {{ syscall(316, -100, my $a = '/workspace/race/d', -100, my $b = '/workspace/race/l', 2); \
+         chdir '/workspace/race'; \
+         while (1) {{ syscall(316, -100, my $a = 'd', -100, my $b = 'l', 2) == 0 \
+         or rename('d', 't') && rename('l', 'd') && rename('t', 'l'); \
          select(undef, undef, undef, 0.0002) }}"
     );
     let arguments = json!({

@@ -120,7 +120,15 @@ fn the_environment_of_server_and_client_does_not_come_in() {
         assert!(!all.contains("canary"), "{all}");
         assert!(all.contains("MINE=allowed-inside"), "the control: {all}");
         let hidden = sandbox.perl("print reads('/proc/1/environ')");
-        assert_eq!(hidden, "EACCES");
+        if !place.expected().open_files_of_others.contains(&"environ") {
+            assert_eq!(hidden, "EACCES");
+            continue;
+        }
+        // What the image and the engine say, which the supervisor takes no notice of, and nothing of the host's.
+        let names = sandbox
+            .sh("tr '\\0' '\\n' < /proc/1/environ | cut -d= -f1 | sort")
+            .out;
+        assert_eq!(names, "HOME\nHOSTNAME\nLD_PRELOAD\nPATH");
     }
 }
 

@@ -1,6 +1,9 @@
 //! What a test asks the engine itself, past the server: which containers there are, and to take them away.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::Path,
+};
 
 use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
 
@@ -20,33 +23,35 @@ pub fn ask<T: Send>(question: impl Future<Output = T> + Send) -> T {
 }
 
 /// Names of all containers, running or not, that begin so.
-pub fn containers(prefix: &str) -> BTreeSet<String> {
-    ask(listed(prefix)).expect("the engine answers")
+pub fn containers(socket: &Path, prefix: &str) -> BTreeSet<String> {
+    ask(listed(socket, prefix)).expect("the engine answers")
 }
 
 /// Removes them all, as far as that can be done.
-pub fn remove_containers(prefix: &str) {
-    for name in ask(listed(prefix)).unwrap_or_default() {
-        remove_container(&name);
+pub fn remove_containers(socket: &Path, prefix: &str) {
+    for name in ask(listed(socket, prefix)).unwrap_or_default() {
+        remove_container(socket, &name);
     }
 }
 
 /// Kills and removes one, if it is there.
-pub fn remove_container(name: &str) {
+pub fn remove_container(socket: &Path, name: &str) {
     let options = RemoveContainerOptionsBuilder::new()
         .force(true)
         .v(true)
         .build();
-    let _ = ask(async { image::engine().remove_container(name, Some(options)).await });
+    let engine = image::engine_at(socket);
+    let _ = ask(async { engine.remove_container(name, Some(options)).await });
 }
 
-async fn listed(prefix: &str) -> Result<BTreeSet<String>, bollard::errors::Error> {
+async fn listed(socket: &Path, prefix: &str) -> Result<BTreeSet<String>, bollard::errors::Error> {
     let filters = HashMap::from([("name", vec![prefix])]);
     let options = ListContainersOptionsBuilder::new()
         .all(true)
         .filters(&filters)
         .build();
-    let found = image::engine().list_containers(Some(options)).await?;
+    let engine = image::engine_at(socket);
+    let found = engine.list_containers(Some(options)).await?;
     let names = found
         .into_iter()
         .flat_map(|one| one.names.unwrap_or_default());

@@ -32,6 +32,7 @@ use serde_json::{Value, json};
 pub mod engine;
 #[path = "../../crates/sandbox-docker/tests/support/filter.rs"]
 pub mod filter;
+pub mod gvisor;
 #[path = "../../crates/sandbox-docker/tests/support/image.rs"]
 pub mod image;
 mod skip;
@@ -88,6 +89,8 @@ pub struct Machine {
     base: PathBuf,
     pub project: PathBuf,
     environment: Vec<(String, String)>,
+    /// Socket of the engine that servers of this machine may have asked for containers.
+    engine: PathBuf,
 }
 
 impl Machine {
@@ -105,6 +108,7 @@ impl Machine {
             base,
             project,
             environment: Vec::new(),
+            engine: image::ENGINE_SOCKET.into(),
         };
         for directory in ["project", "state", "home", "run"] {
             machine.give(&machine.base.join(directory));
@@ -120,6 +124,13 @@ impl Machine {
     pub fn set(&mut self, name: &str, value: &str) -> &mut Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Has sessions of this machine made by another engine than the usual one.
+    pub fn use_engine(&mut self, socket: &Path) -> &mut Self {
+        self.engine = socket.to_owned();
+        self.set("CLAUDE_CODE_MCP_BACKEND", "docker")
+            .set("DOCKER_HOST", &format!("unix://{}", socket.display()))
     }
 
     pub fn base(&self) -> &Path {
@@ -264,7 +275,7 @@ impl Machine {
     pub fn containers(&self) -> BTreeSet<String> {
         object_prefix(&self.state())
             .filter(|_| self.uses_engine())
-            .map(|prefix| engine::containers(&prefix))
+            .map(|prefix| engine::containers(&self.engine, &prefix))
             .unwrap_or_default()
     }
 
@@ -294,7 +305,7 @@ impl Drop for Machine {
                 let _ = fs::remove_dir(cgroup);
             }
             if self.uses_engine() {
-                engine::remove_containers(&prefix);
+                engine::remove_containers(&self.engine, &prefix);
             }
         }
         for mount in mounts_below(&self.base) {

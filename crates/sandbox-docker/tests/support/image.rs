@@ -70,9 +70,9 @@ pub async fn make_image_at(socket: &Path, name: &str, changes: &str) {
     import(socket, name, changes, "").await;
 }
 
-/// Makes one in whose root these commands ran, unless the machine's engine has it.
-pub async fn make_image_from(name: &str, commands: &str) {
-    import(Path::new(ENGINE_SOCKET), name, "", commands).await;
+/// Makes one in whose root these commands ran, unless the engine has it.
+pub async fn make_image_from(socket: &Path, name: &str, commands: &str) {
+    import(socket, name, "", commands).await;
 }
 
 async fn import(socket: &Path, name: &str, changes: &str, commands: &str) {
