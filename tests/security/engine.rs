@@ -352,12 +352,16 @@ fn an_image_decides_nothing_about_its_container() {
                 .health
                 .is_none_or(|health| health.log.is_none())
         );
-        let targets: BTreeSet<_> = found
+        let mut targets: BTreeSet<_> = found
             .mounts
             .unwrap_or_default()
             .into_iter()
             .filter_map(|mount| mount.destination)
             .collect();
+        // Where the kernel sees no mounts of the host, each protected path is a mount of its own.
+        if place == Place::DockerGvisor {
+            targets.retain(|target| !target.starts_with("/workspace/."));
+        }
         let wanted = ["/run/supervisor", "/state", "/workspace"].map(str::to_owned);
         assert_eq!(targets, wanted.into());
     });

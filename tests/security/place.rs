@@ -88,6 +88,8 @@ pub struct Expected {
     pub untaken: &'static [&'static str],
     /// Where the supervisor's memory can be seen: a process of a guest's kernel is none of the host's.
     pub supervisor_is_on_the_host: bool,
+    /// What a session prints that prints without end, bytes; fewer where each takes longer.
+    pub flood_bytes: u64,
     /// Whether the number of files in memory has a limit of its own; else they end with the memory of the session.
     pub counts_files_in_memory: bool,
     /// Whether the number of watches of files (inotify) has a limit of its own; else they end with the memory of the session.
@@ -138,6 +140,7 @@ const NATIVE: Expected = Expected {
     lacks_of_proc: &[],
     untaken: &[],
     supervisor_is_on_the_host: true,
+    flood_bytes: 200_000_000,
     counts_files_in_memory: true,
     counts_watches: true,
     making_a_queue: &["EMFILE", "ENOMEM", "ENOSPC", "EPERM", "EACCES"],
@@ -193,10 +196,11 @@ const GVISOR: Expected = Expected {
     dialling: &["ENOENT"],
     open_files_of_others: &["maps", "smaps", "environ", "auxv"],
     opens_descriptors: true,
-    links_of_others: &["socket:[", "host:[", "anon_inode:[", "/state"],
+    links_of_others: &["socket:[", "host:[", "anon_inode:[", "/state", "/proc"],
     lacks_of_proc: &["pagemap", "stack", "syscall", "map_files/x"],
     untaken: &["sched_setscheduler to batch", "sched_setattr", "ioprio_set"],
     supervisor_is_on_the_host: false,
+    flood_bytes: 40_000_000,
     counts_files_in_memory: false,
     counts_watches: false,
     making_a_queue: &["ok"],

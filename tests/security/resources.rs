@@ -76,7 +76,24 @@ impl Pair {
         let project = self.attacker.machine.project.join("attacker");
         let next = self.attacker.client.create(&project);
         assert_eq!(self.attacker.client.output(&next, "echo new"), "new");
-        self.attacker.client.destroy(&next);
+        for ended in [&next, &session] {
+            self.attacker.client.destroy(ended);
+        }
+        let mut left = (0, 0);
+        crate::support::until("no container but those of sessions is left", || {
+            left = (self.attacker.machine.containers().len(), self.sessions());
+            left.0 == left.1
+        });
+        assert!(left.0 > 0, "the control: the sibling has one");
+    }
+
+    /// How many sessions are ready.
+    fn sessions(&mut self) -> usize {
+        let listed = self.attacker.client.tool("list_sessions", json!({}));
+        let listed = listed.expect("a list");
+        let all = listed["sessions"].as_array().expect("sessions");
+        let ready = all.iter().filter(|session| session["state"] == "ready");
+        ready.count()
     }
 
     fn server_resident_kb(&self) -> u64 {
@@ -295,7 +312,11 @@ fn a_flood_of_output_is_bounded_in_server_and_supervisor() {
     each_pair(|pair| {
         let before = pair.server_resident_kb();
         assert!(before > 0, "the control: it is measured");
-        let execution = pair.attacker.start("head -c 200000000 /dev/zero | tr '\\0' 'x'; head -c 20000000 /dev/urandom >&2; echo; echo the end");
+        let flood = pair.attacker.place.expected().flood_bytes;
+        let execution = pair.attacker.start(&format!(
+            "head -c {flood} /dev/zero | tr '\\0' 'x'; head -c {} /dev/urandom >&2; echo; echo the end",
+            flood / 10
+        ));
         let mut most = (0, 0);
         let deadline = Instant::now() + Duration::from_secs(40);
         let ended = loop {
@@ -314,7 +335,7 @@ fn a_flood_of_output_is_bounded_in_server_and_supervisor() {
         assert_eq!(ended["exitCode"], 0, "{ended:#}");
         assert_eq!(
             ended["stdout"]["bytesTotal"].as_u64(),
-            Some(200_000_009),
+            Some(flood + 9),
             "{:#}",
             ended["stdout"]["bytesTotal"]
         );

@@ -283,11 +283,11 @@ fn an_agent_cannot_look_into_its_stub_or_write_to_its_report() {
         if expected.opens_descriptors {
             // Its one descriptor is a socket, which no path opens.
             let open = sandbox.perl(&format!(
-                "{stub} opendir(my $d, \"/proc/$stub/fd\"); my @fds = grep {{ /\\d/ }} readdir $d; my @open; \
-                 for (@fds) {{ push @open, $_ if sysopen(my $f, \"/proc/$stub/fd/$_\", 2049) || sysopen($f, \"/proc/$stub/fd/$_\", 2048) }} \
+                "{stub} opendir(my $d, \"/proc/$stub/fd\"); my @fds = grep {{ /\\d/ }} readdir $d; my (@open, $f); \
+                 for (@fds) {{ push @open, $_ if sysopen($f, \"/proc/$stub/fd/$_\", 2049) || sysopen($f, \"/proc/$stub/fd/$_\", 2048) }} \
                  print scalar(@fds) . \" listed, open: @open\""
             ));
-            assert_eq!(open, "1 listed, open: ");
+            assert_eq!(open, "1 listed, open:");
         }
     });
 }
