@@ -154,19 +154,13 @@ impl Shared {
         let Some(class) = &spec.runtime else {
             return Ok(());
         };
-        let info = self.engine.info().await?;
-        let known: Vec<&String> = info
-            .runtimes
-            .iter()
-            .flatten()
-            .map(|(name, _)| name)
-            .collect();
-        if known.contains(&&class.name) {
+        let known = machine::runtimes(&self.engine.info().await?);
+        if known.contains(&class.name) {
             return Ok(());
         }
         Err(BackendError::RuntimeUnknown {
             name: class.name.clone(),
-            known: known.into_iter().cloned().collect(),
+            known,
         })
     }
 

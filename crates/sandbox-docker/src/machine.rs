@@ -100,6 +100,14 @@ fn layers() -> Vec<Layer> {
     layers
 }
 
+/// Names under which the engine knows runtimes, sorted.
+pub(crate) fn runtimes(info: &SystemInfo) -> Vec<String> {
+    let runtimes = info.runtimes.iter().flatten();
+    let mut names: Vec<_> = runtimes.map(|(name, _)| name.clone()).collect();
+    names.sort();
+    names
+}
+
 fn has_option(info: &SystemInfo, name: &str) -> bool {
     let wanted = format!("name={name}");
     let options = info.security_options.iter().flatten();

@@ -14,7 +14,7 @@ use rustix::{
 };
 use wire::{
     CARRIER_WINDOW_BYTES, Carried, CarrierKey, MAX_CARRIED_BYTES, MAX_CHANNELS, Nonce, Opener,
-    Sealer, Sender, Splitter, first_key,
+    Sealer, Sender, Splitter, attach_request,
 };
 
 /// Bytes waiting to be sent from which on no channel is read: what is urgent waits for no more than these.
@@ -193,25 +193,11 @@ impl Carrier {
                     self.lose();
                 }
             }
-            None => match self.attach_request(frame) {
+            // The first request brings the key: nothing untrusted has run by then.
+            None => match attach_request(self.key, frame) {
                 Some((key, nonce)) => self.attach(key, nonce),
                 None => self.lose(),
             },
-        }
-    }
-
-    /// A request to attach, by whoever has the key. The first one brings it: nothing untrusted has run by then.
-    fn attach_request(&self, frame: &[u8]) -> Option<(CarrierKey, Nonce)> {
-        let key = self.key.or_else(|| first_key(frame))?;
-        match Opener::new(&key, Sender::Host, &[]).open(frame)? {
-            Carried::Attach { nonce, .. } => Some((key, nonce)),
-            Carried::Attached { .. }
-            | Carried::Open { .. }
-            | Carried::Data { .. }
-            | Carried::Credit { .. }
-            | Carried::End { .. }
-            | Carried::Close { .. }
-            | Carried::Lost => None,
         }
     }
 

@@ -197,20 +197,17 @@ impl Opener {
     }
 }
 
-/// The key that a first [`Carried::Attach`] brings: its code shows only that it arrived whole.
-pub fn first_key(frame: &[u8]) -> Option<CarrierKey> {
+/// Who asks to attach, if the frame does: the key and the host's nonce. Without a `known` key the frame brings it, and its
+/// code shows only that it arrived whole.
+pub fn attach_request(known: Option<CarrierKey>, frame: &[u8]) -> Option<(CarrierKey, Nonce)> {
     let message = cobs::decode_vec(frame).ok()?;
     let body = &message[..message.len().checked_sub(CODE_BYTES)?];
-    match decode(body)? {
-        Carried::Attach { key, .. } => key,
-        Carried::Attached { .. }
-        | Carried::Open { .. }
-        | Carried::Data { .. }
-        | Carried::Credit { .. }
-        | Carried::End { .. }
-        | Carried::Close { .. }
-        | Carried::Lost => None,
-    }
+    let Some(Carried::Attach { nonce, key }) = decode(body) else {
+        return None;
+    };
+    let key = known.or(key)?;
+    let opened = Opener::new(&key, Sender::Host, &[]).open(frame);
+    opened.map(|_| (key, nonce))
 }
 
 fn decode(body: &[u8]) -> Option<Carried> {
@@ -313,7 +310,7 @@ mod tests {
             splitter.push(&bytes);
             while let Some(frame) = splitter.next_frame() {
                 prop_assert_eq!(opener.open(&frame), None);
-                prop_assert_eq!(first_key(&frame), None);
+                prop_assert_eq!(attach_request(None, &frame), None);
             }
         }
 
@@ -369,9 +366,11 @@ mod tests {
             let half = splitter.next_frame().unwrap();
             assert_eq!(opener.clone().open(&half), None, "{cut}");
             let whole = splitter.next_frame().unwrap();
-            assert_eq!(first_key(&whole), Some(KEY));
-            let opened = Opener::new(&KEY, Sender::Host, &[]).open(&whole);
-            assert_eq!(opened, Some(attach), "{cut}");
+            for known in [None, Some(KEY)] {
+                let asked = attach_request(known, &whole);
+                assert_eq!(asked, Some((KEY, [9; 16])), "{cut}");
+            }
+            assert_eq!(attach_request(Some([8; 32]), &whole), None, "another key");
         }
         assert!(
             opener.open(&frame[..frame.len() - 1]).is_some(),

@@ -17,7 +17,7 @@ mod message;
 pub use arguments::{ArgumentError, SupervisorArguments};
 pub use carrier::{
     CARRIER_WINDOW_BYTES, Carried, CarrierKey, MAX_CARRIED_BYTES, MAX_CHANNELS, Nonce, Opener,
-    Sealer, Sender, Splitter, first_key,
+    Sealer, Sender, Splitter, attach_request,
 };
 pub use frame::{
     Decoder, MAX_CHUNK_BYTES, MAX_TO_HOST_BYTES, MAX_TO_SUPERVISOR_BYTES, WireError, encode,

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 pub use advisories::{Component, Standing, TableError, Verdict, stand};
 
-use crate::Docker;
+use crate::{Docker, machine};
 
 /// What an engine is.
 #[derive(Debug, Clone)]
@@ -77,12 +77,9 @@ impl Docker {
         let (info, version) = (self.engine().info().await?, self.engine().version().await?);
         let kernel = rustix::system::uname();
         let kernel = kernel.release().to_string_lossy().into_owned();
-        let runtimes = info.runtimes.iter().flatten();
-        let mut runtimes: Vec<_> = runtimes.map(|(name, _)| name.clone()).collect();
-        runtimes.sort();
         Ok(About {
             versions: Versions::read(&version, kernel),
-            runtimes,
+            runtimes: machine::runtimes(&info),
             live_restore: info.live_restore_enabled == Some(true),
         })
     }
