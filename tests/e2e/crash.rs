@@ -8,7 +8,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::support::{Census, Machine, PATIENCE, until, users};
+use crate::support::{Machine, PATIENCE, census::Census, until, users};
 
 /// Waits until the census is as before, and tells the difference if it never is.
 fn until_nothing_is_left(machine: &Machine, before: &Census) {

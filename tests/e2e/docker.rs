@@ -1,46 +1,20 @@
 //! The same journeys with walls from a Docker engine (S6, T1.3, T2.*, T3.4).
 
-use std::{fs, io::Read, os::unix::net::UnixListener};
+use std::{fs, io::Read, os::unix::net::UnixListener, path::Path};
 
 use serde_json::json;
 
-use crate::{
-    image::{HOSTILE_CHANGES, IMAGE, engine, make_image, without_engine},
-    support::{Machine, User, until},
+use crate::support::{
+    Machine, User,
+    client::missing_layers,
+    engine::{self, machine},
+    image::ENGINE_SOCKET,
+    until,
 };
 
-/// A machine of root whose sessions come from the engine; `None` where there is none.
-fn machine(leg: &str) -> Option<Machine> {
-    let runtime = runtime();
-    if runtime.block_on(without_engine(leg)) {
-        return None;
-    }
-    runtime.block_on(make_image(IMAGE, HOSTILE_CHANGES));
-    let mut machine = Machine::new(User::Root);
-    machine
-        .set("CLAUDE_CODE_MCP_BACKEND", "docker")
-        .set("DEFAULT_CLAUDE_IMAGE", IMAGE);
-    Some(machine)
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime")
-}
-
-/// Containers, running or not, that bear that name.
+/// How many containers bear that name, running or not.
 fn containers(name: &str) -> usize {
-    let filters = std::collections::HashMap::from([("name", vec![name])]);
-    let options = bollard::query_parameters::ListContainersOptionsBuilder::new()
-        .all(true)
-        .filters(&filters)
-        .build();
-    runtime()
-        .block_on(engine().list_containers(Some(options)))
-        .expect("the engine answers")
-        .len()
+    engine::containers(Path::new(ENGINE_SOCKET), name).len()
 }
 
 #[test]
@@ -65,15 +39,11 @@ fn a_session_on_an_engine_from_create_to_destroy() {
         .to_owned();
     assert_eq!(created["backend"], "docker", "{created:#}");
     assert_eq!(containers(&name), 1, "{name}");
-    let missing: Vec<_> = created["hardening"]["layers"]
-        .as_array()
-        .expect("layers")
-        .iter()
-        .filter(|layer| layer["inForce"] != json!(true))
-        .map(|layer| layer["layer"].clone())
-        .collect();
-    let absent = [json!("userNamespace"), json!("guestKernel")];
-    assert_eq!(missing, absent, "{created:#}");
+    assert_eq!(
+        missing_layers(&created),
+        ["userNamespace", "guestKernel"],
+        "{created:#}"
+    );
 
     assert_eq!(
         client.output(&session, "cat hello.txt; pwd; id -u"),

@@ -28,9 +28,8 @@ const TYPED_WITHIN: Duration = Duration::from_millis(5_900);
 fn machine_on(socket: &Path, user: User) -> Machine {
     let mut machine = Machine::new(user);
     machine
-        .set("CLAUDE_CODE_MCP_BACKEND", "docker")
-        .set("DEFAULT_CLAUDE_IMAGE", IMAGE)
-        .set("DOCKER_HOST", &format!("unix://{}", socket.display()));
+        .use_engine(socket)
+        .set("DEFAULT_CLAUDE_IMAGE", IMAGE);
     machine
 }
 

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Client, Machine, User,
+    client::missing_layers,
+    engine::runtime,
     gvisor::Gvisor,
     image::{HOSTILE_CHANGES, IMAGE, make_image_at},
     until,
@@ -19,11 +21,7 @@ struct Place {
 
 fn place(leg: &str, classes: &str) -> Option<Place> {
     let engine = Gvisor::engine(leg)?;
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime")
-        .block_on(make_image_at(&engine.socket, IMAGE, HOSTILE_CHANGES));
+    runtime().block_on(make_image_at(&engine.socket, IMAGE, HOSTILE_CHANGES));
     let mut machine = Machine::new(User::Root);
     machine
         .use_engine(&engine.socket)
@@ -74,14 +72,7 @@ fn a_session_has_a_kernel_of_its_own_and_does_all_that_others_do() {
         true,
         "{created:#}"
     );
-    let missing: Vec<_> = created["hardening"]["layers"]
-        .as_array()
-        .expect("layers")
-        .iter()
-        .filter(|layer| layer["inForce"] != json!(true))
-        .map(|layer| layer["layer"].clone())
-        .collect();
-    assert_eq!(missing, [json!("landlock")], "{created:#}");
+    assert_eq!(missing_layers(&created), ["landlock"], "{created:#}");
 
     let host = fs::read_to_string("/proc/version").expect("the host's kernel");
     let guest = client.output(&session, "cat /proc/version");

@@ -18,8 +18,12 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     base::make_base,
-    image::{HOSTILE_CHANGES, IMAGE, engine, make_image, without_engine},
-    support::{Machine, User, program, skip},
+    support::{
+        Machine,
+        engine::{machine, runtime},
+        image::{IMAGE, engine, make_image},
+        program, skip,
+    },
 };
 
 /// What decides what a bootstrapped image holds: another one is made when any of it changes.
@@ -27,27 +31,6 @@ const RECIPE: [&str; 2] = [
     include_str!("../../crates/sandbox-docker/src/images/recipe.rs"),
     include_str!("../../crates/sandbox-docker/src/images/bootstrap.rs"),
 ];
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime")
-}
-
-/// A machine of root with an engine and the small image; `None` where there is none.
-fn machine(leg: &str) -> Option<Machine> {
-    let runtime = runtime();
-    if runtime.block_on(without_engine(leg)) {
-        return None;
-    }
-    runtime.block_on(make_image(IMAGE, HOSTILE_CHANGES));
-    let mut machine = Machine::new(User::Root);
-    machine
-        .set("CLAUDE_CODE_MCP_BACKEND", "docker")
-        .set("DEFAULT_CLAUDE_IMAGE", IMAGE);
-    Some(machine)
-}
 
 /// The name of an image of Debian's packages, made by the program. It stays in the engine, for the next run.
 fn bootstrapped(machine: &Machine, leg: &str) -> Option<String> {

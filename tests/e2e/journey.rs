@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::MetadataExt};
 
 use serde_json::json;
 
-use crate::support::{Machine, users};
+use crate::support::{Machine, client::missing_layers, users};
 
 #[test]
 fn a_session_from_create_to_destroy_over_stdio() {
@@ -19,14 +19,8 @@ fn a_session_from_create_to_destroy_over_stdio() {
         let session = created["sessionId"].as_str().expect("an id").to_owned();
         assert_eq!(created["state"], "ready", "{created:#}");
         assert_eq!(created["backend"], "native");
-        let layers = created["hardening"]["layers"].as_array().expect("layers");
-        let missing: Vec<_> = layers
-            .iter()
-            .filter(|layer| layer["inForce"] != json!(true))
-            .map(|layer| &layer["layer"])
-            .collect();
         assert_eq!(
-            missing,
+            missing_layers(&created),
             ["guestKernel"],
             "the embedded runtime shares the host's"
         );

@@ -10,7 +10,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{Census, Machine, PATIENCE, User, walk};
+use crate::support::{Machine, PATIENCE, User, census::Census, walk};
 
 /// A machine, and what was there before its first session.
 pub struct Place {

@@ -7,17 +7,34 @@ use std::{
 
 use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
 
-use super::image;
+use super::{Machine, User, image};
+
+/// For questions to an engine.
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}
+
+/// A machine of root whose sessions come from the machine's engine and the tests' own image; `None`, said loudly, where there
+/// is none.
+pub fn machine(leg: &str) -> Option<Machine> {
+    let runtime = runtime();
+    if runtime.block_on(image::without_engine(leg)) {
+        return None;
+    }
+    runtime.block_on(image::make_image(image::IMAGE, image::HOSTILE_CHANGES));
+    let mut machine = Machine::new(User::Root);
+    machine
+        .set("CLAUDE_CODE_MCP_BACKEND", "docker")
+        .set("DEFAULT_CLAUDE_IMAGE", image::IMAGE);
+    Some(machine)
+}
 
 /// Runs a question to the engine to its end, wherever the caller stands.
 pub fn ask<T: Send>(question: impl Future<Output = T> + Send) -> T {
-    let ask = || {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("a runtime")
-            .block_on(question)
-    };
+    let ask = || runtime().block_on(question);
     std::thread::scope(|scope| scope.spawn(ask).join())
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

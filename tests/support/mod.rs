@@ -12,23 +12,21 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::{BufRead, BufReader, Write},
     os::unix::{
         fs::{PermissionsExt, chown},
         process::CommandExt,
     },
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, Stdio},
+    process::{Command, Stdio},
     sync::{
         Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, channel},
     },
     time::{Duration, Instant},
 };
 
-use serde_json::{Value, json};
-
+pub mod census;
+pub mod client;
 pub mod engine;
 #[path = "../../crates/sandbox-docker/tests/support/filter.rs"]
 pub mod filter;
@@ -36,6 +34,8 @@ pub mod gvisor;
 #[path = "../../crates/sandbox-docker/tests/support/image.rs"]
 pub mod image;
 mod skip;
+use census::{cgroups, mounts_below, object_prefix};
+pub use client::Client;
 pub use skip::skip;
 
 /// An ordinary user of the tests: any id without an account, so without subordinate ids and groups.
@@ -325,298 +325,6 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "never came true: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
-}
-
-/// An MCP client on a stdio front, in the 2025-11-25 era.
-pub struct Client {
-    pub child: Child,
-    stdin: Option<ChildStdin>,
-    lines: Receiver<Value>,
-    next_id: u64,
-    pub greeting: Value,
-}
-
-impl Client {
-    fn start(machine: &Machine) -> Self {
-        let mut child = machine
-            .command(program())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the front starts");
-        let stdout = BufReader::new(child.stdout.take().expect("its output"));
-        let stderr = BufReader::new(child.stderr.take().expect("its errors"));
-        let (send, lines) = channel();
-        std::thread::spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
-                let message =
-                    serde_json::from_str(&line).unwrap_or_else(|_| json!({ "garbage": line }));
-                if send.send(message).is_err() {
-                    break;
-                }
-            }
-        });
-        std::thread::spawn(move || {
-            stderr
-                .lines()
-                .map_while(Result::ok)
-                .for_each(|line| eprintln!("front: {line}"))
-        });
-        let stdin = child.stdin.take();
-        let mut client = Client {
-            child,
-            stdin,
-            lines,
-            next_id: 0,
-            greeting: Value::Null,
-        };
-        client.greeting = client
-            .request(
-                "initialize",
-                json!({
-                    "protocolVersion": "2025-11-25",
-                    "capabilities": {},
-                    "clientInfo": { "name": "tests", "version": "1" },
-                }),
-            )
-            .expect("a greeting");
-        client.notify("notifications/initialized", json!({}));
-        client
-    }
-
-    pub fn send(&mut self, message: &Value) {
-        let stdin = self.stdin.as_mut().expect("an open input");
-        writeln!(stdin, "{message}")
-            .and_then(|()| stdin.flush())
-            .expect("the front reads");
-    }
-
-    pub fn notify(&mut self, method: &str, params: Value) {
-        self.send(&json!({ "jsonrpc": "2.0", "method": method, "params": params }));
-    }
-
-    /// Sends a request without waiting for its answer.
-    pub fn post(&mut self, method: &str, params: Value) -> u64 {
-        self.next_id += 1;
-        let id = self.next_id;
-        self.send(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }));
-        id
-    }
-
-    /// The answer to a request: `Err` is a protocol error.
-    pub fn answer(&mut self, id: u64) -> Result<Value, Value> {
-        let deadline = Instant::now() + Duration::from_secs(90);
-        loop {
-            let message = match self
-                .lines
-                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
-            {
-                Ok(message) => message,
-                Err(RecvTimeoutError::Timeout) => panic!("no answer to request {id}"),
-                Err(RecvTimeoutError::Disconnected) => return Err(json!("the front has ended")),
-            };
-            assert!(
-                message.get("garbage").is_none(),
-                "standard output carries something else: {message}"
-            );
-            if message["id"] == json!(id) {
-                return match message.get("error") {
-                    Some(error) => Err(error.clone()),
-                    None => Ok(message["result"].clone()),
-                };
-            }
-        }
-    }
-
-    pub fn request(&mut self, method: &str, params: Value) -> Result<Value, Value> {
-        let id = self.post(method, params);
-        self.answer(id)
-    }
-
-    /// Calls a tool: `Ok` is its structured content, `Err` its error object.
-    pub fn tool(&mut self, name: &str, arguments: Value) -> Result<Value, Value> {
-        self.tool_raw(name, &arguments.to_string())
-    }
-
-    /// As [`Self::tool`], with arguments that no serializer has been over.
-    pub fn tool_raw(&mut self, name: &str, arguments: &str) -> Result<Value, Value> {
-        self.next_id += 1;
-        let id = self.next_id;
-        let stdin = self.stdin.as_mut().expect("an open input");
-        writeln!(
-            stdin,
-            r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{name}","arguments":{arguments}}}}}"#
-        )
-        .and_then(|()| stdin.flush())
-        .expect("the front reads");
-        let result = self.answer(id)?;
-        let content = result["structuredContent"].clone();
-        if result["isError"] == json!(true) {
-            Err(content["error"].clone())
-        } else {
-            Ok(content)
-        }
-    }
-
-    /// Creates a session on a project.
-    pub fn create(&mut self, project: &Path) -> String {
-        self.create_with(json!({ "projectPath": project }))
-    }
-
-    pub fn create_with(&mut self, arguments: Value) -> String {
-        let session = self.tool("create_session", arguments).expect("a session");
-        session["sessionId"].as_str().expect("its id").to_owned()
-    }
-
-    /// Runs a shell line to its end and gives the execution.
-    pub fn run(&mut self, session: &str, line: &str) -> Value {
-        let arguments = json!({ "sessionId": session, "command": line, "waitSeconds": 40, "timeoutSeconds": 60 });
-        self.tool("execute_command", arguments)
-            .expect("an execution")
-    }
-
-    /// Standard output of a shell line that must succeed.
-    pub fn output(&mut self, session: &str, line: &str) -> String {
-        let execution = self.run(session, line);
-        assert_eq!(execution["exitCode"], json!(0), "{line}: {execution:#}");
-        execution["stdout"]["text"]
-            .as_str()
-            .unwrap_or_default()
-            .trim_end()
-            .to_owned()
-    }
-
-    pub fn destroy(&mut self, session: &str) {
-        self.tool("destroy_session", json!({ "sessionId": session }))
-            .expect("destroyed");
-    }
-
-    /// Closes standard input, as a client does that ends.
-    pub fn close(mut self) -> std::process::ExitStatus {
-        self.stdin = None;
-        self.child.wait().expect("the front ends")
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        self.stdin = None;
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Everything that sessions of a machine make on the host.
-#[derive(Debug, PartialEq, Eq, Default)]
-pub struct Census {
-    pub processes: BTreeSet<i32>,
-    pub cgroups: BTreeSet<PathBuf>,
-    pub containers: BTreeSet<String>,
-    pub instances: BTreeSet<PathBuf>,
-    pub project: BTreeSet<PathBuf>,
-    pub mounts: BTreeSet<String>,
-}
-
-impl Machine {
-    /// Pids of supervisors whose sandbox belongs to this machine: those that can be told by the mounted socket directory.
-    pub fn sandbox_pids(&self) -> Vec<i32> {
-        let markers = BACKENDS.map(|name| self.state().join(name).display().to_string());
-        pids()
-            .into_iter()
-            .filter(|pid| {
-                let mounts =
-                    fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
-                let own = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-                mounts != own && markers.iter().any(|marker| mounts.contains(marker))
-            })
-            .collect()
-    }
-
-    /// The directories of all sandboxes on record.
-    fn instances(&self) -> BTreeSet<PathBuf> {
-        let places = BACKENDS.map(|name| self.state().join(name).join("sessions"));
-        places
-            .iter()
-            .filter_map(|place| fs::read_dir(place).ok())
-            .flat_map(|entries| entries.flatten().map(|entry| entry.path()))
-            .filter(|path| is_instance(path))
-            .collect()
-    }
-
-    pub fn census(&self) -> Census {
-        Census {
-            processes: self.sandbox_pids().into_iter().collect(),
-            cgroups: object_prefix(&self.state())
-                .map(|prefix| cgroups(&prefix))
-                .unwrap_or_default(),
-            containers: self.containers(),
-            instances: self.instances(),
-            project: walk(&self.project).into_iter().collect(),
-            mounts: fs::read_to_string("/proc/self/mountinfo")
-                .unwrap_or_default()
-                .lines()
-                .filter(|line| line.contains(&self.base.display().to_string()))
-                .map(str::to_owned)
-                .collect(),
-        }
-    }
-}
-
-/// What backends call their directory in the server's state.
-const BACKENDS: [&str; 2] = ["native", "docker"];
-
-/// Where something is mounted below that directory, the deepest first.
-fn mounts_below(directory: &Path) -> Vec<PathBuf> {
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let targets = table.lines().filter_map(|line| line.split(' ').nth(4));
-    let mut found: Vec<_> = targets
-        .map(PathBuf::from)
-        .filter(|target| target.starts_with(directory))
-        .collect();
-    found.reverse();
-    found
-}
-
-fn is_instance(path: &Path) -> bool {
-    path.file_name()
-        .is_some_and(|name| name.to_string_lossy().starts_with("s-"))
-}
-
-fn pids() -> Vec<i32> {
-    fs::read_dir("/proc")
-        .map(|entries| {
-            entries
-                .flatten()
-                .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-                .collect()
-        })
-        .unwrap_or_default()
-}
-
-/// Name prefix of this installation's objects; `None` as long as it has never had any.
-fn object_prefix(state: &Path) -> Option<String> {
-    let owner = fs::read_to_string(state.join("state.db.owner")).ok()?;
-    Some(format!(
-        "claude-code-{}",
-        owner.trim().strip_prefix("o-")?.get(..8)?
-    ))
-}
-
-fn cgroups(prefix: &str) -> BTreeSet<PathBuf> {
-    let mut found = BTreeSet::new();
-    let mut open = vec![PathBuf::from("/sys/fs/cgroup")];
-    while let Some(directory) = open.pop() {
-        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                if entry.file_name().to_string_lossy().starts_with(prefix) {
-                    found.insert(entry.path());
-                }
-                open.push(entry.path());
-            }
-        }
-    }
-    found
 }
 
 /// Every path below a directory, links not followed.
