@@ -8,7 +8,10 @@ mod unpack;
 
 use mcp::reply::ErrorBody;
 use model::OwnerId;
-use sandbox_docker::images::{ImageError, ImageRules, Images};
+use sandbox_docker::{
+    DockerConfig,
+    images::{ImageError, ImageRules, Images},
+};
 
 use super::{CliError, Context, arguments::ImageCommand, block_on};
 use crate::backends::docker_config;
@@ -23,18 +26,22 @@ pub(super) fn run(context: &Context, command: ImageCommand) -> Result<u8, CliErr
 
 /// The engine's images. Nothing is asked yet.
 pub(super) fn images(context: &Context) -> Result<Images, CliError> {
-    // Images belong to the engine, not to an installation.
-    let nobody = OwnerId::from_bytes([0; 8]);
-    let config = docker_config(&context.config, &context.config.paths.state_dir, nobody);
-    Images::new(&config).map_err(refused)
+    Images::new(&engine(context)).map_err(refused)
 }
 
 /// The same for an image that sessions are not made of: it is neither pinned nor too old.
 fn other_images(context: &Context) -> Result<Images, CliError> {
+    let any = DockerConfig {
+        image_rules: ImageRules::default(),
+        ..engine(context)
+    };
+    Images::new(&any).map_err(refused)
+}
+
+/// Images belong to the engine, not to an installation.
+fn engine(context: &Context) -> DockerConfig {
     let nobody = OwnerId::from_bytes([0; 8]);
-    let mut config = docker_config(&context.config, &context.config.paths.state_dir, nobody);
-    config.image_rules = ImageRules::default();
-    Images::new(&config).map_err(refused)
+    docker_config(&context.config, &context.config.paths.state_dir, nobody)
 }
 
 /// The error as every other refusal, with its code and hint.
