@@ -191,6 +191,7 @@ impl Inside {
             } if answered == id => result.unwrap(),
             other @ (ToHost::Hello(_)
             | ToHost::TransferHello { .. }
+            | ToHost::RelayHello { .. }
             | ToHost::Reply { .. }
             | ToHost::Transfer(_)) => {
                 panic!("an unexpected frame: {other:?}")

@@ -2,12 +2,13 @@
 //!
 //! It runs against any [`Harness`], and says of each line whether it was kept, broken, or could not be asked on this
 //! machine. That the suite itself can fail is proved by [`crate::fake::Break`]: one broken fake for each line. The
-//! commands that it runs are `/bin/sh` and coreutils.
+//! commands that it runs are `/bin/sh` and coreutils, and `bash` where it is there.
 
 mod execution;
 mod lasting;
 mod lifecycle;
 mod output;
+mod relay;
 mod room;
 mod transfer;
 
@@ -149,6 +150,10 @@ pub const LINES: &[Line] = &[
     line("reading waits for the first byte", |harness| {
         Box::pin(in_room(harness, output::reading_waits))
     }),
+    line(
+        "connections to a relayed port reach the host, and its answers come back",
+        |harness| Box::pin(in_room(harness, relay::both_ways)),
+    ),
     line("executions survive a new server", |harness| {
         Box::pin(lasting::new_server(harness))
     }),

@@ -20,7 +20,7 @@ pub use backend::{
     Listed, Stream,
 };
 pub use supervisor::{
-    EndReason, Export, ExportFrame, Import, Supervisor, SupervisorError, TransferError,
+    EndReason, Export, ExportFrame, Import, Relayed, Supervisor, SupervisorError, TransferError,
     TransferLimits,
 };
 pub use verify::{HostView, MASKED_PROC_FILES, MountFlaw, WeakLimit, Weakness, verify};

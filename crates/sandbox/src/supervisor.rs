@@ -13,12 +13,13 @@ mod connection;
 mod desk;
 mod error;
 mod greeting;
+mod relayed;
 mod transfer;
 mod tree;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use wire::{
     ExecutionKey, ExecutionStatus, FaultKind, Hello, MAX_CHUNK_BYTES, MAX_WAIT_MS, OutputChunk,
     PROTOCOL_VERSION, Reply, Request, StartSpec, Stream, TerminalSize, TransferKind, TransferSpec,
@@ -30,6 +31,7 @@ use desk::{Desk, TransferTicket, activity};
 use greeting::{Arrivals, Greeting};
 
 pub use error::{EndReason, SupervisorError, TransferError};
+pub use relayed::Relayed;
 pub use transfer::{Export, ExportFrame, Import, TransferLimits};
 
 /// Time for a request to get through and its answer to come back, on top of the wait that it asks for. Generous: a
@@ -37,6 +39,8 @@ pub use transfer::{Export, ExportFrame, Import, TransferLimits};
 const REPLY_MARGIN: Duration = Duration::from_secs(10);
 /// Time for the supervisor to dial a data connection once it said that it has.
 const DATA_CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections from inside that may wait to be taken; one more is closed.
+const WAITING_RELAYED: usize = 32;
 /// Time for a sandbox to be gone after it was told to end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -318,6 +322,20 @@ impl Supervisor {
         Ok(Import::new(ticket, channel, limits))
     }
 
+    /// Listens on a port of the sandbox's loopback interface, until the sandbox ends. What connects there arrives at the
+    /// receiver as long as it exists; while it does not, connections are closed at once. The port is the supervisor's
+    /// before anything else could take it only when this is called before anything was started.
+    ///
+    /// # Errors
+    /// [`SupervisorError::Fault`] with `System` when the port is taken, and as every request.
+    pub async fn open_relay(&self, port: u16) -> Result<mpsc::Receiver<Relayed>, SupervisorError> {
+        let (taker, relayed) = mpsc::channel(WAITING_RELAYED);
+        // First: connections may come before the answer.
+        self.handle.desk.expect_relayed(port, taker)?;
+        self.done(Request::OpenRelay { port }).await?;
+        Ok(relayed)
+    }
+
     async fn open_transfer(
         &self,
         kind: TransferKind,
@@ -373,7 +391,7 @@ async fn first_greeting(arrivals: &mut Arrivals) -> Result<(Box<Hello>, Channel)
         match arrivals.next().await {
             None => return Err(SupervisorError::Ended),
             Some(Greeting::Violation(what)) => return Err(SupervisorError::Protocol(what)),
-            Some(Greeting::Data(..)) => {}
+            Some(Greeting::Data(..) | Greeting::Relayed(..)) => {}
             Some(Greeting::Control(hello, _)) if hello.protocol != PROTOCOL_VERSION => {
                 return Err(SupervisorError::Version {
                     theirs: hello.protocol,

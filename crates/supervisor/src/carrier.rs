@@ -13,9 +13,11 @@ use rustix::{
     rand::{GetRandomFlags, getrandom},
 };
 use wire::{
-    CARRIER_WINDOW_BYTES, Carried, CarrierKey, MAX_CARRIED_BYTES, MAX_CHANNELS, Nonce, Opener,
-    Sealer, Sender, Splitter, attach_request,
+    CARRIER_WINDOW_BYTES, Carried, CarrierKey, MAX_CARRIED_BYTES, MAX_CHANNELS,
+    MAX_RELAYED_CHANNELS, Nonce, Opener, Sealer, Sender, Splitter, attach_request,
 };
+
+use crate::link::Purpose;
 
 /// Bytes waiting to be sent from which on no channel is read: what is urgent waits for no more than these.
 const OUTGOING_BYTES: usize = 64 * 1024;
@@ -95,9 +97,15 @@ impl Carrier {
     ///
     /// # Errors
     /// `ENOTCONN` while no host is attached, `EMFILE` when there are as many channels as may be.
-    pub fn dial(&mut self, urgent: bool) -> io::Result<OwnedFd> {
+    pub fn dial(&mut self, purpose: Purpose) -> io::Result<OwnedFd> {
         let attachment = self.attachment.as_mut().ok_or(Errno::NOTCONN)?;
-        if attachment.channels.len() >= MAX_CHANNELS {
+        let urgent = purpose == Purpose::Control;
+        // Whatever inside connects to, there is room for what the host asks.
+        let most = match purpose {
+            Purpose::Control | Purpose::Content => MAX_CHANNELS,
+            Purpose::Relayed => MAX_RELAYED_CHANNELS,
+        };
+        if attachment.channels.len() >= most {
             return Err(Errno::MFILE);
         }
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;

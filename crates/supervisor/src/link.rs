@@ -44,6 +44,17 @@ enum Host {
     Carrier(Box<Carrier>),
 }
 
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Requests and replies.
+    Control,
+    /// The content of files.
+    Content,
+    /// A connection from inside.
+    Relayed,
+}
+
 enum State {
     Down { dial_at: Moment },
     Connected(Box<Connection>),
@@ -80,7 +91,7 @@ impl Link {
         if dial_at > now {
             return false;
         }
-        match self.dial_host(true) {
+        match self.dial_host(Purpose::Control) {
             Ok(socket) => {
                 let connection = Connection {
                     socket,
@@ -102,13 +113,18 @@ impl Link {
 
     /// A further connection to the host, for content; it does not block.
     pub fn dial_data(&mut self) -> io::Result<OwnedFd> {
-        self.dial_host(false)
+        self.dial_host(Purpose::Content)
     }
 
-    fn dial_host(&mut self, urgent: bool) -> io::Result<OwnedFd> {
+    /// A further connection to the host, for one from inside; it does not block.
+    pub fn dial_relayed(&mut self) -> io::Result<OwnedFd> {
+        self.dial_host(Purpose::Relayed)
+    }
+
+    fn dial_host(&mut self, purpose: Purpose) -> io::Result<OwnedFd> {
         match &mut self.host {
             Host::Socket(address) => dial_socket(address),
-            Host::Carrier(carrier) => carrier.dial(urgent),
+            Host::Carrier(carrier) => carrier.dial(purpose),
         }
     }
 

@@ -5,7 +5,7 @@
 //! the stubs it forks are not dumpable, hold every descriptor that matters, and take no signal but `SIGCHLD`.
 //!
 //! Reading order: `confinement` and `attestation` (start), `supervisor` (the loop) with `requests`, then one execution:
-//! `environment` → `spawn` → `stub` → `execution` → `sweep`, with `output`, `spool` and `input`; `transfer` stands apart, in its own
+//! `environment` → `spawn` → `stub` → `execution` → `sweep`, with `output`, `spool` and `input`; `relay` is the way out; `transfer` stands apart, in its own
 //! processes. `unsafe` lives in `sys` only.
 
 #![deny(unsafe_code)]
@@ -24,6 +24,7 @@ mod output;
 mod parked;
 mod process_files;
 mod process_table;
+mod relay;
 mod requests;
 mod soft_limits;
 mod spawn;

@@ -26,6 +26,7 @@ use crate::{
     link::Link,
     parked::Parked,
     process_files::ProcessFiles,
+    relay::{self, Relays},
     requests::Outcome,
     soft_limits::{Offence, SoftWatch},
     sys,
@@ -58,6 +59,8 @@ pub struct Supervisor {
     pub environment: Environment,
     /// Requests without a reply yet.
     pub parked: Vec<Parked>,
+    /// Connections from inside to the host.
+    pub relays: Relays,
     /// Transfers.
     pub workers: Workers,
     /// Stubs and workers that are not reaped yet: every other child of pid 1 is an escapee.
@@ -72,6 +75,7 @@ enum Source {
     Signals,
     Host,
     Carrier,
+    Relay(relay::Ready),
     Report(usize),
     Output(usize, Stream),
     Input(usize),
@@ -121,6 +125,7 @@ impl Supervisor {
             executions: Vec::new(),
             environment: Environment::default(),
             parked: Vec::new(),
+            relays: Relays::default(),
             workers: Workers::new(&epoch),
             own: BTreeSet::new(),
             nofile,
@@ -169,6 +174,7 @@ impl Supervisor {
             self.advance_executions(now);
         }
         self.answer_parked(now);
+        self.relays.sweep();
         if !self.link.connected() {
             self.parked.clear();
         }
@@ -243,6 +249,9 @@ impl Supervisor {
         for (descriptor, flags) in self.link.carrier_interests() {
             add(Source::Carrier, descriptor, flags);
         }
+        for (ready, descriptor, flags) in self.relays.interests(self.link.up()) {
+            add(Source::Relay(ready), descriptor, flags);
+        }
         match poll(&mut polled, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),
@@ -267,6 +276,10 @@ impl Supervisor {
                 }
             }
             Source::Carrier => self.link.pump_carrier(&mut self.buffer, now),
+            Source::Relay(ready) => {
+                self.relays
+                    .advance(ready, flags, &mut self.link, &mut self.buffer);
+            }
             Source::Report(index) => {
                 if let Some(execution) = self.executions.get_mut(index) {
                     execution.take_reports(now, &self.files);

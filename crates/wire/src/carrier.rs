@@ -31,8 +31,11 @@ pub type Nonce = [u8; 16];
 pub const MAX_CARRIED_BYTES: usize = 32 * 1024;
 /// Bytes that one side may send on a channel before the other one has taken any: two of the largest frames of output.
 pub const CARRIER_WINDOW_BYTES: u32 = 256 * 1024;
-/// Channels of one attachment: a control connection and as many transfers as a supervisor runs, and those that still end.
-pub const MAX_CHANNELS: usize = 32;
+/// Channels of one attachment: a control connection, as many transfers as a supervisor runs, those that still end, and
+/// connections from inside.
+pub const MAX_CHANNELS: usize = MAX_RELAYED_CHANNELS + 32;
+/// No connection from inside gets a channel when there are so many.
+pub const MAX_RELAYED_CHANNELS: usize = 64;
 
 /// Bytes of the code at the end of each message: HMAC-SHA-256, cut to its half (RFC 2104, section 5).
 const CODE_BYTES: usize = 16;

@@ -83,6 +83,11 @@ impl Decoder {
         self.buffer.len() - self.start
     }
 
+    /// Gives up the frames: what was pushed and not yet taken, for a stream that goes on with something else.
+    pub fn into_rest(mut self) -> Vec<u8> {
+        self.buffer.split_off(self.start)
+    }
+
     /// The next message, `None` until its frame is complete.
     ///
     /// # Errors

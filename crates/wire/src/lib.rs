@@ -16,8 +16,8 @@ mod message;
 
 pub use arguments::{ArgumentError, SupervisorArguments};
 pub use carrier::{
-    CARRIER_WINDOW_BYTES, Carried, CarrierKey, MAX_CARRIED_BYTES, MAX_CHANNELS, Nonce, Opener,
-    Sealer, Sender, Splitter, attach_request,
+    CARRIER_WINDOW_BYTES, Carried, CarrierKey, MAX_CARRIED_BYTES, MAX_CHANNELS,
+    MAX_RELAYED_CHANNELS, Nonce, Opener, Sealer, Sender, Splitter, attach_request,
 };
 pub use frame::{
     Decoder, MAX_CHUNK_BYTES, MAX_TO_HOST_BYTES, MAX_TO_SUPERVISOR_BYTES, WireError, encode,
@@ -25,7 +25,8 @@ pub use frame::{
 pub use message::{
     Attestation, Cause, Ended, Entry, EntryKind, ExecutionKey, ExecutionStatus, Exit, Fault,
     FaultKind, Hello, MAX_ENVIRONMENT_BYTES, MAX_EXECUTIONS, MAX_MOUNT_FACTS, MAX_OPEN_REQUESTS,
-    MAX_WAIT_MS, MountFact, OutputChunk, OutputMode, PROTOCOL_VERSION, Reply, Request, SoftLimits,
-    StartSpec, Stdin, Stream, StreamStatus, TerminalSize, ToHost, ToSupervisor, TransferEnd,
-    TransferFrame, TransferKind, TransferSpec, Welcome,
+    MAX_RELAY_PORTS, MAX_RELAYED, MAX_WAIT_MS, MountFact, OutputChunk, OutputMode,
+    PROTOCOL_VERSION, Reply, Request, SoftLimits, StartSpec, Stdin, Stream, StreamStatus,
+    TerminalSize, ToHost, ToSupervisor, TransferEnd, TransferFrame, TransferKind, TransferSpec,
+    Welcome,
 };

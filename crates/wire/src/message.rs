@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Raised with every change of meaning. Host and supervisor come from one build, so they differ only across an update
 /// of the server under a running sandbox: the host then keeps the sandbox until its lease ends and starts nothing new.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 /// Executions that one supervisor remembers, running and ended together. The oldest ended one makes place.
 pub const MAX_EXECUTIONS: usize = 256;
 /// Requests that may be open at once; one more is answered [`FaultKind::TooMany`].
@@ -18,6 +18,11 @@ pub const MAX_MOUNT_FACTS: usize = 512;
 /// counts it). Twice the most that one call may give, so that the defaults beside it always fit; together with the
 /// largest start it stays below the 2 MiB that the kernel gives arguments and environment with a stack of 8 MiB.
 pub const MAX_ENVIRONMENT_BYTES: usize = 256 * 1024;
+
+/// Loopback ports that one supervisor listens on for the host.
+pub const MAX_RELAY_PORTS: usize = 8;
+/// Connections from inside that are carried to the host at once; more wait until one has ended.
+pub const MAX_RELAYED: usize = 256;
 
 /// The host's name for an execution, 128 random bits.
 pub type ExecutionKey = [u8; 16];
@@ -47,6 +52,11 @@ pub enum ToHost {
     TransferHello {
         /// Which [`Request::OpenTransfer`] it belongs to.
         transfer: u64,
+    },
+    /// The first frame on a data connection that carries a connection from inside; only its bytes follow.
+    RelayHello {
+        /// The port of [`Request::OpenRelay`] that was connected to.
+        port: u16,
     },
     /// The answer to a request.
     Reply {
@@ -160,6 +170,14 @@ pub enum Request {
     /// Open a transfer: the supervisor dials a data connection that starts with [`ToHost::TransferHello`].
     /// → [`Reply::Done`] once it has dialled.
     OpenTransfer(TransferSpec),
+    /// Listen on this port of the loopback interface, as long as the sandbox lives. Every connection there becomes a
+    /// data connection that starts with [`ToHost::RelayHello`] and goes on with the bytes as they come, both ways. While
+    /// no host is connected, connections wait. A second request for the same port changes nothing. → [`Reply::Done`],
+    /// or [`FaultKind::System`] when the port is taken, [`FaultKind::TooMany`] over [`MAX_RELAY_PORTS`].
+    OpenRelay {
+        /// Which port, not 0.
+        port: u16,
+    },
     /// End the sandbox now. No reply: the connection closes.
     Shutdown,
 }

@@ -1,4 +1,4 @@
-//! An image made of the machine's own files, since there may be no registry: the shell, coreutils, Perl and their libraries,
+//! An image made of the machine's own files, since there may be no registry: shells, coreutils, Perl and their libraries,
 //! a program with the set-user-id bit, and a list of accounts.
 
 use std::{fs::File, path::Path, process::Command};
@@ -11,7 +11,7 @@ use super::skip;
 
 pub const ENGINE_SOCKET: &str = "/var/run/docker.sock";
 /// The number changes with what the image is made of. It stays in the engine, for the next run.
-pub const IMAGE: &str = "claude-code-mcp-test:3";
+pub const IMAGE: &str = "claude-code-mcp-test:4";
 /// All that an image can say about how it is to be run; none of it may count.
 pub const HOSTILE_CHANGES: &str = "\
     ENTRYPOINT [\"/bin/false\"]\n\
@@ -24,7 +24,7 @@ pub const HOSTILE_CHANGES: &str = "\
     ONBUILD RUN /bin/false\n\
     EXPOSE 80";
 /// Prints the files of the image.
-const FILES: &str = "for file in /bin/sh /usr/bin/perl /usr/bin/setsid /usr/bin/su \
+const FILES: &str = "for file in /bin/sh /bin/bash /usr/bin/perl /usr/bin/setsid /usr/bin/su \
         $(dpkg -L coreutils grep sed findutils dash | grep -E '^(/usr)?/s?bin/'); do \
     echo $file; ldd $file 2>/dev/null | grep -o '/[^ ]*'; done | sort -u; \
     for file in $(dpkg -L perl-base | grep /perl-base/); do test -d $file || echo $file; done";

@@ -11,7 +11,7 @@ use super::room::{Found, PATIENCE, Room, command, during, expect, script};
 const SETTLING: Duration = Duration::from_millis(300);
 
 /// What `seq 1 LAST` writes: every byte's place can be told from the bytes round it.
-fn numbers(last: u32) -> Vec<u8> {
+pub(super) fn numbers(last: u32) -> Vec<u8> {
     (1..=last)
         .flat_map(|number| format!("{number}\n").into_bytes())
         .collect()
@@ -21,7 +21,7 @@ fn count_to(last: u32) -> Result<StartSpec, String> {
     command(&["seq", "1", &last.to_string()])
 }
 
-fn expect_same(what: &str, found: &[u8], due: &[u8]) -> Found {
+pub(super) fn expect_same(what: &str, found: &[u8], due: &[u8]) -> Found {
     let first = found.iter().zip(due).position(|(found, due)| found != due);
     expect(found == due, || {
         format!(

@@ -37,6 +37,8 @@ pub enum Break {
     LeaksEnvironment,
     /// The environment of the session is thrown away.
     LosesTheEnvironment,
+    /// Nobody listens on relayed ports.
+    RelaysNothing,
     /// Standard input is thrown away.
     DropsInput,
     /// Programs that do not exist are started.
@@ -99,6 +101,7 @@ impl Break {
         Break::IgnoresDirectory,
         Break::LeaksEnvironment,
         Break::LosesTheEnvironment,
+        Break::RelaysNothing,
         Break::DropsInput,
         Break::RunsAnything,
         Break::IgnoresDeadlines,
@@ -144,6 +147,9 @@ impl Break {
             Break::LeaksEnvironment => "programs get exactly their environment",
             Break::LosesTheEnvironment => {
                 "the environment of a session reaches every execution, and a start's own wins"
+            }
+            Break::RelaysNothing => {
+                "connections to a relayed port reach the host, and its answers come back"
             }
             Break::DropsInput => "input arrives and ends",
             Break::RunsAnything => "an unknown program is refused with its errno",

@@ -15,10 +15,14 @@ use futures::{
     stream::{FuturesUnordered, StreamExt},
 };
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     sync::mpsc,
     time::{Instant, sleep, sleep_until},
 };
-use wire::{Cause, Ended, ExecutionKey, ExecutionStatus, Exit, StartSpec, Stdin, Stream};
+use wire::{
+    Cause, Ended, ExecutionKey, ExecutionStatus, Exit, MAX_TO_HOST_BYTES, StartSpec, Stdin, Stream,
+    ToHost, encode,
+};
 
 use super::{
     Break,
@@ -237,9 +241,32 @@ impl Process {
                 self.write(target, &[directory, b"\n"].concat()).await;
             }
             Program::ShowEnvironment => self.show_environment(target).await,
+            Program::Talk(port, said) => return self.talk(port, &said, target).await,
             Program::Shell(statements) => return self.run_shell(statements).await,
         }
         0
+    }
+
+    async fn talk(&self, port: u16, said: &[u8], target: &Target) -> i32 {
+        let is_open = self.sandbox.state().relays.contains(&port);
+        let connection = match is_open {
+            true => self.sandbox.dial().await,
+            false => None,
+        };
+        let hello = encode(&ToHost::RelayHello { port }, MAX_TO_HOST_BYTES);
+        let (Some(mut connection), Ok(hello)) = (connection, hello) else {
+            self.write(&Target::Stderr, b"bash: connect: Connection refused\n")
+                .await;
+            return 1;
+        };
+        let mut heard = Vec::new();
+        let talked = async {
+            connection.write_all(&[&hello[..], said].concat()).await?;
+            connection.read_to_end(&mut heard).await
+        };
+        let code = i32::from(talked.await.is_err());
+        self.write(target, &heard).await;
+        code
     }
 
     async fn show_environment(&self, target: &Target) {

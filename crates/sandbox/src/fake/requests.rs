@@ -71,6 +71,14 @@ impl Sandbox {
             Request::List => return Ok(Reply::Executions(self.list())),
             Request::Forget { execution } => self.forget(execution)?,
             Request::OpenTransfer(spec) => transfer::open(&self, spec).await?,
+            Request::OpenRelay { port: 0 } => {
+                return Err(fault(FaultKind::Invalid, "no such port"));
+            }
+            Request::OpenRelay { port } => {
+                if self.broken() != Some(Break::RelaysNothing) {
+                    self.state().relays.insert(port);
+                }
+            }
             Request::Shutdown => {}
         }
         Ok(Reply::Done)

@@ -1,7 +1,7 @@
 //! A simulated sandbox: its pid 1, its executions and files.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -52,6 +52,7 @@ pub(super) struct State {
     pub(super) order: Vec<ExecutionKey>,
     pub(super) files: Files,
     pub(super) environment: Vec<Vec<u8>>,
+    pub(super) relays: BTreeSet<u16>,
 }
 
 pub(super) fn fault(kind: FaultKind, step: &str) -> Fault {
@@ -89,6 +90,7 @@ impl Sandbox {
                 order: Vec::new(),
                 files,
                 environment: Vec::new(),
+                relays: BTreeSet::new(),
             }),
             changed: watch::Sender::new(()),
             lease_until: watch::Sender::new(lease_until),

@@ -23,6 +23,8 @@ pub(super) enum Program {
     ShowDirectory,
     /// Writes the environment.
     ShowEnvironment,
+    /// Connects to that port of loopback, writes these bytes there, and copies what comes back.
+    Talk(u16, Vec<u8>),
     /// Runs a script.
     Shell(Vec<Statement>),
 }
@@ -84,9 +86,21 @@ pub(super) fn parse(argv: &[Vec<u8>]) -> Option<Program> {
         b"yes" => Program::Flood,
         b"pwd" => Program::ShowDirectory,
         b"env" => Program::ShowEnvironment,
+        b"bash" if text(0) == Some("-c") => talk(text(1)?)?,
         b"sh" if text(0) == Some("-c") => Program::Shell(parse_script(text(1)?)),
         _ => return None,
     })
+}
+
+/// `exec 3<>/dev/tcp/127.0.0.1/PORT; seq FIRST LAST >&3; cat <&3`
+fn talk(script: &str) -> Option<Program> {
+    let rest = script.strip_prefix("exec 3<>/dev/tcp/127.0.0.1/")?;
+    let (port, rest) = rest.split_once("; seq ")?;
+    let (range, _) = rest.split_once(" >&3; cat <&3")?;
+    let (first, last) = range.split_once(' ')?;
+    let range = first.parse::<u64>().ok()?..=last.parse().ok()?;
+    let said: String = range.map(|number| format!("{number}\n")).collect();
+    Some(Program::Talk(port.parse().ok()?, said.into_bytes()))
 }
 
 /// `printf`: `%s` takes the next argument, and the format is repeated while there are any.

@@ -4,6 +4,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use wire::{Decoder, MAX_TO_HOST_BYTES, WireError};
 
+use super::relayed::Relayed;
 use crate::Connection;
 
 /// Bytes taken from the kernel in one read: a full frame of output arrives in about one.
@@ -60,6 +61,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 pub(crate) type Channel = FrameReader<Connection>;
 
 impl Channel {
+    /// A connection that carries no frames any more.
+    pub(super) fn into_relayed(self) -> Relayed {
+        Relayed::new(self.decoder.into_rest(), self.source)
+    }
+
     /// The host's side of a connection.
     pub(super) fn of_host(connection: Connection) -> Self {
         FrameReader::new(connection, MAX_TO_HOST_BYTES)

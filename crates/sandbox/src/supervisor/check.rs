@@ -61,7 +61,8 @@ impl Heard {
                 | Request::Signal { .. }
                 | Request::Resize { .. }
                 | Request::Cancel { .. }
-                | Request::OpenTransfer(_),
+                | Request::OpenTransfer(_)
+                | Request::OpenRelay { .. },
                 Reply::Done,
             ) => Ok(()),
             (Request::Start(spec), Reply::Status(status)) => {

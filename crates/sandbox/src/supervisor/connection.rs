@@ -94,6 +94,7 @@ impl Serving<'_> {
                 Some(Greeting::Data(transfer, channel)) => {
                     self.desk.transfer_arrived(transfer, channel)
                 }
+                Some(Greeting::Relayed(port, relayed)) => self.desk.relayed(port, relayed),
                 Some(Greeting::Control(hello, channel)) => {
                     self.check_reconnect(&hello)
                         .map_err(|what| EndReason::Broken(what.to_owned()))?;
@@ -143,7 +144,7 @@ async fn read_replies<R: AsyncRead + Unpin>(desk: &Desk, mut reader: FrameReader
                 Ok(()) => continue,
                 Err(what) => what.to_owned(),
             },
-            Ok(ToHost::Hello(_) | ToHost::TransferHello { .. }) => {
+            Ok(ToHost::Hello(_) | ToHost::TransferHello { .. } | ToHost::RelayHello { .. }) => {
                 "a connection greeted twice".to_owned()
             }
             Ok(ToHost::Transfer(_)) => "file content came on the control connection".to_owned(),

@@ -16,12 +16,12 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, oneshot, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     time::Instant,
 };
 use wire::{Fault, MAX_TO_SUPERVISOR_BYTES, Reply, Request, ToSupervisor, encode};
 
-use super::{EndReason, SupervisorError, channel::Channel, check::Heard};
+use super::{EndReason, SupervisorError, channel::Channel, check::Heard, relayed::Relayed};
 
 /// Requests of one sandbox that may be open, abandoned ones included: half of what its supervisor takes, so that what
 /// an earlier server left open there does not get in the way.
@@ -50,6 +50,7 @@ struct Table {
     heard: Heard,
     next_transfer: u64,
     transfers: HashMap<u64, Option<oneshot::Sender<Channel>>>,
+    relays: HashMap<u16, mpsc::Sender<Relayed>>,
     lease_ms: u32,
     connected: bool,
     ended: Option<EndReason>,
@@ -79,6 +80,7 @@ impl Desk {
                 heard: Heard::default(),
                 next_transfer,
                 transfers: HashMap::new(),
+                relays: HashMap::new(),
                 lease_ms,
                 connected: true,
                 ended: None,
@@ -212,6 +214,7 @@ impl Desk {
         table.open_bytes = 0;
         table.outbox.clear();
         table.transfers.clear();
+        table.relays.clear();
         table.ended = Some(reason.clone());
         drop(table);
         self.ended.send_replace(Some(reason));
@@ -260,6 +263,26 @@ impl Desk {
         ))
     }
 
+    /// Connections from inside to that port go to `taker` from now on; the earlier one's receiver ends.
+    pub(super) fn expect_relayed(
+        &self,
+        port: u16,
+        taker: mpsc::Sender<Relayed>,
+    ) -> Result<(), SupervisorError> {
+        let mut table = self.table();
+        table.refuse_if_ended()?;
+        table.relays.insert(port, taker);
+        Ok(())
+    }
+
+    /// Hands on a connection from inside. One that nobody takes, or not soon enough, is closed: its client tries again.
+    pub(super) fn relayed(&self, port: u16, relayed: Relayed) {
+        let taker = self.table().relays.get(&port).cloned();
+        if let Some(taker) = taker {
+            let _ = taker.try_send(relayed);
+        }
+    }
+
     /// Hands a data connection to the transfer that waits for it. One that nobody waits for (any more) is dropped.
     pub(super) fn transfer_arrived(&self, transfer: u64, channel: Channel) {
         let waiting = self
@@ -296,7 +319,8 @@ impl Table {
             | Request::Wait { .. }
             | Request::List
             | Request::Forget { .. }
-            | Request::OpenTransfer(_) => self.outbox.push_back(id),
+            | Request::OpenTransfer(_)
+            | Request::OpenRelay { .. } => self.outbox.push_back(id),
         }
         self.open_bytes += bytes;
         let open = OpenRequest {
@@ -403,6 +427,7 @@ fn checked_size(request: &Request) -> Result<usize, SupervisorError> {
         | Request::Wait { .. }
         | Request::List
         | Request::Forget { .. }
+        | Request::OpenRelay { .. }
         | Request::Shutdown => Ok(0),
     }
 }
@@ -417,7 +442,8 @@ fn is_repeatable(request: &Request) -> bool {
         | Request::Read { .. }
         | Request::Wait { .. }
         | Request::List
-        | Request::Forget { .. } => true,
+        | Request::Forget { .. }
+        | Request::OpenRelay { .. } => true,
         // A repeated open would be a second transfer of the same number.
         Request::WriteStdin { .. }
         | Request::Signal { .. }
@@ -452,6 +478,7 @@ pub(super) fn activity(request: &Request) -> &'static str {
         Request::List => "listing executions",
         Request::Forget { .. } => "forgetting an execution",
         Request::OpenTransfer(_) => "opening a transfer",
+        Request::OpenRelay { .. } => "opening a relay",
         Request::Shutdown => "ending the sandbox",
     }
 }

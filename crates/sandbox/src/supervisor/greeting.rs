@@ -9,7 +9,10 @@ use futures::{
 use tokio::{sync::mpsc, time::timeout};
 use wire::{Hello, MAX_MOUNT_FACTS, ToHost};
 
-use super::channel::{Channel, ReadEnd};
+use super::{
+    channel::{Channel, ReadEnd},
+    relayed::Relayed,
+};
 use crate::{Connection, Link};
 
 /// Connections that may be in the middle of their greeting; the backend holds back the rest.
@@ -25,7 +28,9 @@ pub(super) enum Greeting {
     Control(Box<Hello>, Channel),
     /// The content of one transfer.
     Data(u64, Channel),
-    /// Neither: an honest supervisor does not do that.
+    /// A connection from inside to that port.
+    Relayed(u16, Relayed),
+    /// None of these: an honest supervisor does not do that.
     Violation(String),
 }
 
@@ -69,6 +74,7 @@ async fn greet(connection: Connection) -> Option<Greeting> {
             Err(what) => Greeting::Violation(what.to_owned()),
         },
         Ok(ToHost::TransferHello { transfer }) => Greeting::Data(transfer, channel),
+        Ok(ToHost::RelayHello { port }) => Greeting::Relayed(port, channel.into_relayed()),
         Ok(ToHost::Reply { .. } | ToHost::Transfer(_)) => {
             Greeting::Violation("a connection began without a greeting".to_owned())
         }

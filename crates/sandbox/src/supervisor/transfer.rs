@@ -211,9 +211,14 @@ async fn next_frame<R: AsyncRead + Unpin>(
 ) -> Result<TransferFrame, TransferError> {
     match reader.next().await {
         Ok(ToHost::Transfer(frame)) => Ok(frame),
-        Ok(ToHost::Hello(_) | ToHost::TransferHello { .. } | ToHost::Reply { .. }) => Err(
-            TransferError::Protocol("a data connection carried something else".to_owned()),
-        ),
+        Ok(
+            ToHost::Hello(_)
+            | ToHost::TransferHello { .. }
+            | ToHost::RelayHello { .. }
+            | ToHost::Reply { .. },
+        ) => Err(TransferError::Protocol(
+            "a data connection carried something else".to_owned(),
+        )),
         Err(ReadEnd::Closed) => Err(TransferError::Dropped),
         Err(ReadEnd::Garbage(error)) => Err(TransferError::Protocol(describe(&error))),
     }

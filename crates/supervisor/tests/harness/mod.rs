@@ -368,7 +368,10 @@ impl Connection {
             match self.receive() {
                 ToHost::Reply { id: found, result } if found == id => return result,
                 ToHost::Reply { id, result } => self.early.push((id, result)),
-                ToHost::Hello(_) | ToHost::TransferHello { .. } | ToHost::Transfer(_) => {
+                ToHost::Hello(_)
+                | ToHost::TransferHello { .. }
+                | ToHost::RelayHello { .. }
+                | ToHost::Transfer(_) => {
                     panic!("no reply")
                 }
             }
