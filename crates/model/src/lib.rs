@@ -12,6 +12,7 @@ mod ids;
 mod limits;
 mod outcome;
 mod principal;
+mod prompt;
 mod reason;
 mod sandbox;
 mod secret;
@@ -29,6 +30,11 @@ pub use outcome::{
     SessionView, StreamView, TransferReport, UsageView,
 };
 pub use principal::{Call, ClientInfo, Credentials, Principal};
+pub use prompt::{
+    ConversationChoice, ConversationId, ConversationIdError, ExecutePrompt, MAX_CHANGED_FILES,
+    MAX_PERMISSION_INPUT_BYTES, PendingPermission, PermissionAnswer, PermissionDenial,
+    PromptOptions, PromptStop, PromptView, TokenUsage, WhenBusy,
+};
 pub use reason::{Reason, Refusal};
 pub use sandbox::{
     AGENT_GID, AGENT_UID, BackendName, BindMount, HostDirectory, Kernel, ProtectedPath, Protection,
