@@ -6,3 +6,5 @@
 #![forbid(unsafe_code)]
 
 pub mod protocol;
+mod turn;
+mod words;

@@ -224,11 +224,13 @@ pub struct PermissionDenial {
     pub summary: String,
 }
 
-/// Something that Claude Code asks permission for.
+/// Something that Claude Code asks and waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingPermission {
     /// By which it is answered.
     pub id: String,
+    /// What kind of answer it waits for.
+    pub kind: PendingKind,
     /// With which tool.
     pub tool: String,
     /// What, in short.
@@ -237,6 +239,16 @@ pub struct PendingPermission {
     pub input: String,
     /// When nobody has answered by then, it is denied. Milliseconds since 1970.
     pub denied_at_ms: u64,
+}
+
+/// What kind of answer is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PendingKind {
+    /// Yes or no, to the use of a tool.
+    Permission,
+    /// Words.
+    Question,
 }
 
 /// Longest input of a tool that a permission request shows, bytes.
@@ -249,6 +261,8 @@ pub enum PermissionAnswer {
     Allow,
     /// It may not be done; the words are for Claude Code.
     Deny(String),
+    /// The answer to a question.
+    Words(String),
 }
 
 /// Why a prompt ended.

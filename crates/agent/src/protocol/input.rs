@@ -30,7 +30,9 @@ pub fn interrupt(request: &str) -> Vec<u8> {
 pub fn answer_permission(request: &str, answer: &PermissionAnswer, input: &Value) -> Vec<u8> {
     let response = match answer {
         PermissionAnswer::Allow => json!({"behavior": "allow", "updatedInput": input}),
-        PermissionAnswer::Deny(message) => json!({"behavior": "deny", "message": message}),
+        PermissionAnswer::Deny(message) | PermissionAnswer::Words(message) => {
+            json!({"behavior": "deny", "message": message})
+        }
     };
     response_line(request, &response)
 }
