@@ -1,10 +1,21 @@
 //! Claude Code: the program in the sandbox, and how it is driven.
 //!
-//! Reading order: [`protocol`] (the words), `turn` (what a prompt's events add up to), `journal` (what is kept of them), then
-//! [`Conversation`] (who drives one).
+//! Reading order: [`protocol`] (the words), `turn` (what a prompt's events add up to, told by `words`), [`journal`] and `past`
+//! (what is kept of them and found again), [`Program`] and `process` (what runs inside), then [`Conversation`] and its
+//! `actor` (who drives it), with `host_tools` (what Claude Code can ask of us).
 
 #![forbid(unsafe_code)]
 
+mod actor;
+mod conversation;
+mod host_tools;
+pub mod journal;
+mod past;
+mod process;
+mod program;
 pub mod protocol;
 mod turn;
 mod words;
+
+pub use conversation::{Conversation, MAX_WAITING_PROMPTS, Progress, Prompt, Refused, Setup};
+pub use program::{Patience, Program};

@@ -67,9 +67,6 @@ impl Turn {
         }
     }
 
-    pub(crate) fn message(&self) -> &str {
-        &self.message
-    }
 
     pub(crate) const fn view(&self) -> &PromptView {
         &self.view
@@ -96,11 +93,6 @@ impl Turn {
     /// Cost of the conversation by now, dollars.
     pub(crate) fn total_cost(&self) -> f64 {
         self.total_cost.unwrap_or(self.cost_before)
-    }
-
-    /// The provider's failure that was told last.
-    pub(crate) const fn failure(&self) -> Option<&ApiFailure> {
-        self.failure.as_ref()
     }
 
     pub(crate) fn doing(&mut self, words: impl Into<String>) {

@@ -1,0 +1,844 @@
+//! The task behind a [`crate::Conversation`].
+
+use std::{collections::VecDeque, time::Duration};
+
+use model::{
+    ConversationId, ExecutionId, MAX_PERMISSION_INPUT_BYTES, PendingKind, PendingPermission,
+    PermissionAnswer, PromptOptions, PromptStop,
+};
+use serde_json::Value;
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+
+use crate::{
+    conversation::{MAX_WAITING_PROMPTS, Order, Progress, Prompt, Refused, Setup, now_ms, until},
+    host_tools,
+    journal::{Entry, Journal},
+    past::Past,
+    process::{Came, Process},
+    protocol::{self, Ask, Event, Line},
+    turn::{Phase, Turn},
+    words,
+};
+
+/// How long a message that may not have arrived is waited for after a restart of the server.
+const ARRIVAL: Duration = Duration::from_secs(3);
+/// How often a prompt is begun before it has failed: its process may be replaced, and die idle, and be resumed against
+/// expectation.
+const MAX_ATTEMPTS: u32 = 4;
+/// What a denial says when nobody answered.
+const NOBODY: &str = "Nobody answered in time.";
+
+pub(crate) struct Actor {
+    setup: Setup,
+    id: ConversationId,
+    journal: Journal,
+    waiting: VecDeque<Waiting>,
+    current: Option<Current>,
+    process: Option<Process>,
+    total_cost: f64,
+    is_begun: bool,
+    /// The next start says the opposite about whether the conversation exists.
+    was_turned: bool,
+    idle_since: Instant,
+}
+
+struct Waiting {
+    prompt: Prompt,
+    progress: watch::Sender<Progress>,
+}
+
+struct Current {
+    prompt: Prompt,
+    progress: watch::Sender<Progress>,
+    turn: Turn,
+    asked: Vec<Asked>,
+    last_event: Instant,
+    ending: Option<Ending>,
+    /// When its message is sent again if it has not arrived.
+    resend_at: Option<Instant>,
+    /// How often it was begun.
+    attempts: u32,
+}
+
+/// A prompt that is told to end.
+struct Ending {
+    stop: PromptStop,
+    kill_at: Instant,
+}
+
+/// A request of Claude Code that somebody must answer.
+struct Asked {
+    request: String,
+    what: What,
+    denied_at: Instant,
+}
+
+enum What {
+    Permission(Value),
+    Question(Value),
+}
+
+impl Actor {
+    pub(crate) fn new(
+        setup: Setup,
+        id: ConversationId,
+        journal: Journal,
+        past: Past,
+    ) -> (Self, Vec<(ExecutionId, watch::Receiver<Progress>)>) {
+        let mut found = Vec::new();
+        let mut watched = |execution| {
+            let progress = watch::Sender::new(Progress::queued(id));
+            found.push((execution, progress.subscribe()));
+            progress
+        };
+        let now = Instant::now();
+        let current = past.current.map(|current| Current {
+            progress: watched(current.prompt.execution),
+            resend_at: (!current.is_sent && !current.turn.is_received()).then(|| now + ARRIVAL),
+            prompt: current.prompt,
+            turn: current.turn,
+            asked: Vec::new(),
+            last_event: now,
+            ending: None,
+            attempts: 0,
+        });
+        let waiting = past.waiting.into_iter().map(|prompt| Waiting {
+            progress: watched(prompt.execution),
+            prompt,
+        });
+        let waiting = waiting.collect();
+        let mut unanswered = Vec::new();
+        let process = past.process.map(|process| {
+            unanswered = process.unanswered;
+            Process::found(
+                &setup.supervisor,
+                process.key,
+                process.options,
+                process.lines,
+            )
+        });
+        let mut actor = Actor {
+            setup,
+            id,
+            journal,
+            waiting,
+            current,
+            process,
+            total_cost: past.total_cost,
+            is_begun: past.is_begun,
+            was_turned: false,
+            idle_since: now,
+        };
+        for event in unanswered {
+            if let Event::Request { id, ask } = event {
+                actor.hold(id, ask);
+            }
+        }
+        actor.publish();
+        (actor, found)
+    }
+
+    /// Drives until nobody holds the conversation any more.
+    pub(crate) async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+        // What an earlier server left unanswered and need not wait for anybody.
+        self.answer_what_needs_nobody().await;
+        loop {
+            self.begin_next().await;
+            let due = self.next_due();
+            let came = tokio::select! {
+                order = orders.recv() => match order {
+                    Some(order) => {
+                        self.obey(order).await;
+                        continue;
+                    }
+                    None => return,
+                },
+                came = next_of(&mut self.process) => came,
+                () = tokio::time::sleep_until(due) => {
+                    self.on_time().await;
+                    continue;
+                }
+            };
+            match came {
+                Came::Output(offset, data) => self.on_output(offset, &data).await,
+                Came::Nothing => {}
+                Came::End => self.on_end().await,
+            }
+        }
+    }
+
+    async fn obey(&mut self, order: Order) {
+        match order {
+            Order::Submit {
+                prompt,
+                only_if_free,
+                answer,
+            } => {
+                // A caller that has gone away reads the result later.
+                let _ = answer.send(self.submit(*prompt, only_if_free));
+            }
+            Order::Cancel(execution) => self.end_prompt(execution, PromptStop::Interrupted).await,
+            Order::Answer {
+                execution,
+                id,
+                words,
+                answer,
+            } => {
+                let is_current = self
+                    .current
+                    .as_ref()
+                    .is_some_and(|current| current.prompt.execution == execution);
+                let answered = is_current && self.answer(&id, &words).await;
+                let _ = answer.send(answered);
+            }
+        }
+    }
+
+    fn submit(
+        &mut self,
+        prompt: Prompt,
+        only_if_free: bool,
+    ) -> Result<watch::Receiver<Progress>, Refused> {
+        if only_if_free && (self.current.is_some() || !self.waiting.is_empty()) {
+            return Err(Refused::Busy);
+        }
+        if self.waiting.len() >= MAX_WAITING_PROMPTS {
+            return Err(Refused::TooMany);
+        }
+        let entry = Entry::Prompt {
+            execution: prompt.execution,
+            text: prompt.text.expose().clone(),
+            options: prompt.options.clone(),
+            deadline_ms: prompt.deadline_ms,
+        };
+        if let Err(error) = self.journal.add(&entry) {
+            tracing::error!(conversation = %self.id, %error, "a prompt cannot be put on record");
+            return Err(Refused::Closed);
+        }
+        let progress = watch::Sender::new(Progress::queued(self.id));
+        let watched = progress.subscribe();
+        self.waiting.push_back(Waiting { prompt, progress });
+        Ok(watched)
+    }
+
+    /// Gives the next prompt its turn, on a process that fits it.
+    async fn begin_next(&mut self) {
+        while self.current.is_none() {
+            let Some(Waiting { prompt, progress }) = self.waiting.pop_front() else {
+                return;
+            };
+            self.current = Some(Current {
+                turn: Turn::new(self.id, String::new(), self.total_cost),
+                prompt,
+                progress,
+                asked: Vec::new(),
+                last_event: Instant::now(),
+                ending: None,
+                resend_at: None,
+                attempts: 0,
+            });
+            self.begin().await;
+        }
+    }
+
+    /// Sends the current prompt's message, to a new process where the present one does not fit.
+    async fn begin(&mut self) {
+        let Some(current) = &mut self.current else {
+            return;
+        };
+        current.resend_at = None;
+        current.attempts += 1;
+        let options = current.prompt.options.clone();
+        if let Some(process) = &mut self.process
+            && (process.is_spent || process.options != options)
+        {
+            // Its end comes by its output; then this is called again.
+            if process.kill_at.is_none() {
+                process.finish(self.setup.patience.interrupt).await;
+            }
+            return;
+        }
+        if self.process.is_none()
+            && let Err(why) = self.start_process(options).await
+        {
+            return self.fail(PromptStop::AgentEnded, why);
+        }
+        if let Err(why) = self.send_message().await {
+            self.fail(PromptStop::AgentEnded, why);
+        }
+    }
+
+    async fn start_process(&mut self, options: PromptOptions) -> Result<(), String> {
+        let key = ExecutionId::random().map_err(|error| error.to_string())?;
+        let entry = Entry::Process {
+            process: key,
+            options: options.clone(),
+        };
+        self.journal.add(&entry).map_err(not_on_record)?;
+        let resume = self.is_begun != self.was_turned;
+        let setup = &self.setup;
+        let program = &setup.program;
+        let started = Process::start(
+            &setup.supervisor,
+            program,
+            self.id,
+            resume,
+            key,
+            options.clone(),
+        )
+        .await;
+        let process = started.map_err(|error| {
+            tracing::warn!(conversation = %self.id, %error, "Claude Code was not started");
+            "Claude Code could not be started in the session; `claude-code-mcp agent install` installs it".to_owned()
+        })?;
+        self.process = Some(process);
+        self.write(&protocol::initialize("initialize", &[host_tools::SERVER]))
+            .await;
+        Ok(())
+    }
+
+    /// Writes to the process. One that does not listen is ended, and the rest follows from its end.
+    async fn write(&mut self, line: &[u8]) -> bool {
+        let Some(process) = &mut self.process else {
+            return false;
+        };
+        match process.write(line).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(conversation = %self.id, %error, "Claude Code does not listen");
+                process.kill().await;
+                false
+            }
+        }
+    }
+
+    async fn send_message(&mut self) -> Result<(), String> {
+        let Some(current) = &mut self.current else {
+            return Ok(());
+        };
+        let message = ConversationId::random().map_err(|error| error.to_string())?;
+        let message = message.to_string();
+        let execution = current.prompt.execution;
+        current.turn = Turn::new(self.id, message.clone(), self.total_cost);
+        current.turn.doing("starting");
+        current.last_event = Instant::now();
+        let begun = Entry::Begun {
+            execution,
+            message: message.clone(),
+        };
+        self.journal.add(&begun).map_err(not_on_record)?;
+        let line = protocol::user_message(&message, current.prompt.text.expose());
+        self.publish();
+        match self.write(&line).await {
+            true => self
+                .journal
+                .add(&Entry::Sent { execution })
+                .map_err(not_on_record),
+            false => Ok(()),
+        }
+    }
+
+    async fn on_output(&mut self, offset: u64, data: &[u8]) {
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        process.lines.skip_to(offset);
+        for line in process.lines.push(data) {
+            if self.on_line(line).await.is_err() {
+                return self.give_up().await;
+            }
+        }
+        // The next read acknowledges the beginning of a line, too.
+        if let Some(process) = &self.process
+            && !process.lines.partial().is_empty()
+        {
+            let partial = Entry::partial(process.lines.offset(), process.lines.partial());
+            if self.journal.add(&partial).is_err() {
+                self.give_up().await;
+            }
+        }
+    }
+
+    async fn on_line(&mut self, line: Line) -> std::io::Result<()> {
+        let event = line.bytes.as_deref().map_or(Event::Other, protocol::parse);
+        let is_kept = match &event {
+            Event::Delta(_) => false,
+            Event::Other | Event::Garbage | Event::Assistant { .. } | Event::ToolResults(_) => {
+                !self.journal.is_full()
+            }
+            Event::Init { .. }
+            | Event::State(_)
+            | Event::Lifecycle { .. }
+            | Event::Retry { .. }
+            | Event::Result(_)
+            | Event::Request { .. }
+            | Event::Response { .. } => true,
+        };
+        if is_kept {
+            let value = line
+                .bytes
+                .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+            self.journal.add(&Entry::Output {
+                end: line.end,
+                event: value,
+            })?;
+        }
+        if matches!(event, Event::Init { .. }) {
+            self.is_begun = true;
+            self.was_turned = false;
+        }
+        let Some(current) = &mut self.current else {
+            // A turn that nobody asked for: something in the background has ended.
+            return Ok(());
+        };
+        current.last_event = Instant::now();
+        if current.turn.take(&event) {
+            self.total_cost = current.turn.total_cost();
+            self.publish();
+        }
+        if let Event::Request { id, ask } = event {
+            self.hold(id, ask);
+            self.answer_what_needs_nobody().await;
+        }
+        if self
+            .current
+            .as_ref()
+            .is_some_and(|current| current.turn.is_over())
+        {
+            self.finish().await;
+        }
+        Ok(())
+    }
+
+    /// Takes a request in; what needs nobody is answered by [`Actor::answer_what_needs_nobody`].
+    fn hold(&mut self, request: String, ask: Ask) {
+        let denied_at = Instant::now() + self.setup.patience.permission;
+        let (kind, tool, summary, input, what) = match ask {
+            Ask::Permission { tool, input, .. } => {
+                let summary = words::tool(&tool, &input);
+                (
+                    PendingKind::Permission,
+                    tool,
+                    summary,
+                    input.to_string(),
+                    What::Permission(input),
+                )
+            }
+            Ask::Mcp { message, .. } => {
+                let summary = match host_tools::answer(&message) {
+                    host_tools::Answer::Question(question) => question,
+                    host_tools::Answer::Now(_) | host_tools::Answer::Progress(..) => String::new(),
+                };
+                let input = message["params"]["arguments"].to_string();
+                (
+                    PendingKind::Question,
+                    "ask_caller".to_owned(),
+                    summary,
+                    input,
+                    What::Question(message),
+                )
+            }
+            Ask::Other(subtype) => (
+                PendingKind::Question,
+                subtype,
+                String::new(),
+                String::new(),
+                What::Question(Value::Null),
+            ),
+        };
+        let Some(current) = &mut self.current else {
+            return;
+        };
+        let needs_nobody = match &what {
+            What::Permission(_) => false,
+            What::Question(message) => !is_question(message),
+        };
+        if !needs_nobody {
+            current.turn.view_mut().pending.push(PendingPermission {
+                id: request.clone(),
+                kind,
+                tool: words::short(&tool),
+                summary: match kind {
+                    PendingKind::Permission => summary,
+                    PendingKind::Question => cut(&summary, MAX_PERMISSION_INPUT_BYTES),
+                },
+                input: cut(&input, MAX_PERMISSION_INPUT_BYTES),
+                denied_at_ms: now_ms()
+                    + u64::try_from(self.setup.patience.permission.as_millis()).unwrap_or(u64::MAX),
+            });
+            current.turn.doing("waiting for an answer");
+        }
+        current.asked.push(Asked {
+            request,
+            what,
+            denied_at,
+        });
+        self.publish();
+    }
+
+    async fn answer_what_needs_nobody(&mut self) {
+        loop {
+            let Some(current) = &mut self.current else {
+                return;
+            };
+            let found = current.asked.iter().position(|asked| match &asked.what {
+                What::Permission(_) => false,
+                What::Question(message) => !is_question(message),
+            });
+            let Some(asked) = found.map(|index| current.asked.remove(index)) else {
+                return;
+            };
+            let line = match &asked.what {
+                What::Question(message) if !message.is_null() => {
+                    match host_tools::answer(message) {
+                        host_tools::Answer::Now(reply) => {
+                            protocol::answer_mcp(&asked.request, &reply)
+                        }
+                        host_tools::Answer::Progress(said, reply) => {
+                            current.turn.doing(words::short(&said));
+                            protocol::answer_mcp(&asked.request, &reply)
+                        }
+                        host_tools::Answer::Question(_) => continue,
+                    }
+                }
+                What::Question(_) | What::Permission(_) => {
+                    protocol::refuse_request(&asked.request, "this client does not serve that")
+                }
+            };
+            self.publish();
+            self.reply(asked.request, line).await;
+        }
+    }
+
+    /// Answers what waits for somebody. False when nothing waits by that name.
+    async fn answer(&mut self, id: &str, answer: &PermissionAnswer) -> bool {
+        let Some(current) = &mut self.current else {
+            return false;
+        };
+        let Some(index) = current.asked.iter().position(|asked| asked.request == id) else {
+            return false;
+        };
+        let asked = current.asked.remove(index);
+        current
+            .turn
+            .view_mut()
+            .pending
+            .retain(|pending| pending.id != id);
+        current.turn.doing("going on");
+        let line = match &asked.what {
+            What::Permission(input) => protocol::answer_permission(id, answer, input),
+            What::Question(message) => {
+                let words = match answer {
+                    PermissionAnswer::Words(words) => Ok(words.as_str()),
+                    PermissionAnswer::Allow => Ok("yes"),
+                    PermissionAnswer::Deny(why) => Err(why.as_str()),
+                };
+                protocol::answer_mcp(id, &host_tools::answered(message, words))
+            }
+        };
+        self.publish();
+        self.reply(asked.request, line).await;
+        true
+    }
+
+    async fn reply(&mut self, request: String, line: Vec<u8>) {
+        if self.write(&line).await && self.journal.add(&Entry::Answered { request }).is_err() {
+            self.give_up().await;
+        }
+    }
+
+    /// Ends a prompt before its time.
+    async fn end_prompt(&mut self, execution: ExecutionId, stop: PromptStop) {
+        if let Some(index) = self
+            .waiting
+            .iter()
+            .position(|waiting| waiting.prompt.execution == execution)
+        {
+            if let Some(waiting) = self.waiting.remove(index) {
+                self.record_end(execution);
+                waiting
+                    .progress
+                    .send_modify(|progress| progress.end(stop, None));
+            }
+            return;
+        }
+        let Some(current) = &mut self.current else {
+            return;
+        };
+        if current.prompt.execution != execution || current.ending.is_some() {
+            return;
+        }
+        let kill_at = Instant::now() + self.setup.patience.interrupt;
+        current.ending = Some(Ending { stop, kill_at });
+        if self.process.is_none() {
+            return self.finish().await;
+        }
+        self.write(&protocol::interrupt(&format!("interrupt-{execution}")))
+            .await;
+    }
+
+    async fn kill_process(&mut self) {
+        if let Some(process) = &mut self.process {
+            process.kill().await;
+        }
+    }
+
+    async fn on_time(&mut self) {
+        let now = Instant::now();
+        let too_late = now_ms();
+        let late: Vec<ExecutionId> = self
+            .waiting
+            .iter()
+            .map(|waiting| &waiting.prompt)
+            .chain(self.current.iter().map(|current| &current.prompt))
+            .filter(|prompt| {
+                prompt
+                    .deadline_ms
+                    .is_some_and(|deadline| deadline <= too_late)
+            })
+            .map(|prompt| prompt.execution)
+            .collect();
+        for execution in late {
+            self.end_prompt(execution, PromptStop::TimedOut).await;
+        }
+        if let Some(process) = &self.process
+            && process.kill_at.is_some_and(|at| at <= now)
+        {
+            self.kill_process().await;
+        }
+        let Some(current) = &mut self.current else {
+            if now >= self.idle_since + self.setup.patience.idle
+                && let Some(process) = &mut self.process
+                && process.kill_at.is_none()
+            {
+                process.finish(self.setup.patience.interrupt).await;
+            }
+            return;
+        };
+        if current.resend_at.is_some_and(|at| at <= now) {
+            current.resend_at = None;
+            // It may hold half a message. Its end is seen by its output; the message is sent again then.
+            return self.kill_process().await;
+        }
+        if let Some(ending) = &mut current.ending
+            && ending.kill_at <= now
+        {
+            ending.kill_at = now + self.setup.patience.interrupt;
+            return self.kill_process().await;
+        }
+        let denied: Vec<String> = current
+            .asked
+            .iter()
+            .filter(|asked| asked.denied_at <= now)
+            .map(|asked| asked.request.clone())
+            .collect();
+        for request in denied {
+            self.answer(&request, &PermissionAnswer::Deny(NOBODY.to_owned()))
+                .await;
+        }
+        if let Some(execution) = self.stalled(now) {
+            self.end_prompt(execution, PromptStop::Stalled).await;
+        }
+    }
+
+    /// The current prompt, if nothing has come for too long and nobody else is waited for.
+    fn stalled(&self, now: Instant) -> Option<ExecutionId> {
+        let current = self.current.as_ref()?;
+        let at = current.last_event + self.stall_patience(current)?;
+        (at <= now).then_some(current.prompt.execution)
+    }
+
+    /// Tools may take as long as the prompt; what waits for an answer has a deadline of its own.
+    fn stall_patience(&self, current: &Current) -> Option<Duration> {
+        if current.ending.is_some() || !current.asked.is_empty() {
+            return None;
+        }
+        match current.turn.phase() {
+            Phase::Model => Some(self.setup.patience.model),
+            Phase::Streaming => Some(self.setup.patience.stream),
+            Phase::Tools => None,
+        }
+    }
+
+    fn next_due(&self) -> Instant {
+        let now = Instant::now();
+        let mut due = now + Duration::from_secs(3600);
+        let mut by = |at: Option<Instant>| {
+            if let Some(at) = at {
+                due = due.min(at);
+            }
+        };
+        let deadlines = self.waiting.iter().map(|waiting| &waiting.prompt);
+        let deadlines = deadlines.chain(self.current.iter().map(|current| &current.prompt));
+        for prompt in deadlines {
+            let is_ending = self.current.as_ref().is_some_and(|current| {
+                current.prompt.execution == prompt.execution && current.ending.is_some()
+            });
+            by(prompt
+                .deadline_ms
+                .filter(|_| !is_ending)
+                .map(|at| now + until(at)));
+        }
+        if let Some(process) = &self.process {
+            by(process.kill_at);
+            let is_idle = self.current.is_none() && process.kill_at.is_none();
+            by(is_idle.then(|| self.idle_since + self.setup.patience.idle));
+        }
+        if let Some(current) = &self.current {
+            by(current.resend_at);
+            by(current.ending.as_ref().map(|ending| ending.kill_at));
+            for asked in &current.asked {
+                by(Some(asked.denied_at));
+            }
+            by(self
+                .stall_patience(current)
+                .map(|patience| current.last_event + patience));
+        }
+        due
+    }
+
+    /// The process has ended.
+    async fn on_end(&mut self) {
+        let Some(mut process) = self.process.take() else {
+            return;
+        };
+        let ending = process.ending().await;
+        if self
+            .journal
+            .add(&Entry::Gone {
+                process: process.key,
+            })
+            .is_err()
+        {
+            return self.fail(PromptStop::AgentEnded, not_on_record(""));
+        }
+        tracing::debug!(conversation = %self.id, how = %ending.words, "a process of Claude Code has ended");
+        let Some(current) = &mut self.current else {
+            return;
+        };
+        if current.ending.is_some() {
+            return self.finish().await;
+        }
+        if current.turn.is_received() {
+            return self.fail(
+                PromptStop::AgentEnded,
+                format!(
+                    "Claude Code ended in the middle: {}{}; the conversation goes on with the next prompt",
+                    ending.words,
+                    said(&ending.complaint)
+                ),
+            );
+        }
+        // It ended before it took the message: it was told to, or the conversation exists or does not, against expectation.
+        let is_other = ["No conversation found", "already in use"]
+            .iter()
+            .any(|words| ending.complaint.contains(words));
+        if current.attempts >= MAX_ATTEMPTS || !(is_other || process.is_told) {
+            let why = format!(
+                "Claude Code did not start: {}{}",
+                ending.words,
+                said(&ending.complaint)
+            );
+            return self.fail(PromptStop::AgentEnded, why);
+        }
+        self.was_turned ^= is_other;
+        self.begin().await;
+    }
+
+    /// The current prompt's turns are over, or were ended.
+    async fn finish(&mut self) {
+        let Some(current) = self.current.take() else {
+            return;
+        };
+        let own = current.turn.view().stop.clone();
+        let (stop, failure) = match (current.ending, own) {
+            (Some(ending), _) => {
+                let failure = (ending.stop == PromptStop::Stalled)
+                    .then(|| "nothing came from the model for too long".to_owned());
+                (ending.stop, failure)
+            }
+            (None, Some(stop)) => (stop, None),
+            (None, None) => (
+                PromptStop::AgentEnded,
+                Some("Claude Code gave no result".to_owned()),
+            ),
+        };
+        self.record_end(current.prompt.execution);
+        current.progress.send_modify(|progress| {
+            progress.view = current.turn.view().clone();
+            progress.end(stop, failure);
+        });
+        self.idle_since = Instant::now();
+        if let Some(process) = &mut self.process
+            && process.is_spent
+            && process.kill_at.is_none()
+        {
+            process.finish(self.setup.patience.interrupt).await;
+        }
+    }
+
+    /// The current prompt has failed.
+    fn fail(&mut self, stop: PromptStop, why: String) {
+        let Some(current) = self.current.take() else {
+            return;
+        };
+        self.record_end(current.prompt.execution);
+        current.progress.send_modify(|progress| {
+            progress.view = current.turn.view().clone();
+            progress.end(stop, Some(why));
+        });
+        self.idle_since = Instant::now();
+    }
+
+    /// The journal cannot be written: what the process says cannot be kept, so it must not go on.
+    async fn give_up(&mut self) {
+        self.kill_process().await;
+        self.fail(PromptStop::AgentEnded, not_on_record(""));
+    }
+
+    fn record_end(&mut self, execution: ExecutionId) {
+        if let Err(error) = self.journal.add(&Entry::Ended { execution }) {
+            tracing::error!(conversation = %self.id, %error, "the end of a prompt is not in its journal");
+        }
+    }
+
+    fn publish(&self) {
+        if let Some(current) = &self.current {
+            current.progress.send_modify(|progress| {
+                progress.is_queued = false;
+                progress.view = current.turn.view().clone();
+                // Not over before all of it is.
+                progress.view.stop = None;
+            });
+        }
+    }
+}
+
+async fn next_of(process: &mut Option<Process>) -> Came {
+    match process {
+        Some(process) => process.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn is_question(message: &Value) -> bool {
+    !message.is_null() && matches!(host_tools::answer(message), host_tools::Answer::Question(_))
+}
+
+fn not_on_record<E>(_error: E) -> String {
+    "the conversation's journal cannot be written".to_owned()
+}
+
+fn said(complaint: &str) -> String {
+    match complaint.lines().last() {
+        Some(last) if !last.is_empty() => format!(" ({})", words::short(last)),
+        _ => String::new(),
+    }
+}
+
+fn cut(text: &str, bytes: usize) -> String {
+    text[..text.floor_char_boundary(bytes)].to_owned()
+}

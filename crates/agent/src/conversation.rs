@@ -1,0 +1,207 @@
+//! Who drives a conversation: one task that owns its process, its journal and its queue of prompts.
+//!
+//! ```text
+//! prompt ──► queued ──► its turn: message written ──► events ──► over
+//!                          │ no process, or one with other options: one is started, resuming
+//!                          │ cancelled, too late, stalled: interrupted, then killed
+//!                          └ process gone in the middle: the prompt has failed, the conversation goes on with the next
+//! ```
+//! A server that was killed reads the journal and goes on where it was: the process goes on inside meanwhile.
+
+use std::{
+    io,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use model::{
+    ConversationId, ExecutionId, PermissionAnswer, PromptOptions, PromptStop, PromptView, Secret,
+};
+use sandbox::Supervisor;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::{
+    actor::Actor,
+    journal::Journal,
+    past::Past,
+    program::{Patience, Program},
+};
+
+/// Orders that may wait.
+const WAITING_ORDERS: usize = 64;
+/// Prompts of one conversation that may wait for their turn.
+pub const MAX_WAITING_PROMPTS: usize = 16;
+
+/// One prompt.
+#[derive(Debug, Clone)]
+pub struct Prompt {
+    /// Its execution.
+    pub execution: ExecutionId,
+    /// Its words.
+    pub text: Secret<String>,
+    /// How it is to be done.
+    pub options: PromptOptions,
+    /// When it ends at the latest, milliseconds since 1970.
+    pub deadline_ms: Option<u64>,
+}
+
+/// Where a prompt stands.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    /// Its turn has not come.
+    pub is_queued: bool,
+    /// It has ended; `view.stop` says how.
+    pub is_ended: bool,
+    /// What there is to see of it.
+    pub view: PromptView,
+    /// Why it failed, in a sentence.
+    pub failure: Option<String>,
+}
+
+/// What a conversation is driven with.
+#[derive(Clone)]
+pub struct Setup {
+    /// The sandbox.
+    pub supervisor: Supervisor,
+    /// What is started in it.
+    pub program: Arc<Program>,
+    /// How long things may take.
+    pub patience: Patience,
+}
+
+/// A handle to one; clones drive the same one. Dropping the last one stops driving, and the process is left as it is.
+#[derive(Clone)]
+pub struct Conversation {
+    id: ConversationId,
+    orders: mpsc::Sender<Order>,
+}
+
+/// Why a prompt was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Too many wait already.
+    #[error("too many prompts wait for their turn")]
+    TooMany,
+    /// Another prompt has its turn, and this one was not to wait.
+    #[error("another prompt has its turn")]
+    Busy,
+    /// The journal cannot be written, or the conversation is over.
+    #[error("the conversation cannot be continued")]
+    Closed,
+}
+
+pub(crate) enum Order {
+    Submit {
+        prompt: Box<Prompt>,
+        only_if_free: bool,
+        answer: oneshot::Sender<Result<watch::Receiver<Progress>, Refused>>,
+    },
+    Cancel(ExecutionId),
+    Answer {
+        execution: ExecutionId,
+        id: String,
+        words: PermissionAnswer,
+        answer: oneshot::Sender<bool>,
+    },
+}
+
+impl Conversation {
+    /// Opens a conversation with its journal in that file; a new one, or one that an earlier server drove. Its prompts that
+    /// have not ended are returned.
+    ///
+    /// # Errors
+    /// When the journal cannot be used.
+    pub fn open(
+        setup: Setup,
+        id: ConversationId,
+        journal: &Path,
+    ) -> io::Result<(Self, Vec<(ExecutionId, watch::Receiver<Progress>)>)> {
+        let (journal, entries) = Journal::open(journal)?;
+        let past = Past::read(id, entries);
+        let (orders, waiting) = mpsc::channel(WAITING_ORDERS);
+        let (actor, found) = Actor::new(setup, id, journal, past);
+        tokio::spawn(actor.run(waiting));
+        Ok((Conversation { id, orders }, found))
+    }
+
+    /// Its id.
+    pub const fn id(&self) -> ConversationId {
+        self.id
+    }
+
+    /// Takes a prompt, which is on record then.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub async fn submit(
+        &self,
+        prompt: Prompt,
+        only_if_free: bool,
+    ) -> Result<watch::Receiver<Progress>, Refused> {
+        let (answer, answered) = oneshot::channel();
+        let order = Order::Submit {
+            prompt: Box::new(prompt),
+            only_if_free,
+            answer,
+        };
+        self.orders.send(order).await.map_err(|_| Refused::Closed)?;
+        answered.await.unwrap_or(Err(Refused::Closed))
+    }
+
+    /// Ends a prompt; its progress tells when.
+    pub async fn cancel(&self, execution: ExecutionId) {
+        // One that is over needs no cancelling.
+        let _ = self.orders.send(Order::Cancel(execution)).await;
+    }
+
+    /// Answers what a prompt asks. False when it does not ask that (any more).
+    pub async fn answer(&self, execution: ExecutionId, id: &str, words: PermissionAnswer) -> bool {
+        let (answer, answered) = oneshot::channel();
+        let order = Order::Answer {
+            execution,
+            id: id.to_owned(),
+            words,
+            answer,
+        };
+        self.orders.send(order).await.is_ok() && answered.await.unwrap_or(false)
+    }
+}
+
+impl Progress {
+    pub(crate) fn queued(conversation: ConversationId) -> Self {
+        Progress {
+            is_queued: true,
+            is_ended: false,
+            view: PromptView::new(conversation),
+            failure: None,
+        }
+    }
+
+    /// It ended without more to see.
+    pub(crate) fn end(&mut self, stop: PromptStop, failure: Option<String>) {
+        self.is_queued = false;
+        self.is_ended = true;
+        self.view.pending.clear();
+        self.view.doing = match (&failure, &stop) {
+            (Some(why), _) => format!("failed: {why}"),
+            (None, PromptStop::Completed) => "done".to_owned(),
+            (None, other) => format!("ended: {}", other.as_str()),
+        };
+        self.view.stop = Some(stop);
+        self.failure = failure;
+    }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
+}
+
+/// How long it is until then.
+pub(crate) fn until(at_ms: u64) -> Duration {
+    Duration::from_millis(at_ms.saturating_sub(now_ms()))
+}
