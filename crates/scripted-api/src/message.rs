@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     fill::{fill, fill_value},
-    request::Request,
+    request::{Purpose, Request},
     script::{Block, Turn, Usage},
 };
 
@@ -45,7 +45,9 @@ fn content(turn: &Turn, request: &Request, label: &str, id: &str) -> Vec<Value> 
     blocks
         .map(|(index, block)| match block {
             Block::Text(text) => {
-                let label = if Some(index) == first_text { label } else { "" };
+                // A title must be JSON and nothing else.
+                let labelled = Some(index) == first_text && request.purpose != Purpose::Title;
+                let label = if labelled { label } else { "" };
                 json!({"type": "text", "text": format!("{label}{}", fill(text, request))})
             }
             Block::Thinking(text) => {

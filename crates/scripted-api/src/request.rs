@@ -40,6 +40,16 @@ pub enum Purpose {
     Side,
 }
 
+/// How texts begin that Claude Code 2.1.330 itself puts in the user's mouth (measured): reminders, interrupts, and what it
+/// says after `max_tokens`, after a stream that failed in the middle and after `refusal`. They are no new prompt.
+const CLIENTS_WORDS: &[&str] = &[
+    "<system-reminder>",
+    "[Request interrupted by user",
+    "Output token limit hit.",
+    "Your response above was cut off mid-stream.",
+    "Your response above was stopped by a safety classifier",
+];
+
 /// A request for a message.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Request {
@@ -67,7 +77,8 @@ impl Request {
         let mut request = Self {
             provider,
             stream,
-            model: text_of(&body["model"])
+            model: body["model"]
+                .as_str()
                 .or(path_model)
                 .unwrap_or("scripted")
                 .to_owned(),
@@ -101,10 +112,7 @@ impl Request {
         if message["role"] != "user" {
             return;
         }
-        let own: Vec<&str> = texts
-            .into_iter()
-            .filter(|text| !is_reminder(text))
-            .collect();
+        let own: Vec<&str> = texts.into_iter().filter(|text| !is_clients(text)).collect();
         if !own.is_empty() {
             self.prompts.push(own.join("\n"));
             self.results.clear();
@@ -131,9 +139,10 @@ fn texts(content: &Value) -> Vec<&str> {
     }
 }
 
-/// What the client itself puts in the user's mouth.
-fn is_reminder(text: &str) -> bool {
-    text.trim_start().starts_with("<system-reminder>")
+/// Whether the client put it in the user's mouth.
+fn is_clients(text: &str) -> bool {
+    let text = text.trim_start();
+    CLIENTS_WORDS.iter().any(|words| text.starts_with(words))
 }
 
 /// Claude Code tells its working directory in a message of the role `system`.
@@ -199,10 +208,6 @@ pub(crate) fn header<'h>(headers: &'h [(String, String)], name: &str) -> Option<
         .map(|(_, value)| value.as_str())
 }
 
-fn text_of(value: &Value) -> Option<&str> {
-    value.as_str()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -228,6 +233,8 @@ mod tests {
             {"role": "user", "content": [
                 {"type": "tool_result", "tool_use_id": "b", "content": [{"type": "text", "text": "new"}]},
                 {"type": "text", "text": "<system-reminder>nor me</system-reminder>"}]},
+            {"role": "assistant", "content": "on and"},
+            {"role": "user", "content": "Output token limit hit. Resume directly"},
         ]}));
         assert_eq!(request.prompts, ["first", "second"]);
         assert_eq!(request.results, ["new"]);

@@ -67,7 +67,7 @@ pub struct Turn {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct When {
-    /// All of them stand in the prompt: the last text of the user that is no reminder of the client.
+    /// All of them stand in the prompt: the last text of the user that the client did not add.
     pub prompt_contains: Vec<String>,
     /// All of them stand in earlier prompts of the same request.
     pub earlier_contains: Vec<String>,

@@ -25,6 +25,7 @@ pub struct KeyPair {
 }
 
 /// A request as it was received.
+#[derive(Clone, Copy)]
 pub(crate) struct Signed<'r> {
     pub method: &'r str,
     /// As sent, still encoded, with the query.
@@ -201,4 +202,174 @@ fn mac(key: &[u8], text: &str) -> Result<Vec<u8>, String> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).map_err(|_| "a key of no length")?;
     mac.update(text.as_bytes());
     Ok(mac.finalize().into_bytes().to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RUNTIME: &str = "bedrock-runtime.us-east-1.amazonaws.com";
+    const SONNET: &str = "/model/us.anthropic.claude-sonnet-4-5-20250929-v1";
+
+    fn pair() -> KeyPair {
+        KeyPair {
+            access_key_id: "AKIDEXAMPLE".to_owned(),
+            secret_access_key: "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY".to_owned(),
+            session_token: None,
+            region: Some("us-east-1".to_owned()),
+        }
+    }
+
+    /// One request as botocore 1.43.11 signs it with `pair` at 2026-11-26 09:00 UTC.
+    struct Vector {
+        method: &'static str,
+        path: String,
+        host: &'static str,
+        more: &'static [(&'static str, &'static str)],
+        names: &'static str,
+        signature: &'static str,
+        body: &'static str,
+    }
+
+    fn vectors() -> [Vector; 4] {
+        [
+            Vector {
+                method: "POST",
+                path: "/model/us.anthropic.claude-opus-5-5/invoke-with-response-stream".to_owned(),
+                host: RUNTIME,
+                more: &[("content-type", "application/json")],
+                names: "content-type;host;x-amz-date",
+                signature: "98ab3b8bf8ebb6f8c091e1864d7c6f34eac42a72f9e827dc1a2a99bb8cb386a1",
+                body: r#"{"a":1}"#,
+            },
+            Vector {
+                method: "POST",
+                path: format!("{SONNET}:0/invoke"),
+                host: RUNTIME,
+                more: &[],
+                names: "host;x-amz-date",
+                signature: "bd591686b57b95135ea2d12ff02d6699e3d0b8a1ffffe8bc9003e9fc67863a91",
+                body: r#"{"a":1}"#,
+            },
+            Vector {
+                method: "POST",
+                path: format!("{SONNET}%3A0/invoke"),
+                host: RUNTIME,
+                more: &[("x-amz-security-token", "tok/en+1=")],
+                names: "host;x-amz-date;x-amz-security-token",
+                signature: "0143fab5c2fea60c89eef5ec8e7b6f0bdd508337399d16571414457e659ae438",
+                body: r#"{"a":1}"#,
+            },
+            Vector {
+                method: "GET",
+                path: "/inference-profiles?type=SYSTEM_DEFINED&maxResults=10".to_owned(),
+                host: "bedrock.us-east-1.amazonaws.com",
+                more: &[],
+                names: "host;x-amz-date",
+                signature: "622d669a9742ffa6596ddbe2e92dc346c54b1239b0440416ef742c4a6c220c1b",
+                body: "",
+            },
+        ]
+    }
+
+    impl Vector {
+        fn headers(&self) -> Vec<(String, String)> {
+            let authorization = format!(
+                "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20261126/us-east-1/bedrock/aws4_request, SignedHeaders={}, Signature={}",
+                self.names, self.signature
+            );
+            let fixed = [
+                ("host", self.host),
+                ("x-amz-date", "20261126T090000Z"),
+                ("authorization", &authorization),
+            ];
+            let all = fixed.iter().chain(self.more);
+            all.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect()
+        }
+
+        fn pair(&self) -> KeyPair {
+            let token = self
+                .more
+                .iter()
+                .find(|(name, _)| *name == "x-amz-security-token");
+            KeyPair {
+                session_token: token.map(|(_, token)| (*token).to_owned()),
+                ..pair()
+            }
+        }
+    }
+
+    fn at(time: &str) -> Timestamp {
+        time.parse().unwrap()
+    }
+
+    #[test]
+    fn what_botocore_signs_is_accepted_and_any_change_refused() {
+        let now = at("2026-11-26T09:01:00Z");
+        for vector in vectors() {
+            let (headers, pair) = (vector.headers(), vector.pair());
+            let signed = Signed {
+                method: vector.method,
+                path: &vector.path,
+                headers: &headers,
+                body: vector.body.as_bytes(),
+            };
+            assert_eq!(verify(&pair, &signed, now), Ok(()), "{}", vector.path);
+
+            let secret = KeyPair {
+                secret_access_key: "other".to_owned(),
+                ..pair.clone()
+            };
+            assert!(verify(&secret, &signed, now).is_err(), "another secret");
+            let id = KeyPair {
+                access_key_id: "other".to_owned(),
+                ..pair.clone()
+            };
+            assert!(verify(&id, &signed, now).is_err(), "another id");
+            let region = KeyPair {
+                region: Some("eu-west-1".to_owned()),
+                ..pair.clone()
+            };
+            assert!(verify(&region, &signed, now).is_err(), "another region");
+            let token = KeyPair {
+                session_token: Some("other".to_owned()),
+                ..pair.clone()
+            };
+            assert!(verify(&token, &signed, now).is_err(), "another token");
+            assert!(
+                verify(&pair, &signed, at("2026-11-26T09:16:00Z")).is_err(),
+                "too old"
+            );
+            let method = Signed {
+                method: "PUT",
+                ..signed
+            };
+            assert!(verify(&pair, &method, now).is_err(), "another method");
+            let body = Signed {
+                body: b"{}",
+                ..signed
+            };
+            assert!(verify(&pair, &body, now).is_err(), "another body");
+            let other = vector
+                .path
+                .replace("anthropic", "Anthropic")
+                .replace("10", "11");
+            let path = Signed {
+                path: &other,
+                ..signed
+            };
+            assert!(verify(&pair, &path, now).is_err(), "another path");
+            let mut more = headers.clone();
+            more.push(("x-amz-target".to_owned(), "x".to_owned()));
+            let unsigned = Signed {
+                headers: &more,
+                ..signed
+            };
+            assert!(
+                verify(&pair, &unsigned, now).is_err(),
+                "a header that is not signed"
+            );
+        }
+    }
 }
