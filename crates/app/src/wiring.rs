@@ -62,6 +62,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Arc<dyn House>> {
     let sessions = Sessions::new(Setup {
         store,
         backends,
+        agent: Arc::new(|| Ok(None)),
         policy: policy.clone(),
         host_view: HostView::read().context("the server's own namespaces cannot be read")?,
         allow_protected_changes: config.allow_protected_changes,

@@ -91,6 +91,8 @@ impl Sessions {
             workspace: parts.workspace.clone(),
             protected: parts.protected.clone(),
             mounts: parts.mounts.clone(),
+            agent: (self.0.setup.agent)()?,
+            managed_settings: Some(parts.managed_settings.clone()),
             limits: parts.limits,
             accept_soft_limits: parts.accept_soft_limits,
             layers: parts.layers.clone(),

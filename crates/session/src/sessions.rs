@@ -7,8 +7,8 @@ use std::{
 };
 
 use model::{
-    BackendName, ExecutionId, ReapCause, Reason, Refusal, SessionId, SessionState, SessionView,
-    UsageView,
+    BackendName, ExecutionId, HostDirectory, ReapCause, Reason, Refusal, SessionId, SessionState,
+    SessionView, UsageView,
 };
 use policy::{ExtendPermit, ListingPermit, Policy, SessionPermit, SystemPermit, SystemVerb};
 use sandbox::HostView;
@@ -35,6 +35,8 @@ pub struct Setup {
     pub store: Store,
     /// The walls.
     pub backends: Backends,
+    /// Which Claude Code new sandboxes get.
+    pub agent: AgentLookup,
     /// The decisions' data that work needs: protected paths.
     pub policy: Arc<Policy>,
     /// What a sandbox must differ from.
@@ -44,6 +46,10 @@ pub struct Setup {
     /// Where sessions that must be ended are reported: whoever listens puts a call on the road.
     pub reap: mpsc::UnboundedSender<ReapRequest>,
 }
+
+/// Looks up the host's directory with Claude Code's program, anew for each session: it may be installed while the server
+/// runs. `None`: sandboxes have what their root file system brings. An error refuses the session.
+pub type AgentLookup = Arc<dyn Fn() -> Result<Option<HostDirectory>, Refusal> + Send + Sync>;
 
 /// A session that the server must end by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
