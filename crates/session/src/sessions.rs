@@ -47,9 +47,18 @@ pub struct Setup {
     pub reap: mpsc::UnboundedSender<ReapRequest>,
 }
 
-/// Looks up the host's directory with Claude Code's program, anew for each session: it may be installed while the server
-/// runs. `None`: sandboxes have what their root file system brings. An error refuses the session.
-pub type AgentLookup = Arc<dyn Fn() -> Result<Option<HostDirectory>, Refusal> + Send + Sync>;
+/// The Claude Code of new sandboxes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentProgram {
+    /// The host's directory with its program.
+    pub directory: HostDirectory,
+    /// Which one it is, in words for people.
+    pub description: String,
+}
+
+/// Looks for it anew for each session: it may be installed while the server runs. `None`: sandboxes have what their root
+/// file system brings. An error refuses the session.
+pub type AgentLookup = Arc<dyn Fn() -> Result<Option<AgentProgram>, Refusal> + Send + Sync>;
 
 /// A session that the server must end by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -30,7 +30,7 @@ pub use error::InstallError;
 pub use http::Network;
 pub use pins::{FileFacts, Pin, Pins};
 pub use source::{DEFAULT_INDEX, DEFAULT_REGISTRY, Wish, address};
-pub use store::{Installed, Record, Store, StoreLock};
+pub use store::{Installed, Record, Store, StoreLock, is_hash};
 
 use archive::extract;
 use http::{Http, shown};

@@ -6,7 +6,7 @@ use super::InstallError;
 
 const DATA: &str = include_str!("../../../../profiles/claude-code.json");
 /// Digits of a SHA-256.
-const DIGEST_DIGITS: usize = 64;
+pub(super) const DIGEST_DIGITS: usize = 64;
 
 /// The one version that this program fetches, on every platform that it knows.
 #[derive(Debug, Clone, Deserialize)]

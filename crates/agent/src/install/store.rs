@@ -19,7 +19,11 @@ use jiff::Timestamp;
 use model::{AGENT_PROGRAM_NAME, HostDirectory};
 use serde::{Deserialize, Serialize};
 
-use super::{InstallError, archive::measure, pins::is_digest};
+use super::{
+    InstallError,
+    archive::measure,
+    pins::{DIGEST_DIGITS, is_digest},
+};
 
 /// What a directory of the store is called before its hash.
 const PREFIX: &str = "sha256-";
@@ -107,6 +111,19 @@ impl Installed {
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
+}
+
+/// Whether that can name a program: a SHA-256 or enough of its first digits, with `sha256-` or `sha256:` before it or not.
+pub fn is_hash(text: &str) -> bool {
+    let digits = digits(text);
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    (MIN_HASH_DIGITS..=DIGEST_DIGITS).contains(&digits.len()) && digits.bytes().all(is_digit)
+}
+
+fn digits(text: &str) -> &str {
+    text.strip_prefix(PREFIX)
+        .or_else(|| text.strip_prefix("sha256:"))
+        .unwrap_or(text)
 }
 
 /// Held while the store is changed.
@@ -201,12 +218,10 @@ impl Store {
     /// # Errors
     /// [`InstallError::NotInstalled`] when there is none, or more than one.
     pub fn find(&self, beginning: &str) -> Result<Installed, InstallError> {
-        let digits = beginning
-            .trim_start_matches(PREFIX)
-            .trim_start_matches("sha256:");
-        if digits.len() < MIN_HASH_DIGITS {
+        let digits = digits(beginning);
+        if !is_hash(beginning) {
             return Err(InstallError::NotInstalled(format!(
-                "{beginning:?} is too short: {MIN_HASH_DIGITS} digits of a hash name a program"
+                "{beginning:?} is no beginning of a hash of {MIN_HASH_DIGITS} digits or more"
             )));
         }
         let mut found = self.list()?;
