@@ -26,6 +26,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "sandbox-docker",
         &["sandbox-host", "sandbox", "model", "wire"],
     ),
+    ("agent", &["model", "sandbox"]),
     ("session", &["model", "policy", "store", "sandbox"]),
     ("control", &["model", "policy", "audit", "store", "session"]),
     ("mcp", &["control", "model"]),
@@ -44,6 +45,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "session",
             "control",
             "mcp",
+            "agent",
         ],
     ),
 ];
@@ -143,6 +145,7 @@ fn only_the_app_reads_the_environment() {
         "session",
         "control",
         "mcp",
+        "agent",
     ] {
         for file in rust_files(&root.join("crates").join(name).join("src")) {
             let text = std::fs::read_to_string(&file).expect("a source file");

@@ -362,7 +362,13 @@ fn an_image_decides_nothing_about_its_container() {
         if place == Place::DockerGvisor {
             targets.retain(|target| !target.starts_with("/workspace/."));
         }
-        let wanted = ["/run/supervisor", "/state", "/workspace"].map(str::to_owned);
+        let wanted = [
+            "/etc/claude-code",
+            "/run/supervisor",
+            "/state",
+            "/workspace",
+        ]
+        .map(str::to_owned);
         assert_eq!(targets, wanted.into());
     });
 }

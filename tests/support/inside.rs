@@ -70,6 +70,8 @@ pub fn small_spec(owner: OwnerId, root: RootFileSystem, project: &Path) -> Sandb
         workspace: host_directory(project),
         protected: Vec::new(),
         mounts: Vec::new(),
+        agent: None,
+        managed_settings: None,
         limits: Limits {
             memory_bytes: limit(256 << 20),
             cpu_millis: limit(1_000),

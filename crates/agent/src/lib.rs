@@ -1,14 +1,16 @@
-//! Claude Code: the program in the sandbox, and how it is driven.
+//! Claude Code: how its program gets onto this machine, and how it is driven in a sandbox.
 //!
-//! Reading order: [`protocol`] (the words), `turn` (what a prompt's events add up to, told by `words`), [`journal`] and `past`
-//! (what is kept of them and found again), [`Program`] and `process` (what runs inside), then [`Conversation`] and its
-//! `actor` (who drives it), with `host_tools` (what Claude Code can ask of us).
+//! Reading order: [`install`] (the program, checked, where all sandboxes share it); [`protocol`] (the words), `turn` (what a
+//! prompt's events add up to, told by `words`), [`journal`] and `past` (what is kept of them and found again), [`Program`]
+//! and `process` (what runs inside), then [`Conversation`] and its `actor` (who drives it), with `host_tools` (what Claude
+//! Code can ask of us).
 
 #![forbid(unsafe_code)]
 
 mod actor;
 mod conversation;
 mod host_tools;
+pub mod install;
 pub mod journal;
 mod past;
 mod process;

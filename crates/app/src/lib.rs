@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod agent_program;
 mod backends;
 pub mod cli;
 pub mod config;

@@ -14,6 +14,7 @@ use store::Store;
 use tokio::{sync::mpsc, task::AbortHandle};
 
 use crate::{
+    agent_program,
     backends::{self, Found},
     config::Config,
     server::House,
@@ -62,6 +63,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Arc<dyn House>> {
     let sessions = Sessions::new(Setup {
         store,
         backends,
+        agent: agent_program::lookup(config),
         policy: policy.clone(),
         host_view: HostView::read().context("the server's own namespaces cannot be read")?,
         allow_protected_changes: config.allow_protected_changes,

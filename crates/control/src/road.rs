@@ -361,6 +361,16 @@ impl Inner {
         Ok(permit)
     }
 
+    fn claude_code(&self) -> String {
+        match self.sessions.agent() {
+            Ok(Some(agent)) => agent.description,
+            Ok(None) => "none but what the root file system of sessions brings; the operator installs it with \
+                `claude-code-mcp agent install`"
+                .to_owned(),
+            Err(refusal) => format!("{} {}", refusal.message, refusal.hint),
+        }
+    }
+
     async fn server_info(&self) -> Result<ServerInfo, Refusal> {
         let server = &self.server;
         Ok(ServerInfo {
@@ -369,6 +379,7 @@ impl Inner {
             backend: server.backend,
             rung: server.rung.clone(),
             runtime_classes: server.runtime_classes.clone(),
+            claude_code: self.claude_code(),
             sessions: self.sessions.count().await?,
             max_sessions: server.max_sessions,
             default_session_timeout_seconds: server.default_session_timeout_seconds,
@@ -426,6 +437,7 @@ const fn closing_of(refusal: &Refusal) -> Closing {
         | Reason::ImageNotFound
         | Reason::ImageNotBuilt
         | Reason::ImageNotUnpacked
+        | Reason::AgentUnavailable
         | Reason::TransferEntryRefused
         | Reason::StdinFull => Closing::Failed(refusal.reason),
         Reason::InvalidArgument

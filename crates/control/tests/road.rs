@@ -64,6 +64,7 @@ impl House {
         let policy = Arc::new(policy(&path));
         let (reap_sender, reap) = mpsc::unbounded_channel();
         let sessions = Sessions::new(Setup {
+            agent: Arc::new(|| Ok(None)),
             store,
             backends: Backends::new(
                 other

@@ -288,6 +288,8 @@ pub struct ServerInfo {
     pub rung: String,
     /// Runtime classes that a session on an engine can have, the default first; empty: the engine's own default alone.
     pub runtime_classes: Vec<String>,
+    /// The Claude Code that new sessions find, or how to get one.
+    pub claude_code: String,
     /// Live sessions.
     pub sessions: u32,
     /// `MAX_CONCURRENT_SESSIONS`.

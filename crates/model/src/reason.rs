@@ -85,6 +85,8 @@ reasons! {
     ImageNotBuilt => "image_not_built",
     /// The image could not be unpacked.
     ImageNotUnpacked => "image_not_unpacked",
+    /// There is no Claude Code that a session could use, or the one that is configured cannot be used.
+    AgentUnavailable => "agent_unavailable",
     /// The command could not be started inside.
     CommandNotStarted => "command_not_started",
     /// The sandbox did not answer in time, or broke its protocol.

@@ -16,6 +16,14 @@ pub const WORKSPACE_PATH: &str = "/workspace";
 pub const STATE_PATH: &str = "/state";
 /// Where the host's socket for the supervisor stands inside, mounted read-only.
 pub const SUPERVISOR_DIRECTORY: &str = "/run/supervisor";
+/// Where Claude Code stands inside, in a read-only directory of its own that sandboxes share.
+pub const AGENT_DIRECTORY: &str = "/opt/claude-code";
+/// Its program there.
+pub const AGENT_PROGRAM_NAME: &str = "claude";
+/// Where Claude Code looks for settings that no user and no project can override.
+pub const MANAGED_SETTINGS_DIRECTORY: &str = "/etc/claude-code";
+/// Their file there.
+pub const MANAGED_SETTINGS_NAME: &str = "managed-settings.json";
 
 /// The places that live in memory and share [`crate::LimitName::TemporaryBytes`], each with its sixteenths of it.
 pub const TEMPORARY_PLACES: [(&str, u64); 4] = [
@@ -155,6 +163,14 @@ pub struct SandboxSpec {
     pub protected: Vec<ProtectedPath>,
     /// Further mounts of the caller and the operator.
     pub mounts: Vec<BindMount>,
+    /// The host's directory with Claude Code's program, mounted read-only at [`AGENT_DIRECTORY`]. `None`: what the root
+    /// file system brings there, if anything.
+    #[serde(default)]
+    pub agent: Option<HostDirectory>,
+    /// What stands in [`MANAGED_SETTINGS_NAME`] of [`MANAGED_SETTINGS_DIRECTORY`], read-only and alone: JSON. `None`:
+    /// what the root file system brings there, if anything.
+    #[serde(default)]
+    pub managed_settings: Option<String>,
     /// Resource limits.
     pub limits: Limits,
     /// A named limit that is only soft is accepted (`dangerously_accept_soft_limits`).

@@ -18,7 +18,7 @@ use model::{ExecutionId, LimitName, Limits, Principal, Reason, Refusal, SessionI
 use crate::{
     ExecutionPermit, ExtendPermit, ListingPermit, PolicyConfig, PolicyError, SessionPermit,
     SystemPermit, command::MAX_STDIN_BYTES, docker_options::HostConfig, forbidden::ForbiddenPaths,
-    hardening::Hardening, protected::ProtectedPaths, roots::Roots,
+    hardening::Hardening, managed_settings, protected::ProtectedPaths, roots::Roots,
 };
 
 /// Decides. Holds the configuration and the built-in security data; looks at nothing else and keeps no state.
@@ -28,6 +28,7 @@ pub struct Policy {
     pub(crate) forbidden: ForbiddenPaths,
     pub(crate) protected: ProtectedPaths,
     pub(crate) hardening: Hardening,
+    pub(crate) managed_settings: String,
     pub(crate) host_config: HostConfig,
 }
 
@@ -106,6 +107,7 @@ impl Policy {
             forbidden,
             protected: ProtectedPaths::load()?,
             hardening,
+            managed_settings: managed_settings::load()?,
             host_config,
         })
     }

@@ -76,6 +76,7 @@ impl Policy {
                 workspace,
                 protected: self.protected.plan(&facts.existing),
                 mounts,
+                managed_settings: self.managed_settings.clone(),
                 limits,
                 accept_soft_limits: self.config.dangerously_accept_soft_limits,
                 layers: self.hardening.layers(backend, kernel),

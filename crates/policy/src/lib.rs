@@ -51,6 +51,7 @@ mod forbidden;
 mod hardening;
 mod lexical;
 mod limits;
+mod managed_settings;
 mod mounts;
 mod permit;
 mod protected;

@@ -37,6 +37,8 @@ pub struct CreateParts {
     pub protected: Vec<ProtectedPath>,
     /// The operator's mounts, then the caller's.
     pub mounts: Vec<BindMount>,
+    /// Settings of Claude Code that nobody inside can override: JSON.
+    pub managed_settings: String,
     /// Limits; `named` where the caller asked by name.
     pub limits: Limits,
     /// A named limit that is only soft is accepted.

@@ -187,7 +187,7 @@ async fn build(
         move || {
             // A kernel of its own shows the host nothing of its mounts: its supervisor does, before it is believed.
             if spec.kernel() == Kernel::Shared {
-                staging::arrived(pid, &spec)?;
+                staging::arrived(pid, &instance, &spec)?;
             }
             staging::remove(&instance).map_err(|source| step("take the mounts away", source))
         }

@@ -358,6 +358,8 @@ mod tests {
             },
             protected: Vec::new(),
             mounts: Vec::new(),
+            agent: None,
+            managed_settings: None,
             limits: Limits {
                 memory_bytes: limit,
                 cpu_millis: limit,

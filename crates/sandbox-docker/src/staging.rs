@@ -3,17 +3,18 @@
 //! nobody but the server can enter. They are taken away as soon as the container has its own.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
     os::{
         fd::{AsFd, OwnedFd},
-        unix::fs::{DirBuilderExt, MetadataExt},
+        unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
 };
 
 use model::{
-    HostDirectory, Kernel, Protection, STATE_PATH, SUPERVISOR_DIRECTORY, SandboxSpec,
-    WORKSPACE_PATH,
+    AGENT_DIRECTORY, HostDirectory, Kernel, MANAGED_SETTINGS_DIRECTORY, MANAGED_SETTINGS_NAME,
+    Protection, STATE_PATH, SUPERVISOR_DIRECTORY, SandboxSpec, WORKSPACE_PATH,
 };
 use rustix::{
     fs::{CWD, FileType, OFlags, fstat},
@@ -21,9 +22,9 @@ use rustix::{
     mount::{UnmountFlags, unmount},
 };
 use sandbox_host::{
-    At, Failure, FailureKind, NO_DEVICES, NO_SUID, OwnerMaps, Owners, READ_ONLY, cover,
-    open_beneath, open_host_directory, open_verified, open_without_links, own_directory, protect,
-    tree_of,
+    At, Failure, FailureKind, NO_DEVICES, NO_EXECUTION, NO_SUID, OwnerMaps, Owners, READ_ONLY,
+    agent_directory, cover, open_beneath, open_host_directory, open_verified, open_without_links,
+    own_directory, protect, tree_of,
 };
 
 use crate::record::staging;
@@ -96,6 +97,16 @@ pub(crate) fn make(instance: &Path, spec: &SandboxSpec) -> Result<Vec<Staged>, F
         Path::new(SUPERVISOR_DIRECTORY),
         true,
     )?;
+    if let Some(agent) = &spec.agent {
+        let target = Path::new(AGENT_DIRECTORY);
+        put("agent".to_owned(), agent_directory(agent)?, target, true)?;
+    }
+    if let Some(content) = &spec.managed_settings {
+        let set = READ_ONLY | NO_SUID | NO_DEVICES | NO_EXECUTION;
+        let settings = own_directory(&write_settings(instance, content)?, set)?;
+        let target = Path::new(MANAGED_SETTINGS_DIRECTORY);
+        put("settings".to_owned(), settings, target, true)?;
+    }
     for (number, mount) in spec.mounts.iter().enumerate() {
         let opened = open_host_directory(&mount.source, mount.read_only, &mut owners)?;
         put(
@@ -106,6 +117,30 @@ pub(crate) fn make(instance: &Path, spec: &SandboxSpec) -> Result<Vec<Staged>, F
         )?;
     }
     Ok(staged)
+}
+
+/// Where the managed settings of one session stand on the host.
+fn settings(instance: &Path) -> PathBuf {
+    instance.join("settings")
+}
+
+/// Writes them in a directory of their own, which is seen inside: everybody there may read them.
+fn write_settings(instance: &Path, content: &str) -> Result<PathBuf, Failure> {
+    let step = "write the managed settings";
+    let directory = settings(instance);
+    fs::DirBuilder::new()
+        .mode(0o755)
+        .create(&directory)
+        .at(step)?;
+    let mut options = fs::OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o444)
+        .open(directory.join(MANAGED_SETTINGS_NAME))
+        .at(step)?;
+    file.write_all(content.as_bytes()).at(step)?;
+    Ok(directory)
 }
 
 /// Puts a mount at a new directory or file, and opens what is there then.
@@ -163,27 +198,44 @@ fn remove_place(place: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// [`FailureKind::PathChanged`] for the first one that it does not show.
-pub(crate) fn arrived(pid: i32, spec: &SandboxSpec) -> Result<(), Failure> {
+pub(crate) fn arrived(pid: i32, instance: &Path, spec: &SandboxSpec) -> Result<(), Failure> {
     let mounts = spec
         .mounts
         .iter()
         .map(|mount| (mount.target.as_path(), &mount.source));
     let workspace = (Path::new(WORKSPACE_PATH), &spec.workspace);
+    let agent = spec
+        .agent
+        .iter()
+        .map(|agent| (Path::new(AGENT_DIRECTORY), agent));
     mounts
         .chain([workspace])
-        .try_for_each(|(target, directory)| shows(pid, target, directory))
+        .chain(agent)
+        .try_for_each(|(target, directory)| shows(pid, target, directory))?;
+    if spec.managed_settings.is_none() {
+        return Ok(());
+    }
+    let path = settings(instance);
+    let ours = fs::symlink_metadata(&path).at("look at the managed settings")?;
+    let target = Path::new(MANAGED_SETTINGS_DIRECTORY);
+    shows_inode(pid, target, (ours.dev(), ours.ino()), &path)
 }
 
 fn shows(pid: i32, target: &Path, directory: &HostDirectory) -> Result<(), Failure> {
+    let inode = (directory.device, directory.inode);
+    shows_inode(pid, target, inode, &directory.path)
+}
+
+fn shows_inode(pid: i32, target: &Path, inode: (u64, u64), path: &Path) -> Result<(), Failure> {
     let inside =
         PathBuf::from(format!("/proc/{pid}/root")).join(target.strip_prefix("/").unwrap_or(target));
     let found = fs::symlink_metadata(inside).at("look at the container's mounts")?;
-    if (found.dev(), found.ino()) == (directory.device, directory.inode) {
+    if (found.dev(), found.ino()) == inode {
         return Ok(());
     }
     Err(Failure {
-        kind: FailureKind::PathChanged(directory.path.clone()),
-        step: "find the project in the container".to_owned(),
+        kind: FailureKind::PathChanged(path.to_owned()),
+        step: format!("find {} in the container", target.display()),
         errno: 0,
     })
 }

@@ -9,6 +9,8 @@
     reason = "tests fail by panicking and say what they skip"
 )]
 
+#[path = "../../../tests/support/agent_mount.rs"]
+mod agent_mount;
 mod support;
 #[path = "../../../tests/support/system_calls.rs"]
 mod system_calls;
@@ -119,6 +121,33 @@ async fn only_the_writable_places_are_writable() {
     // Programs may be built and run where there is room.
     running.output("cp /bin/true /tmp/mine && /tmp/mine").await;
     running.destroy().await;
+}
+
+#[tokio::test]
+async fn claude_codes_program_is_read_only_and_shared() {
+    let Some(ground) = Ground::new("claude_codes_program").await else {
+        return;
+    };
+    let directory = agent_mount::program(ground.directory.path());
+    let spec = agent_mount::with_program(ground.spec(), &directory);
+    let mut running = ground.start_spec(spec).await;
+    agent_mount::the_program_is_shared_and_cannot_be_changed(&mut running.inside, &directory).await;
+    let outside = ground.docker.inspect(running.spec.session).await.unwrap();
+    let view = HostView::read().unwrap();
+    verify(&running.spec, &running.inside.attestation, &outside, &view).unwrap();
+    running.destroy().await;
+    assert!(directory.join("claude").exists());
+    // The control of the verdict: a container without the mount is not taken for one with it.
+    let mut bare = ground.start().await;
+    bare.refused("ls /opt/claude-code").await;
+    let outside = ground.docker.inspect(bare.spec.session).await.unwrap();
+    let wanted = agent_mount::with_program(bare.spec.clone(), &directory);
+    let weakness = verify(&wanted, &bare.inside.attestation, &outside, &view).unwrap_err();
+    assert!(
+        weakness.to_string().contains("/opt/claude-code"),
+        "{weakness}"
+    );
+    bare.destroy().await;
 }
 
 #[tokio::test]

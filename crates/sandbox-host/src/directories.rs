@@ -122,6 +122,24 @@ pub fn own_directory(path: &Path, set: u64) -> Result<OwnedFd, Failure> {
     Ok(tree)
 }
 
+/// Takes the directory with Claude Code's program, as a mount that everybody inside reads and executes and nobody changes:
+/// owners are not mapped, so it is nobody's there.
+///
+/// # Errors
+/// When it changed, or a system call fails.
+pub fn agent_directory(directory: &HostDirectory) -> Result<OwnedFd, Failure> {
+    let fd = open_same(directory)?;
+    let tree = detach_alone(fd.as_fd()).at("take Claude Code's directory")?;
+    let attributes = MountAttributes {
+        set: READ_ONLY | NO_SUID | NO_DEVICES,
+        recursive: true,
+        private: true,
+        idmap: None,
+    };
+    set_mount_attributes(tree.as_fd(), attributes).at("restrict Claude Code's directory")?;
+    Ok(tree)
+}
+
 /// A mount of just that directory. Where the kernel forbids to leave out what is mounted below (in a user's own
 /// namespaces that would uncover what it hides), with all below.
 fn detach_alone(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {

@@ -27,8 +27,8 @@ mod temporary;
 pub use arguments::supervisor_arguments;
 pub use deletion::delete;
 pub use directories::{
-    NO_DEVICES, NO_EXECUTION, NO_SUID, READ_ONLY, open_host_directory, open_same, open_verified,
-    open_without_links, own_directory,
+    NO_DEVICES, NO_EXECUTION, NO_SUID, READ_ONLY, agent_directory, open_host_directory, open_same,
+    open_verified, open_without_links, own_directory,
 };
 pub use failure::{At, Failure, FailureKind};
 pub use groups::{Groups, mount_points};

@@ -4,10 +4,13 @@
 use std::{
     io::Write,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::{Component, Path, PathBuf},
+    path::{Component, Path},
 };
 
-use model::{AGENT_GID, AGENT_UID, LimitName};
+use model::{
+    AGENT_DIRECTORY, AGENT_GID, AGENT_UID, LimitName, MANAGED_SETTINGS_DIRECTORY,
+    MANAGED_SETTINGS_NAME,
+};
 use rustix::{
     fs::{Mode, OFlags, mkdirat, openat, symlinkat},
     io::Errno,
@@ -68,12 +71,20 @@ pub(crate) fn build(plan: &Plan, sources: Sources) -> Result<(), Failure> {
         place(root, placement)?;
     }
     write_etc(root)?;
+    if let Some(settings) = &plan.spec.managed_settings {
+        let directory = relative(Path::new(MANAGED_SETTINGS_DIRECTORY))?;
+        make_directories(root, directory)?;
+        write_file(root, &directory.join(MANAGED_SETTINGS_NAME), settings)?;
+    }
     build_dev(root, sources.devices, &temporary, plan)?;
     build_proc(root)?;
     build_temporary(root, &temporary)?;
     attach(root, Path::new("workspace"), &sources.workspace)?;
     attach(root, Path::new("state"), &sources.state)?;
     attach(root, Path::new("run/supervisor"), &sources.socket)?;
+    if let Some(agent) = &sources.agent {
+        attach(root, relative(Path::new(AGENT_DIRECTORY))?, agent)?;
+    }
     for (target, mount) in &sources.mounts {
         attach(root, relative(target)?, mount)?;
     }
@@ -151,14 +162,16 @@ fn attach(root: BorrowedFd<'_>, target: &Path, mount: &OwnedFd) -> Result<(), Fa
     )
 }
 
+/// Part by part from what was just opened: a link that a root file system brought would lead out of it.
 fn make_directories(root: BorrowedFd<'_>, path: &Path) -> Result<(), Failure> {
-    let mut made = PathBuf::new();
-    for part in path.components() {
-        made.push(part);
-        match mkdirat(root, &made, Mode::from_raw_mode(0o755)) {
+    let step = "make a mount point";
+    let mut made = root.try_clone_to_owned().at(step)?;
+    for part in path.components().map(Component::as_os_str) {
+        match mkdirat(&made, part, Mode::from_raw_mode(0o755)) {
             Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(Failure::at("make a mount point", &error.into())),
+            Err(error) => return Err(Failure::at(step, &error.into())),
         }
+        made = open_beneath(made.as_fd(), Path::new(part)).at(step)?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use model::{HostDirectory, RootFileSystem};
+use model::{AGENT_DIRECTORY, HostDirectory, MANAGED_SETTINGS_DIRECTORY, RootFileSystem};
 use rustix::{
     fs::{AtFlags, CWD, FileType, OFlags, fstat, readlinkat, statat},
     io::Errno,
@@ -15,8 +15,8 @@ use rustix::{
 };
 
 use sandbox_host::{
-    NO_DEVICES, NO_EXECUTION, NO_SUID, OwnerMaps, READ_ONLY, open_host_directory, open_same,
-    open_verified, open_without_links, own_directory,
+    NO_DEVICES, NO_EXECUTION, NO_SUID, OwnerMaps, READ_ONLY, agent_directory, open_host_directory,
+    open_same, open_verified, open_without_links, own_directory,
 };
 
 use crate::{
@@ -59,7 +59,7 @@ const ETC_PREFIXES: [&str; 3] = ["java-", "python3", "perl"];
 /// Certificates, without the private keys that lie next to them.
 const ETC_NESTED: [&str; 2] = ["ssl/certs", "ssl/openssl.cnf"];
 /// What an unpacked root file system does not bring: the sandbox builds it.
-const BUILT_HERE: [&str; 9] = [
+const BUILT_HERE: [&str; 10] = [
     "dev",
     "proc",
     "sys",
@@ -68,8 +68,12 @@ const BUILT_HERE: [&str; 9] = [
     "home",
     "workspace",
     "state",
-    "etc",
+    ETC,
+    OPT,
 ];
+/// Of these not the whole is shown, but each entry by itself: something of ours stands among them.
+const ETC: &str = "etc";
+const OPT: &str = "opt";
 /// Files of an unpacked `/etc` that the sandbox writes itself.
 pub(crate) const ETC_WRITTEN: [&str; 8] = [
     "passwd",
@@ -121,6 +125,8 @@ pub(crate) struct Sources {
     pub state: OwnedFd,
     /// The directory with the host's socket.
     pub socket: OwnedFd,
+    /// The directory with Claude Code's program.
+    pub agent: Option<OwnedFd>,
     /// Further mounts, in order.
     pub mounts: Vec<(PathBuf, OwnedFd)>,
 }
@@ -144,6 +150,8 @@ pub(crate) fn open_all(plan: &Plan, owners: &mut OwnerMaps) -> Result<Sources, F
         RootFileSystem::Image(_) => Vec::new(),
     };
     system.extend(operators(&plan.extra_read_only)?);
+    let ours = ours(plan);
+    system.retain(|placement| !ours.iter().any(|path| placement.target.starts_with(path)));
     Ok(Sources {
         system,
         devices: devices()?,
@@ -153,8 +161,23 @@ pub(crate) fn open_all(plan: &Plan, owners: &mut OwnerMaps) -> Result<Sources, F
             &plan.instance.join("socket"),
             READ_ONLY | NO_SUID | NO_DEVICES | NO_EXECUTION,
         )?,
+        agent: plan.spec.agent.as_ref().map(agent_directory).transpose()?,
         mounts,
     })
+}
+
+/// What stands inside because the session says so, whatever the root file system has there; relative to the root.
+fn ours(plan: &Plan) -> Vec<&'static Path> {
+    let spec = &plan.spec;
+    let agent = spec.agent.as_ref().map(|_| AGENT_DIRECTORY);
+    let settings = spec.managed_settings.as_ref();
+    let settings = settings.map(|_| MANAGED_SETTINGS_DIRECTORY);
+    let relative = |path: &'static str| Path::new(path).strip_prefix("/").ok();
+    agent
+        .into_iter()
+        .chain(settings)
+        .filter_map(relative)
+        .collect()
 }
 
 /// Looks at every directory of the host before the namespaces exist: within a user's own, owners have other numbers.
@@ -169,6 +192,7 @@ pub(crate) fn verify_all(plan: &Plan) -> Result<(), Failure> {
     };
     mounts
         .chain([&plan.spec.workspace])
+        .chain(&plan.spec.agent)
         .chain(root)
         .try_for_each(|directory| open_verified(directory).map(drop))
 }
@@ -219,19 +243,28 @@ fn unpacked(directory: &HostDirectory) -> Result<Vec<Placement>, Failure> {
     {
         placements.extend(entry(root.as_fd(), Path::new(name), Path::new(name))?);
     }
-    let etc = match open_without_links(root.as_fd(), Path::new("etc"), OFlags::DIRECTORY) {
-        Err(Errno::NOENT) => return Ok(placements),
-        etc => etc.at("open /etc of the root file system")?,
+    for place in [ETC, OPT] {
+        placements.extend(shared_place(root.as_fd(), &directory.path, place)?);
+    }
+    placements.retain(|placement| {
+        !ETC_WRITTEN
+            .iter()
+            .any(|name| placement.target == Path::new(ETC).join(name))
+    });
+    Ok(placements)
+}
+
+/// The entries of a directory of that root, each by itself.
+fn shared_place(root: BorrowedFd<'_>, path: &Path, place: &str) -> Result<Vec<Placement>, Failure> {
+    let directory = match open_without_links(root, Path::new(place), OFlags::DIRECTORY) {
+        Err(Errno::NOENT) => return Ok(Vec::new()),
+        found => found.at(&format!("open /{place} of the root file system"))?,
     };
-    for name in names(directory.path.join("etc"))?
-        .iter()
-        .filter(|name| !ETC_WRITTEN.contains(&name.as_str()))
-    {
-        placements.extend(entry(
-            etc.as_fd(),
-            Path::new(name),
-            &Path::new("etc").join(name),
-        )?);
+    let place = Path::new(place);
+    let mut placements = Vec::new();
+    for name in names(path.join(place))? {
+        let name = Path::new(&name);
+        placements.extend(entry(directory.as_fd(), name, &place.join(name))?);
     }
     Ok(placements)
 }
@@ -244,6 +277,12 @@ fn operators(directories: &[PathBuf]) -> Result<Vec<Placement>, Failure> {
             continue;
         };
         if SYSTEM_ENTRIES.iter().any(|name| target.starts_with(name)) {
+            continue;
+        }
+        if target == Path::new(OPT) {
+            let root = open_without_links(CWD, Path::new("/"), OFlags::DIRECTORY)
+                .at("open the root directory")?;
+            placements.extend(shared_place(root.as_fd(), Path::new("/"), OPT)?);
             continue;
         }
         let fd = open_without_links(CWD, path, OFlags::empty()).map_err(|_| Failure {

@@ -60,6 +60,8 @@ impl Harness for OnFake {
                 protection: Protection::ReadOnly,
             }],
             mounts: Vec::new(),
+            agent: None,
+            managed_settings: None,
             limits,
             accept_soft_limits: false,
             layers: layers.map(|layer| (layer, Requirement::Required)).to_vec(),

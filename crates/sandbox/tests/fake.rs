@@ -38,6 +38,8 @@ fn spec() -> SandboxSpec {
         },
         protected: Vec::new(),
         mounts: Vec::new(),
+        agent: None,
+        managed_settings: None,
         limits: Limits {
             memory_bytes: limit,
             cpu_millis: limit,

@@ -31,7 +31,7 @@ use crate::{
     live::{Live, Parts, ProtectedBy},
     protected::Scanner,
     refusals,
-    sessions::{Inner, Sessions, now_ms},
+    sessions::{AgentProgram, Inner, Sessions, now_ms},
     view,
 };
 
@@ -82,6 +82,14 @@ impl Sessions {
         }
     }
 
+    /// The Claude Code of new sandboxes, looked for now.
+    ///
+    /// # Errors
+    /// When there should be one that cannot be used.
+    pub fn agent(&self) -> Result<Option<AgentProgram>, Refusal> {
+        (self.0.setup.agent)()
+    }
+
     fn spec(&self, id: SessionId, parts: &CreateParts) -> Result<SandboxSpec, Refusal> {
         Ok(SandboxSpec {
             session: id,
@@ -91,6 +99,8 @@ impl Sessions {
             workspace: parts.workspace.clone(),
             protected: parts.protected.clone(),
             mounts: parts.mounts.clone(),
+            agent: self.agent()?.map(|agent| agent.directory),
+            managed_settings: Some(parts.managed_settings.clone()),
             limits: parts.limits,
             accept_soft_limits: parts.accept_soft_limits,
             layers: parts.layers.clone(),

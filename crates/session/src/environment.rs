@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use model::Secret;
 
 /// What every execution finds unless the session or the call says otherwise. `PATH` as in a sandbox that is made of the
-/// host's system directories, or of a Debian image.
+/// host's system directories, or of a Debian image, after [`model::AGENT_DIRECTORY`].
 const DEFAULTS: [(&str, &str); 7] = [
     (
         "PATH",
-        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "/opt/claude-code:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     ),
     ("HOME", "/home/agent"),
     ("USER", "agent"),

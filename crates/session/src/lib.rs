@@ -28,4 +28,4 @@ mod watch;
 
 pub use backends::Backends;
 pub use recover::{Remains, Survey};
-pub use sessions::{ReapRequest, Sessions, Setup};
+pub use sessions::{AgentLookup, AgentProgram, ReapRequest, Sessions, Setup};

@@ -7,8 +7,8 @@ use std::{
 };
 
 use model::{
-    BackendName, ExecutionId, ReapCause, Reason, Refusal, SessionId, SessionState, SessionView,
-    UsageView,
+    BackendName, ExecutionId, HostDirectory, ReapCause, Reason, Refusal, SessionId, SessionState,
+    SessionView, UsageView,
 };
 use policy::{ExtendPermit, ListingPermit, Policy, SessionPermit, SystemPermit, SystemVerb};
 use sandbox::HostView;
@@ -35,6 +35,8 @@ pub struct Setup {
     pub store: Store,
     /// The walls.
     pub backends: Backends,
+    /// Which Claude Code new sandboxes get.
+    pub agent: AgentLookup,
     /// The decisions' data that work needs: protected paths.
     pub policy: Arc<Policy>,
     /// What a sandbox must differ from.
@@ -44,6 +46,19 @@ pub struct Setup {
     /// Where sessions that must be ended are reported: whoever listens puts a call on the road.
     pub reap: mpsc::UnboundedSender<ReapRequest>,
 }
+
+/// The Claude Code of new sandboxes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentProgram {
+    /// The host's directory with its program.
+    pub directory: HostDirectory,
+    /// Which one it is, in words for people.
+    pub description: String,
+}
+
+/// Looks for it anew for each session: it may be installed while the server runs. `None`: sandboxes have what their root
+/// file system brings. An error refuses the session.
+pub type AgentLookup = Arc<dyn Fn() -> Result<Option<AgentProgram>, Refusal> + Send + Sync>;
 
 /// A session that the server must end by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -78,6 +78,9 @@ pub enum Command {
     /// Make, list and unpack images for sessions on a Docker engine
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Fetch, list and check Claude Code itself, for sessions to use
+    #[command(subcommand)]
+    Agent(AgentCommand),
     /// See the main job on this machine: a session, its tests, five attacks, nothing left behind
     ///
     /// A real server and a real MCP client over stdio, in a directory of their own that is removed afterwards. Needs no
@@ -165,6 +168,75 @@ pub enum ImageCommand {
     Unpack(UnpackArguments),
 }
 
+/// `agent …`
+///
+/// HASH is a SHA-256 or 6 or more of its first digits.
+#[derive(Debug, Subcommand)]
+pub enum AgentCommand {
+    /// Fetch the pinned Claude Code and check it, or register your own
+    ///
+    /// It is kept below the state directory, under its hash, and every new session finds it, read-only, at
+    /// /opt/claude-code/claude. A download that was interrupted goes on when it is run again. Claude Code is proprietary
+    /// software of Anthropic's; its terms apply to whoever fetches it.
+    #[command(after_help = INSTALL_EXAMPLES)]
+    Install(InstallArguments),
+    /// List what is installed, that of new sessions first
+    List,
+    /// Print the path of the program that new sessions get
+    Path {
+        /// Another one
+        hash: Option<String>,
+    },
+    /// Read what is installed again and compare it with its hash
+    Verify {
+        /// Only this one
+        hash: Option<String>,
+    },
+    /// Remove what is installed; sessions that run keep it
+    Remove {
+        /// Which
+        #[arg(required_unless_present = "unused")]
+        hash: Vec<String>,
+        /// All but the one that new sessions get
+        #[arg(long, conflicts_with = "hash")]
+        unused: bool,
+    },
+}
+
+const INSTALL_EXAMPLES: &str = "\
+Examples:
+  claude-code-mcp agent install                       the pinned version, from the Python package index
+  claude-code-mcp agent install --index https://mirror.example.org/simple/
+  claude-code-mcp agent install --source npm
+  claude-code-mcp agent install --from-file claude_agent_sdk-0.2.187-py3-none-manylinux_2_17_x86_64.whl
+  claude-code-mcp agent install --use ~/.local/bin/claude";
+
+/// Flags of `agent install`.
+#[derive(Debug, Args)]
+pub struct InstallArguments {
+    /// What to fetch it from: the wheel of the SDK on a Python package index, or the platform package of an npm registry
+    #[arg(long, value_parser = ["pypi", "npm"], default_value = "pypi", value_name = "SOURCE", conflicts_with_all = ["from_file", "use_own"])]
+    pub source: String,
+    /// The index or registry; else UV_DEFAULT_INDEX, UV_INDEX_URL or PIP_INDEX_URL, or npm_config_registry, or the usual one
+    #[arg(long, value_name = "URL", conflicts_with_all = ["from_file", "use_own"])]
+    pub index: Option<String>,
+    /// A wheel, a package of npm's, or the program itself, on this machine
+    #[arg(long, value_name = "FILE", conflicts_with = "use_own")]
+    pub from_file: Option<PathBuf>,
+    /// Register your own program (copied; its hash is recorded, not checked)
+    #[arg(long = "use", value_name = "FILE", id = "use_own")]
+    pub use_own: Option<PathBuf>,
+    /// Another version of the SDK than the pinned one
+    #[arg(long, value_name = "VERSION", requires = "accept_unpinned", conflicts_with_all = ["from_file", "use_own"])]
+    pub sdk_version: Option<String>,
+    /// Take a program that has not the pinned hash; its own is printed and recorded
+    #[arg(long)]
+    pub accept_unpinned: bool,
+    /// Take the pinned file although its makers withdrew it
+    #[arg(long)]
+    pub accept_yanked: bool,
+}
+
 const BUILD_EXAMPLES: &str = "\
 Examples:
   claude-code-mcp image build                         on debian:bookworm-slim, under the configured name
@@ -192,6 +264,9 @@ pub struct BuildArguments {
     /// Make the base from Debian packages instead
     #[arg(long)]
     pub bootstrap: bool,
+    /// Put the installed Claude Code into the image, too; never publish such an image
+    #[arg(long)]
+    pub with_agent: bool,
 }
 
 /// Flags of `image unpack`.

@@ -1,5 +1,6 @@
 //! The command line. Reading order: [`arguments`] (what can be typed), [`run`], one file per command.
 
+mod agent;
 pub mod arguments;
 mod audit_log;
 mod client;
@@ -72,6 +73,7 @@ fn dispatch(command_line: CommandLine, environment: Environment) -> Result<u8, C
         Some(Command::Server(command)) => server::run(&context, &command),
         Some(Command::Audit(command)) => audit_log::run(&context, &command),
         Some(Command::Image(command)) => image::run(&context, command),
+        Some(Command::Agent(command)) => agent::run(&context, command),
         Some(Command::Demo(arguments)) => demo::run(&context, &arguments),
         Some(Command::Doctor) => doctor::run(&context),
         // Answered above, before a configuration is needed.

@@ -150,6 +150,11 @@ keys! {
         "The root file system of sessions of the embedded runtime, read-only: a directory that `claude-code-mcp image unpack` \
          made, or another that nobody but its owner, the server's user or root, can write to. It need have no more than a \
          POSIX shell at `/bin/sh`.";
+    AGENT = "agent", "CLAUDE_CODE_MCP_AGENT", Kind::Text { max: 72 }, "\"auto\"",
+        "The Claude Code that new sessions find at `/opt/claude-code/claude` and on their `PATH`. `auto`: the one that was \
+         installed last by `claude-code-mcp agent install`, if there is one. `none`: only what the root file system brings. Else \
+         a hash, or 6 or more of its digits, as `claude-code-mcp agent list` shows them; sessions are then refused with \
+         `agent_unavailable` where it is not there.";
     LIMIT_MEMORY = "limits.memory", "CLAUDE_CODE_MCP_LIMIT_MEMORY",
         Kind::Bytes { min: 16 * MEBIBYTE, max: TEBIBYTE }, "the hardening profile's",
         "Memory and swap of a session together.";

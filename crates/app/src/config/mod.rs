@@ -35,6 +35,17 @@ pub enum BackendChoice {
     Docker,
 }
 
+/// Which Claude Code new sessions get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AgentChoice {
+    /// The one that was installed last, if there is one.
+    Auto,
+    /// What the root file system brings.
+    None,
+    /// The one of the store whose hash begins so.
+    Hash(String),
+}
+
 /// The resolved configuration. Made by [`load`] alone, so every value is within its bounds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -77,6 +88,8 @@ pub struct Config {
     pub image_max_age: Option<Duration>,
     /// What sessions of the embedded runtime see as their root file system; the machine's own without one.
     pub native_root: Option<PathBuf>,
+    /// Which Claude Code.
+    pub agent: AgentChoice,
     /// Limits of a session whose creator names none, where they differ from the hardening profile's. In the unit of
     /// the [`LimitName`].
     pub limits: BTreeMap<LimitName, u64>,

@@ -11,7 +11,7 @@ use sandbox_docker::images::is_digest;
 use toml::Value;
 
 use super::{
-    BackendChoice, Config, ConfigError, Environment, Flags, Key, Kind, Paths, keys,
+    AgentChoice, BackendChoice, Config, ConfigError, Environment, Flags, Key, Kind, Paths, keys,
     layers::{Given, Layers},
     units::{UnitError, format_size, parse_cpus, parse_duration, parse_size},
 };
@@ -67,6 +67,7 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigEr
         image_digest,
         image_max_age: (!image_max_age.is_zero()).then_some(image_max_age),
         native_root: reader.path(&keys::NATIVE_ROOT)?,
+        agent: reader.agent()?,
         limits: reader.limits()?,
         allow_protected_changes: reader.switch(&keys::ALLOW_PROTECTED_CHANGES)?,
         dangerously_accept_soft_limits: reader.switch(&keys::DANGEROUSLY_ACCEPT_SOFT_LIMITS)?,
@@ -239,6 +240,21 @@ impl Reader<'_> {
             ));
         }
         Ok((name, in_name.or(own)))
+    }
+
+    fn agent(&self) -> Result<AgentChoice, ConfigError> {
+        let key = &keys::AGENT;
+        let text = self.text(key)?;
+        match text.as_deref() {
+            None | Some("auto") => Ok(AgentChoice::Auto),
+            Some("none") => Ok(AgentChoice::None),
+            Some(hash) if agent::install::is_hash(hash) => Ok(AgentChoice::Hash(hash.to_owned())),
+            Some(_) => {
+                let expected =
+                    "`auto`, `none`, or 6 or more digits of a hash that `agent list` shows";
+                Err(wrong_type(key, self.layers.get(key), expected))
+            }
+        }
     }
 
     /// Where it is not named, no execution outlives the longest session.

@@ -16,6 +16,9 @@ pub struct ServerInfoReply {
     pub rung: String,
     /// Runtime classes that create_session takes on an engine, the default first; empty where there is no choice.
     pub runtime_classes: Vec<String>,
+    /// The Claude Code that new sessions find at `/opt/claude-code/claude` and on their PATH; where there is none, why, and
+    /// what the operator can do.
+    pub claude_code: String,
     /// Live sessions.
     pub sessions: u32,
     /// Live sessions at most.

@@ -47,6 +47,7 @@ fn reply(info: &ServerInfo) -> ServerInfoReply {
             .iter()
             .map(|name| text::sentence(name))
             .collect(),
+        claude_code: text::sentence(&info.claude_code),
         sessions: info.sessions,
         max_sessions: info.max_sessions,
         default_session_timeout_seconds: info.default_session_timeout_seconds,

@@ -232,6 +232,7 @@ fn server_info() -> ServerInfo {
         backend: BackendName::Native,
         rung: "root".to_owned(),
         runtime_classes: vec!["runc".to_owned(), "runsc".to_owned()],
+        claude_code: "2.1.330, pinned, SHA-256 f390eaa0814e".to_owned(),
         sessions: 1,
         max_sessions: 10,
         default_session_timeout_seconds: 3600,

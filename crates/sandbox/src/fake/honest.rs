@@ -1,8 +1,8 @@
 //! What a fake says of itself: the truth about the sandbox that its spec describes, unless its options say otherwise.
 
 use model::{
-    AGENT_GID, AGENT_UID, Enforcement, Layer, LayerInForce, LimitInForce, LimitName, Protection,
-    STATE_PATH, SandboxSpec, WORKSPACE_PATH,
+    AGENT_DIRECTORY, AGENT_GID, AGENT_UID, Enforcement, Layer, LayerInForce, LimitInForce,
+    LimitName, Protection, STATE_PATH, SandboxSpec, WORKSPACE_PATH,
 };
 use wire::{MAX_MOUNT_FACTS, MountFact};
 
@@ -152,6 +152,9 @@ fn mounts(spec: &SandboxSpec, temporary_bytes: u64, root_read_only: bool) -> Vec
         mount(STATE_PATH.to_owned(), "ext4", false, 0),
         mount("/tmp".to_owned(), "tmpfs", false, temporary_bytes),
     ];
+    if spec.agent.is_some() {
+        mounts.push(mount(AGENT_DIRECTORY.to_owned(), "ext4", true, 0));
+    }
     for bind in &spec.mounts {
         mounts.push(mount(
             bind.target.display().to_string(),

@@ -1,6 +1,8 @@
 //! Which mounts may be writable, and how.
 
-use model::{Kernel, ProtectedPath, Protection, STATE_PATH, SandboxSpec, WORKSPACE_PATH};
+use model::{
+    AGENT_DIRECTORY, Kernel, ProtectedPath, Protection, STATE_PATH, SandboxSpec, WORKSPACE_PATH,
+};
 use wire::{Attestation, MountFact};
 
 use super::MountFlaw;
@@ -85,7 +87,34 @@ pub(super) fn flaws(spec: &SandboxSpec, inside: &Attestation) -> Vec<MountFlaw> 
         })
         .collect();
     flaws.extend(unprotected(spec, mounts));
+    flaws.extend(agent_flaw(spec, inside).map(|flaw| MountFlaw {
+        target: AGENT_DIRECTORY.to_owned(),
+        flaw,
+    }));
     flaws
+}
+
+/// All sandboxes share Claude Code's program: none may change it for the others.
+fn agent_flaw(spec: &SandboxSpec, inside: &Attestation) -> Option<&'static str> {
+    spec.agent.as_ref()?;
+    let mut over = inside
+        .mounts
+        .iter()
+        .filter(|mount| mount.target == AGENT_DIRECTORY)
+        .peekable();
+    if over.peek().is_none() {
+        return Some("Claude Code is not mounted");
+    }
+    let flags_count = !is_without_privileges(spec, inside);
+    over.find_map(|mount| {
+        if !mount.read_only {
+            Some("Claude Code is not mounted read-only")
+        } else if flags_count && (!mount.nosuid || !mount.nodev) {
+            Some("Claude Code is mounted without nosuid or nodev")
+        } else {
+            None
+        }
+    })
 }
 
 fn writable_flaw(

@@ -72,6 +72,8 @@ fn good_spec() -> SandboxSpec {
             target: PathBuf::from("/data"),
             read_only: false,
         }],
+        agent: Some(directory()),
+        managed_settings: Some("{}".to_owned()),
         limits: Limits {
             memory_bytes: limit,
             cpu_millis: limit,
@@ -116,6 +118,7 @@ fn good_inside() -> wire::Attestation {
             mount("/workspace/.git/hooks", "ext4", true, 0),
             mount("/state", "ext4", false, 0),
             mount("/data", "ext4", false, 0),
+            mount("/opt/claude-code", "ext4", true, 0),
             mount("/tmp", "tmpfs", false, 60),
             mount("/home/agent", "tmpfs", false, 40),
             mount("/proc", "proc", false, 0),
@@ -460,7 +463,18 @@ fn a_default_limit_that_nothing_enforces_is_reported() {
 
 #[test]
 fn every_flawed_mount_is_refused_by_name() {
-    let table: [(&str, Weaken); 12] = [
+    let table: [(&str, Weaken); 15] = [
+        ("/opt/claude-code", |case| {
+            case.inside
+                .mounts
+                .retain(|mount| mount.target != "/opt/claude-code")
+        }),
+        ("/opt/claude-code", |case| {
+            case.mount("/opt/claude-code").nosuid = false
+        }),
+        ("/opt/claude-code", |case| {
+            case.mount("/opt/claude-code").nodev = false
+        }),
         ("/usr", |case| {
             case.inside.mounts.push(mount("/usr", "ext4", false, 0))
         }),
@@ -518,6 +532,28 @@ fn every_flawed_mount_is_refused_by_name() {
         assert_eq!(named, [target]);
         assert!(weakness.to_string().contains(target), "{weakness}");
     }
+}
+
+#[test]
+fn a_program_that_can_be_changed_is_a_flaw_twice() {
+    let mut case = good();
+    case.mount("/opt/claude-code").read_only = false;
+    let weakness = judge(&case).unwrap_err();
+    assert!(
+        weakness.mounts.len() == 2
+            && weakness
+                .mounts
+                .iter()
+                .all(|flaw| flaw.target == "/opt/claude-code"),
+        "{weakness}"
+    );
+    // The control: a sandbox that was not promised the program needs no mount for it.
+    let mut case = good();
+    case.spec.agent = None;
+    case.inside
+        .mounts
+        .retain(|mount| mount.target != "/opt/claude-code");
+    judge(&case).unwrap();
 }
 
 #[test]

@@ -272,6 +272,7 @@ fn sessions(
 ) -> (Sessions, mpsc::UnboundedReceiver<ReapRequest>) {
     let (reap, requests) = mpsc::unbounded_channel();
     let sessions = Sessions::new(Setup {
+        agent: Arc::new(|| Ok(None)),
         store: store.clone(),
         backends: Backends::new([(
             Arc::new(fake.clone()) as Arc<dyn Backend>,
