@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use crate::{BackendName, DockerOptions, ExecutionId, LimitName, Secret, SessionId};
+use crate::{
+    AgentRequest, AnsweredBy, BackendName, DockerOptions, ExecutePrompt, ExecutionId, LimitName,
+    PermissionAnswer, Secret, SessionId,
+};
 
 /// Everything that can be asked of the server.
 #[derive(Debug, Clone)]
@@ -11,6 +14,19 @@ pub enum Action {
     CreateSession(CreateSession),
     /// Run a command in a session.
     ExecuteCommand(ExecuteCommand),
+    /// Give Claude Code something to do in a session.
+    ExecutePrompt(ExecutePrompt),
+    /// Answer what Claude Code asks in the course of a prompt.
+    AnswerExecution {
+        /// Which prompt.
+        execution: ExecutionId,
+        /// Which of its questions.
+        question: String,
+        /// The answer.
+        answer: PermissionAnswer,
+        /// Whose it is.
+        by: AnsweredBy,
+    },
     /// Read an execution, waiting for news.
     GetExecution(GetExecution),
     /// End an execution and its whole process tree.
@@ -104,6 +120,8 @@ impl Action {
         match self {
             Action::CreateSession(_) => "session.create",
             Action::ExecuteCommand(_) => "execution.start",
+            Action::ExecutePrompt(_) => "prompt.start",
+            Action::AnswerExecution { .. } => "prompt.answer",
             Action::GetExecution(_) => "execution.read",
             Action::CancelExecution(_) => "execution.cancel",
             Action::RespondExecution { .. } => "execution.stdin",
@@ -126,6 +144,8 @@ impl Action {
         match self {
             Action::CreateSession(_)
             | Action::ExecuteCommand(_)
+            | Action::ExecutePrompt(_)
+            | Action::AnswerExecution { .. }
             | Action::CancelExecution(_)
             | Action::RespondExecution { .. }
             | Action::DestroySession(_)
@@ -167,6 +187,8 @@ pub struct CreateSession {
     pub idle: Option<Duration>,
     /// Environment of every execution in the session.
     pub env: BTreeMap<String, Secret<String>>,
+    /// What Claude Code is to be in it.
+    pub agent: AgentRequest,
     /// Two calls with the same key make one session.
     pub idempotency_key: Option<String>,
 }
@@ -251,8 +273,10 @@ pub struct GetExecution {
 /// What a reader of an execution waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Awaited {
-    /// Output beyond one of the cursors, or the end.
+    /// Output beyond one of the cursors, or the end; of a prompt, also a question.
     News,
+    /// Of a prompt, a change of what it does, too.
+    Progress,
     /// The end.
     End,
 }

@@ -31,7 +31,7 @@ pub use outcome::{
 };
 pub use principal::{Call, ClientInfo, Credentials, Principal};
 pub use prompt::{
-    ConversationChoice, ConversationId, ConversationIdError, ExecutePrompt, MAX_CHANGED_FILES,
+    AgentRequest, AnsweredBy, ProviderRequest, ConversationChoice, ConversationId, ConversationIdError, ExecutePrompt, MAX_CHANGED_FILES,
     MAX_PERMISSION_INPUT_BYTES, PendingKind, PendingPermission, PermissionAnswer, PermissionDenial,
     PromptOptions, PromptStop, PromptView, TokenUsage, WhenBusy,
 };

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Attestation, BackendName, ExecutionId, SessionId};
+use crate::{Attestation, BackendName, ExecutionId, PromptView, SessionId};
 
 /// The answer to an [`crate::Action`].
 #[derive(Debug, Clone)]
@@ -238,6 +238,8 @@ pub struct ExecutionView {
     pub protected_changes: Vec<ProtectedChange>,
     /// Why it failed or was lost, in a sentence.
     pub failure: Option<String>,
+    /// What there is to see of a prompt; `None` for a command.
+    pub prompt: Option<Box<PromptView>>,
 }
 
 /// A path that the host would execute or trust, and that a sandbox made or changed.

@@ -89,6 +89,46 @@ impl From<ConversationId> for String {
     }
 }
 
+/// What Claude Code is to be in a session.
+#[derive(Debug, Clone, Default)]
+pub struct AgentRequest {
+    /// Nothing is allowed to Claude Code but what a person or a rule of the operator allows. Otherwise all is, and the
+    /// sandbox is the wall.
+    pub strict_permissions: bool,
+    /// Further MCP servers, which run inside: a JSON object of Claude Code's `mcpServers`.
+    pub mcp_servers: Option<String>,
+    /// Which model provider, and as whom.
+    pub provider: ProviderRequest,
+}
+
+/// What a caller says about the model provider; what is absent is the server's.
+#[derive(Debug, Clone, Default)]
+pub struct ProviderRequest {
+    /// A key of the first party.
+    pub api_key: Option<Secret<String>>,
+    /// Amazon Bedrock instead.
+    pub use_bedrock: Option<bool>,
+    /// Its region.
+    pub aws_region: Option<String>,
+    /// Keys for it.
+    pub aws_access_key_id: Option<Secret<String>>,
+    /// Keys for it.
+    pub aws_secret_access_key: Option<Secret<String>>,
+    /// Of temporary keys.
+    pub aws_session_token: Option<Secret<String>>,
+    /// The model to ask there.
+    pub bedrock_model: Option<String>,
+    /// The model for small work there.
+    pub bedrock_small_model: Option<String>,
+}
+
+impl ProviderRequest {
+    /// It holds a secret, which lives in the server's memory alone.
+    pub const fn has_secret(&self) -> bool {
+        self.api_key.is_some() || self.aws_secret_access_key.is_some()
+    }
+}
+
 /// See [`crate::Action::ExecutePrompt`].
 #[derive(Debug, Clone)]
 pub struct ExecutePrompt {
@@ -263,6 +303,25 @@ pub enum PermissionAnswer {
     Deny(String),
     /// The answer to a question.
     Words(String),
+}
+
+/// Who answers what Claude Code asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnsweredBy {
+    /// A person, at a client that asked them or at the command line.
+    Person,
+    /// The calling model.
+    Caller,
+}
+
+impl AnsweredBy {
+    /// The name in the audit log.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            AnsweredBy::Person => "person",
+            AnsweredBy::Caller => "caller",
+        }
+    }
 }
 
 /// Why a prompt ended.

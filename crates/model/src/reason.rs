@@ -87,6 +87,14 @@ reasons! {
     ImageNotUnpacked => "image_not_unpacked",
     /// There is no Claude Code that a session could use, or the one that is configured cannot be used.
     AgentUnavailable => "agent_unavailable",
+    /// No model provider is configured that the session could use, or what was said about one cannot be used.
+    ProviderUnavailable => "provider_unavailable",
+    /// Another prompt has its turn in the conversation.
+    ConversationBusy => "conversation_busy",
+    /// No conversation of that id in the session.
+    ConversationNotFound => "conversation_not_found",
+    /// Nothing waits for such an answer (any more).
+    QuestionNotFound => "question_not_found",
     /// The command could not be started inside.
     CommandNotStarted => "command_not_started",
     /// The sandbox did not answer in time, or broke its protocol.

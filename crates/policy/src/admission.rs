@@ -13,7 +13,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use model::{ExecutionId, LimitName, Limits, Principal, Reason, Refusal, SessionId};
+use model::{AnsweredBy, ExecutionId, LimitName, Limits, Principal, Reason, Refusal, SessionId};
 
 use crate::{
     ExecutionPermit, ExtendPermit, ListingPermit, PolicyConfig, PolicyError, SessionPermit,
@@ -57,6 +57,8 @@ pub enum ExecutionVerb {
     },
     /// Its terminal's window changed.
     Resize,
+    /// Answer what Claude Code asks in it.
+    Answer(AnsweredBy),
 }
 
 /// What the server does on its own account.
@@ -175,7 +177,9 @@ impl Policy {
     ) -> Result<ExecutionPermit, Refusal> {
         let work = match verb {
             ExecutionVerb::Read | ExecutionVerb::Cancel => Work::Upkeep,
-            ExecutionVerb::Respond { .. } | ExecutionVerb::Resize => Work::New,
+            ExecutionVerb::Respond { .. } | ExecutionVerb::Resize | ExecutionVerb::Answer(_) => {
+                Work::New
+            }
         };
         match self.access(principal, owner, work) {
             Access::Granted => {}
@@ -195,8 +199,15 @@ impl Policy {
                 );
                 Err(Refusal::new(Reason::TooLarge, message, "Send it in pieces.").in_field("data"))
             }
+            ExecutionVerb::Answer(AnsweredBy::Caller) if !self.config.caller_may_answer => {
+                let message = "The calling model may not answer what Claude Code asks.";
+                let hint = "Tell your user: a person answers in a client that asks them, or with \
+                            `claude-code-mcp session approve`. The operator can allow it with `caller_may_answer`.";
+                Err(Refusal::new(Reason::PolicyDenied, message, hint).in_field("answer"))
+            }
             ExecutionVerb::Read
             | ExecutionVerb::Cancel
+            | ExecutionVerb::Answer(_)
             | ExecutionVerb::Respond { .. }
             | ExecutionVerb::Resize => Ok(ExecutionPermit { execution, verb }),
         }

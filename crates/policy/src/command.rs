@@ -78,7 +78,7 @@ impl Policy {
     }
 
     /// Refused beyond the maximum rather than cut: who asks for two hours should know that the command gets one.
-    fn deadline(&self, asked: Option<Duration>) -> Result<Duration, Refusal> {
+    pub(crate) fn deadline(&self, asked: Option<Duration>) -> Result<Duration, Refusal> {
         let maximum = self.config.max_execution_timeout;
         let deadline = asked.unwrap_or(maximum);
         if deadline > maximum {

@@ -47,6 +47,14 @@ pub struct PolicyConfig {
     pub backends: Vec<BackendName>,
     /// Runtime classes of sessions on an engine; those that name none get the first. Empty: the engine's default alone.
     pub runtime_classes: Vec<RuntimeClass>,
+    /// The calling model may answer what Claude Code asks; else only a person may.
+    pub caller_may_answer: bool,
+    /// Rules for what Claude Code may do, as its settings have them (`permissions`): JSON.
+    pub permissions: Option<String>,
+    /// Settings, hooks and MCP servers of a project count for Claude Code.
+    pub dangerously_trust_project_settings: bool,
+    /// How long what Claude Code asks waits for an answer; then it is denied.
+    pub permission_timeout: Duration,
 }
 
 /// A configuration that makes no sense. Found at start, before any socket opens.

@@ -8,8 +8,8 @@ use model::{
 };
 
 use crate::{
-    CreateFacts, CreateParts, CreatePermit, Policy, environment, lexical, limits,
-    mounts::HostRules, roots::Roots,
+    AgentParts, CreateFacts, CreateParts, CreatePermit, Policy, environment, lexical, limits,
+    mounts::HostRules, prompt, roots::Roots,
 };
 
 /// Longest name of a session, characters: fits a line of a list.
@@ -84,6 +84,12 @@ impl Policy {
                 idle: asked.idle.unwrap_or(self.config.default_idle).min(ttl),
                 lease: self.config.lease,
                 env: asked.env.clone(),
+                agent: AgentParts {
+                    request: asked.agent.clone(),
+                    permissions: self.config.permissions.clone(),
+                    trust_project: self.config.dangerously_trust_project_settings,
+                    patience: self.config.permission_timeout,
+                },
                 max_sessions: self.config.max_sessions,
                 idempotency_key: asked.idempotency_key.clone(),
                 allow_protected_changes: self.config.allow_protected_changes,
@@ -96,6 +102,7 @@ impl Policy {
         check_idempotency_key(asked.idempotency_key.as_deref())?;
         check_time(asked.ttl, "ttlSeconds")?;
         check_time(asked.idle, "idleSeconds")?;
+        prompt::check_agent(&asked.agent)?;
         environment::check(&asked.env, &self.hardening)
     }
 

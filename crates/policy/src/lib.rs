@@ -54,6 +54,7 @@ mod limits;
 mod managed_settings;
 mod mounts;
 mod permit;
+mod prompt;
 mod protected;
 mod roots;
 mod transfer;
@@ -73,7 +74,8 @@ pub use limits::key as limit_key;
 pub use mounts::MAX_MOUNTS;
 pub use permit::{
     CommandParts, CommandPermit, CreateParts, CreatePermit, ExecutionPermit, ExtendPermit,
-    ListingPermit, SessionPermit, SystemPermit, TransferParts, TransferPermit,
+    ListingPermit, PromptPermit, SessionPermit, SystemPermit, TransferParts, TransferPermit,
 };
+pub use prompt::{AgentParts, MAX_PROMPT_BYTES, PromptParts};
 pub use protected::{ProtectedPaths, Rule, RuleKind, WhenMissing};
 pub use transfer::{MAX_TRANSFER_BYTES, MAX_TRANSFER_ENTRIES};

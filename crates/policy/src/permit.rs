@@ -11,7 +11,7 @@ use model::{
     Requirement, RuntimeClass, Secret, SessionId, Terminal, TransferDirection,
 };
 
-use crate::{ExecutionVerb, SessionVerb, SystemVerb};
+use crate::{AgentParts, ExecutionVerb, PromptParts, SessionVerb, SystemVerb};
 
 /// A session may be created.
 #[derive(Debug)]
@@ -53,6 +53,8 @@ pub struct CreateParts {
     pub lease: Duration,
     /// Environment of every execution.
     pub env: BTreeMap<String, Secret<String>>,
+    /// What Claude Code is in it.
+    pub agent: AgentParts,
     /// Live sessions of this server, this one included, must not exceed it.
     pub max_sessions: u32,
     /// Two calls with the same key make one session.
@@ -163,6 +165,25 @@ impl CommandPermit {
 
     /// What was decided, to look at.
     pub const fn parts(&self) -> &CommandParts {
+        &self.parts
+    }
+}
+
+/// Claude Code may be given something to do.
+#[derive(Debug)]
+#[must_use = "a permit that is dropped was a decision for nothing"]
+pub struct PromptPermit {
+    pub(crate) parts: PromptParts,
+}
+
+impl PromptPermit {
+    /// What was decided.
+    pub fn into_parts(self) -> PromptParts {
+        self.parts
+    }
+
+    /// What was decided, to look at.
+    pub const fn parts(&self) -> &PromptParts {
         &self.parts
     }
 }

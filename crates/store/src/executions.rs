@@ -18,9 +18,9 @@ pub const MAX_EVENT_BYTES: usize = 1024;
 
 const INSERT: &str = "
 INSERT INTO executions (id, session, state, started_at_ms, ended_at_ms, timeout_ms, exit_code, signal, oom_killed,
-    duration_ms, failure, protected_changes)
+    duration_ms, failure, protected_changes, prompt)
 VALUES (:id, :session, :state, :started_at_ms, :ended_at_ms, :timeout_ms, :exit_code, :signal, :oom_killed,
-    :duration_ms, :failure, :protected_changes)";
+    :duration_ms, :failure, :protected_changes, :prompt)";
 
 impl Store {
     /// Inserts an execution of an existing session. Beyond [`MAX_EXECUTIONS_PER_SESSION`] the oldest ended ones go.
@@ -67,7 +67,8 @@ impl Store {
              ended_at_ms = COALESCE(:ended_at_ms, ended_at_ms), exit_code = COALESCE(:exit_code, exit_code), \
              signal = COALESCE(:signal, signal), oom_killed = COALESCE(:oom_killed, oom_killed), \
              duration_ms = COALESCE(:duration_ms, duration_ms), failure = COALESCE(:failure, failure), \
-             protected_changes = COALESCE(:protected_changes, protected_changes) \
+             protected_changes = COALESCE(:protected_changes, protected_changes), \
+             prompt = COALESCE(:prompt, prompt) \
              WHERE id = :id AND state IN ({})",
             state_list(expected.iter().copied())
         );
@@ -87,6 +88,7 @@ impl Store {
                 ":duration_ms": optional_number("duration_ms", change.duration_ms)?,
                 ":failure": change.failure,
                 ":protected_changes": change.protected_changes,
+                ":prompt": change.prompt,
             })
             .map_err(failed_to("change an execution"))?;
         Ok(changed == 1)
@@ -203,6 +205,7 @@ fn insert(connection: &Connection, record: &ExecutionRecord) -> Result<(), Store
             ":duration_ms": number("duration_ms", record.duration_ms)?,
             ":failure": record.failure,
             ":protected_changes": record.protected_changes,
+            ":prompt": record.prompt,
         })
         .map_err(failed_to("insert an execution"))?;
     Ok(())

@@ -35,6 +35,8 @@ pub struct SessionRecord {
     pub spec: Option<Vec<u8>>,
     /// JSON of the [`model::Attestation`].
     pub attestation: Option<Vec<u8>>,
+    /// JSON of what Claude Code is in it; no secrets.
+    pub agent: Option<Vec<u8>>,
     /// Why it ended.
     pub ended_because: Option<String>,
     /// When it ended.
@@ -112,6 +114,8 @@ pub struct ExecutionRecord {
     pub failure: Option<String>,
     /// JSON of the list of [`model::ProtectedChange`].
     pub protected_changes: Option<Vec<u8>>,
+    /// JSON of the [`model::PromptView`]; `None` for a command.
+    pub prompt: Option<Vec<u8>>,
 }
 
 /// What to change in an execution; `None` leaves a column as it is.
@@ -135,6 +139,8 @@ pub struct ExecutionChange {
     pub failure: Option<String>,
     /// See [`ExecutionRecord::protected_changes`].
     pub protected_changes: Option<Vec<u8>>,
+    /// See [`ExecutionRecord::prompt`].
+    pub prompt: Option<Vec<u8>>,
 }
 
 /// One line of a session's log.

@@ -51,6 +51,7 @@ pub(crate) fn session(row: &Row<'_>) -> Result<SessionRecord, StoreError> {
         })?,
         spec: get(row, "spec")?,
         attestation: get(row, "attestation")?,
+        agent: get(row, "agent")?,
         ended_because: get(row, "ended_because")?,
         ended_at_ms: optional_unsigned(row, "ended_at_ms")?,
     })
@@ -70,6 +71,7 @@ pub(crate) fn execution(row: &Row<'_>) -> Result<ExecutionRecord, StoreError> {
         duration_ms: unsigned(row, "duration_ms")?,
         failure: get(row, "failure")?,
         protected_changes: get(row, "protected_changes")?,
+        prompt: get(row, "prompt")?,
     })
 }
 

@@ -9,7 +9,7 @@ const APPLICATION_ID: i64 = 0x4343_4d53;
 
 /// Schema of this program. A higher number in a file means a newer program wrote it. Each issue that changes the tables
 /// raises it and adds a step to [`migrate`].
-pub(crate) const SCHEMA_VERSION: i64 = 1;
+pub(crate) const SCHEMA_VERSION: i64 = 2;
 
 /// Names of all tables: a file that lacks one is damaged.
 const TABLES: [&str; 4] = ["events", "executions", "meta", "sessions"];
@@ -66,6 +66,12 @@ CREATE TABLE events (
 CREATE INDEX events_by_session ON events (session, number);
 ";
 
+/// Claude Code: what a session's is, and what became of prompts.
+const VERSION_2: &str = "
+ALTER TABLE sessions ADD COLUMN agent BLOB;
+ALTER TABLE executions ADD COLUMN prompt BLOB;
+";
+
 /// What a file turned out to be.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Found {
@@ -110,6 +116,11 @@ pub(crate) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
         transaction
             .execute_batch(VERSION_1)
             .map_err(failed_to("make its tables"))?;
+    }
+    if version < 2 {
+        transaction
+            .execute_batch(VERSION_2)
+            .map_err(failed_to("add what prompts need"))?;
     }
     transaction
         .execute_batch(&format!(

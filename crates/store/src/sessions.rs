@@ -13,9 +13,9 @@ use crate::{
 
 const INSERT: &str = "
 INSERT INTO sessions (id, principal, name, state, backend, project_path, created_at_ms, expires_at_ms, idle_ms,
-    last_used_at_ms, idempotency_key, arguments_digest, spec, attestation, ended_because, ended_at_ms)
+    last_used_at_ms, idempotency_key, arguments_digest, spec, attestation, agent, ended_because, ended_at_ms)
 VALUES (:id, :principal, :name, :state, :backend, :project_path, :created_at_ms, :expires_at_ms, :idle_ms,
-    :last_used_at_ms, :idempotency_key, :arguments_digest, :spec, :attestation, :ended_because, :ended_at_ms)";
+    :last_used_at_ms, :idempotency_key, :arguments_digest, :spec, :attestation, :agent, :ended_because, :ended_at_ms)";
 
 impl Store {
     /// Takes a place among at most `max_live` live sessions and inserts the row, all in one transaction: exact however
@@ -222,6 +222,7 @@ fn insert(connection: &Connection, record: &SessionRecord) -> Result<(), StoreEr
             ":arguments_digest": record.arguments_digest.as_slice(),
             ":spec": record.spec,
             ":attestation": record.attestation,
+            ":agent": record.agent,
             ":ended_because": record.ended_because,
             ":ended_at_ms": optional_number("ended_at_ms", record.ended_at_ms)?,
         })

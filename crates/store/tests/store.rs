@@ -523,7 +523,7 @@ prop_compose! {
             id: SessionId::from_bytes(id), principal, name, state: SessionState::ALL[state],
             backend: BackendName::ALL[backend], project_path: std::ffi::OsString::from_vec(path).into(),
             created_at_ms, expires_at_ms, idle_ms, last_used_at_ms, idempotency_key: key, arguments_digest,
-            spec, attestation, ended_because, ended_at_ms,
+            spec, attestation, agent: None, ended_because, ended_at_ms,
         }
     }
 }
@@ -539,7 +539,7 @@ prop_compose! {
         ExecutionRecord {
             id: ExecutionId::from_bytes(id), session: SessionId::from_bytes([0; 16]),
             state: ExecutionState::ALL[state], started_at_ms, ended_at_ms, timeout_ms, exit_code, signal, oom_killed,
-            duration_ms, failure, protected_changes,
+            duration_ms, failure, protected_changes, prompt: None,
         }
     }
 }

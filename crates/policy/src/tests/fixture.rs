@@ -43,6 +43,10 @@ pub(super) fn config() -> PolicyConfig {
         operator_mounts: Vec::new(),
         backends: vec![BackendName::Native, BackendName::Docker],
         runtime_classes: Vec::new(),
+        caller_may_answer: false,
+        permissions: None,
+        dangerously_trust_project_settings: false,
+        permission_timeout: std::time::Duration::from_secs(300),
     }
 }
 
@@ -59,6 +63,7 @@ pub(super) fn alice() -> Principal {
 
 pub(super) fn create(project: impl Into<PathBuf>) -> CreateSession {
     CreateSession {
+        agent: model::AgentRequest::default(),
         project_path: project.into(),
         name: None,
         backend: None,

@@ -20,6 +20,7 @@ pub fn session() -> SessionRecord {
         arguments_digest: [7; 32],
         spec: None,
         attestation: None,
+        agent: None,
         ended_because: None,
         ended_at_ms: None,
     }
@@ -41,6 +42,7 @@ pub fn execution(session: SessionId) -> ExecutionRecord {
         duration_ms: 0,
         failure: None,
         protected_changes: None,
+        prompt: None,
     }
 }
 
