@@ -15,6 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("audit", &["model"]),
     ("store", &["model"]),
     ("supervisor", &["wire"]),
+    ("egress", &["model"]),
     ("sandbox", &["model", "wire"]),
     ("sandbox-host", &["sandbox", "model", "wire"]),
     (
@@ -43,6 +44,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "session",
             "control",
             "mcp",
+            "egress",
         ],
     ),
 ];
@@ -141,6 +143,7 @@ fn only_the_app_reads_the_environment() {
         "session",
         "control",
         "mcp",
+        "egress",
     ] {
         for file in rust_files(&root.join("crates").join(name).join("src")) {
             let text = std::fs::read_to_string(&file).expect("a source file");
