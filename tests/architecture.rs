@@ -16,6 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("store", &["model"]),
     ("scripted-api", &[]),
     ("supervisor", &["wire"]),
+    ("egress", &["model"]),
     ("sandbox", &["model", "wire"]),
     ("sandbox-host", &["sandbox", "model", "wire"]),
     (
@@ -27,7 +28,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["sandbox-host", "sandbox", "model", "wire"],
     ),
     ("agent", &["model", "sandbox"]),
-    ("session", &["model", "policy", "store", "sandbox"]),
+    ("session", &["model", "policy", "store", "sandbox", "agent", "egress"]),
     ("control", &["model", "policy", "audit", "store", "session"]),
     ("mcp", &["control", "model"]),
     (
@@ -46,6 +47,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "control",
             "mcp",
             "agent",
+            "egress",
         ],
     ),
 ];
@@ -146,6 +148,7 @@ fn only_the_app_reads_the_environment() {
         "control",
         "mcp",
         "agent",
+        "egress",
     ] {
         for file in rust_files(&root.join("crates").join(name).join("src")) {
             let text = std::fs::read_to_string(&file).expect("a source file");

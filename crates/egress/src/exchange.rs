@@ -1,0 +1,196 @@
+//! One request under way: what it is charged, and the record that it leaves however it ends.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::Method;
+use model::SessionId;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::{
+    refusal::Denial,
+    session::SessionRelay,
+    usage::{Seen, Tokens, reckoned},
+};
+
+/// Told of each request once it has ended. Called from within the relay: it must be quick and must not block.
+///
+/// A sandbox may make requests as fast as it likes, refused ones too: who writes them down decides how many.
+pub trait Observer: Send + Sync {
+    /// One request of this session has ended.
+    fn request_ended(&self, session: SessionId, record: &RequestRecord);
+}
+
+/// What is known of a request: nothing of its content. Answers of the relay to a client that only looks whether it is
+/// there leave none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestRecord {
+    /// The method, or `other`.
+    pub method: &'static str,
+    /// The path with its variable parts named, or `other` for one that is not relayed.
+    pub shape: &'static str,
+    /// The model asked for, once it passed.
+    pub model: Option<String>,
+    /// Whether a stream was asked for in the body.
+    pub stream: bool,
+    /// The status that the client got.
+    pub status: Option<u16>,
+    /// What the request was charged.
+    pub tokens: Tokens,
+    /// A part of the charge is reckoned from bytes: the provider's number was not seen.
+    pub reckoned: bool,
+    /// Bytes of the request's body.
+    pub bytes_up: u64,
+    /// Bytes of the answer's body that were passed on.
+    pub bytes_down: u64,
+    /// From the request's headers to the last byte of the answer.
+    pub duration: Duration,
+    /// How it ended.
+    pub ending: Ending,
+    /// The rule of the relay that refused or cut it.
+    pub denied: Option<&'static str>,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// With the provider's whole answer, be it an error.
+    Complete,
+    /// The relay answered instead.
+    Denied,
+    /// The client went away before the end.
+    ClientGone,
+    /// The provider's answer broke off.
+    UpstreamBroken,
+    /// The provider's answer stopped coming.
+    Stalled,
+    /// The session passed a cap while the answer came.
+    CapReached,
+}
+
+impl RequestRecord {
+    pub(crate) fn new(method: &Method) -> Self {
+        RequestRecord {
+            method: method_name(method),
+            shape: "other",
+            model: None,
+            stream: false,
+            status: None,
+            tokens: Tokens::default(),
+            reckoned: false,
+            bytes_up: 0,
+            bytes_down: 0,
+            duration: Duration::ZERO,
+            ending: Ending::ClientGone,
+            denied: None,
+        }
+    }
+
+    pub(crate) fn deny(&mut self, denial: &Denial) {
+        self.status = Some(denial.status().as_u16());
+        self.ending = Ending::Denied;
+        self.denied = Some(denial.rule());
+    }
+}
+
+fn method_name(method: &Method) -> &'static str {
+    [
+        "POST", "GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE",
+    ]
+    .into_iter()
+    .find(|known| method.as_str() == *known)
+    .unwrap_or("other")
+}
+
+/// A request that was counted and is on its way. Dropping it settles the charge and leaves the record.
+pub(crate) struct Exchange {
+    session: Arc<SessionRelay>,
+    _slot: OwnedSemaphorePermit,
+    started: Instant,
+    pub(crate) record: RequestRecord,
+    model: String,
+    billed: bool,
+    max_tokens: Option<u64>,
+}
+
+/// What decides an exchange's charge.
+pub(crate) struct Terms {
+    pub model: String,
+    /// Whether the answer costs tokens.
+    pub billed: bool,
+    /// What the request limits its output to.
+    pub max_tokens: Option<u64>,
+}
+
+impl Exchange {
+    /// Counts the request. Until the provider says its numbers, the input is reckoned from the body.
+    pub(crate) fn begin(
+        session: Arc<SessionRelay>,
+        slot: OwnedSemaphorePermit,
+        started: Instant,
+        record: RequestRecord,
+        terms: Terms,
+    ) -> Result<Self, Denial> {
+        session.begin(&terms.model, record.bytes_up)?;
+        let mut exchange = Exchange {
+            session,
+            _slot: slot,
+            started,
+            record,
+            model: terms.model,
+            billed: terms.billed,
+            max_tokens: terms.max_tokens,
+        };
+        exchange.observe(&Seen::default());
+        Ok(exchange)
+    }
+
+    /// Charges what is known now. Says which cap the session is past with it.
+    pub(crate) fn observe(&mut self, seen: &Seen) -> Option<Denial> {
+        let charge = self.charge(seen);
+        let passed = self.session.charge(&self.model, self.record.tokens, charge);
+        self.record.tokens = charge;
+        self.record.reckoned = self.billed && !(seen.input_known && seen.output_known);
+        passed.filter(|_| self.billed)
+    }
+
+    /// The provider refused or was not reached: the request costs nothing.
+    pub(crate) fn costs_nothing(&mut self) {
+        self.billed = false;
+        self.observe(&Seen::default());
+    }
+
+    pub(crate) fn passed_on(&mut self, bytes: usize) {
+        self.record.bytes_down += bytes as u64;
+        self.session.count_down(bytes as u64);
+    }
+
+    fn charge(&self, seen: &Seen) -> Tokens {
+        if !self.billed {
+            return Tokens::default();
+        }
+        let mut charge = seen.tokens;
+        if !seen.input_known {
+            charge.input = charge.input.max(reckoned(self.record.bytes_up));
+        }
+        if !seen.output_known {
+            let limit = self.max_tokens.unwrap_or(u64::MAX);
+            charge.output = charge.output.max(reckoned(seen.text_bytes).min(limit));
+        }
+        charge
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if self.record.ending == Ending::Denied {
+            self.session.count_denied();
+        }
+        self.record.duration = self.started.elapsed();
+        self.session
+            .observer
+            .request_ended(self.session.session, &self.record);
+    }
+}
