@@ -28,7 +28,10 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["sandbox-host", "sandbox", "model", "wire"],
     ),
     ("agent", &["model", "sandbox"]),
-    ("session", &["model", "policy", "store", "sandbox", "agent", "egress"]),
+    (
+        "session",
+        &["model", "policy", "store", "sandbox", "agent", "egress"],
+    ),
     ("control", &["model", "policy", "audit", "store", "session"]),
     ("mcp", &["control", "model"]),
     (

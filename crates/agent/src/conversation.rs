@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     actor::Actor,
-    journal::Journal,
+    journal::{Entry, Journal},
     past::Past,
     program::{Patience, Program},
 };
@@ -77,6 +77,16 @@ pub struct Conversation {
     orders: mpsc::Sender<Order>,
 }
 
+/// A conversation that was opened.
+pub struct Opened {
+    /// To drive it.
+    pub conversation: Conversation,
+    /// Its prompts that have not ended.
+    pub prompts: Vec<(ExecutionId, watch::Receiver<Progress>)>,
+    /// Executions of the sandbox that are its processes.
+    pub processes: Vec<ExecutionId>,
+}
+
 /// Why a prompt was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
@@ -107,22 +117,26 @@ pub(crate) enum Order {
 }
 
 impl Conversation {
-    /// Opens a conversation with its journal in that file; a new one, or one that an earlier server drove. Its prompts that
-    /// have not ended are returned.
+    /// Opens a conversation with its journal in that file; a new one, or one that an earlier server drove.
     ///
     /// # Errors
     /// When the journal cannot be used.
-    pub fn open(
-        setup: Setup,
-        id: ConversationId,
-        journal: &Path,
-    ) -> io::Result<(Self, Vec<(ExecutionId, watch::Receiver<Progress>)>)> {
+    pub fn open(setup: Setup, id: ConversationId, journal: &Path) -> io::Result<Opened> {
         let (journal, entries) = Journal::open(journal)?;
+        let process = |entry: &Entry| match entry {
+            Entry::Process { process, .. } => Some(*process),
+            _ => None,
+        };
+        let processes = entries.iter().filter_map(process).collect();
         let past = Past::read(id, entries);
         let (orders, waiting) = mpsc::channel(WAITING_ORDERS);
-        let (actor, found) = Actor::new(setup, id, journal, past);
+        let (actor, prompts) = Actor::new(setup, id, journal, past);
         tokio::spawn(actor.run(waiting));
-        Ok((Conversation { id, orders }, found))
+        Ok(Opened {
+            conversation: Conversation { id, orders },
+            prompts,
+            processes,
+        })
     }
 
     /// Its id.
@@ -169,6 +183,11 @@ impl Conversation {
 }
 
 impl Progress {
+    /// A prompt of which nothing is known yet.
+    pub fn of(conversation: ConversationId) -> Self {
+        Progress::queued(conversation)
+    }
+
     pub(crate) fn queued(conversation: ConversationId) -> Self {
         Progress {
             is_queued: true,

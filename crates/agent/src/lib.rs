@@ -19,5 +19,7 @@ pub mod protocol;
 mod turn;
 mod words;
 
-pub use conversation::{Conversation, MAX_WAITING_PROMPTS, Progress, Prompt, Refused, Setup};
+pub use conversation::{
+    Conversation, MAX_WAITING_PROMPTS, Opened, Progress, Prompt, Refused, Setup,
+};
 pub use program::{Patience, Program};

@@ -103,13 +103,13 @@ impl Program {
         } else {
             add(&["--permission-mode", "bypassPermissions"]);
         }
-        if !disallowed.is_empty() {
-            add(&["--disallowedTools", &disallowed.join(",")]);
-        }
-        if let Some(tools) = &options.tools {
-            add(&["--tools", &tools.join(",")]);
-        }
+        let disallowed = (!disallowed.is_empty()).then(|| disallowed.join(","));
         for (flag, value) in [
+            ("--disallowedTools", disallowed),
+            (
+                "--tools",
+                options.tools.as_ref().map(|tools| tools.join(",")),
+            ),
             ("--model", options.model.clone()),
             (
                 "--max-turns",
@@ -125,8 +125,9 @@ impl Program {
             ),
             ("--json-schema", options.output_schema.clone()),
         ] {
+            // One word, so that no value passes for a flag.
             if let Some(value) = value {
-                add(&[flag, &value]);
+                add(&[&format!("{flag}={value}")]);
             }
         }
         arguments.into_iter().map(String::into_bytes).collect()
@@ -255,8 +256,8 @@ mod tests {
             output_schema: Some("{}".to_owned()),
         };
         let shown = shown(&program(false), &options, false);
-        let due = "--disallowedTools Write --tools Read,Bash --model m --max-turns 3 --max-budget-usd 1.050000 \
-                   --append-system-prompt brief --json-schema {}";
+        let due = "--disallowedTools=Write --tools=Read,Bash --model=m --max-turns=3 --max-budget-usd=1.050000 \
+                   --append-system-prompt=brief --json-schema={}";
         assert!(shown.ends_with(due), "{shown}");
     }
 

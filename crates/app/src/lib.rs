@@ -14,6 +14,7 @@ mod backends;
 pub mod cli;
 pub mod config;
 pub mod front;
+mod provider;
 pub mod server;
 pub mod stream;
 pub mod wiring;

@@ -17,6 +17,7 @@ use crate::{
     agent_program,
     backends::{self, Found},
     config::Config,
+    provider,
     server::House,
 };
 
@@ -67,6 +68,8 @@ pub async fn build(config: &Config) -> anyhow::Result<Arc<dyn House>> {
         policy: policy.clone(),
         host_view: HostView::read().context("the server's own namespaces cannot be read")?,
         allow_protected_changes: config.allow_protected_changes,
+        egress: provider::egress(config)?,
+        transcripts: config.paths.state_dir.join("transcripts"),
         reap,
     });
     let mut warnings: Vec<String> = capability
@@ -132,8 +135,19 @@ fn policy(config: &Config, backends: Vec<BackendName>) -> anyhow::Result<Policy>
         operator_mounts: Vec::new(),
         backends,
         runtime_classes: config.runtime_classes.clone(),
+        caller_may_answer: config.caller_may_answer,
+        permissions: Some(permissions(config)),
+        dangerously_trust_project_settings: config.dangerously_trust_project_settings,
+        permission_timeout: config.permission_timeout,
     })?;
     Ok(policy)
+}
+
+/// Rules as Claude Code's settings have them.
+fn permissions(config: &Config) -> String {
+    let rules =
+        serde_json::json!({"allow": config.permission_allow, "deny": config.permission_deny});
+    rules.to_string()
 }
 
 /// The path without links, or as it is where it does not exist: nothing lies below it then.

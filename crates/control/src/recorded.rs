@@ -4,12 +4,16 @@
 use std::time::Duration;
 
 use audit::Parameter;
-use model::{Action, CommandLine, CreateSession, ExecuteCommand, SessionId, TransferDirection};
+use model::{
+    Action, CommandLine, ConversationChoice, CreateSession, ExecuteCommand, ExecutePrompt,
+    PermissionAnswer, SessionId, TransferDirection,
+};
 
 /// The session that an action names.
 pub(crate) const fn session(action: &Action) -> Option<SessionId> {
     match action {
         Action::ExecuteCommand(request) => Some(request.session),
+        Action::ExecutePrompt(request) => Some(request.session),
         Action::TransferFiles(request) => Some(request.session),
         Action::GetSession(session)
         | Action::DestroySession(session)
@@ -22,6 +26,7 @@ pub(crate) const fn session(action: &Action) -> Option<SessionId> {
         | Action::GetExecution(_)
         | Action::CancelExecution(_)
         | Action::RespondExecution { .. }
+        | Action::AnswerExecution { .. }
         | Action::ResizeTerminal { .. }
         | Action::ListSessions
         | Action::GetServerInfo => None,
@@ -33,6 +38,25 @@ pub(crate) fn parameters(action: &Action) -> Vec<(&'static str, Parameter)> {
     match action {
         Action::CreateSession(request) => create(request),
         Action::ExecuteCommand(request) => command(request),
+        Action::ExecutePrompt(request) => prompt(request),
+        Action::AnswerExecution {
+            execution,
+            question,
+            answer,
+            by,
+        } => vec![
+            ("execution", word(execution)),
+            ("question", Parameter::content(question.as_bytes())),
+            (
+                "answer",
+                word(match answer {
+                    PermissionAnswer::Allow => "allow",
+                    PermissionAnswer::Deny(_) => "deny",
+                    PermissionAnswer::Words(_) => "words",
+                }),
+            ),
+            ("answered_by", word(by.as_str())),
+        ],
         Action::GetExecution(request) => vec![("execution", word(request.execution))],
         Action::CancelExecution(execution) => vec![("execution", word(execution))],
         Action::RespondExecution {
@@ -107,6 +131,19 @@ fn create(request: &CreateSession) -> Vec<(&'static str, Parameter)> {
     if let Some(idle) = request.idle {
         parameters.push(("idle_seconds", seconds(idle)));
     }
+    let agent = &request.agent;
+    if agent.strict_permissions {
+        parameters.push(("strict_permissions", word("yes")));
+    }
+    if let Some(servers) = &agent.mcp_servers {
+        parameters.push(("mcp_servers", Parameter::content(servers.as_bytes())));
+    }
+    if agent.provider.has_secret() {
+        parameters.push(("provider_credential", word("given with the call")));
+    }
+    if agent.provider.use_bedrock == Some(true) {
+        parameters.push(("provider", word("bedrock")));
+    }
     parameters.push((
         "environment_variables",
         Parameter::Number(request.env.len() as u64),
@@ -131,6 +168,31 @@ fn command(request: &ExecuteCommand) -> Vec<(&'static str, Parameter)> {
     }
     if request.terminal.is_some() {
         parameters.push(("terminal", word("yes")));
+    }
+    parameters
+}
+
+fn prompt(request: &ExecutePrompt) -> Vec<(&'static str, Parameter)> {
+    let mut parameters = vec![(
+        "prompt",
+        Parameter::content(request.prompt.expose().as_bytes()),
+    )];
+    match request.conversation {
+        ConversationChoice::Latest => {}
+        ConversationChoice::New => parameters.push(("conversation", word("new"))),
+        ConversationChoice::Named(id) => parameters.push(("conversation", word(id))),
+    }
+    if let Some(model) = &request.options.model {
+        parameters.push(("model", word(model)));
+    }
+    if let Some(turns) = request.options.max_turns {
+        parameters.push(("max_turns", Parameter::Number(turns.into())));
+    }
+    if let Some(budget) = request.options.max_budget_micro_usd {
+        parameters.push(("max_budget_micro_usd", Parameter::Number(budget)));
+    }
+    if let Some(timeout) = request.timeout {
+        parameters.push(("timeout_seconds", seconds(timeout)));
     }
     parameters
 }

@@ -212,6 +212,26 @@ impl Inner {
                     self.sessions.execute(permit).await?,
                 )))
             }
+            Action::ExecutePrompt(request) => {
+                let owner = self.sessions.owner(request.session).await?;
+                let permit = self
+                    .policy
+                    .admit_prompt(principal, request, owner.as_deref())?;
+                Ok(Outcome::Execution(Box::new(
+                    self.sessions.prompt(permit).await?,
+                )))
+            }
+            Action::AnswerExecution {
+                execution,
+                question,
+                answer,
+                by,
+            } => {
+                let verb = ExecutionVerb::Answer(*by);
+                let permit = self.execution(principal, verb, *execution, entry).await?;
+                let answered = self.sessions.answer(permit, question, answer.clone());
+                Ok(Outcome::Execution(Box::new(answered.await?)))
+            }
             Action::GetExecution(request) => {
                 let verb = ExecutionVerb::Read;
                 let permit = self
@@ -411,6 +431,8 @@ const fn durability(action: &Action) -> Durability {
         | Action::RemoveRemains { .. } => Durability::Reserve,
         Action::CreateSession(_)
         | Action::ExecuteCommand(_)
+        | Action::ExecutePrompt(_)
+        | Action::AnswerExecution { .. }
         | Action::RespondExecution { .. }
         | Action::TransferFiles(_)
         | Action::ExtendSession { .. } => Durability::Durable,
@@ -457,6 +479,10 @@ const fn closing_of(refusal: &Refusal) -> Closing {
         | Reason::LimitReached
         | Reason::LimitUnenforceable
         | Reason::PolicyDenied
+        | Reason::ProviderUnavailable
+        | Reason::ConversationBusy
+        | Reason::ConversationNotFound
+        | Reason::QuestionNotFound
         | Reason::RateLimited
         | Reason::IdempotencyConflict
         | Reason::AuditUnavailable

@@ -22,7 +22,10 @@ async fn main() -> Result<(), mcp::McpError> {
     serve(
         stream,
         Arc::new(scripted::ScriptedRoad::healthy()),
-        Peer { credentials },
+        Peer {
+            credentials,
+            is_person: false,
+        },
         CancellationToken::new(),
     )
     .await

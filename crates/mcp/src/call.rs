@@ -14,10 +14,13 @@ use rmcp::{
     service::RequestContext,
 };
 use serde_json::Value;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::{lines::Said, progress::Progress, reply::ErrorReply, tools::Entry};
+use crate::{lines::Said, progress::Progress, reply::ErrorReply, text, tools::Entry};
 
+/// Longest words of progress, bytes.
+const MAX_TOLD_BYTES: usize = 400;
 /// When a call that found too many others open is worth another try, milliseconds.
 const TOO_MANY_RETRY_MS: u64 = 1000;
 /// After a cancel, how long the road has to give up a shutdown's calls before they are answered for it.
@@ -31,9 +34,25 @@ pub(crate) struct Caller {
     pub(crate) client: ClientInfo,
     /// What the line of the call said besides its arguments.
     pub(crate) said: Said,
+    /// A person at the command line, as the transport says; else a program, whose model calls.
+    pub(crate) is_person: bool,
+    /// What is told of the work while the client waits; `None` where it did not ask for that.
+    pub(crate) told: Option<watch::Sender<String>>,
 }
 
 impl Caller {
+    /// Tells what the work is about at the moment.
+    pub(crate) fn tell(&self, doing: &str) {
+        if let Some(told) = &self.told {
+            told.send_replace(text::line(doing, MAX_TOLD_BYTES));
+        }
+    }
+
+    /// Somebody listens to [`Caller::tell`].
+    pub(crate) const fn is_told(&self) -> bool {
+        self.told.is_some()
+    }
+
     /// Takes the road.
     pub(crate) async fn ask(&self, action: Action) -> Result<Outcome, Refusal> {
         let call = Call {
@@ -49,11 +68,12 @@ impl Caller {
 pub(crate) async fn carry_out(
     entry: &'static Entry,
     arguments: JsonObject,
-    caller: Caller,
+    mut caller: Caller,
     context: &RequestContext<RoleServer>,
     shutdown: &CancellationToken,
 ) -> Result<CallToolResult, ErrorData> {
     let mut progress = Progress::new(entry.tool.name.as_ref(), context);
+    caller.told = progress.teller();
     let work = AssertUnwindSafe((entry.run)(arguments, caller)).catch_unwind();
     tokio::pin!(work);
     let answer = loop {

@@ -19,6 +19,8 @@ const MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
 pub struct Peer {
     /// What every call of this connection presents on the road.
     pub credentials: Credentials,
+    /// A person at the command line, who may answer what Claude Code asks.
+    pub is_person: bool,
 }
 
 /// A connection that ended otherwise than by its end of stream.
@@ -51,7 +53,7 @@ where
 {
     let (read, write) = tokio::io::split(Flow::new(stream));
     let transport = Lines::new(read, write, MAX_MESSAGE_BYTES);
-    let service = Service::new(road, peer.credentials, shutdown.clone());
+    let service = Service::new(road, peer, shutdown.clone());
     let running = match serve_server_with_ct(service, transport, shutdown.child_token()).await {
         Ok(running) => running,
         Err(ServerInitializeError::ConnectionClosed(_) | ServerInitializeError::Cancelled) => {

@@ -8,7 +8,10 @@ use rmcp::{
     model::{ProgressNotificationParam, ProgressToken},
     service::{Peer, RequestContext},
 };
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::{
+    sync::watch,
+    time::{Instant, Interval, MissedTickBehavior},
+};
 
 /// Least time between two notifications.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -30,6 +33,8 @@ struct Reporter {
     started: Instant,
     ticks: Interval,
     sending: Option<Sending>,
+    /// What the work is about, where its tool tells.
+    doing: watch::Sender<String>,
 }
 
 impl Progress {
@@ -45,9 +50,17 @@ impl Progress {
                 started,
                 ticks,
                 sending: None,
+                doing: watch::Sender::default(),
             }
         });
         Progress { reporter }
+    }
+
+    /// By which a tool tells what it is about.
+    pub(crate) fn teller(&self) -> Option<watch::Sender<String>> {
+        self.reporter
+            .as_ref()
+            .map(|reporter| reporter.doing.clone())
     }
 
     /// Ends after each step of reporting; never, where there is nothing to report to.
@@ -68,6 +81,14 @@ impl Progress {
 }
 
 impl Reporter {
+    fn words(&self, seconds: f64) -> String {
+        let doing = self.doing.borrow();
+        match doing.is_empty() {
+            true => format!("{} has been at work for {seconds:.0} s", self.tool),
+            false => format!("{} ({seconds:.0} s)", *doing),
+        }
+    }
+
     async fn step(&mut self) {
         if let Some(sending) = &mut self.sending {
             sending.await;
@@ -77,7 +98,7 @@ impl Reporter {
         self.ticks.tick().await;
         let seconds = self.started.elapsed().as_secs_f64();
         let report = ProgressNotificationParam::new(self.token.clone(), seconds)
-            .with_message(format!("{} has been at work for {seconds:.0} s", self.tool));
+            .with_message(self.words(seconds));
         let peer = self.peer.clone();
         // A client that is gone is noticed by the connection itself.
         self.sending = Some(

@@ -6,6 +6,7 @@
 mod docker_options;
 mod error;
 mod execution;
+mod prompt;
 mod server;
 mod session;
 
@@ -14,6 +15,9 @@ pub use error::{ErrorBody, ErrorReply};
 pub use execution::{
     ExecutionKind, ExecutionReply, ExecutionStateName, ProtectedChangeReply, RespondReply,
     StreamReply,
+};
+pub use prompt::{
+    DenialReply, PendingKindName, PendingReply, PromptReply, ProviderErrorReply, TokenUsageReply,
 };
 pub use server::ServerInfoReply;
 pub use session::{

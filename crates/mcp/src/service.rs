@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     arguments,
     call::{self, Caller},
+    connection::Peer,
     text,
     tools::{self, find},
 };
@@ -52,6 +53,7 @@ const MAX_CLIENT_TEXT_BYTES: usize = 64;
 pub(crate) struct Service {
     road: Arc<dyn Road>,
     credentials: Credentials,
+    is_person: bool,
     shutdown: CancellationToken,
     open_calls: Semaphore,
 }
@@ -59,12 +61,16 @@ pub(crate) struct Service {
 impl Service {
     pub(crate) fn new(
         road: Arc<dyn Road>,
-        credentials: Credentials,
+        Peer {
+            credentials,
+            is_person,
+        }: Peer,
         shutdown: CancellationToken,
     ) -> Self {
         Service {
             road,
             credentials,
+            is_person,
             shutdown,
             open_calls: Semaphore::new(MAX_OPEN_CALLS),
         }
@@ -80,6 +86,8 @@ impl Service {
             credentials: self.credentials.clone(),
             client: client.unwrap_or_default(),
             said: context.extensions.get().cloned().unwrap_or_default(),
+            is_person: self.is_person,
+            told: None,
         }
     }
 }

@@ -2,9 +2,11 @@
 
 mod docker_options;
 mod execution;
+mod prompt;
 mod session;
 mod stream;
 
 pub(crate) use execution::{Observed, execution};
+pub(crate) use prompt::prompt;
 pub(crate) use session::{listed_session, session, timestamp};
 pub(crate) use stream::{MAX_REPLY_TEXT_BYTES, TAIL_BYTES};

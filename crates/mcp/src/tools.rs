@@ -4,6 +4,7 @@ mod cancel_execution;
 mod create_session;
 mod destroy_session;
 mod execute_command;
+mod execute_in_session;
 mod extend_session;
 mod fields;
 mod get_execution;
@@ -40,6 +41,7 @@ pub fn tool_list() -> Vec<Tool> {
 static TOOLS: LazyLock<Vec<Entry>> = LazyLock::new(|| {
     vec![
         entry::<create_session::CreateSession>(),
+        entry::<execute_in_session::ExecuteInSession>(),
         entry::<execute_command::ExecuteCommand>(),
         entry::<get_execution::GetExecution>(),
         entry::<cancel_execution::CancelExecution>(),
@@ -201,6 +203,7 @@ mod tests {
         }
         match tool {
             "create_session" => parsed::<create_session::CreateSession>(arguments),
+            "execute_in_session" => parsed::<execute_in_session::ExecuteInSession>(arguments),
             "execute_command" => parsed::<execute_command::ExecuteCommand>(arguments),
             "get_execution" => parsed::<get_execution::GetExecution>(arguments),
             "respond_execution" => parsed::<respond_execution::RespondExecution>(arguments),

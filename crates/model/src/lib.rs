@@ -31,9 +31,10 @@ pub use outcome::{
 };
 pub use principal::{Call, ClientInfo, Credentials, Principal};
 pub use prompt::{
-    AgentRequest, AnsweredBy, ProviderRequest, ConversationChoice, ConversationId, ConversationIdError, ExecutePrompt, MAX_CHANGED_FILES,
-    MAX_PERMISSION_INPUT_BYTES, PendingKind, PendingPermission, PermissionAnswer, PermissionDenial,
-    PromptOptions, PromptStop, PromptView, TokenUsage, WhenBusy,
+    AgentRequest, AnsweredBy, ConversationChoice, ConversationId, ConversationIdError,
+    ExecutePrompt, MAX_CHANGED_FILES, MAX_PERMISSION_INPUT_BYTES, PendingKind, PendingPermission,
+    PermissionAnswer, PermissionDenial, PromptOptions, PromptStop, PromptView, ProviderRequest,
+    TokenUsage, WhenBusy,
 };
 pub use reason::{Reason, Refusal};
 pub use sandbox::{

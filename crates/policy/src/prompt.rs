@@ -62,9 +62,18 @@ impl Policy {
         self.require_owner(principal, owner, Work::New)?;
         let prompt = asked.prompt.expose();
         if prompt.trim().is_empty() {
-            return Err(invalid("The prompt is empty.", "Say what Claude Code is to do.", "prompt"));
+            return Err(invalid(
+                "The prompt is empty.",
+                "Say what Claude Code is to do.",
+                "prompt",
+            ));
         }
-        check_size(prompt, MAX_PROMPT_BYTES, "prompt", "Put what is long into a file of the project and name it.")?;
+        check_size(
+            prompt,
+            MAX_PROMPT_BYTES,
+            "prompt",
+            "Put what is long into a file of the project and name it.",
+        )?;
         check_options(&asked.options)?;
         Ok(PromptPermit {
             parts: PromptParts {
@@ -109,14 +118,25 @@ fn check_provider(asked: &ProviderRequest) -> Result<(), Refusal> {
         let Some(key) = key.as_ref().map(Secret::expose) else {
             continue;
         };
-        if key.is_empty() || key.len() > MAX_KEY_BYTES || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        if key.is_empty()
+            || key.len() > MAX_KEY_BYTES
+            || !key.bytes().all(|byte| byte.is_ascii_graphic())
+        {
             let message = format!("`{field}` is no key: a key is printable ASCII without spaces.");
-            return Err(invalid(message, "Look for a line break or a missing part.", field));
+            return Err(invalid(
+                message,
+                "Look for a line break or a missing part.",
+                field,
+            ));
         }
     }
     if asked.aws_access_key_id.is_some() != asked.aws_secret_access_key.is_some() {
         let message = "`awsAccessKeyId` and `awsSecretAccessKey` belong together.";
-        return Err(invalid(message, "Give both, or neither.", "awsSecretAccessKey"));
+        return Err(invalid(
+            message,
+            "Give both, or neither.",
+            "awsSecretAccessKey",
+        ));
     }
     if asked.api_key.is_some() && asked.use_bedrock == Some(true) {
         let message = "`apiKey` is a key of Anthropic, and `useBedrock` asks Amazon.";
@@ -130,7 +150,10 @@ fn check_options(options: &PromptOptions) -> Result<(), Refusal> {
         check_name(model, "model")?;
     }
     let allowed = options.tools.as_deref().unwrap_or_default();
-    for (tools, field) in [(allowed, "tools"), (&options.disallowed_tools, "disallowedTools")] {
+    for (tools, field) in [
+        (allowed, "tools"),
+        (&options.disallowed_tools, "disallowedTools"),
+    ] {
         if tools.len() > MAX_TOOLS {
             let message = format!("`{field}` names more than {MAX_TOOLS} tools.");
             return Err(invalid(message, "Name fewer.", field));
@@ -139,7 +162,10 @@ fn check_options(options: &PromptOptions) -> Result<(), Refusal> {
             check_tool(tool, field)?;
         }
     }
-    if options.max_turns.is_some_and(|turns| !(1..=MAX_TURNS).contains(&turns)) {
+    if options
+        .max_turns
+        .is_some_and(|turns| !(1..=MAX_TURNS).contains(&turns))
+    {
         let hint = format!("Use 1 to {MAX_TURNS}, or leave it out.");
         return Err(invalid("`maxTurns` is out of range.", hint, "maxTurns"));
     }
@@ -151,16 +177,29 @@ fn check_options(options: &PromptOptions) -> Result<(), Refusal> {
             "Use more than 0 and at most {} dollars, or leave it out.",
             MAX_BUDGET_MICRO_USD / 1_000_000
         );
-        return Err(invalid("`maxBudgetUsd` is out of range.", hint, "maxBudgetUsd"));
+        return Err(invalid(
+            "`maxBudgetUsd` is out of range.",
+            hint,
+            "maxBudgetUsd",
+        ));
     }
     for (words, field) in [
         (&options.append_system_prompt, "appendSystemPrompt"),
         (&options.output_schema, "outputSchema"),
     ] {
         let Some(words) = words else { continue };
-        check_size(words, MAX_WORDS_BYTES, field, "Put what is long into the prompt or a file.")?;
+        check_size(
+            words,
+            MAX_WORDS_BYTES,
+            field,
+            "Put what is long into the prompt or a file.",
+        )?;
         if words.contains('\0') {
-            return Err(invalid(format!("`{field}` holds a null byte."), "Take it out.", field));
+            return Err(invalid(
+                format!("`{field}` holds a null byte."),
+                "Take it out.",
+                field,
+            ));
         }
     }
     Ok(())
@@ -174,7 +213,9 @@ fn check_name(name: &str, field: &str) -> Result<(), Refusal> {
         return Ok(());
     }
     let message = format!("`{field}` is no name.");
-    let hint = format!("Use 1 to {MAX_NAME_BYTES} letters, digits and `._:/@[]-`, not beginning with `-`.");
+    let hint = format!(
+        "Use 1 to {MAX_NAME_BYTES} letters, digits and `._:/@[]-`, not beginning with `-`."
+    );
     Err(invalid(message, hint, field))
 }
 
@@ -187,7 +228,8 @@ fn check_tool(tool: &str, field: &str) -> Result<(), Refusal> {
         return Ok(());
     }
     let message = format!("`{field}` holds what is no tool.");
-    let hint = "Name tools such as `Read` or `Bash`, or rules such as `Bash(git *)`, without commas.";
+    let hint =
+        "Name tools such as `Read` or `Bash`, or rules such as `Bash(git *)`, without commas.";
     Err(invalid(message, hint, field))
 }
 
@@ -195,7 +237,10 @@ fn check_size(text: &str, most: usize, field: &str, hint: &str) -> Result<(), Re
     if text.len() <= most {
         return Ok(());
     }
-    let message = format!("`{field}` has {} bytes, more than the {most} that it may have.", text.len());
+    let message = format!(
+        "`{field}` has {} bytes, more than the {most} that it may have.",
+        text.len()
+    );
     Err(Refusal::new(Reason::TooLarge, message, hint).in_field(field))
 }
 

@@ -39,15 +39,7 @@ impl Sessions {
         let id = ExecutionId::random().map_err(|error| Refusal::internal(&error))?;
         let execution = Execution::new(id, &live, Duration::ZERO);
         if !live.enter(&execution, parts.max_running_executions) {
-            return Err(Refusal::new(
-                Reason::LimitReached,
-                format!(
-                    "{} executions are running in the session, as many as may.",
-                    parts.max_running_executions
-                ),
-                "Wait until one has ended, or cancel one with cancel_execution.",
-            )
-            .retry_after_ms(1_000));
+            return Err(refusals::too_many_executions(parts.max_running_executions));
         }
         let (stdin, wait) = (parts.stdin.take(), parts.wait);
         let keep_open = parts.keep_stdin_open || parts.terminal.is_some();
@@ -87,6 +79,7 @@ impl Sessions {
             duration_ms: 0,
             failure: None,
             protected_changes: None,
+            prompt: None,
         };
         let spec = start_spec(execution.id, parts, stdin_open);
         // Side by side: an execution without a row is found again by its supervisor, a row without one is closed.
@@ -135,12 +128,16 @@ impl Sessions {
         };
         if !read.wait.is_zero() {
             match read.awaited {
+                Awaited::News if execution.prompt.is_some() => {
+                    execution.ended_or_asking(read.wait).await;
+                }
                 Awaited::News => {
                     execution
                         .news(read.stdout_cursor, read.stderr_cursor, read.wait)
                         .await;
                 }
-                Awaited::End => execution.ended_within(read.wait).await,
+                Awaited::Progress => execution.progressed(read.wait).await,
+                Awaited::End => execution.ended_or_asking(read.wait).await,
             }
         }
         if let Some(live) = self.0.live(execution.session) {
@@ -164,7 +161,9 @@ impl Sessions {
                 Err(self.0.not_ready(view.session).await)
             };
         };
-        if !execution.is_final() {
+        if let Some(prompt) = execution.prompt.as_ref().filter(|_| !execution.is_final()) {
+            prompt.cancel(&execution).await;
+        } else if !execution.is_final() {
             match execution.supervisor.cancel(*id.as_bytes(), GRACE).await {
                 Ok(()) => execution.ended_within(GRACE * 4).await,
                 Err(SupervisorError::Ended) => execution.lose("its sandbox ended"),
@@ -186,6 +185,9 @@ impl Sessions {
     ) -> Result<ExecutionView, Refusal> {
         let (id, _) = permit.into_parts();
         let execution = self.0.running_execution(id).await?;
+        if execution.prompt.is_some() {
+            return Err(refusals::no_stdin());
+        }
         let mut rest = data.expose().as_slice();
         let deadline = Instant::now() + STDIN_PATIENCE;
         loop {
@@ -219,6 +221,9 @@ impl Sessions {
     pub async fn resize(&self, permit: ExecutionPermit, terminal: Terminal) -> Result<(), Refusal> {
         let (id, _) = permit.into_parts();
         let execution = self.0.running_execution(id).await?;
+        if execution.prompt.is_some() {
+            return Err(refusals::no_stdin());
+        }
         let resized = execution
             .supervisor
             .resize(*id.as_bytes(), size(terminal))

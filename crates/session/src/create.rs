@@ -29,6 +29,7 @@ use store::{Reserved, SessionChange, SessionRecord};
 use crate::{
     environment,
     live::{Live, Parts, ProtectedBy},
+    prompts::SessionAgent,
     protected::Scanner,
     refusals,
     sessions::{AgentProgram, Inner, Sessions, now_ms},
@@ -193,8 +194,14 @@ impl Inner {
         parts: CreateParts,
         made: Made,
     ) -> Result<SessionView, Refusal> {
+        let about = SessionAgent::new(
+            &parts.agent,
+            spec.agent.is_some(),
+            self.setup.egress.choose(&parts.agent.request.provider)?,
+        );
         let change = SessionChange {
             state: Some(SessionState::Ready),
+            agent: serde_json::to_vec(&about).ok(),
             spec: serde_json::to_vec(spec).ok(),
             attestation: serde_json::to_vec(&made.attestation).ok(),
             ..SessionChange::default()
@@ -205,9 +212,14 @@ impl Inner {
             .set_environment(environment::of_session(&parts.env))
             .await
             .map_err(|error| refusals::supervisor(&error))?;
+        let provider = &parts.agent.request.provider;
+        let agent = self
+            .live_agent(id, &made.supervisor, about, Some(provider))
+            .await?;
         let live = Live::new(
             Parts {
                 id,
+                agent,
                 owner: parts.owner,
                 backend: parts.backend,
                 workspace: parts.workspace,
@@ -325,6 +337,7 @@ fn new_record(id: SessionId, parts: &CreateParts) -> SessionRecord {
         arguments_digest: digest(parts),
         spec: None,
         attestation: None,
+        agent: None,
         ended_because: None,
         ended_at_ms: None,
     }

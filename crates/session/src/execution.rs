@@ -8,7 +8,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use model::{ExecutionId, ExecutionState, ProtectedChange, SessionId};
+use agent::Progress as PromptProgress;
+use model::{ExecutionId, ExecutionState, PromptStop, PromptView, ProtectedChange, SessionId};
 use sandbox::{
     Supervisor,
     wire::{Cause, Ended, ExecutionStatus, Exit, StreamStatus},
@@ -16,7 +17,7 @@ use sandbox::{
 use store::ExecutionChange;
 use tokio::{sync::watch, time::Instant};
 
-use crate::{heard::Heard, live::Live, sessions::now_ms};
+use crate::{heard::Heard, live::Live, prompts::PromptHandle, sessions::now_ms};
 
 /// How long before something that the supervisor could not take is tried again.
 pub(crate) const RETRY: Duration = Duration::from_millis(20);
@@ -31,6 +32,8 @@ pub(crate) struct Execution {
     pub(crate) started_at: SystemTime,
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) heard: Heard,
+    /// What it is beside an execution; `None` for a command.
+    pub(crate) prompt: Option<PromptHandle>,
 }
 
 /// Where an execution stands.
@@ -51,10 +54,24 @@ pub(crate) struct End {
     pub(crate) stderr: StreamStatus,
     pub(crate) protected_changes: Vec<ProtectedChange>,
     pub(crate) failure: Option<String>,
+    pub(crate) prompt: Option<PromptView>,
 }
 
 impl Execution {
     pub(crate) fn new(id: ExecutionId, live: &Live, running_for: Duration) -> Arc<Self> {
+        Execution::made(id, live, running_for, None)
+    }
+
+    pub(crate) fn of_prompt(id: ExecutionId, live: &Live, prompt: PromptHandle) -> Arc<Self> {
+        Execution::made(id, live, Duration::ZERO, Some(prompt))
+    }
+
+    fn made(
+        id: ExecutionId,
+        live: &Live,
+        running_for: Duration,
+        prompt: Option<PromptHandle>,
+    ) -> Arc<Self> {
         Arc::new(Execution {
             id,
             session: live.id,
@@ -68,6 +85,7 @@ impl Execution {
                 .unwrap_or(SystemTime::UNIX_EPOCH),
             progress: watch::Sender::new(Progress::default()),
             heard: Heard::default(),
+            prompt,
         })
     }
 
@@ -112,6 +130,37 @@ impl End {
             stderr: StreamStatus::default(),
             protected_changes: Vec::new(),
             failure: Some(why.to_owned()),
+            prompt: None,
+        }
+    }
+
+    /// The end of a prompt. Its exit code says whether Claude Code was done.
+    pub(crate) fn of_prompt(
+        progress: PromptProgress,
+        duration_ms: u64,
+        protected_changes: Vec<ProtectedChange>,
+    ) -> Self {
+        let (state, exit_code) = match &progress.view.stop {
+            Some(PromptStop::Completed) => (ExecutionState::Exited, Some(0)),
+            Some(
+                PromptStop::TurnLimit
+                | PromptStop::BudgetLimit
+                | PromptStop::Provider { .. }
+                | PromptStop::Refused,
+            ) => (ExecutionState::Exited, Some(1)),
+            Some(PromptStop::Interrupted) => (ExecutionState::Killed, None),
+            Some(PromptStop::TimedOut) => (ExecutionState::TimedOut, None),
+            Some(PromptStop::Stalled | PromptStop::AgentEnded) | None => {
+                (ExecutionState::Failed, None)
+            }
+        };
+        End {
+            state,
+            exit_code,
+            protected_changes,
+            failure: progress.failure,
+            prompt: Some(progress.view),
+            ..End::failed("", duration_ms)
         }
     }
 
@@ -151,6 +200,7 @@ impl End {
             stderr: status.stderr,
             protected_changes,
             failure,
+            prompt: None,
         }
     }
 
@@ -166,6 +216,10 @@ impl End {
             protected_changes: serde_json::to_vec(&self.protected_changes)
                 .ok()
                 .filter(|_| !self.protected_changes.is_empty()),
+            prompt: self
+                .prompt
+                .as_ref()
+                .and_then(|prompt| serde_json::to_vec(prompt).ok()),
             ..ExecutionChange::default()
         }
     }

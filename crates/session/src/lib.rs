@@ -18,7 +18,9 @@ mod keeper;
 mod live;
 mod logs;
 mod output;
+mod prompts;
 pub mod protected;
+mod providers;
 mod recover;
 mod refusals;
 mod sessions;
@@ -27,5 +29,6 @@ mod view;
 mod watch;
 
 pub use backends::Backends;
+pub use providers::{Egress, ProviderName, Providers};
 pub use recover::{Remains, Survey};
 pub use sessions::{AgentLookup, AgentProgram, ReapRequest, Sessions, Setup};

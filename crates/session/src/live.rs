@@ -17,6 +17,7 @@ use tokio::{sync::Notify, task::AbortHandle, time::Instant};
 
 use crate::{
     execution::Execution,
+    prompts::LiveAgent,
     protected::{Protects, ScanReport, Scanner},
     sessions::lock,
 };
@@ -30,6 +31,8 @@ pub(crate) struct Live {
     pub(crate) workspace: HostDirectory,
     pub(crate) idle: Duration,
     pub(crate) lease: Duration,
+    /// Claude Code in it.
+    pub(crate) agent: LiveAgent,
     /// `None` where the workspace is not the user's own directory, so that nothing in it reaches the host.
     scanner: Option<Arc<Mutex<Scanner>>>,
     policy: Arc<Policy>,
@@ -61,6 +64,7 @@ pub(crate) struct Parts {
     pub(crate) scanner: Option<Scanner>,
     pub(crate) policy: Arc<Policy>,
     pub(crate) allow_protected_changes: bool,
+    pub(crate) agent: LiveAgent,
 }
 
 impl Live {
@@ -74,6 +78,7 @@ impl Live {
             workspace: parts.workspace,
             idle: parts.idle,
             lease: parts.lease,
+            agent: parts.agent,
             scanner: parts.scanner.map(|scanner| Arc::new(Mutex::new(scanner))),
             policy: parts.policy,
             allow_protected_changes: parts.allow_protected_changes,

@@ -10,7 +10,8 @@ use sandbox::{
 use tokio::time::Instant;
 
 use crate::{
-    execution::{Execution, RETRY},
+    execution::{End, Execution, RETRY},
+    prompts::PromptHandle,
     refusals,
     sessions::Inner,
 };
@@ -41,6 +42,9 @@ impl Inner {
         cursors: Cursors,
     ) -> ExecutionView {
         let end = execution.progress.borrow().end.clone();
+        if let Some(prompt) = &execution.prompt {
+            return prompt_view(execution, prompt, end);
+        }
         let known = end.as_ref().map(|end| (end.stdout, end.stderr));
         let (stdout, stderr) = tokio::join!(
             stream(
@@ -71,6 +75,7 @@ impl Inner {
                 stderr,
                 protected_changes: Vec::new(),
                 failure: None,
+                prompt: None,
             },
             Some(end) => ExecutionView {
                 id: execution.id,
@@ -84,6 +89,7 @@ impl Inner {
                 stderr,
                 protected_changes: end.protected_changes,
                 failure: end.failure,
+                prompt: None,
             },
         }
     }
@@ -143,8 +149,43 @@ impl Inner {
             stderr,
             protected_changes: changes.unwrap_or_default(),
             failure: record.failure,
+            prompt: record
+                .prompt
+                .as_deref()
+                .and_then(|json| serde_json::from_slice(json).ok()),
         })
     }
+}
+
+/// A prompt has no output of its own: what there is to see of it is what it adds up to.
+fn prompt_view(execution: &Execution, prompt: &PromptHandle, end: Option<End>) -> ExecutionView {
+    let seen = prompt.seen.borrow();
+    let mut view = ExecutionView {
+        id: execution.id,
+        session: execution.session,
+        state: match seen.is_queued {
+            true => ExecutionState::Queued,
+            false => ExecutionState::Running,
+        },
+        exit_code: None,
+        signal: None,
+        oom_killed: false,
+        duration_ms: execution.duration_ms(),
+        stdout: StreamView::default(),
+        stderr: StreamView::default(),
+        protected_changes: Vec::new(),
+        failure: None,
+        prompt: Some(Box::new(seen.view.clone())),
+    };
+    if let Some(end) = end {
+        view.state = end.state;
+        view.exit_code = end.exit_code;
+        view.duration_ms = end.duration_ms;
+        view.protected_changes = end.protected_changes;
+        view.failure = end.failure;
+        view.prompt = end.prompt.map(Box::new).or(view.prompt);
+    }
+    view
 }
 
 /// Reads a stream from a cursor on, or its last part. `known` is the final status, where there is one.

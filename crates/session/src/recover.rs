@@ -184,9 +184,17 @@ impl Sessions {
                 .scanner(&spec, Some(view::time(record.created_at_ms)))
         );
         let (supervisor, _) = attached.map_err(|error| refusals::supervisor(&error))?;
+        let about = record.agent.as_deref();
+        let about = about.and_then(|json| serde_json::from_slice(json).ok());
+        let about = about.ok_or_else(refusals::made_by_another_version)?;
+        let agent = self
+            .0
+            .live_agent(record.id, &supervisor, about, None)
+            .await?;
         let live = Live::new(
             Parts {
                 id: record.id,
+                agent,
                 owner: record.principal.clone(),
                 backend: record.backend,
                 workspace: spec.workspace,
@@ -226,12 +234,16 @@ impl Inner {
             .list()
             .await
             .map_err(|error| refusals::supervisor(&error))?;
+        let conversations = self.adopt_conversations(live);
         let session = live.id;
         let records = self
             .stored(move |store| store.executions(session, MAX_EXECUTIONS))
             .await?;
         for status in &remembered {
             let id = ExecutionId::from_bytes(status.execution);
+            if conversations.processes.contains(&id) {
+                continue;
+            }
             if !records.iter().any(|record| record.id == id) {
                 let record = ExecutionRecord {
                     id,
@@ -246,13 +258,17 @@ impl Inner {
                     duration_ms: 0,
                     failure: None,
                     protected_changes: None,
+                    prompt: None,
                 };
                 self.stored(move |store| store.insert_execution(&record))
                     .await?;
             }
             self.adopt_execution(live, status);
         }
-        for record in records.iter().filter(|record| !record.state.is_final()) {
+        let open = |record: &&ExecutionRecord| {
+            !record.state.is_final() && !conversations.prompts.contains(&record.id)
+        };
+        for record in records.iter().filter(open) {
             if !remembered
                 .iter()
                 .any(|status| ExecutionId::from_bytes(status.execution) == record.id)

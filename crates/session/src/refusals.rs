@@ -44,6 +44,33 @@ pub(crate) fn execution_ended() -> Refusal {
     .in_field("executionId")
 }
 
+pub(crate) fn made_by_another_version() -> Refusal {
+    Refusal::new(
+        Reason::SessionFailed,
+        "The session was made by another version of the server.",
+        "Destroy it and create a new one.",
+    )
+}
+
+/// A prompt is no program that reads.
+pub(crate) fn no_stdin() -> Refusal {
+    Refusal::new(
+        Reason::StdinClosed,
+        "A prompt has no standard input.",
+        "Send another prompt with execute_in_session; answer what Claude Code asks by permissionId.",
+    )
+    .in_field("executionId")
+}
+
+pub(crate) fn too_many_executions(running: u32) -> Refusal {
+    Refusal::new(
+        Reason::LimitReached,
+        format!("{running} executions are running in the session, as many as may."),
+        "Wait until one has ended, or cancel one with cancel_execution.",
+    )
+    .retry_after_ms(1_000)
+}
+
 /// Why a session in that state does not work.
 pub(crate) fn not_live(state: SessionState, because: Option<&str>) -> Refusal {
     let because = because.unwrap_or("no reason is on record");
@@ -146,11 +173,7 @@ pub(crate) fn supervisor(error: &SupervisorError) -> Refusal {
         SupervisorError::Ended | SupervisorError::Protocol(_) => {
             not_live(SessionState::Failed, Some("its sandbox ended"))
         }
-        SupervisorError::Version { .. } => Refusal::new(
-            Reason::SessionFailed,
-            "The session was made by another version of the server.",
-            "Destroy it and create a new one.",
-        ),
+        SupervisorError::Version { .. } => made_by_another_version(),
         SupervisorError::TooManyOpen => Refusal::new(
             Reason::RateLimited,
             "Too many calls to this session are waiting.",

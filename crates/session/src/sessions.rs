@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -20,6 +21,7 @@ use crate::{
     execution::Execution,
     live::{Live, ProtectedBy},
     protected::ScanReport,
+    providers::Egress,
     refusals, view,
 };
 
@@ -43,6 +45,10 @@ pub struct Setup {
     pub host_view: HostView,
     /// Protected paths that a session makes may stay; they are only reported.
     pub allow_protected_changes: bool,
+    /// The way to model providers.
+    pub egress: Egress,
+    /// Directory of the conversations' journals, one directory for each session below it.
+    pub transcripts: PathBuf,
     /// Where sessions that must be ended are reported: whoever listens puts a call on the road.
     pub reap: mpsc::UnboundedSender<ReapRequest>,
 }
@@ -283,9 +289,12 @@ impl Sessions {
     /// When the store fails.
     pub async fn forget_ended(&self, age: Duration) -> Result<u64, Refusal> {
         let before = now_ms().saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-        self.0
+        let forgotten = self
+            .0
             .stored(move |store| store.purge_ended_before(before))
-            .await
+            .await?;
+        self.0.remove_transcripts().await?;
+        Ok(forgotten)
     }
 }
 

@@ -53,6 +53,11 @@ impl Inner {
                 }
             }
         };
+        self.settle(&live, &execution, end).await;
+    }
+
+    /// An execution has ended: who waits for it hears of it, and its end is put on record.
+    pub(crate) async fn settle(&self, live: &Live, execution: &Execution, end: End) {
         execution.progress.send_if_modified(|progress| {
             let first = progress.end.is_none();
             if first {
@@ -108,7 +113,7 @@ impl Inner {
     }
 }
 
-fn incomplete_scan() -> ProtectedChange {
+pub(crate) fn incomplete_scan() -> ProtectedChange {
     ProtectedChange {
         path: ".".into(),
         moved_to: None,

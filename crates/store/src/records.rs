@@ -56,6 +56,8 @@ pub struct SessionChange {
     pub spec: Option<Vec<u8>>,
     /// See [`SessionRecord::attestation`].
     pub attestation: Option<Vec<u8>>,
+    /// See [`SessionRecord::agent`].
+    pub agent: Option<Vec<u8>>,
     /// See [`SessionRecord::ended_because`].
     pub ended_because: Option<String>,
     /// See [`SessionRecord::ended_at_ms`].

@@ -66,6 +66,7 @@ impl Store {
              expires_at_ms = COALESCE(:expires_at_ms, expires_at_ms), \
              last_used_at_ms = COALESCE(:last_used_at_ms, last_used_at_ms), \
              spec = COALESCE(:spec, spec), attestation = COALESCE(:attestation, attestation), \
+             agent = COALESCE(:agent, agent), \
              ended_because = COALESCE(:ended_because, ended_because), \
              ended_at_ms = COALESCE(:ended_at_ms, ended_at_ms) \
              WHERE id = :id AND state IN ({})",
@@ -83,6 +84,7 @@ impl Store {
                 ":last_used_at_ms": optional_number("last_used_at_ms", change.last_used_at_ms)?,
                 ":spec": change.spec,
                 ":attestation": change.attestation,
+                ":agent": change.agent,
                 ":ended_because": change.ended_because,
                 ":ended_at_ms": optional_number("ended_at_ms", change.ended_at_ms)?,
             })

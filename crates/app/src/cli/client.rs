@@ -21,7 +21,7 @@ pub struct Client(RunningService<RoleClient, ClientConfig>);
 impl Client {
     /// Connects and opens the conversation.
     pub async fn connect(context: &Context, named: Vec<PathBuf>) -> Result<Self, CliError> {
-        let stream = context.connect(Mode::Mcp, named)?.stream;
+        let stream = context.connect(Mode::Person, named)?.stream;
         stream.set_nonblocking(true).map_err(CliError::Runtime)?;
         let stream = tokio::net::UnixStream::from_std(stream).map_err(CliError::Runtime)?;
         Self::open(stream, "claude-code-mcp session").await

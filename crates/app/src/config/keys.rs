@@ -155,6 +155,47 @@ keys! {
          installed last by `claude-code-mcp agent install`, if there is one. `none`: only what the root file system brings. Else \
          a hash, or 6 or more of its digits, as `claude-code-mcp agent list` shows them; sessions are then refused with \
          `agent_unavailable` where it is not there.";
+    PROVIDER = "provider", "CLAUDE_CODE_MCP_PROVIDER", Kind::Choice(&["auto", "anthropic", "bedrock", "vertex"]), "\"auto\"",
+        "The model provider of sessions whose creator names none. `auto`: Amazon Bedrock where `CLAUDE_CODE_USE_BEDROCK` is set, \
+         Google Vertex AI where `CLAUDE_CODE_USE_VERTEX` is, else Anthropic. Its credentials stay with the server: no key is \
+         ever inside a session.";
+    API_KEY_FILE = "api_key_file", "CLAUDE_CODE_MCP_API_KEY_FILE", Kind::Path, "none",
+        "A file with a key of Anthropic that only its owner can read. Wins over `ANTHROPIC_API_KEY`.";
+    ANTHROPIC_BASE_URL = "anthropic_base_url", "ANTHROPIC_BASE_URL", Kind::Text { max: 2048 }, "Anthropic's own",
+        "Where the server reaches the Messages API: `https://…`, or `http://` on a loopback address.";
+    AWS_REGION = "aws_region", "AWS_REGION", Kind::Text { max: 64 }, "none", "The region of Amazon Bedrock.";
+    BEDROCK_BASE_URL = "bedrock_base_url", "ANTHROPIC_BEDROCK_BASE_URL", Kind::Text { max: 2048 }, "the region's own",
+        "Where the server reaches Amazon Bedrock.";
+    VERTEX_PROJECT = "vertex_project", "ANTHROPIC_VERTEX_PROJECT_ID", Kind::Text { max: 64 }, "none",
+        "The project of Google Vertex AI.";
+    VERTEX_REGION = "vertex_region", "CLOUD_ML_REGION", Kind::Text { max: 64 }, "none", "The region of Google Vertex AI.";
+    VERTEX_BASE_URL = "vertex_base_url", "ANTHROPIC_VERTEX_BASE_URL", Kind::Text { max: 2048 }, "the region's own",
+        "Where the server reaches Google Vertex AI.";
+    VERTEX_TOKEN_COMMAND = "vertex_token_command", "CLAUDE_CODE_MCP_VERTEX_TOKEN_COMMAND", Kind::Words { max: 4096 }, "[]",
+        "A program of this machine and its arguments that prints an access token of Google: `[\"gcloud\", \"auth\", \
+         \"print-access-token\"]`. The server runs it, with its own environment.";
+    MODEL = "model", "ANTHROPIC_MODEL", Kind::Text { max: 200 }, "Claude Code's own",
+        "The model that is asked where nobody names one.";
+    SMALL_MODEL = "small_model", "ANTHROPIC_SMALL_FAST_MODEL", Kind::Text { max: 200 }, "Claude Code's own",
+        "The model for small work.";
+    MODELS = "models", "CLAUDE_CODE_MCP_MODELS", Kind::Words { max: 200 }, "[]",
+        "Models that sessions may ask, by name or with `*` at the end; empty: all. Requests for others do not leave the machine.";
+    SESSION_MAX_REQUESTS = "session_max_requests", "CLAUDE_CODE_MCP_SESSION_MAX_REQUESTS",
+        Kind::Count { min: 0, max: 1_000_000_000 }, "0", "Requests to the model provider of one session; `0`: no limit.";
+    SESSION_MAX_TOKENS = "session_max_tokens", "CLAUDE_CODE_MCP_SESSION_MAX_TOKENS",
+        Kind::Count { min: 0, max: 4_000_000_000 }, "0", "Tokens of all kinds of one session; `0`: no limit.";
+    CALLER_MAY_ANSWER = "caller_may_answer", "CLAUDE_CODE_MCP_CALLER_MAY_ANSWER", Kind::Switch, "false",
+        "In sessions with `strictPermissions` the calling model may answer what Claude Code asks; otherwise only a person may.";
+    PERMISSION_TIMEOUT = "permission_timeout", "CLAUDE_CODE_MCP_PERMISSION_TIMEOUT", Kind::Seconds { min: 1, max: 86_400 }, "300",
+        "How long what Claude Code asks waits for an answer; then it is denied, and Claude Code goes on without.";
+    PERMISSION_ALLOW = "permission_allow", "CLAUDE_CODE_MCP_PERMISSION_ALLOW", Kind::Words { max: 200 }, "[]",
+        "What Claude Code may do without asking in sessions with `strictPermissions`: rules such as `Bash(git status)`.";
+    PERMISSION_DENY = "permission_deny", "CLAUDE_CODE_MCP_PERMISSION_DENY", Kind::Words { max: 200 }, "[]",
+        "What Claude Code may never do, in all sessions: rules such as `WebFetch` or `Bash(curl *)`.";
+    DANGEROUSLY_TRUST_PROJECT_SETTINGS = "dangerously_trust_project_settings",
+        "CLAUDE_CODE_MCP_DANGEROUSLY_TRUST_PROJECT_SETTINGS", Kind::Switch, "false",
+        "Settings, hooks and MCP servers that a project brings count for Claude Code, and run inside before the first prompt. \
+         `CLAUDE.md` counts either way.";
     LIMIT_MEMORY = "limits.memory", "CLAUDE_CODE_MCP_LIMIT_MEMORY",
         Kind::Bytes { min: 16 * MEBIBYTE, max: TEBIBYTE }, "the hardening profile's",
         "Memory and swap of a session together.";

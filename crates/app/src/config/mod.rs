@@ -9,6 +9,7 @@ mod keys;
 mod layers;
 mod nearest;
 mod paths;
+mod provider;
 mod resolve;
 pub mod units;
 
@@ -20,6 +21,7 @@ pub use error::ConfigError;
 pub use keys::{KEYS, Key, Kind};
 pub use layers::Flags;
 pub use paths::{Paths, PathsError, check_private_directory, make_private_directory};
+pub use provider::{Credentials, ProviderChoice, ProviderConfig};
 pub use resolve::load;
 
 use model::{LimitName, RuntimeClass};
@@ -47,7 +49,7 @@ pub enum AgentChoice {
 }
 
 /// The resolved configuration. Made by [`load`] alone, so every value is within its bounds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// The configuration file that was read, if there is one.
     pub file: Option<PathBuf>,
@@ -90,6 +92,18 @@ pub struct Config {
     pub native_root: Option<PathBuf>,
     /// Which Claude Code.
     pub agent: AgentChoice,
+    /// The model provider.
+    pub provider: ProviderConfig,
+    /// The calling model may answer what Claude Code asks.
+    pub caller_may_answer: bool,
+    /// How long what Claude Code asks waits for an answer.
+    pub permission_timeout: Duration,
+    /// What Claude Code may do without asking.
+    pub permission_allow: Vec<String>,
+    /// What Claude Code may never do.
+    pub permission_deny: Vec<String>,
+    /// Settings, hooks and MCP servers of a project count.
+    pub dangerously_trust_project_settings: bool,
     /// Limits of a session whose creator names none, where they differ from the hardening profile's. In the unit of
     /// the [`LimitName`].
     pub limits: BTreeMap<LimitName, u64>,

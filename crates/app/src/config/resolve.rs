@@ -8,11 +8,13 @@ use std::{
 
 use model::{Kernel, LimitName, RuntimeClass};
 use sandbox_docker::images::is_digest;
+use session::ProviderName;
 use toml::Value;
 
 use super::{
     AgentChoice, BackendChoice, Config, ConfigError, Environment, Flags, Key, Kind, Paths, keys,
     layers::{Given, Layers},
+    provider::{Credentials, ProviderChoice, ProviderConfig},
     units::{UnitError, format_size, parse_cpus, parse_duration, parse_size},
 };
 
@@ -68,6 +70,13 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigEr
         image_max_age: (!image_max_age.is_zero()).then_some(image_max_age),
         native_root: reader.path(&keys::NATIVE_ROOT)?,
         agent: reader.agent()?,
+        provider: reader.provider()?,
+        caller_may_answer: reader.switch(&keys::CALLER_MAY_ANSWER)?,
+        permission_timeout: reader.seconds(&keys::PERMISSION_TIMEOUT)?,
+        permission_allow: reader.words(&keys::PERMISSION_ALLOW)?,
+        permission_deny: reader.words(&keys::PERMISSION_DENY)?,
+        dangerously_trust_project_settings: reader
+            .switch(&keys::DANGEROUSLY_TRUST_PROJECT_SETTINGS)?,
         limits: reader.limits()?,
         allow_protected_changes: reader.switch(&keys::ALLOW_PROTECTED_CHANGES)?,
         dangerously_accept_soft_limits: reader.switch(&keys::DANGEROUSLY_ACCEPT_SOFT_LIMITS)?,
@@ -176,6 +185,60 @@ impl Reader<'_> {
             });
         }
         Ok(Some(value))
+    }
+
+    fn provider(&self) -> Result<ProviderConfig, ConfigError> {
+        let key = &keys::PROVIDER;
+        let given = self.layers.get(key);
+        let choice = match given.map(|given| given.value.as_str()) {
+            None | Some(Some("auto")) => ProviderChoice::Auto,
+            Some(Some("anthropic")) => ProviderChoice::Named(ProviderName::FirstParty),
+            Some(Some("bedrock")) => ProviderChoice::Named(ProviderName::Bedrock),
+            Some(Some("vertex")) => ProviderChoice::Named(ProviderName::Vertex),
+            Some(_) => {
+                let expected = "\"auto\", \"anthropic\", \"bedrock\" or \"vertex\"";
+                return Err(wrong_type(key, given, expected));
+            }
+        };
+        Ok(ProviderConfig {
+            choice,
+            first_party_base_url: self.text(&keys::ANTHROPIC_BASE_URL)?,
+            api_key_file: self.path(&keys::API_KEY_FILE)?,
+            aws_region: self.text(&keys::AWS_REGION)?,
+            bedrock_base_url: self.text(&keys::BEDROCK_BASE_URL)?,
+            vertex_project: self.text(&keys::VERTEX_PROJECT)?,
+            vertex_region: self.text(&keys::VERTEX_REGION)?,
+            vertex_base_url: self.text(&keys::VERTEX_BASE_URL)?,
+            vertex_token_command: self.words(&keys::VERTEX_TOKEN_COMMAND)?,
+            model: self.text(&keys::MODEL)?,
+            small_model: self.text(&keys::SMALL_MODEL)?,
+            models: self.words(&keys::MODELS)?,
+            max_requests: self.count(&keys::SESSION_MAX_REQUESTS)?.into(),
+            max_tokens: self.count(&keys::SESSION_MAX_TOKENS)?.into(),
+            credentials: Credentials::of(self.environment),
+        })
+    }
+
+    fn words(&self, key: &'static Key) -> Result<Vec<String>, ConfigError> {
+        let Some(given) = self.layers.get(key) else {
+            return Ok(Vec::new());
+        };
+        let Kind::Words { max } = key.kind else {
+            return Ok(Vec::new());
+        };
+        let expected = format!("a list of words of 1 to {max} bytes without control characters");
+        let wrong = || wrong_type(key, Some(given), &expected);
+        let fits =
+            |word: &&str| (1..=max).contains(&word.len()) && !word.contains(char::is_control);
+        let list = given.value.as_array().ok_or_else(wrong)?;
+        list.iter()
+            .map(|word| {
+                word.as_str()
+                    .filter(fits)
+                    .map(str::to_owned)
+                    .ok_or_else(wrong)
+            })
+            .collect()
     }
 
     fn limits(&self) -> Result<BTreeMap<LimitName, u64>, ConfigError> {

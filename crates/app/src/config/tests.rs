@@ -212,7 +212,10 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         ("CLAUDE_CODE_MCP_LIMIT_STATE", "1536m"),
     ];
     assert_eq!(variables.len(), KEYS.len());
-    assert_eq!(case.load("", &variables, &[]).unwrap(), from_file);
+    assert_eq!(
+        format!("{:?}", case.load("", &variables, &[]).unwrap()),
+        format!("{from_file:?}")
+    );
     let set: Vec<_> = KEYS
         .iter()
         .filter_map(|key| {
@@ -223,10 +226,10 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         })
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
+    let from_flags = case.load("", &[], &set.iter().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(
-        case.load("", &[], &set.iter().map(String::as_str).collect::<Vec<_>>())
-            .unwrap(),
-        from_file
+        format!("{:?}", from_flags.unwrap()),
+        format!("{from_file:?}")
     );
 }
 

@@ -110,7 +110,8 @@ fn decide(greeting: &Greeting, sessions: u32, host: &Host) -> Option<(Reply, Opt
         };
         (verdict, message) = judge(greeting, &host.options.version, standing);
     }
-    let enters = verdict == Verdict::Welcome && matches!(greeting.mode, Mode::Mcp | Mode::Stream);
+    let enters = verdict == Verdict::Welcome
+        && matches!(greeting.mode, Mode::Mcp | Mode::Person | Mode::Stream);
     let client = if enters {
         Some(host.clients.enter()?)
     } else {
@@ -143,9 +144,12 @@ async fn attend(stream: BufReader<UnixStream>, greeting: Greeting, peer: UCred, 
     };
     let stop = host.stop.child_token();
     match greeting.mode {
-        Mode::Mcp => {
-            let served =
-                mcp::serve(stream, host.house.road(), mcp::Peer { credentials }, stop).await;
+        Mode::Mcp | Mode::Person => {
+            let peer = mcp::Peer {
+                credentials,
+                is_person: greeting.mode == Mode::Person,
+            };
+            let served = mcp::serve(stream, host.house.road(), peer, stop).await;
             if let Err(error) = served {
                 tracing::warn!(error = describe(&error), "an MCP connection failed");
             }

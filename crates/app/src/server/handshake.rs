@@ -27,6 +27,8 @@ pub const MAX_ROOTS: usize = 64;
 pub enum Mode {
     /// MCP: newline-separated JSON-RPC follows.
     Mcp,
+    /// The same, for a person at the command line.
+    Person,
     /// One execution with its exact bytes: see [`crate::stream`].
     Stream,
     /// The reply is all that is wanted.
@@ -179,7 +181,7 @@ pub fn judge(
     match greeting.mode {
         Mode::Status => (Verdict::Welcome, None),
         Mode::Stop => (Verdict::Leaving, None),
-        Mode::Mcp | Mode::Stream if is_newer(&greeting.version, own_version) => {
+        Mode::Mcp | Mode::Person | Mode::Stream if is_newer(&greeting.version, own_version) => {
             if standing.is_idle() {
                 return (Verdict::Leaving, None);
             }
@@ -190,11 +192,11 @@ pub fn judge(
             );
             (Verdict::Welcome, Some(sentence))
         }
-        Mode::Mcp | Mode::Stream if greeting.roots.len() > MAX_ROOTS => (
+        Mode::Mcp | Mode::Person | Mode::Stream if greeting.roots.len() > MAX_ROOTS => (
             Verdict::Refused,
             Some(format!("a client may hand over at most {MAX_ROOTS} roots")),
         ),
-        Mode::Mcp | Mode::Stream => (Verdict::Welcome, None),
+        Mode::Mcp | Mode::Person | Mode::Stream => (Verdict::Welcome, None),
     }
 }
 

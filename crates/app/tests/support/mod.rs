@@ -104,6 +104,7 @@ impl EchoRoad {
             stderr: StreamView::default(),
             protected_changes: Vec::new(),
             failure: None,
+            prompt: None,
         }
     }
 

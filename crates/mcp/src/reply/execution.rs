@@ -3,8 +3,10 @@
 use model::ExecutionState;
 use serde::{Deserialize, Serialize};
 
+use super::PromptReply;
+
 /// An execution as it stands now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExecutionReply {
     /// Id of the execution, for get_execution, respond_execution and cancel_execution.
@@ -35,6 +37,9 @@ pub struct ExecutionReply {
     /// Why it failed or was lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
+    /// What a prompt has beside.
+    #[serde(flatten)]
+    pub prompt: Option<PromptReply>,
     /// One sentence: what this means and what to do next.
     pub message: String,
 }
@@ -45,6 +50,8 @@ pub struct ExecutionReply {
 pub enum ExecutionKind {
     /// A command.
     Command,
+    /// A prompt for Claude Code.
+    Prompt,
 }
 
 /// See [`model::ExecutionState`].

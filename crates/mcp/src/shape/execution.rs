@@ -60,6 +60,7 @@ pub(crate) fn execution(observed: &Observed) -> ExecutionReply {
             .map(protected)
             .collect(),
         failure: newest.failure.as_deref().map(text::sentence),
+        prompt: None,
         message: message(newest, partial),
     }
 }

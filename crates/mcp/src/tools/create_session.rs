@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use model::{
-    Action, BackendName, CreateSession as Create, DockerOptions, LimitName, LimitRequest,
-    MountRequest, Outcome, Refusal, Secret,
+    Action, AgentRequest, BackendName, CreateSession as Create, DockerOptions, LimitName,
+    LimitRequest, MountRequest, Outcome, ProviderRequest, Refusal, Secret,
 };
 use rmcp::model::JsonObject;
 use schemars::JsonSchema;
@@ -27,32 +27,7 @@ const MAX_MOUNTS: usize = 16;
 
 /// Arguments of the original and of later versions. They are refused by name, never dropped: whoever passes one counts
 /// on it.
-const NOT_YET: [(&str, &str); 13] = [
-    (
-        "apiKey",
-        "Set ANTHROPIC_API_KEY in the environment of the server instead; no key is passed into a session.",
-    ),
-    ("useBedrock", "Leave it out."),
-    ("awsRegion", "Leave it out."),
-    (
-        "awsAccessKeyId",
-        "Leave it out; no key is passed into a session.",
-    ),
-    (
-        "awsSecretAccessKey",
-        "Leave it out; no key is passed into a session.",
-    ),
-    (
-        "awsSessionToken",
-        "Leave it out; no key is passed into a session.",
-    ),
-    ("bedrockModel", "Leave it out."),
-    ("bedrockSmallModel", "Leave it out."),
-    ("mcpConfig", "Leave it out."),
-    (
-        "strictPermissions",
-        "Leave it out; the session is isolated either way.",
-    ),
+const NOT_YET: [(&str, &str); 3] = [
     (
         "image",
         "Leave it out; the operator decides what sessions see as their root file system.",
@@ -97,6 +72,36 @@ pub(super) struct Parameters {
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, String>")]
     env: BTreeMap<String, Secret<String>>,
+    /// Nothing is allowed to Claude Code but what a person or a rule of the operator allows; what it asks stands in
+    /// pendingPermissions. Default: false, all is allowed, and the sandbox is the wall.
+    #[serde(default)]
+    strict_permissions: bool,
+    /// Further MCP servers for Claude Code, which run inside: an object as in its .mcp.json, or the value of its mcpServers.
+    mcp_config: Option<serde_json::Map<String, serde_json::Value>>,
+    /// A key of Anthropic for this session instead of the server's. It stays with the server and is never inside; a restart of
+    /// the server forgets it.
+    #[schemars(with = "Option<String>")]
+    api_key: Option<Secret<String>>,
+    /// Ask Amazon Bedrock instead of Anthropic.
+    use_bedrock: Option<bool>,
+    /// Region of Amazon Bedrock.
+    #[schemars(length(min = 1, max = 64))]
+    aws_region: Option<String>,
+    /// Keys for Amazon Bedrock for this session; they stay with the server.
+    #[schemars(with = "Option<String>")]
+    aws_access_key_id: Option<Secret<String>>,
+    /// See awsAccessKeyId.
+    #[schemars(with = "Option<String>")]
+    aws_secret_access_key: Option<Secret<String>>,
+    /// Of temporary keys.
+    #[schemars(with = "Option<String>")]
+    aws_session_token: Option<Secret<String>>,
+    /// Model of Amazon Bedrock.
+    #[schemars(length(min = 1, max = 200))]
+    bedrock_model: Option<String>,
+    /// Model of Amazon Bedrock for small work.
+    #[schemars(length(min = 1, max = 200))]
+    bedrock_small_model: Option<String>,
     /// Any text of 1 to 128 characters. A second call with the same key and arguments returns the session of the first
     /// instead of making another, so a call whose answer was lost can be repeated.
     #[schemars(length(min = 1, max = 128))]
@@ -216,8 +221,41 @@ impl Parameters {
             idle: self.idle_seconds.map(Duration::from_secs),
             env,
             docker_options,
+            agent: AgentRequest {
+                strict_permissions: self.strict_permissions,
+                mcp_servers: self.mcp_config.map(mcp_servers).transpose()?,
+                provider: ProviderRequest {
+                    api_key: self.api_key,
+                    use_bedrock: self.use_bedrock,
+                    aws_region: self.aws_region,
+                    aws_access_key_id: self.aws_access_key_id,
+                    aws_secret_access_key: self.aws_secret_access_key,
+                    aws_session_token: self.aws_session_token,
+                    bedrock_model: self.bedrock_model,
+                    bedrock_small_model: self.bedrock_small_model,
+                },
+            },
             idempotency_key: self.idempotency_key,
         }))
+    }
+}
+
+/// What stands in `mcpServers`, or is the value of it; each server an object.
+fn mcp_servers(mut config: serde_json::Map<String, serde_json::Value>) -> Result<String, Refusal> {
+    let wrong = || {
+        invalid(
+            "mcpConfig",
+            "`mcpConfig` must be an object of servers, such as {\"files\": {\"command\": \"npx\", \"args\": […]}}.",
+        )
+    };
+    let servers = match config.remove("mcpServers") {
+        Some(serde_json::Value::Object(servers)) if config.is_empty() => servers,
+        Some(_) => return Err(wrong()),
+        None => config,
+    };
+    match servers.values().all(serde_json::Value::is_object) {
+        true => Ok(serde_json::Value::Object(servers).to_string()),
+        false => Err(wrong()),
     }
 }
 
@@ -258,7 +296,7 @@ impl Definition for CreateSession {
     const NAME: &'static str = "create_session";
     const TITLE: &'static str = "Create a sandbox session";
     const DESCRIPTION: &'static str = "Creates an isolated session on a project directory of the host: a hardened \
-        sandbox without network, in which execute_command runs commands. Use one session per project or experiment; \
+        sandbox without network, in which execute_in_session gives Claude Code work and execute_command runs commands. Use one session per project or experiment; \
         several run in parallel.\n\n\
         The project stands at /workspace and is changed in place; /state is kept for the session, /tmp and home live in \
         memory, everything else is read-only. Files that the host itself would execute or trust (such as .git/hooks) \

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::{Definition, Hints, fields, unexpected};
+use super::{Definition, Hints, execute_in_session::watch, fields, unexpected};
 use crate::{
     call::Caller,
     reply::ExecutionReply,
@@ -64,7 +64,8 @@ impl TryFrom<&Parameters> for Get {
 impl Definition for GetExecution {
     const NAME: &'static str = "get_execution";
     const TITLE: &'static str = "Wait for an execution and read it";
-    const DESCRIPTION: &'static str = "Reads an execution that execute_command started: its state, exit code and output. \
+    const DESCRIPTION: &'static str = "Reads an execution that execute_command or execute_in_session started: its state, exit \
+        code and output, or what Claude Code did. \
         While it is queued or running, the call waits up to waitSeconds (default 20, at most 45) for its end; call it again \
         to go on waiting. States exited, killed, timedOut and failed are final.\n\n\
         Without cursors it shows the start and the end of the output. With stdoutCursor or stderrCursor it reads page by \
@@ -80,6 +81,15 @@ impl Definition for GetExecution {
 
     async fn run(parameters: Parameters, caller: Caller) -> Result<ExecutionReply, Refusal> {
         let get = Get::try_from(&parameters)?;
+        let now = Get {
+            wait: Duration::ZERO,
+            ..get.clone()
+        };
+        let view = ask(&caller, Action::GetExecution(now)).await?;
+        if view.prompt.is_some() {
+            let view = watch(&caller, view, Instant::now() + get.wait).await?;
+            return Ok(shape::prompt(&view));
+        }
         if !parameters.pages() {
             let observed = with_end(&caller, Action::GetExecution(get)).await?;
             return Ok(shape::execution(&observed));

@@ -1,7 +1,7 @@
 //! `respond_execution`
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use model::{Action, ExecutionId, Outcome, Refusal, Secret};
+use model::{Action, AnsweredBy, ExecutionId, Outcome, PermissionAnswer, Refusal, Secret};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -31,10 +31,54 @@ pub(super) struct Parameters {
     /// Close standard input afterwards: the program sees its end. Default: false.
     #[serde(default)]
     close: bool,
+    /// Answer what Claude Code asks in a prompt instead: the permissionId of pendingPermissions. Give allow or answer with it.
+    #[schemars(length(min = 1, max = 128))]
+    permission_id: Option<String>,
+    /// Whether Claude Code may do what it asks for.
+    allow: Option<bool>,
+    /// Words for Claude Code: the answer to its question, or why it may not.
+    #[schemars(length(min = 1, max = 65_536))]
+    answer: Option<String>,
 }
 
 const fn nothing() -> Option<Secret<String>> {
     None
+}
+
+impl Parameters {
+    /// The answer to a question, where this is one.
+    fn answer(&self) -> Result<Option<(String, PermissionAnswer)>, Refusal> {
+        let Some(id) = &self.permission_id else {
+            return match self.allow.is_some() || self.answer.is_some() {
+                true => Err(invalid(
+                    "permissionId",
+                    "`permissionId` is missing: it says what is answered.",
+                )),
+                false => Ok(None),
+            };
+        };
+        if self.stdin.is_some() || self.stdin_base64.is_some() || self.close {
+            return Err(invalid(
+                "stdin",
+                "`permissionId` and standard input exclude each other.",
+            ));
+        }
+        let answer = match (self.allow, &self.answer) {
+            (Some(true), None) => PermissionAnswer::Allow,
+            (Some(false), why) => PermissionAnswer::Deny(
+                why.clone()
+                    .unwrap_or_else(|| "The user said no.".to_owned()),
+            ),
+            (None, Some(words)) => PermissionAnswer::Words(words.clone()),
+            (Some(true), Some(_)) | (None, None) => {
+                return Err(invalid(
+                    "allow",
+                    "Give `allow` for a permission, or `answer` for a question.",
+                ));
+            }
+        };
+        Ok(Some((id.clone(), answer)))
+    }
 }
 
 struct Response {
@@ -107,6 +151,10 @@ impl Definition for RespondExecution {
     type Reply = RespondReply;
 
     async fn run(parameters: Parameters, caller: Caller) -> Result<RespondReply, Refusal> {
+        if let Some((question, answer)) = parameters.answer()? {
+            let execution = fields::execution_id(&parameters.execution_id)?;
+            return respond(&caller, execution, question, answer).await;
+        }
         let Response {
             execution,
             data,
@@ -129,6 +177,32 @@ impl Definition for RespondExecution {
             message: message(bytes_written, close),
         })
     }
+}
+
+/// Answers what Claude Code asks.
+async fn respond(
+    caller: &Caller,
+    execution: ExecutionId,
+    question: String,
+    answer: PermissionAnswer,
+) -> Result<RespondReply, Refusal> {
+    let by = match caller.is_person {
+        true => AnsweredBy::Person,
+        false => AnsweredBy::Caller,
+    };
+    let action = Action::AnswerExecution {
+        execution,
+        question,
+        answer,
+        by,
+    };
+    caller.ask(action).await?;
+    Ok(RespondReply {
+        execution_id: execution.to_string(),
+        bytes_written: 0,
+        stdin_closed: false,
+        message: "Claude Code has the answer; go on waiting with get_execution.".to_owned(),
+    })
 }
 
 fn message(bytes: u64, close: bool) -> String {

@@ -69,6 +69,7 @@ impl Client {
         let shutdown = CancellationToken::new();
         let peer = Peer {
             credentials: credentials(),
+            is_person: false,
         };
         let server = tokio::spawn(serve(theirs, road.clone(), peer, shutdown.clone()));
         let (reader, writer) = tokio::io::split(ours);

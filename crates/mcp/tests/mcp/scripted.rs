@@ -90,6 +90,7 @@ pub fn healthy(action: &Action) -> Outcome {
         Action::ExecuteCommand(_) | Action::GetExecution(_) => {
             Outcome::Execution(Box::new(execution()))
         }
+        Action::ExecutePrompt(_) => Outcome::Execution(Box::new(prompt())),
         Action::CancelExecution(_) => {
             let killed = ExecutionView {
                 state: ExecutionState::Killed,
@@ -109,6 +110,7 @@ pub fn healthy(action: &Action) -> Outcome {
         }),
         Action::GetServerInfo => Outcome::ServerInfo(Box::new(server_info())),
         Action::RespondExecution { .. }
+        | Action::AnswerExecution { .. }
         | Action::ResizeTerminal { .. }
         | Action::ReapSession { .. }
         | Action::AdoptSession(_)
@@ -208,6 +210,24 @@ pub fn execution() -> ExecutionView {
         stderr: stream(b""),
         protected_changes: vec![],
         failure: None,
+        prompt: None,
+    }
+}
+
+/// A prompt that Claude Code was done with.
+pub fn prompt() -> ExecutionView {
+    let conversation = "6f1f9a52-5e8d-4c37-9b0e-0a4cf2b7d911".parse();
+    let mut view = PromptView::new(conversation.expect("a conversation id"));
+    view.doing = "done".to_owned();
+    view.result = Some("All \u{1b}[31mgood\u{1b}[0m.".to_owned());
+    view.turns = 2;
+    view.cost_micro_usd = Some(1_600);
+    view.stop = Some(PromptStop::Completed);
+    view.changed_files = vec!["src/a.rs".into()];
+    ExecutionView {
+        stdout: StreamView::default(),
+        prompt: Some(Box::new(view)),
+        ..execution()
     }
 }
 

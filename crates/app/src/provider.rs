@@ -1,0 +1,86 @@
+//! The way to model providers, as configured.
+
+use std::{os::unix::fs::MetadataExt, path::Path, sync::Arc};
+
+use anyhow::{Context, bail};
+use egress::{Caps, Credential, Observer, Relay, RelayLimits, RequestRecord, Trust};
+use model::{Secret, SessionId};
+use session::{Egress, Providers};
+
+use crate::config::Config;
+
+/// Longest file with a key, bytes.
+const MAX_KEY_FILE_BYTES: u64 = 8192;
+/// Nobody but its owner may read a file with a key.
+const OTHERS: u32 = 0o077;
+
+/// Builds it.
+///
+/// # Errors
+/// When a file with a key cannot be used, or TLS cannot be set up.
+pub(crate) fn egress(config: &Config) -> anyhow::Result<Egress> {
+    let provider = &config.provider;
+    let first_party = match &provider.api_key_file {
+        Some(path) => Some(Credential::ApiKey(key_in(path)?)),
+        None => provider.credentials.first_party.clone(),
+    };
+    let limited = |count: u64| (count > 0).then_some(count);
+    Ok(Egress {
+        relay: Relay::new(RelayLimits::default(), &Trust::default())
+            .context("the way to model providers cannot be set up")?,
+        providers: Providers {
+            default: provider.default_provider(),
+            first_party_base_url: provider.first_party_base_url.clone(),
+            first_party,
+            bedrock_region: provider.aws_region.clone(),
+            bedrock_base_url: provider.bedrock_base_url.clone(),
+            bedrock: provider.credentials.bedrock.clone(),
+            vertex_project: provider.vertex_project.clone(),
+            vertex_region: provider.vertex_region.clone(),
+            vertex_base_url: provider.vertex_base_url.clone(),
+            vertex: provider.vertex_credential(),
+            model: provider.model.clone(),
+            small_model: provider.small_model.clone(),
+            models: provider.models.clone(),
+            caps: Caps {
+                max_requests: limited(provider.max_requests),
+                max_total_tokens: limited(provider.max_tokens),
+                ..Caps::default()
+            },
+        },
+        observer: Arc::new(Told),
+    })
+}
+
+fn key_in(path: &Path) -> anyhow::Result<Secret<String>> {
+    let shown = path.display();
+    let metadata = std::fs::metadata(path)
+        .with_context(|| format!("{shown} cannot be read (`api_key_file`)"))?;
+    if metadata.mode() & OTHERS != 0 {
+        bail!("{shown} can be read by others than its owner: chmod 600 {shown} (`api_key_file`)");
+    }
+    if metadata.len() > MAX_KEY_FILE_BYTES {
+        bail!("{shown} is too large for a key (`api_key_file`)");
+    }
+    let key = std::fs::read_to_string(path)
+        .with_context(|| format!("{shown} cannot be read (`api_key_file`)"))?;
+    Ok(Secret::new(key.trim().to_owned()))
+}
+
+/// The server's log hears of each request; nothing of its content is known here.
+struct Told;
+
+impl Observer for Told {
+    fn request_ended(&self, session: SessionId, record: &RequestRecord) {
+        tracing::info!(
+            %session,
+            shape = record.shape,
+            model = record.model.as_deref(),
+            status = record.status,
+            denied = record.denied,
+            ending = ?record.ending,
+            milliseconds = u64::try_from(record.duration.as_millis()).unwrap_or(u64::MAX),
+            "a request to the provider"
+        );
+    }
+}

@@ -1,0 +1,152 @@
+//! Prompts in replies.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use model::{
+    ExecutionState, ExecutionView, PendingKind, PendingPermission, PromptStop, PromptView,
+};
+
+use super::{
+    execution::{Observed, execution},
+    session::timestamp,
+};
+use crate::{
+    reply::{
+        DenialReply, ExecutionKind, ExecutionReply, PendingKindName, PendingReply, PromptReply,
+        ProviderErrorReply, TokenUsageReply,
+    },
+    text,
+};
+
+/// Longest answer in a reply, bytes; the transcript has all of it.
+const MAX_RESULT_BYTES: usize = 64 * 1024;
+
+/// The reply for an execution that is a prompt.
+pub(crate) fn prompt(view: &ExecutionView) -> ExecutionReply {
+    let mut reply = execution(&Observed {
+        first: view.clone(),
+        last: None,
+        paged: false,
+    });
+    if let Some(prompt) = &view.prompt {
+        reply.kind = ExecutionKind::Prompt;
+        reply.message = message(view, prompt);
+        reply.prompt = Some(of(prompt));
+    }
+    reply
+}
+
+fn of(view: &PromptView) -> PromptReply {
+    let provider_error = match &view.stop {
+        Some(PromptStop::Provider { kind, status }) => Some(ProviderErrorReply {
+            kind: text::sentence(kind),
+            status: *status,
+        }),
+        _ => None,
+    };
+    PromptReply {
+        conversation_id: view.conversation.to_string(),
+        doing: text::sentence(&view.doing),
+        result: view
+            .result
+            .as_deref()
+            .map(|result| block(result, MAX_RESULT_BYTES)),
+        structured_output: view
+            .structured_output
+            .as_deref()
+            .and_then(|json| serde_json::from_str(json).ok()),
+        stop: view.stop.as_ref().map(|stop| stop.as_str().to_owned()),
+        provider_error,
+        turns: view.turns,
+        tool_uses: view.tool_uses,
+        usage: TokenUsageReply {
+            input: view.usage.input,
+            output: view.usage.output,
+            cache_read: view.usage.cache_read,
+            cache_write: view.usage.cache_write,
+        },
+        cost_usd: view.cost_micro_usd.map(|micro| micro as f64 / 1e6),
+        model: view.model.as_deref().map(text::sentence),
+        permission_denials: view
+            .denials
+            .iter()
+            .map(|denial| DenialReply {
+                tool: text::sentence(&denial.tool),
+                summary: text::sentence(&denial.summary),
+            })
+            .collect(),
+        pending_permissions: view.pending.iter().map(pending).collect(),
+        changed_files: view
+            .changed_files
+            .iter()
+            .map(|path| text::sentence(&path.to_string_lossy()))
+            .collect(),
+    }
+}
+
+fn pending(pending: &PendingPermission) -> PendingReply {
+    let denied_at = UNIX_EPOCH + Duration::from_millis(pending.denied_at_ms);
+    PendingReply {
+        permission_id: text::sentence(&pending.id),
+        kind: match pending.kind {
+            PendingKind::Permission => PendingKindName::Permission,
+            PendingKind::Question => PendingKindName::Question,
+        },
+        tool: text::sentence(&pending.tool),
+        summary: block(&pending.summary, model::MAX_PERMISSION_INPUT_BYTES),
+        input: block(&pending.input, model::MAX_PERMISSION_INPUT_BYTES),
+        denied_at: timestamp(denied_at),
+    }
+}
+
+/// Clean text of several lines, cut.
+fn block(text: &str, limit: usize) -> String {
+    text::head(text.as_bytes(), limit, true).text
+}
+
+fn message(view: &ExecutionView, prompt: &PromptView) -> String {
+    let id = view.id;
+    let took = format!("after {:.1} s", view.duration_ms as f64 / 1000.0);
+    let mut message = match (view.state, &prompt.stop) {
+        (ExecutionState::Queued, _) => format!(
+            "Another prompt has its turn; call get_execution with executionId {id} to go on waiting."
+        ),
+        (ExecutionState::Running, _) if !prompt.pending.is_empty() => {
+            "Claude Code waits for an answer: see pendingPermissions, and tell your user."
+                .to_owned()
+        }
+        (ExecutionState::Running, _) => format!(
+            "Claude Code is at work {took}; call get_execution with executionId {id} to go on waiting, or cancel_execution to end it."
+        ),
+        (_, Some(PromptStop::Completed)) => format!("Claude Code was done {took}."),
+        (_, Some(PromptStop::TurnLimit)) => {
+            format!("It stopped {took}: maxTurns was reached. Another prompt goes on.")
+        }
+        (_, Some(PromptStop::BudgetLimit)) => {
+            format!("It stopped {took}: maxBudgetUsd was reached. Another prompt goes on.")
+        }
+        (_, Some(PromptStop::Provider { .. })) => format!(
+            "The model provider refused or failed {took}; result has its words, providerError its kind."
+        ),
+        (_, Some(PromptStop::Refused)) => {
+            format!("The model gave no answer {took}; result has its words.")
+        }
+        (_, Some(PromptStop::Interrupted)) => {
+            format!("It was cancelled {took}; the conversation can be gone on with.")
+        }
+        (_, Some(PromptStop::TimedOut)) => {
+            format!("It was ended {took} because its timeoutSeconds were over.")
+        }
+        (_, Some(PromptStop::Stalled)) => {
+            format!("It was ended {took}: nothing came from the model for too long.")
+        }
+        (_, Some(PromptStop::AgentEnded) | None) => format!("It failed {took}; failure says why."),
+    };
+    let changes = view.protected_changes.len();
+    if changes > 0 {
+        message.push_str(&format!(
+            " It touched {changes} paths that the host would execute or trust: see protectedChanges and tell the user."
+        ));
+    }
+    message
+}

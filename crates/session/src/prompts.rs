@@ -1,0 +1,483 @@
+//! What callers do with prompts: give, watch, answer; and how prompts are found again after a restart.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+use agent::{Conversation, Opened, Patience, Program, Progress, Prompt, Refused, Setup};
+use model::{
+    AGENT_DIRECTORY, AGENT_PROGRAM_NAME, ConversationChoice, ConversationId, ExecutionId,
+    ExecutionState, ExecutionView, PermissionAnswer, PromptStop, Reason, Refusal, SessionId,
+    WhenBusy,
+};
+use policy::{AgentParts, ExecutionPermit, PromptPermit};
+use serde::{Deserialize, Serialize};
+use store::ExecutionRecord;
+use tokio::sync::watch;
+
+use crate::{
+    execution::{End, Execution},
+    live::Live,
+    output::Cursors,
+    providers::{Chosen, RELAY_PORT},
+    refusals,
+    sessions::{Inner, Sessions, lock, now_ms},
+};
+
+/// Conversations of one session at once; each may hold a process of about 200 MiB.
+const MAX_CONVERSATIONS: usize = 32;
+/// How long a call that cancels a prompt waits for its end.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(12);
+
+/// What Claude Code is in a session, as it stands on record.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SessionAgent {
+    strict: bool,
+    mcp_servers: Option<String>,
+    permissions: Option<String>,
+    trust_project: bool,
+    patience_ms: u64,
+    has_program: bool,
+    pub(crate) provider: Chosen,
+}
+
+impl SessionAgent {
+    pub(crate) fn new(parts: &AgentParts, has_program: bool, provider: Chosen) -> Self {
+        SessionAgent {
+            strict: parts.request.strict_permissions,
+            mcp_servers: parts.request.mcp_servers.clone(),
+            permissions: parts.permissions.clone(),
+            trust_project: parts.trust_project,
+            patience_ms: u64::try_from(parts.patience.as_millis()).unwrap_or(u64::MAX),
+            has_program,
+            provider,
+        }
+    }
+}
+
+/// Claude Code in a session that is at hand.
+pub(crate) struct LiveAgent {
+    about: SessionAgent,
+    setup: Setup,
+    directory: PathBuf,
+    /// Its caller's credential was heard by this server.
+    heard: bool,
+    serving: Option<tokio::task::AbortHandle>,
+    conversations: std::sync::Mutex<Conversations>,
+}
+
+#[derive(Default)]
+struct Conversations {
+    open: BTreeMap<ConversationId, Conversation>,
+    latest: Option<ConversationId>,
+}
+
+/// A prompt among the executions.
+pub(crate) struct PromptHandle {
+    conversation: Conversation,
+    pub(crate) seen: watch::Sender<Progress>,
+}
+
+impl Drop for LiveAgent {
+    fn drop(&mut self) {
+        if let Some(serving) = &self.serving {
+            serving.abort();
+        }
+    }
+}
+
+impl Inner {
+    /// Opens the way to the provider, before anything untrusted runs where the session is new.
+    pub(crate) async fn live_agent(
+        &self,
+        session: SessionId,
+        supervisor: &sandbox::Supervisor,
+        about: SessionAgent,
+        asked: Option<&model::ProviderRequest>,
+    ) -> Result<LiveAgent, Refusal> {
+        let egress = &self.setup.egress;
+        let connections = supervisor
+            .open_relay(RELAY_PORT)
+            .await
+            .map_err(|error| refusals::supervisor(&error))?;
+        // Without one the session does all but prompts.
+        let relay = match egress.open(session, &about.provider, asked) {
+            Ok(relay) => Some(relay),
+            Err(refusal) => {
+                tracing::info!(%session, why = %refusal.message, "the session has no provider");
+                None
+            }
+        };
+        let serving = relay.map(|relay| egress.serve(connections, relay));
+        let program = Program {
+            path: match about.has_program {
+                true => format!("{AGENT_DIRECTORY}/{AGENT_PROGRAM_NAME}"),
+                false => AGENT_PROGRAM_NAME.to_owned(),
+            },
+            env: egress.environment(&about.provider),
+            strict: about.strict,
+            mcp_servers: object(about.mcp_servers.as_deref()),
+            permissions: serde_json::Value::Object(object(about.permissions.as_deref())),
+            trust_project: about.trust_project,
+        };
+        let patience = Patience {
+            permission: Duration::from_millis(about.patience_ms),
+            ..Patience::default()
+        };
+        Ok(LiveAgent {
+            setup: Setup {
+                supervisor: supervisor.clone(),
+                program: Arc::new(program),
+                patience,
+            },
+            about,
+            directory: self.setup.transcripts.join(session.to_string()),
+            heard: asked.is_some(),
+            serving,
+            conversations: std::sync::Mutex::default(),
+        })
+    }
+
+    /// Takes up the conversations of an earlier server; the sandbox's executions that are their processes.
+    pub(crate) fn adopt_conversations(self: &Arc<Self>, live: &Arc<Live>) -> Adopted {
+        let mut adopted = Adopted::default();
+        for id in live.agent.on_record() {
+            let opened = match live.agent.open(id) {
+                Ok(opened) => opened,
+                Err(error) => {
+                    tracing::error!(session = %live.id, conversation = %id, %error, "a conversation cannot be taken up");
+                    continue;
+                }
+            };
+            adopted.processes.extend(opened.processes);
+            for (execution, progress) in opened.prompts {
+                adopted.prompts.push(execution);
+                let execution =
+                    Execution::of_prompt(execution, live, handle(&opened.conversation, &progress));
+                live.enter(&execution, u32::MAX);
+                self.insert_execution(execution.clone());
+                tokio::spawn(self.clone().follow(live.clone(), execution, progress));
+            }
+            live.agent.keep(opened.conversation);
+        }
+        adopted
+    }
+
+    /// Removes what was said in sessions that are not on record any more.
+    pub(crate) async fn remove_transcripts(&self) -> Result<(), Refusal> {
+        let directory = self.setup.transcripts.clone();
+        self.stored(move |store| {
+            for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+                let session = entry.file_name().to_str().and_then(|name| name.parse().ok());
+                let Some(session) = session else { continue };
+                if store.session(session)?.is_none()
+                    && let Err(error) = std::fs::remove_dir_all(entry.path())
+                {
+                    tracing::error!(%session, %error, "the transcripts of a forgotten session are left");
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Follows a prompt to its end and puts that on record.
+    async fn follow(
+        self: Arc<Self>,
+        live: Arc<Live>,
+        execution: Arc<Execution>,
+        mut progress: watch::Receiver<Progress>,
+    ) {
+        let Some(prompt) = &execution.prompt else {
+            return;
+        };
+        let last = loop {
+            let now = progress.borrow_and_update().clone();
+            prompt.seen.send_replace(now.clone());
+            if now.is_ended {
+                break now;
+            }
+            if progress.changed().await.is_err() {
+                let mut lost = now;
+                lost.failure = Some("its session ended".to_owned());
+                lost.view.stop = Some(PromptStop::AgentEnded);
+                break lost;
+            }
+        };
+        let mut changes = live.scan().await;
+        if changes.incomplete {
+            changes.changes.push(crate::watch::incomplete_scan());
+        }
+        let end = End::of_prompt(last, execution.duration_ms(), changes.changes);
+        self.settle(&live, &execution, end).await;
+    }
+}
+
+/// What of an earlier server's executions belongs to conversations.
+#[derive(Default)]
+pub(crate) struct Adopted {
+    pub(crate) prompts: Vec<ExecutionId>,
+    pub(crate) processes: Vec<ExecutionId>,
+}
+
+impl LiveAgent {
+    /// Conversations that stand on record, the latest last.
+    fn on_record(&self) -> Vec<ConversationId> {
+        let Ok(entries) = std::fs::read_dir(&self.directory) else {
+            return Vec::new();
+        };
+        let mut found: Vec<_> = entries
+            .flatten()
+            .filter_map(|entry| {
+                let name = entry.file_name();
+                let id = name.to_str()?.strip_suffix(".jsonl")?.parse().ok()?;
+                Some((entry.metadata().ok()?.modified().ok()?, id))
+            })
+            .collect();
+        found.sort_unstable();
+        found.into_iter().map(|(_, id)| id).collect()
+    }
+
+    fn open(&self, id: ConversationId) -> std::io::Result<Opened> {
+        use std::os::unix::fs::DirBuilderExt;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.directory)?;
+        let journal = self.directory.join(format!("{id}.jsonl"));
+        Conversation::open(self.setup.clone(), id, &journal)
+    }
+
+    fn keep(&self, conversation: Conversation) {
+        let mut conversations = lock(&self.conversations);
+        conversations.latest = Some(conversation.id());
+        conversations.open.insert(conversation.id(), conversation);
+    }
+
+    fn choose(&self, choice: ConversationChoice) -> Result<Conversation, Refusal> {
+        let mut conversations = lock(&self.conversations);
+        let wanted = match choice {
+            ConversationChoice::Latest => conversations.latest,
+            ConversationChoice::New => None,
+            ConversationChoice::Named(id) => Some(id),
+        };
+        if let Some(id) = wanted {
+            let found = conversations.open.get(&id).cloned();
+            conversations.latest = found
+                .as_ref()
+                .map(Conversation::id)
+                .or(conversations.latest);
+            return found.ok_or_else(conversation_not_found);
+        }
+        if conversations.open.len() >= MAX_CONVERSATIONS {
+            return Err(Refusal::new(
+                Reason::LimitReached,
+                format!("The session has {MAX_CONVERSATIONS} conversations, as many as may."),
+                "Go on with one of them, or create another session.",
+            ));
+        }
+        let id = ConversationId::random().map_err(|error| Refusal::internal(&error))?;
+        let opened = self.open(id).map_err(|error| Refusal::internal(&error))?;
+        conversations.latest = Some(id);
+        conversations.open.insert(id, opened.conversation.clone());
+        Ok(opened.conversation)
+    }
+}
+
+impl Sessions {
+    /// Gives Claude Code something to do, and waits for its end, or for a question, as long as the permit says.
+    ///
+    /// # Errors
+    /// When the session does not work, no provider is configured, or the conversation cannot take it.
+    pub async fn prompt(&self, permit: PromptPermit) -> Result<ExecutionView, Refusal> {
+        let parts = permit.into_parts();
+        let live = self.0.ready(parts.session).await?;
+        let agent = &live.agent;
+        self.0
+            .setup
+            .egress
+            .require_credential(&agent.about.provider, agent.heard)?;
+        let conversation = agent.choose(parts.conversation)?;
+        let id = ExecutionId::random().map_err(|error| Refusal::internal(&error))?;
+        let (_, unseen) = watch::channel(agent::Progress::of(conversation.id()));
+        let execution = Execution::of_prompt(id, &live, handle(&conversation, &unseen));
+        if !live.enter(&execution, parts.max_running_executions) {
+            return Err(refusals::too_many_executions(parts.max_running_executions));
+        }
+        let deadline_ms = u64::try_from(parts.deadline.as_millis()).unwrap_or(u64::MAX);
+        let record = prompt_record(id, live.id, deadline_ms);
+        if let Err(refusal) = self
+            .0
+            .stored(move |store| store.insert_execution(&record))
+            .await
+        {
+            live.leave(id);
+            return Err(refusal);
+        }
+        let prompt = Prompt {
+            execution: id,
+            text: parts.prompt,
+            options: parts.options,
+            deadline_ms: Some(now_ms().saturating_add(deadline_ms)),
+        };
+        let only_if_free = parts.when_busy == WhenBusy::Refuse;
+        let progress = match conversation.submit(prompt, only_if_free).await {
+            Ok(progress) => progress,
+            Err(refused) => {
+                live.leave(id);
+                let refusal = not_taken(refused);
+                self.0
+                    .record_end(id, &End::failed(&refusal.message, 0))
+                    .await;
+                return Err(refusal);
+            }
+        };
+        self.0.insert_execution(execution.clone());
+        tokio::spawn(self.0.clone().follow(live, execution.clone(), progress));
+        execution.ended_or_asking(parts.wait).await;
+        Ok(self.0.execution_view(&execution, Cursors::tail()).await)
+    }
+
+    /// Answers what Claude Code asks in a prompt.
+    ///
+    /// # Errors
+    /// `question_not_found`, `execution_ended`, or why the session is not at hand.
+    pub async fn answer(
+        &self,
+        permit: ExecutionPermit,
+        question: &str,
+        answer: PermissionAnswer,
+    ) -> Result<ExecutionView, Refusal> {
+        let (id, _) = permit.into_parts();
+        let execution = self.0.running_execution(id).await?;
+        let Some(prompt) = &execution.prompt else {
+            return Err(question_not_found());
+        };
+        if !prompt.conversation.answer(id, question, answer).await {
+            return Err(question_not_found());
+        }
+        if let Some(live) = self.0.live(execution.session) {
+            live.touch();
+        }
+        Ok(self.0.execution_view(&execution, Cursors::tail()).await)
+    }
+}
+
+impl PromptHandle {
+    /// Ends the prompt.
+    pub(crate) async fn cancel(&self, execution: &Execution) {
+        self.conversation.cancel(execution.id).await;
+        execution.ended_within(CANCEL_PATIENCE).await;
+    }
+}
+
+impl Execution {
+    /// Waits for its end or for a question that somebody must answer, at most that long.
+    pub(crate) async fn ended_or_asking(&self, wait: Duration) {
+        let Some(prompt) = &self.prompt else {
+            return self.ended_within(wait).await;
+        };
+        let mut seen = prompt.seen.subscribe();
+        let asks = async {
+            let asks = seen.wait_for(|progress| !progress.view.pending.is_empty());
+            let is_over = asks.await.is_err();
+            if is_over {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = self.ended_within(wait) => {}
+            () = asks => {}
+        }
+    }
+
+    /// Waits until a prompt does something else, asks, or has ended, at most that long.
+    pub(crate) async fn progressed(&self, wait: Duration) {
+        let Some(prompt) = &self.prompt else {
+            return self.ended_within(wait).await;
+        };
+        let mut seen = prompt.seen.subscribe();
+        let before = seen.borrow_and_update().view.doing.clone();
+        let moved = async {
+            let moved = seen.wait_for(|progress| {
+                progress.view.doing != before || !progress.view.pending.is_empty()
+            });
+            let is_over = moved.await.is_err();
+            if is_over {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = self.ended_within(wait) => {}
+            () = moved => {}
+        }
+    }
+}
+
+fn handle(conversation: &Conversation, progress: &watch::Receiver<Progress>) -> PromptHandle {
+    PromptHandle {
+        conversation: conversation.clone(),
+        seen: watch::Sender::new(progress.borrow().clone()),
+    }
+}
+
+fn prompt_record(id: ExecutionId, session: SessionId, timeout_ms: u64) -> ExecutionRecord {
+    ExecutionRecord {
+        id,
+        session,
+        state: ExecutionState::Running,
+        started_at_ms: now_ms(),
+        ended_at_ms: None,
+        timeout_ms: Some(timeout_ms),
+        exit_code: None,
+        signal: None,
+        oom_killed: false,
+        duration_ms: 0,
+        failure: None,
+        protected_changes: None,
+        prompt: None,
+    }
+}
+
+fn object(json: Option<&str>) -> serde_json::Map<String, serde_json::Value> {
+    json.and_then(|json| serde_json::from_str(json).ok())
+        .unwrap_or_default()
+}
+
+fn conversation_not_found() -> Refusal {
+    Refusal::new(
+        Reason::ConversationNotFound,
+        "The session has no conversation of that id.",
+        "Leave it out to go on with the latest one, or use one that execute_in_session returned.",
+    )
+    .in_field("conversationId")
+}
+
+fn question_not_found() -> Refusal {
+    Refusal::new(
+        Reason::QuestionNotFound,
+        "Nothing waits for that answer; it may have been answered or denied meanwhile.",
+        "Look at pendingPermissions of get_execution.",
+    )
+    .in_field("permissionId")
+}
+
+fn not_taken(refused: Refused) -> Refusal {
+    match refused {
+        Refused::Busy => Refusal::new(
+            Reason::ConversationBusy,
+            "Another prompt has its turn in the conversation.",
+            "Wait for its end with get_execution, let this one wait its turn (whenBusy: queue), or start a new conversation.",
+        )
+        .retry_after_ms(5_000),
+        Refused::TooMany => Refusal::new(
+            Reason::LimitReached,
+            "Too many prompts wait for their turn in the conversation.",
+            "Wait for some of them.",
+        )
+        .retry_after_ms(5_000),
+        Refused::Closed => Refusal::new(
+            Reason::Internal,
+            "The conversation cannot be continued.",
+            "Start a new conversation; the server's log says more.",
+        ),
+    }
+}
