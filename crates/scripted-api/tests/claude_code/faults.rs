@@ -59,6 +59,39 @@ async fn failures_are_retried_until_success() {
     );
 }
 
+/// Without another model it gives up after the third, but not with `IS_SANDBOX=1`, as here: then 529 is retried like 500.
+#[tokio::test]
+async fn an_overloaded_model_is_asked_three_times_and_then_another() {
+    let Some(cli) = Cli::new() else { return };
+    let api = ScriptedApi::start(scenario("overloaded-opus").unwrap())
+        .await
+        .unwrap();
+    let retries = [("CLAUDE_CODE_MAX_RETRIES", "3")];
+    let opus = ["--model", "claude-opus-5-5"];
+    let run = cli.ask_with(&api, "hello", &opus, &retries).await;
+    run.assert_failed();
+    assert_eq!(api.requests().len(), 4);
+
+    let other = [&opus[..], &["--fallback-model", "claude-haiku-4-5"]].concat();
+    let run = cli.ask_with(&api, "hello", &other, &retries).await;
+    run.assert_good();
+    assert_eq!(run.text(), "Another model answers.");
+    assert_eq!(api.requests().len(), 4 + 4);
+}
+
+#[tokio::test]
+async fn a_wrong_key_is_retried_too() {
+    let Some(cli) = Cli::new() else { return };
+    let api = ScriptedApi::start(scenario("status-401").unwrap())
+        .await
+        .unwrap();
+    let once = [("CLAUDE_CODE_MAX_RETRIES", "1")];
+    cli.ask_with(&api, "hello", &[], &once)
+        .await
+        .assert_failed();
+    assert_eq!(api.requests().len(), 2);
+}
+
 #[tokio::test]
 async fn a_cut_stream_is_asked_for_again_and_then_whole() {
     let Some(cli) = Cli::new() else { return };
