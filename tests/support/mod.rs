@@ -25,6 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub mod agent;
 pub mod census;
 pub mod client;
 pub mod engine;

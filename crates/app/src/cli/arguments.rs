@@ -192,7 +192,7 @@ pub enum AgentCommand {
         /// Only this one
         hash: Option<String>,
     },
-    /// Remove what is installed; sessions that run keep it
+    /// Remove what is installed; refused while a session has it
     Remove {
         /// Which
         #[arg(required_unless_present = "unused")]
