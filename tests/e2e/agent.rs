@@ -9,7 +9,8 @@ use crate::{
     base::make_base,
     support::{
         Client, Machine, User,
-        agent::{bring, fetched, install},
+        agent::{bring, install},
+        claude_code,
         engine::{self, machine},
         gvisor::Gvisor,
         image::{self, HOSTILE_CHANGES, IMAGE, make_image_at},
@@ -73,7 +74,7 @@ fn it_runs_and_cannot_be_changed(machine: &Machine, is_shared_file: bool) {
 
 #[test]
 fn claude_code_runs_in_sandboxes_of_the_embedded_runtime() {
-    let Some(program) = fetched("Claude Code in the embedded runtime") else {
+    let Some(program) = claude_code::binary() else {
         return;
     };
     for user in users() {
@@ -85,7 +86,7 @@ fn claude_code_runs_in_sandboxes_of_the_embedded_runtime() {
 
 #[test]
 fn claude_code_runs_in_containers() {
-    let Some(program) = fetched("Claude Code in containers") else {
+    let Some(program) = claude_code::binary() else {
         return;
     };
     let Some(machine) = machine("Claude Code in containers") else {
@@ -97,7 +98,7 @@ fn claude_code_runs_in_containers() {
 
 #[test]
 fn claude_code_runs_with_a_kernel_of_its_own() {
-    let Some(program) = fetched("Claude Code with gVisor") else {
+    let Some(program) = claude_code::binary() else {
         return;
     };
     let Some(engine) = Gvisor::engine("Claude Code with gVisor") else {
@@ -116,7 +117,7 @@ fn claude_code_runs_with_a_kernel_of_its_own() {
 
 #[test]
 fn what_is_installed_or_removed_counts_for_the_next_session() {
-    let Some(program) = fetched("Claude Code that comes and goes") else {
+    let Some(program) = claude_code::binary() else {
         return;
     };
     let machine = Machine::new(users()[0]);
@@ -173,7 +174,7 @@ fn a_configured_program_that_is_not_there_or_was_changed_refuses_sessions() {
 
 #[test]
 fn only_the_pinned_program_is_taken_without_a_word() {
-    let Some(program) = fetched("Claude Code that was changed") else {
+    let Some(program) = claude_code::binary() else {
         return;
     };
     let machine = Machine::new(users()[0]);
@@ -195,7 +196,7 @@ fn only_the_pinned_program_is_taken_without_a_word() {
 
 #[test]
 fn an_image_can_hold_it() {
-    let Some(program) = fetched("Claude Code in an image") else {
+    let Some(program) = claude_code::binary() else {
         return;
     };
     let Some(mut machine) = machine("Claude Code in an image") else {

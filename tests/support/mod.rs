@@ -27,6 +27,7 @@ use std::{
 
 pub mod agent;
 pub mod census;
+pub mod claude_code;
 pub mod client;
 pub mod engine;
 #[path = "../../crates/sandbox-docker/tests/support/filter.rs"]

@@ -67,7 +67,6 @@ impl Turn {
         }
     }
 
-
     pub(crate) const fn view(&self) -> &PromptView {
         &self.view
     }
