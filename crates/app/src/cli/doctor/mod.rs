@@ -2,6 +2,7 @@
 //!
 //! Nothing is taken on trust: the backend probes by doing, and files are tried as the server would use them.
 
+mod agent;
 mod capability;
 mod engine;
 mod files;
@@ -22,6 +23,7 @@ struct Report {
     version: &'static str,
     backend: capability::BackendReport,
     docker: engine::EngineReport,
+    claude_code: agent::AgentReport,
     path: path_entries::PathReport,
     configuration_file: Option<String>,
     state_directory: files::Usable,
@@ -64,6 +66,7 @@ pub(super) fn run(context: &Context) -> Result<u8, CliError> {
         version: VERSION,
         backend,
         docker,
+        claude_code: agent::examine(&context.config),
         path: path_entries::examine(
             context.environment.get("PATH"),
             context.environment.home().as_deref(),

@@ -4,7 +4,10 @@ use model::Enforcement;
 use sandbox_docker::doctor::Verdict;
 use serde::Serialize;
 
-use super::{Report, ServerReport, capability::BackendReport, engine::EngineReport, files::Usable};
+use super::{
+    Report, ServerReport, agent::AgentReport, capability::BackendReport, engine::EngineReport,
+    files::Usable,
+};
 use crate::cli::{
     CliError,
     output::{Color, Output},
@@ -23,6 +26,7 @@ pub(super) fn report(output: Output, report: &Report) -> Result<(), CliError> {
         .unwrap_or("none; the defaults hold");
     output.line(&format!("{:<10} {file}", "config"))?;
     server(output, &report.server)?;
+    agent(output, &report.claude_code)?;
     path(output, report)?;
     output.line("")?;
     let verdict = if report.ok {
@@ -185,6 +189,19 @@ fn server(output: Output, server: &ServerReport) -> Result<(), CliError> {
         (None, None) => "none runs; the next client starts one".to_owned(),
     };
     output.line(&format!("{:<10} {text}", "server"))
+}
+
+fn agent(output: Output, agent: &AgentReport) -> Result<(), CliError> {
+    let text = match (&agent.problem, &agent.found) {
+        (Some(problem), _) => output.paint(Color::Red, problem),
+        (None, Some(found)) => found.clone(),
+        (None, None) => "none but what the root file system of sessions brings".to_owned(),
+    };
+    output.line(&format!("{:<10} {text}", "claude"))?;
+    match &agent.remedy {
+        Some(remedy) => output.line(&format!("{:<10}   to get it: {remedy}", "")),
+        None => Ok(()),
+    }
 }
 
 fn path(output: Output, report: &Report) -> Result<(), CliError> {
