@@ -25,5 +25,6 @@ mod hostile_options;
 mod images;
 mod journey;
 mod own_engine;
+mod prompts;
 
 use support::image;

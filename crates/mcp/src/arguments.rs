@@ -338,9 +338,20 @@ mod tests {
         for right in [json!(0.5), json!(2), json!(9.5), json!(3.25)] {
             assert!(check(right.clone()).is_ok(), "{right}");
         }
-        for wrong in [json!(0.4), json!(10), json!(-1), json!(1e300), json!("2"), Value::Null] {
+        for wrong in [
+            json!(0.4),
+            json!(10),
+            json!(-1),
+            json!(1e300),
+            json!("2"),
+            Value::Null,
+        ] {
             let refusal = check(wrong.clone()).unwrap_err();
-            assert!(refusal.message.contains("a number, 0.5 to 9.5"), "{wrong}: {}", refusal.message);
+            assert!(
+                refusal.message.contains("a number, 0.5 to 9.5"),
+                "{wrong}: {}",
+                refusal.message
+            );
         }
     }
 

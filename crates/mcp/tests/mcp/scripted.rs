@@ -9,8 +9,9 @@ use async_trait::async_trait;
 use control::Road;
 use model::{
     Action, Attestation, BackendName, Call, Enforcement, ExecutionId, ExecutionState,
-    ExecutionView, Layer, LayerInForce, LimitInForce, LimitName, LogLine, Outcome, Refusal,
-    ServerInfo, SessionId, SessionState, SessionView, StreamView, TransferReport, UsageView,
+    ExecutionView, Layer, LayerInForce, LimitInForce, LimitName, LogLine, Outcome, PromptStop,
+    PromptView, Refusal, ServerInfo, SessionId, SessionState, SessionView, StreamView,
+    TransferReport, UsageView,
 };
 
 /// What the road does with a call.

@@ -1,0 +1,521 @@
+//! Prompts: the real Claude Code in real sandboxes without a network interface, against the scripted Messages API (S2, S3,
+//! S4, P2b). Every answer of a model here is scripted.
+
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use scripted_api::{Accept, KeyPair, Options, Script, ScriptedApi, by_prompt};
+use serde_json::{Value, json};
+
+use crate::support::{
+    Client, Machine, User, agent::install, alone, claude_code, engine, until, users,
+};
+
+/// Keys that must never be seen inside, or in anything that is kept.
+const CANARY: &str = "sk-ant-canary-7f3a9c51";
+const AWS_ID: &str = "AKIACANARY7F3A9C51XX";
+const AWS_SECRET: &str = "canarysecret7f3a9c51/abcdefghijklmnop0000";
+const GOOGLE: &str = "ya29.canary-7f3a9c51";
+
+/// A machine with Claude Code, whose provider is the scripted API.
+pub struct Stage {
+    pub machine: Machine,
+    pub api: ScriptedApi,
+    /// The API lives in it.
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Stage {
+    /// `None`, said loudly, where there is no Claude Code.
+    pub fn of(machine: Machine, script: Script) -> Option<Self> {
+        // The key that the host has, and no other.
+        Stage::with(machine, script, Accept::ApiKey(CANARY.to_owned()))
+    }
+
+    fn with(mut machine: Machine, script: Script, accept: Accept) -> Option<Self> {
+        let binary = claude_code::binary()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let options = Options {
+            accept: vec![accept],
+            ..Options::default()
+        };
+        let api = runtime
+            .block_on(ScriptedApi::start_with(script, options))
+            .expect("the scripted API");
+        install(&machine, &binary);
+        machine
+            .set("ANTHROPIC_API_KEY", CANARY)
+            .set("ANTHROPIC_BASE_URL", &api.url());
+        Some(Stage {
+            machine,
+            api,
+            _runtime: runtime,
+        })
+    }
+
+    fn native(user: User) -> Option<Self> {
+        let mut machine = Machine::new(user);
+        machine.set("CLAUDE_CODE_MCP_BACKEND", "native");
+        Stage::of(machine, by_prompt().expect("the scenarios"))
+    }
+}
+
+/// Gives a prompt and waits for its end.
+pub fn prompt(client: &mut Client, session: &str, words: &str, more: Value) -> Value {
+    let started = start(client, session, words, more);
+    finish(client, started)
+}
+
+/// Gives a prompt and does not wait.
+fn start(client: &mut Client, session: &str, words: &str, more: Value) -> Value {
+    let mut arguments = json!({ "sessionId": session, "prompt": words, "waitSeconds": 0 });
+    for (name, value) in more.as_object().into_iter().flatten() {
+        arguments[name] = value.clone();
+    }
+    client
+        .tool("execute_in_session", arguments)
+        .expect("a prompt")
+}
+
+fn finish(client: &mut Client, mut execution: Value) -> Value {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while ["queued", "running"].contains(&execution["state"].as_str().expect("a state")) {
+        assert!(Instant::now() < deadline, "it does not end: {execution:#}");
+        let look = json!({ "executionId": execution["executionId"], "waitSeconds": 20 });
+        execution = client.tool("get_execution", look).expect("the execution");
+    }
+    execution
+}
+
+fn writes_tests_and_remembers(stage: &Stage) {
+    let mut client = stage.machine.client();
+    let session = client.create(&stage.machine.project);
+    let done = prompt(&mut client, &session, "[[write-test]] go", json!({}));
+    assert_eq!(done["stop"], "completed", "{done:#}");
+    assert_eq!(
+        (&done["kind"], &done["exitCode"]),
+        (&json!("prompt"), &json!(0))
+    );
+    assert_eq!(done["changedFiles"], json!(["greet.sh"]));
+    assert!(done["costUsd"].as_f64().expect("a cost") > 0.0, "{done:#}");
+    assert!(stage.machine.project.join("greet.sh").is_file());
+    // No interface but lo, and the conversation is resumed with its memory.
+    assert_eq!(
+        client.output(&session, "ls /sys/class/net 2>/dev/null || echo lo"),
+        "lo"
+    );
+    let said = prompt(
+        &mut client,
+        &session,
+        "[[memory]] Remember: blue elephants",
+        json!({}),
+    );
+    assert_eq!(said["stop"], "completed", "{said:#}");
+    let asked = prompt(&mut client, &session, "[[memory]] What was it?", json!({}));
+    let answer = asked["result"].as_str().expect("an answer");
+    assert!(answer.contains("blue elephants"), "{asked:#}");
+    assert_eq!(asked["conversationId"], said["conversationId"]);
+    // A new one remembers nothing: that it did before is no accident.
+    let fresh = prompt(
+        &mut client,
+        &session,
+        "[[memory]] What was it?",
+        json!({ "newConversation": true }),
+    );
+    assert!(
+        !fresh["result"]
+            .as_str()
+            .expect("an answer")
+            .contains("elephants"),
+        "{fresh:#}"
+    );
+    let named = json!({ "conversationId": said["conversationId"] });
+    let back = prompt(&mut client, &session, "[[memory]] What was it?", named);
+    assert!(
+        back["result"]
+            .as_str()
+            .expect("an answer")
+            .contains("blue elephants"),
+        "{back:#}"
+    );
+    client.destroy(&session);
+}
+
+#[test]
+fn claude_code_writes_tests_and_remembers_in_embedded_sandboxes() {
+    let _alone = alone();
+    for user in users() {
+        let Some(stage) = Stage::native(user) else {
+            return;
+        };
+        writes_tests_and_remembers(&stage);
+        nothing_kept_holds_a_key(&stage);
+    }
+}
+
+#[test]
+fn claude_code_writes_tests_and_remembers_on_docker() {
+    let _alone = alone();
+    let Some(machine) = engine::machine("prompts on Docker") else {
+        return;
+    };
+    let Some(stage) = Stage::of(machine, by_prompt().expect("the scenarios")) else {
+        return;
+    };
+    writes_tests_and_remembers(&stage);
+    nothing_kept_holds_a_key(&stage);
+}
+
+#[test]
+fn how_a_prompt_ends_is_told_and_the_conversation_goes_on() {
+    let _alone = alone();
+    let Some(stage) = Stage::native(users()[0]) else {
+        return;
+    };
+    let mut client = stage.machine.client();
+    let session = client.create(&stage.machine.project);
+    let mut ends = |words: &str, more: Value, stop: &str| {
+        let done = prompt(&mut client, &session, words, more);
+        assert_eq!(done["stop"], stop, "{words}: {done:#}");
+        done
+    };
+    let done = ends("[[loop]] x", json!({ "maxTurns": 3 }), "turnLimit");
+    assert_eq!(done["turns"], 3, "{done:#}");
+    let done = ends(
+        "[[dear-loop]] x",
+        json!({ "maxBudgetUsd": 3.5 }),
+        "budgetLimit",
+    );
+    assert!(done["costUsd"].as_f64().expect("a cost") >= 3.5, "{done:#}");
+    for (words, status, kind) in [
+        ("[[status-401]] x", Some(401), "authentication_failed"),
+        ("[[status-403]] x", Some(403), ""),
+        ("[[status-404]] x", Some(404), ""),
+        ("[[status-400]] x", Some(400), ""),
+        ("[[status-413]] x", Some(413), ""),
+    ] {
+        let done = ends(words, json!({}), "providerError");
+        let error = &done["providerError"];
+        assert_eq!(error["status"].as_u64(), status, "{done:#}");
+        assert!(
+            error["kind"].as_str().expect("a kind").contains(kind),
+            "{done:#}"
+        );
+        assert!(
+            !done["result"].as_str().expect("words").is_empty(),
+            "{done:#}"
+        );
+    }
+    // What would be tried again for minutes ends at its deadline, saying what it waits for.
+    for words in [
+        "[[status-429]] x",
+        "[[status-500]] x",
+        "[[status-529]] x",
+        "[[hang-up]] x",
+        "[[stall]] x",
+        "[[hang]] x",
+    ] {
+        let began = Instant::now();
+        ends(words, json!({ "timeoutSeconds": 4 }), "timedOut");
+        assert!(began.elapsed() < Duration::from_secs(15), "{words}");
+    }
+    for words in [
+        "[[flaky]] x",
+        "[[cut-once]] x",
+        "[[cut]] x",
+        "[[limited-once]] x",
+    ] {
+        ends(words, json!({}), "completed");
+    }
+    ends("[[refusal]] x", json!({}), "refused");
+    ends("[[text]] still there?", json!({}), "completed");
+}
+
+#[test]
+fn a_provider_that_cannot_be_reached_is_told_within_the_deadline() {
+    let _alone = alone();
+    let Some(mut stage) = Stage::native(users()[0]) else {
+        return;
+    };
+    // A port that nobody listens on.
+    stage
+        .machine
+        .set("ANTHROPIC_BASE_URL", "http://127.0.0.1:1");
+    let mut client = stage.machine.client();
+    let session = client.create(&stage.machine.project);
+    let began = Instant::now();
+    let done = prompt(&mut client, &session, "x", json!({ "timeoutSeconds": 5 }));
+    assert_eq!(done["stop"], "timedOut", "{done:#}");
+    assert!(
+        done["doing"].as_str().expect("words").contains("timedOut"),
+        "{done:#}"
+    );
+    assert!(began.elapsed() < Duration::from_secs(15));
+}
+
+#[test]
+fn a_prompt_is_interrupted_and_one_that_is_killed_is_gone_on_with() {
+    let _alone = alone();
+    let Some(stage) = Stage::native(users()[0]) else {
+        return;
+    };
+    let mut client = stage.machine.client();
+    let session = client.create(&stage.machine.project);
+    let said = prompt(
+        &mut client,
+        &session,
+        "[[memory]] Remember: blue elephants",
+        json!({}),
+    );
+    for words in ["[[slow]] x", "[[long-tool]] x", "[[hang]] x"] {
+        let running = start(&mut client, &session, words, json!({}));
+        std::thread::sleep(Duration::from_millis(1500));
+        let cancel = json!({ "executionId": running["executionId"] });
+        let began = Instant::now();
+        let cancelled = client.tool("cancel_execution", cancel).expect("an end");
+        assert_eq!(
+            (&cancelled["state"], &cancelled["stop"]),
+            (&json!("killed"), &json!("interrupted")),
+            "{words}"
+        );
+        assert!(began.elapsed() < Duration::from_secs(8), "{words}");
+    }
+    // SIGKILL, as the kernel does it for memory.
+    let running = start(&mut client, &session, "[[long-tool]] x", json!({}));
+    until("Claude Code runs its tool", || {
+        client.output(&session, "pgrep -c sleep || true") != "0"
+    });
+    client.run(&session, "pkill -KILL -x claude");
+    let ended = finish(&mut client, running);
+    assert_eq!(
+        (&ended["state"], &ended["stop"]),
+        (&json!("failed"), &json!("agentEnded")),
+        "{ended:#}"
+    );
+    assert!(
+        ended["failure"].as_str().expect("why").contains("killed"),
+        "{ended:#}"
+    );
+    let asked = prompt(&mut client, &session, "[[memory]] What was it?", json!({}));
+    assert_eq!(asked["conversationId"], said["conversationId"]);
+    assert!(
+        asked["result"]
+            .as_str()
+            .expect("an answer")
+            .contains("blue elephants"),
+        "{asked:#}"
+    );
+}
+
+#[test]
+fn a_prompt_survives_its_client_and_a_kill_of_the_server() {
+    let _alone = alone();
+    let Some(stage) = Stage::native(users()[0]) else {
+        return;
+    };
+    let mut client = stage.machine.client();
+    let session = client.create(&stage.machine.project);
+    let running = start(&mut client, &session, "[[slow]] x", json!({}));
+    let next = start(&mut client, &session, "[[text]] after it", json!({}));
+    assert_eq!(next["state"], "queued", "{next:#}");
+    std::thread::sleep(Duration::from_millis(2000));
+    let server = stage.machine.server_pid().expect("a server");
+    drop(client);
+    let server = rustix::process::Pid::from_raw(server).expect("a pid");
+    rustix::process::kill_process(server, rustix::process::Signal::KILL).expect("killed");
+    std::thread::sleep(Duration::from_millis(500));
+    let mut other = stage.machine.client();
+    let look = json!({ "executionId": running["executionId"], "waitSeconds": 0 });
+    let mut found = json!({});
+    until("the prompt is found again", || {
+        match other.tool("get_execution", look.clone()) {
+            Ok(execution) => {
+                found = execution;
+                true
+            }
+            Err(_) => false,
+        }
+    });
+    let done = finish(&mut other, found);
+    assert_eq!(done["stop"], "completed", "{done:#}");
+    let look = json!({ "executionId": next["executionId"], "waitSeconds": 0 });
+    let next = other.tool("get_execution", look).expect("the next one");
+    let next = finish(&mut other, next);
+    assert_eq!(next["stop"], "completed", "{next:#}");
+    assert_eq!(next["conversationId"], done["conversationId"]);
+}
+
+#[test]
+fn ten_conversations_work_side_by_side() {
+    let _alone = alone();
+    let Some(mut stage) = Stage::native(users()[0]) else {
+        return;
+    };
+    stage.machine.set("MAX_CONCURRENT_SESSIONS", "12");
+    let mut client = stage.machine.client();
+    let sessions: Vec<String> = (0..10)
+        .map(|number| {
+            let project = stage.machine.base().join(format!("project-{number}"));
+            fs::create_dir(&project).expect("a project");
+            stage.machine.give(&project);
+            client.create(&project)
+        })
+        .collect();
+    let running: Vec<Value> = sessions
+        .iter()
+        .enumerate()
+        .map(|(number, session)| {
+            start(
+                &mut client,
+                session,
+                &format!("[[memory]] Remember: number {number}"),
+                json!({}),
+            )
+        })
+        .collect();
+    for execution in running {
+        let done = finish(&mut client, execution);
+        assert_eq!(done["stop"], "completed", "{done:#}");
+    }
+    let mut memory = Vec::new();
+    for (number, session) in sessions.iter().enumerate() {
+        let asked = prompt(&mut client, session, "[[memory]] What was it?", json!({}));
+        let answer = asked["result"].as_str().expect("an answer");
+        assert!(answer.contains(&format!("number {number}")), "{asked:#}");
+        let seen = client
+            .tool("get_session", json!({ "sessionId": session }))
+            .expect("it");
+        memory.push(seen["usage"]["memoryBytes"].as_u64().unwrap_or_default() / 1024 / 1024);
+    }
+    eprintln!("MiB of memory of each session with an idle Claude Code: {memory:?}");
+}
+
+/// A session without a provider says so, and does everything else.
+#[test]
+fn without_a_key_prompts_are_refused_with_what_to_do() {
+    let _alone = alone();
+    let Some(mut stage) = Stage::native(users()[0]) else {
+        return;
+    };
+    stage.machine.set("ANTHROPIC_API_KEY", "");
+    let mut client = stage.machine.client();
+    let session = client.create(&stage.machine.project);
+    let arguments = json!({ "sessionId": session, "prompt": "x" });
+    let refused = client
+        .tool("execute_in_session", arguments)
+        .expect_err("refused");
+    assert_eq!(refused["code"], "provider_unavailable", "{refused:#}");
+    assert!(
+        refused["hint"]
+            .as_str()
+            .expect("a hint")
+            .contains("ANTHROPIC_API_KEY")
+    );
+    assert_eq!(client.output(&session, "echo works"), "works");
+    // A caller's own key is as good, and is not kept.
+    let own = client.create_with(json!({ "projectPath": stage.machine.project, "apiKey": CANARY }));
+    let done = prompt(&mut client, &own, "[[text]] x", json!({}));
+    assert_eq!(done["stop"], "completed", "{done:#}");
+    nothing_kept_holds_a_key(&stage);
+}
+
+#[test]
+fn bedrock_and_vertex_are_asked_with_credentials_of_the_host() {
+    let _alone = alone();
+    let signed = Accept::Signature(KeyPair {
+        access_key_id: AWS_ID.to_owned(),
+        secret_access_key: AWS_SECRET.to_owned(),
+        session_token: None,
+        region: Some("us-east-1".to_owned()),
+    });
+    let mut machine = Machine::new(users()[0]);
+    machine.set("CLAUDE_CODE_MCP_BACKEND", "native");
+    let Some(mut stage) = Stage::with(machine, by_prompt().expect("the scenarios"), signed) else {
+        return;
+    };
+    let url = stage.api.url();
+    stage
+        .machine
+        .set("CLAUDE_CODE_USE_BEDROCK", "1")
+        .set("AWS_REGION", "us-east-1")
+        .set("AWS_ACCESS_KEY_ID", AWS_ID)
+        .set("AWS_SECRET_ACCESS_KEY", AWS_SECRET)
+        .set("ANTHROPIC_BEDROCK_BASE_URL", &url);
+    works_without_a_key_inside(&stage);
+    let bearer = Accept::Bearer(GOOGLE.to_owned());
+    let mut machine = Machine::new(users()[0]);
+    machine.set("CLAUDE_CODE_MCP_BACKEND", "native");
+    let Some(mut stage) = Stage::with(machine, by_prompt().expect("the scenarios"), bearer) else {
+        return;
+    };
+    let url = format!("{}/v1", stage.api.url());
+    stage
+        .machine
+        .set("CLAUDE_CODE_USE_VERTEX", "1")
+        .set("CLOUD_ML_REGION", "us-east5")
+        .set("ANTHROPIC_VERTEX_PROJECT_ID", "my-proj")
+        .set(
+            "CLAUDE_CODE_MCP_VERTEX_TOKEN_COMMAND",
+            &format!("echo,{GOOGLE}"),
+        )
+        .set("ANTHROPIC_VERTEX_BASE_URL", &url);
+    works_without_a_key_inside(&stage);
+}
+
+fn works_without_a_key_inside(stage: &Stage) {
+    let mut client = stage.machine.client();
+    let session = client.create(&stage.machine.project);
+    let done = prompt(&mut client, &session, "[[write-test]] go", json!({}));
+    assert_eq!(done["stop"], "completed", "{done:#}");
+    assert!(!stage.api.main_requests().is_empty(), "the API was asked");
+    drop(client);
+    nothing_kept_holds_a_key(stage);
+}
+
+/// Where a key could stand: in the sandbox's environments and memory files, its disks, the server's state, log and audit.
+/// The search finds what is planted, so that finding nothing means something.
+fn nothing_kept_holds_a_key(stage: &Stage) {
+    let mut client = stage.machine.client();
+    let session = client.create(&stage.machine.project);
+    let done = prompt(
+        &mut client,
+        &session,
+        "[[run]] RUN: env; cat /proc/*/environ | tr '\\0' '\\n'",
+        json!({}),
+    );
+    assert_eq!(done["stop"], "completed", "{done:#}");
+    let search = "grep -arl 7f3a9c51 /proc/[0-9]*/environ /proc/[0-9]*/cmdline /state /tmp /home /run /workspace /etc 2>/dev/null; \
+                  grep -rl 7F3A9C51 /proc/[0-9]*/environ /state /tmp /home /run 2>/dev/null; true";
+    assert_eq!(client.output(&session, search), "", "inside");
+    // Planted: the same search, spelled so that it does not find itself.
+    client.output(&session, "printf '7f3a%s' 9c51 > /tmp/planted");
+    let found = client.output(
+        &session,
+        "grep -rl \"7f3a9\"c51 /tmp /state 2>/dev/null; true",
+    );
+    assert!(found.contains("/tmp/planted"), "{found}");
+    client.destroy(&session);
+    drop(client);
+    let holds = |directory: &Path| {
+        crate::support::walk(directory).into_iter().find(|path| {
+            let is_program = path.components().any(|part| part.as_os_str() == "agent");
+            !is_program
+                && fs::read(path).is_ok_and(|bytes| {
+                    let bytes = bytes.to_ascii_lowercase();
+                    bytes.windows(8).any(|window| window == b"7f3a9c51")
+                })
+        })
+    };
+    assert_eq!(holds(&stage.machine.state()), None, "in the server's state");
+    let planted = stage.machine.state().join("planted");
+    fs::write(&planted, CANARY).expect("planted");
+    assert_eq!(holds(&stage.machine.state()), Some(planted.clone()));
+    fs::remove_file(planted).expect("removed");
+}
