@@ -3,11 +3,16 @@
 
 use std::{
     fs,
-    os::unix::{fs::PermissionsExt, net::UnixStream},
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        net::UnixStream,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
+
+use rustix::process::{Pid, Signal};
 
 use super::skip;
 
@@ -51,48 +56,87 @@ fn is_there(program: &str) -> bool {
     std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }
 
+/// What stands between the test and an engine of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Apart {
+    /// Nothing.
+    Not,
+    /// It does not see what is mounted after it was started, whether that is another host's files or this server's mounts.
+    Mounts,
+    /// It sees the test's files and mounts, and its processes have other numbers: another host that shares a file system.
+    Processes,
+    /// It is an ordinary user's, in a user namespace.
+    Rootless,
+}
+
+impl Apart {
+    /// What ends the engine: `unshare` takes no other, and tells the engine to end.
+    fn end_signal(self) -> (Signal, &'static str) {
+        match self {
+            Apart::Processes => (Signal::KILL, "KILL"),
+            Apart::Not | Apart::Mounts | Apart::Rootless => (Signal::TERM, "TERM"),
+        }
+    }
+
+    /// What the engine is started by.
+    fn wrapper(self) -> &'static [&'static str] {
+        match self {
+            Apart::Not => &[],
+            Apart::Mounts => &["unshare", "--mount", "--propagation", "private", "--"],
+            Apart::Processes => &[
+                "unshare",
+                "--mount",
+                "--propagation",
+                "slave",
+                "--pid",
+                "--fork",
+                "--kill-child=TERM",
+                "--mount-proc",
+                "--",
+            ],
+            Apart::Rootless => &[
+                "setpriv",
+                "--reuid=54321",
+                "--regid=54321",
+                "--clear-groups",
+                "unshare",
+                "--user",
+                "--map-root-user",
+                "--mount",
+                "--",
+                "sh",
+                "-c",
+                AS_ROOTLESS,
+            ],
+        }
+    }
+}
+
+/// What the usual way to start a rootless engine makes; it begins with its directory.
+const AS_ROOTLESS: &str = "export HOME=$0 XDG_RUNTIME_DIR=$0 ROOTLESSKIT_STATE_DIR=$0 PATH=$0:$PATH; \
+    mount -t tmpfs tmpfs /run && ln -sf /bin/true $0/rootlesskit-docker-proxy && \
+    exec \"$@\" --rootless --group=0 --storage-driver=vfs";
+
 /// An engine of the test's own, in its namespaces. Ends with it.
 pub struct OwnEngine {
     pub directory: tempfile::TempDir,
     pub socket: PathBuf,
+    apart: Apart,
     daemon: Option<Child>,
 }
 
 impl OwnEngine {
-    /// Listens at a socket, with those arguments besides.
+    /// Listens at a socket.
     ///
     /// # Panics
     /// When it does not start.
-    pub fn start(arguments: &[&str]) -> Self {
-        let directory = tempfile::Builder::new()
-            .prefix("engine-")
-            .tempdir_in("/var/tmp")
-            .expect("a directory");
-        // A mapped engine's containers get at their files.
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).expect("mode");
-        let socket = directory.path().join("docker.sock");
-        fs::write(
-            directory.path().join("daemon.json"),
-            "{\"shutdown-timeout\": 1}",
-        )
-        .expect("settings");
-        let mut engine = OwnEngine {
-            directory,
-            socket,
-            daemon: None,
-        };
-        engine.begin(arguments);
-        engine
+    pub fn start(apart: Apart) -> Self {
+        Self::with(apart, &[])
     }
 
     /// Listens with TLS besides, at port 2376 of loopback, with the certificates `engine.pem` and `ca.pem` there.
-    pub fn with_tls(certificates: &Path) -> Self {
-        Self::start(
-            &tls_arguments(certificates)
-                .iter()
-                .map(String::as_str)
-                .collect::<Vec<_>>(),
-        )
+    pub fn with_tls(apart: Apart, certificates: &Path) -> Self {
+        Self::with(apart, &tls(certificates))
     }
 
     /// Gives its containers a user namespace. The accounts are those of these namespaces alone.
@@ -107,29 +151,48 @@ impl OwnEngine {
                 .status();
             assert!(mounted.expect("mount").success(), "{file}");
         }
-        Self::start(&["--userns-remap=daemon:daemon"])
+        Self::with(Apart::Not, &["--userns-remap=daemon:daemon".to_owned()])
     }
 
     /// Ends it and starts it with other certificates.
     pub fn restart_with_tls(&mut self, certificates: &Path) {
         self.end();
-        let arguments = tls_arguments(certificates);
-        self.begin(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        self.begin(&tls(certificates));
     }
 
-    fn begin(&mut self, arguments: &[&str]) {
+    fn with(apart: Apart, arguments: &[String]) -> Self {
+        let directory = tempfile::Builder::new()
+            .prefix("engine-")
+            .tempdir_in("/var/tmp")
+            .expect("a directory");
+        // A mapped engine's containers get at their files.
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).expect("mode");
+        if apart == Apart::Rootless {
+            chown(directory.path(), Some(54_321), Some(54_321)).expect("its own");
+        }
+        let settings = "{\"shutdown-timeout\": 1}";
+        fs::write(directory.path().join("daemon.json"), settings).expect("settings");
+        let mut engine = OwnEngine {
+            socket: directory.path().join("docker.sock"),
+            directory,
+            apart,
+            daemon: None,
+        };
+        engine.begin(arguments);
+        engine
+    }
+
+    fn begin(&mut self, arguments: &[String]) {
         let at = |name: &str| self.directory.path().join(name).display().to_string();
-        let log = fs::File::create(self.directory.path().join("log")).expect("a log");
+        let log = fs::File::create(at("log")).expect("a log");
         let daemon = Command::new("setpriv")
-            .args(["--pdeathsig", "TERM", "dockerd"])
-            .args([
-                "--config-file",
-                &at("daemon.json"),
-                "--data-root",
-                &at("data"),
-            ])
-            .args(["--exec-root", &at("exec"), "--pidfile", &at("pid")])
-            .arg(format!("--host=unix://{}", self.socket.display()))
+            .args(["--pdeathsig", self.apart.end_signal().1])
+            .args(self.apart.wrapper())
+            .args((self.apart == Apart::Rootless).then_some(self.directory.path()))
+            .args(["dockerd", "--config-file", &at("daemon.json")])
+            .args(["--data-root", &at("data"), "--exec-root", &at("exec")])
+            .args(["--pidfile", &at("pid")])
+            .arg(format!("--host=unix://{}", at("docker.sock")))
             .args(["--bridge=none", "--iptables=false", "--ip6tables=false"])
             .args(arguments)
             .stdin(Stdio::null())
@@ -158,9 +221,13 @@ impl OwnEngine {
             return;
         };
         // Not killed: it takes its containers and its own mounts with it.
-        let pid = rustix::process::Pid::from_child(&daemon);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let pid = Pid::from_child(&daemon);
+        let _ = rustix::process::kill_process(pid, self.apart.end_signal().0);
         let _ = daemon.wait();
+        // Where another process stands between, it ends a little later.
+        while UnixStream::connect(&self.socket).is_ok() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
@@ -170,7 +237,7 @@ impl Drop for OwnEngine {
     }
 }
 
-fn tls_arguments(certificates: &Path) -> Vec<String> {
+fn tls(certificates: &Path) -> Vec<String> {
     let at = |name: &str| certificates.join(name).display().to_string();
     vec![
         "--host=tcp://127.0.0.1:2376".to_owned(),

@@ -30,6 +30,7 @@ use tokio_util::io::StreamReader;
 use crate::{
     address::Address,
     creation::blocking,
+    host_config::supervisor_program,
     transport::{self, Identity, plain_client},
 };
 
@@ -151,11 +152,20 @@ impl Engine {
     /// Starts a container.
     pub async fn start(&self, id: &str) -> Result<(), BackendError> {
         let client = self.client().await?;
-        self.call(
-            "starting the container",
-            client.start_container(id, None::<StartContainerOptions>),
-        )
-        .await
+        let doing = "starting the container";
+        match self
+            .ask(
+                doing,
+                client.start_container(id, None::<StartContainerOptions>),
+            )
+            .await?
+        {
+            Ok(()) => Ok(()),
+            Err(error) if misses_program(&error) => Err(elsewhere(
+                "it does not see the mounts that this server makes",
+            )),
+            Err(error) => Err(self.explain(doing, error)),
+        }
     }
 
     /// The standard streams of a container's first process, started or not. What it wrote before is gone.
@@ -423,6 +433,13 @@ pub(crate) fn elsewhere(why: &str) -> BackendError {
 fn misses_source(error: &Error) -> bool {
     matches!(error, Error::DockerResponseServerError { status_code: 400, message }
         if message.contains("bind source path does not exist"))
+}
+
+/// The engine says that there is no supervisor's program to run, which is in a mount of ours: it found the empty directory
+/// below.
+fn misses_program(error: &Error) -> bool {
+    matches!(error, Error::DockerResponseServerError { message, .. }
+        if message.contains(&format!("exec: \"{}\"", supervisor_program())))
 }
 
 fn status(error: &Error) -> Option<u16> {

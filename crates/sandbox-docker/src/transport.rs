@@ -158,13 +158,13 @@ fn read(path: &Path, forbidden: u32, change: &str) -> Result<Vec<u8>, BackendErr
     let found = file.metadata().map_err(missing)?;
     if found.mode() & forbidden != 0 {
         let what = if forbidden == ANY_OTHER {
-            "read: whoever has the key is root on the engine's machine"
+            "read or change it: whoever has the key is root on the engine's machine"
         } else {
-            "change: whoever can decides which engine is believed"
+            "change it: whoever does decides which engine is believed"
         };
         return Err(BackendError::Unavailable {
             why: format!(
-                "{} has mode {:03o}, so that other users may have it to {what}",
+                "{} has mode {:03o}, so that other users can {what}",
                 path.display(),
                 found.mode() & 0o777
             ),
@@ -264,7 +264,7 @@ fn told(alert: AlertDescription) -> String {
         AlertDescription::CertificateRequired => "it asks for one and got none",
         AlertDescription::UnknownCA => "it was signed by somebody that it does not know",
         AlertDescription::CertificateExpired => "it has expired",
-        AlertDescription::BadCertificate => "it is damaged or not one for clients",
+        AlertDescription::BadCertificate => "it is damaged, has expired, or is not one for clients",
         other => return format!("{other:?}"),
     };
     words.to_owned()

@@ -25,9 +25,13 @@ use std::{
 };
 
 use model::{Layer, Requirement};
+use rustix::mount::{UnmountFlags, unmount};
 use sandbox::{Backend, BackendError, HostView, verify};
 use sandbox_docker::{Docker, DockerConfig, Tcp};
-use support::{Authority, For, Ground, OwnEngine, Running, Scene, world};
+use support::{
+    Authority, For, Ground, OwnEngine, Running, Scene,
+    world::{self, Apart},
+};
 
 /// What is promised for an engine that cannot be spoken to, and a little for a busy machine.
 const PATIENCE: Duration = Duration::from_millis(5_500);
@@ -98,7 +102,7 @@ async fn an_engine_behind_tls_on_this_host_works_like_the_one_at_the_socket() {
     }
     let certificates = tempfile::tempdir().unwrap();
     Authority::equip(certificates.path());
-    let scene = Scene::Own(OwnEngine::with_tls(certificates.path()));
+    let scene = Scene::Own(OwnEngine::with_tls(Apart::Not, certificates.path()));
     let mut ground = Ground::at(scene, leg).await.unwrap();
     for attached in [false, true] {
         ground.reopen(|config| {
@@ -125,7 +129,7 @@ async fn whoever_cannot_be_believed_is_refused_in_time_with_what_to_do() {
     let base = tempfile::tempdir().unwrap();
     let right = made(base.path(), "right");
     let authority = Authority::equip(&right);
-    let mut engine = OwnEngine::with_tls(&right);
+    let mut engine = OwnEngine::with_tls(Apart::Not, &right);
     let mut config = DockerConfig::new(
         base.path().join("state"),
         model::OwnerId::from_bytes([3; 8]),
@@ -335,4 +339,107 @@ async fn files_on_an_engine_that_maps_ids_come_back_owned_by_their_owner() {
         .join("state/file");
     assert_eq!(fs::metadata(state).unwrap().uid(), world::FIRST_ID + 1000);
     running.destroy().await;
+}
+
+/// What a session is refused with, and that nothing of it is left.
+async fn refused_without_a_trace(ground: &Ground) -> BackendError {
+    let refused = ground.docker.create(&ground.spec()).await.err().unwrap();
+    eprintln!("{refused}");
+    ground.is_clean().await;
+    assert_eq!(ground.docker.list().await.unwrap(), []);
+    refused
+}
+
+fn mount(arguments: &[&str]) {
+    let status = std::process::Command::new("mount").args(arguments).status();
+    assert!(status.unwrap().success(), "{arguments:?}");
+}
+
+#[tokio::test]
+async fn an_engine_elsewhere_is_told_before_anything_is_made_and_carries_no_session() {
+    let leg = "an_engine_elsewhere_is_told_before_anything_is_made_and_carries_no_session";
+    if !world::is_inside(leg) {
+        return;
+    }
+    let certificates = tempfile::tempdir().unwrap();
+    Authority::equip(certificates.path());
+    let mut engine = OwnEngine::with_tls(Apart::Mounts, certificates.path());
+    // After the engine was started: what is there is this host's, and not the engine's.
+    let aside = tempfile::tempdir().unwrap();
+    let (theirs, aside) = (engine.directory.path().to_str().unwrap(), aside.path());
+    mount(&["--bind", theirs, aside.to_str().unwrap()]);
+    mount(&["-t", "tmpfs", "tmpfs", "/var/tmp"]);
+    engine.socket = aside.join("docker.sock");
+    let mut ground = Ground::at(Scene::Own(engine), leg).await.unwrap();
+    ground.reopen(|config| over_tls(config, certificates.path()));
+    let capability = ground.docker.capability().await.unwrap();
+    assert_eq!(capability.posture, "docker-remote");
+    let mut advice = capability.advice.iter();
+    assert!(
+        advice.any(|one| one.missing.contains("not on this host")),
+        "{capability:?}"
+    );
+    let refused = refused_without_a_trace(&ground).await;
+    assert!(
+        matches!(refused, BackendError::EngineElsewhere { .. }),
+        "{refused:?}"
+    );
+    // So that the engine's own directory can be removed.
+    unmount("/var/tmp", UnmountFlags::DETACH).unwrap();
+    drop(ground);
+    unmount(aside, UnmountFlags::DETACH).unwrap();
+}
+
+#[tokio::test]
+async fn an_engine_that_sees_files_but_shares_neither_mounts_nor_processes_is_found_out() {
+    let leg = "an_engine_that_sees_files_but_shares_neither_mounts_nor_processes_is_found_out";
+    if !world::is_inside(leg) {
+        return;
+    }
+    mount(&["--make-rshared", "/"]);
+    for (apart, why) in [
+        (Apart::Mounts, "does not see the mounts"),
+        (Apart::Processes, "no processes of this host"),
+    ] {
+        let scene = Scene::Own(OwnEngine::start(apart));
+        let ground = Ground::at(scene, leg).await.unwrap();
+        // It sees the files: so far it may be here.
+        let capability = ground.docker.capability().await.unwrap();
+        assert_eq!(capability.posture, "docker-rootful", "{apart:?}");
+        let refused = refused_without_a_trace(&ground).await;
+        assert!(
+            matches!(&refused, BackendError::EngineElsewhere { why: said } if said.contains(why)),
+            "{apart:?}: {refused:?}"
+        );
+    }
+    // The control: with nothing between them a session is made.
+    let scene = Scene::Own(OwnEngine::start(Apart::Not));
+    let ground = Ground::at(scene, leg).await.unwrap();
+    ground.start().await.destroy().await;
+}
+
+#[tokio::test]
+async fn a_rootless_engine_is_refused_with_a_reason() {
+    let leg = "a_rootless_engine_is_refused_with_a_reason";
+    if !world::is_inside(leg) {
+        return;
+    }
+    let engine = OwnEngine::start(Apart::Rootless);
+    let base = tempfile::tempdir_in("/var/tmp").unwrap();
+    let owner = model::OwnerId::from_bytes([5; 8]);
+    let mut config = DockerConfig::new(base.path().join("state"), owner);
+    config.docker_host = Some(format!("unix://{}", engine.socket.display()));
+    let docker = Docker::open(config).unwrap();
+    let capability = docker.capability().await.unwrap();
+    assert_eq!(capability.posture, "docker-rootless");
+    assert!(capability.rung.contains("rootless"), "{capability:?}");
+    let root = model::RootFileSystem::Image("none:1".to_owned());
+    let spec = support::small_spec(owner, root, base.path());
+    let refused = docker.create(&spec).await.err().unwrap();
+    assert!(
+        matches!(&refused, BackendError::EngineUnfit { why, remedy }
+            if why.contains("rootless") && remedy.contains("native backend")),
+        "{refused:?}"
+    );
+    assert_eq!(docker.list().await.unwrap(), []);
 }
