@@ -97,11 +97,19 @@ impl Docker {
     /// # Errors
     /// When the engine does not answer.
     pub async fn obstacle(&self, image: &str) -> Result<Option<BackendError>, BackendError> {
-        let machine = self.shared.machine().await?;
-        match machine.obstacle_to(Kernel::Shared) {
-            Some(obstacle) => Ok(Some(obstacle.refusal())),
+        match self.engine_obstacle().await? {
+            Some(obstacle) => Ok(Some(obstacle)),
             None => self.image_obstacle(image).await,
         }
+    }
+
+    /// Why this engine carries no sessions, whatever their image, if it does not.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn engine_obstacle(&self) -> Result<Option<BackendError>, BackendError> {
+        let obstacle = self.shared.machine().await?.obstacle_to(Kernel::Shared);
+        Ok(obstacle.map(|obstacle| obstacle.refusal()))
     }
 
     /// Why no session can be made from that image, if none can.

@@ -9,6 +9,9 @@ use sandbox_docker::{Docker, DockerConfig, images::ImageRules};
 
 use crate::config::Config;
 
+/// How long a command about images waits for each engine before it looks at the next.
+const IMAGE_PATIENCE: Duration = Duration::from_secs(8);
+
 /// An engine that answers.
 pub(crate) struct Engine {
     /// The backend on it.
@@ -79,6 +82,37 @@ pub(crate) async fn choose(
             passed_over,
         },
     }
+}
+
+/// The first that can carry sessions once it has an image; where none can, the one that is asked first. Nothing is asked
+/// where there is no choice.
+pub(crate) async fn carrying(all: DockerConfig) -> DockerConfig {
+    let mut candidates = all.candidates();
+    candidates.retain(DockerConfig::may_exist);
+    if candidates.len() < 2 {
+        return candidates.pop().unwrap_or(all);
+    }
+    for settings in candidates {
+        let asked = tokio::time::timeout(IMAGE_PATIENCE, can_carry(&settings)).await;
+        if asked.is_ok_and(|can| can.unwrap_or(false)) {
+            return settings;
+        }
+    }
+    all
+}
+
+/// Asked with a directory that is gone afterwards: no session is made.
+async fn can_carry(settings: &DockerConfig) -> Result<bool, BackendError> {
+    let step = |source| BackendError::Step {
+        step: "make a scratch directory".to_owned(),
+        source,
+    };
+    let scratch = tempfile::tempdir().map_err(step)?;
+    let docker = Docker::open(DockerConfig {
+        state_directory: scratch.path().to_owned(),
+        ..settings.clone()
+    })?;
+    Ok(docker.engine_obstacle().await?.is_none())
 }
 
 fn passed(engine: Engine) -> Option<PassedOver> {
