@@ -99,3 +99,43 @@ fn plain_tcp_is_no_way_for_a_server_that_was_told_to_use_it_and_loud_for_another
     assert_eq!(client.output(&session, "echo works"), "works");
     client.destroy(&session);
 }
+
+#[test]
+fn a_users_own_engine_that_is_rootless_is_passed_over_loudly_for_the_machines() {
+    let test =
+        "engines::a_users_own_engine_that_is_rootless_is_passed_over_loudly_for_the_machines";
+    if !world::is_inside(test) {
+        return;
+    }
+    let rootless = OwnEngine::start(Apart::Rootless);
+    let rootful = OwnEngine::start(Apart::Not);
+    let mut machine = machine_on(&rootful, Path::new("/nowhere"));
+    let runtime = tempfile::tempdir().expect("a directory");
+    let own = runtime.path().join("docker.sock");
+    std::os::unix::fs::symlink(&rootless.socket, &own).expect("a link of our own");
+    // In these namespaces alone it is the machine's.
+    let mounted = std::process::Command::new("mount")
+        .arg("--bind")
+        .args([&rootful.socket, Path::new("/var/run/docker.sock")])
+        .status();
+    assert!(mounted.expect("mount").success());
+    machine
+        .set("CLAUDE_CODE_MCP_BACKEND", "auto")
+        .set("DOCKER_HOST", "")
+        .set("DOCKER_TLS_VERIFY", "")
+        .set("XDG_RUNTIME_DIR", &runtime.path().display().to_string());
+    let mut client = machine.client();
+    let info = client
+        .tool("get_server_info", json!({}))
+        .expect("information");
+    assert_eq!(info["posture"], "docker-rootful", "{info:#}");
+    let warnings = info["warnings"].to_string();
+    assert!(
+        warnings.contains(&format!("{} is not used", own.display()))
+            && warnings.contains("rootless"),
+        "{info:#}"
+    );
+    let session = client.create(&machine.project);
+    assert_eq!(client.output(&session, "id -u"), "1000");
+    client.destroy(&session);
+}
