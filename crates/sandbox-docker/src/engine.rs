@@ -144,7 +144,10 @@ impl Engine {
         {
             Err(error) if misses_source(&error) => Ok(Sight::Missing),
             Err(error) if status(&error) == Some(404) => Ok(Sight::There),
-            Err(Error::DockerResponseServerError { .. }) | Ok(_) => Ok(Sight::Unknown),
+            // What no engine says that is one: nothing is proved.
+            Err(Error::DockerResponseServerError { .. } | Error::JsonDataError { .. }) | Ok(_) => {
+                Ok(Sight::Unknown)
+            }
             Err(error) => Err(self.explain(doing, error)),
         }
     }
