@@ -24,6 +24,7 @@ use rustls::{
     AlertDescription, CertificateError, ClientConfig, RootCertStore,
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    version::TLS13,
 };
 use sandbox::BackendError;
 
@@ -57,7 +58,8 @@ impl Identity {
             added.map_err(|error| damaged(&file("ca.pem"), &error.to_string()))?;
         }
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
+            // What every engine speaks since Docker 20.10.
+            .with_protocol_versions(&[&TLS13])
             .map_err(|error| damaged(directory, &error.to_string()))?
             .with_root_certificates(roots)
             .with_client_auth_cert(own, key)
