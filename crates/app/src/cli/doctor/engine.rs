@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
-use sandbox::{Backend, BackendError};
+use sandbox::BackendError;
 use sandbox_docker::{
-    Docker,
+    DockerConfig,
     doctor::{Standing, Versions, stand},
 };
 use serde::Serialize;
 
 use super::capability::{Missing, scratch, why};
-use crate::{backends::docker_config, config::Config};
+use crate::{
+    backends::engines::{Choice, PassedOver, choose, docker_config},
+    config::Config,
+};
 
 /// How long an engine may take for all that is asked of it.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -21,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(8);
 pub(super) struct EngineReport {
     /// Sessions can be made on it right now.
     pub(super) usable: bool,
+    /// Where it is; empty where none answers.
+    pub(super) engine: String,
     /// Whoever may speak to it is root on this machine.
     pub(super) equals_root: bool,
     pub(super) posture: String,
@@ -43,6 +48,7 @@ pub(super) async fn probe(config: &Config) -> EngineReport {
         let (what, remedy) = why(&error);
         EngineReport {
             usable: false,
+            engine: String::new(),
             equals_root: false,
             posture: String::new(),
             rung: String::new(),
@@ -57,17 +63,23 @@ pub(super) async fn probe(config: &Config) -> EngineReport {
 
 async fn ask(config: &Config) -> Result<EngineReport, BackendError> {
     let (scratch, owner) = scratch()?;
-    let docker = Docker::open(docker_config(config, scratch.path(), owner))?;
-    let capability = docker.capability().await?;
-    let usable = docker.is_usable(&config.image).await?;
-    let mut missing: Vec<_> = capability
-        .advice
-        .into_iter()
-        .map(|advice| Missing {
-            what: advice.missing,
-            remedy: advice.remedy,
-        })
-        .collect();
+    let mut candidates = docker_config(config, scratch.path(), owner).candidates();
+    if candidates.len() > 1 {
+        candidates.retain(DockerConfig::may_exist);
+    }
+    let Choice {
+        engine,
+        passed_over,
+    } = choose(candidates, &config.image, PATIENCE).await;
+    let engine = engine?;
+    let (docker, capability) = (engine.docker, engine.capability);
+    let usable = engine.obstacle.is_none();
+    let mut missing: Vec<_> = passed_over.into_iter().map(not_used).collect();
+    let advice = capability.advice.into_iter().map(|advice| Missing {
+        what: advice.missing,
+        remedy: advice.remedy,
+    });
+    missing.extend(advice);
     if let Some(obstacle) = docker.image_obstacle(&config.image).await? {
         let (what, remedy) = why(&obstacle);
         missing.push(Missing { what, remedy });
@@ -93,10 +105,19 @@ async fn ask(config: &Config) -> Result<EngineReport, BackendError> {
         versions: Some(about.versions),
         runtimes: about.runtimes,
         usable,
-        equals_root: capability.posture != "docker-rootless",
+        engine: engine.name,
+        equals_root: capability.posture == "docker-rootful",
         posture: capability.posture,
         rung: capability.rung,
         image: config.image.clone(),
         missing,
     })
+}
+
+fn not_used(engine: PassedOver) -> Missing {
+    let (why, remedy) = why(&engine.why);
+    Missing {
+        what: format!("the engine at {} is passed over: {why}", engine.name),
+        remedy,
+    }
 }

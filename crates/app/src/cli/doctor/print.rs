@@ -105,11 +105,16 @@ fn engine(output: Output, engine: &EngineReport) -> Result<(), CliError> {
         &engine.rung
     };
     output.line(&format!("{:<10} {word}: {rung}", "docker"))?;
-    if engine.equals_root {
-        output.line(&format!(
-            "{:<10} {}: whoever may speak to the engine is root on this machine",
-            "posture", engine.posture
-        ))?;
+    if !engine.engine.is_empty() {
+        output.line(&format!("{:<10} {}", "engine", engine.engine))?;
+    }
+    let meaning = match engine.posture.as_str() {
+        "docker-remote" => Some("the engine is on another host, and carries no session yet"),
+        _ if engine.equals_root => Some("whoever may speak to the engine is root on this machine"),
+        _ => None,
+    };
+    if let Some(meaning) = meaning {
+        output.line(&format!("{:<10} {}: {meaning}", "posture", engine.posture))?;
     }
     for missing in &engine.missing {
         output.line(&format!("{:<10} {}", "", missing.what))?;
