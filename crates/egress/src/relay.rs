@@ -384,7 +384,11 @@ fn signature(
     let Place::Bedrock { region } = &session.provider.place else {
         return Err(Denial::Internal);
     };
-    sign::headers(keys, region, uri, body, SystemTime::now())
+    let scope = sign::Scope {
+        region,
+        now: SystemTime::now(),
+    };
+    sign::headers(keys, &scope, uri, body)
         .map(|signed| signed.into_iter().collect())
         .map_err(|_| Denial::Internal)
 }
