@@ -262,12 +262,17 @@ impl Bench {
 
     /// Sends bytes over a connection of their own; gives back all that comes until it is closed.
     pub async fn send(&self, request: &str) -> String {
+        String::from_utf8_lossy(&self.send_for_bytes(request).await).into_owned()
+    }
+
+    /// As [`Bench::send`], for answers that are no text.
+    pub async fn send_for_bytes(&self, request: &str) -> Vec<u8> {
         let mut stream = self.connect();
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer));
         let _ = read.await.expect("an answer in time");
-        String::from_utf8_lossy(&answer).into_owned()
+        answer
     }
 
     /// A usual request with this body.
@@ -316,4 +321,17 @@ pub fn rule(answer: &str) -> Option<&str> {
         .lines()
         .find(|line| line.starts_with("x-relay-denied: "))?;
     line.split_once(": ").map(|(_, rule)| rule)
+}
+
+/// The body of an answer in chunks.
+pub fn dechunk(answer: &[u8]) -> Vec<u8> {
+    let head_end = answer.windows(4).position(|window| window == b"\r\n\r\n");
+    let mut rest = &answer[head_end.unwrap() + 4..];
+    let mut body = Vec::new();
+    while let Some(end) = rest.windows(2).position(|window| window == b"\r\n") {
+        let length = usize::from_str_radix(std::str::from_utf8(&rest[..end]).unwrap(), 16).unwrap();
+        body.extend_from_slice(&rest[end + 2..end + 2 + length]);
+        rest = &rest[end + 2 + length + 2..];
+    }
+    body
 }
