@@ -139,7 +139,7 @@ impl Metered {
             self.end(
                 Ending::CapReached,
                 denial.rule(),
-                "permission_error",
+                "rate_limit_error",
                 denial.sentence(),
             );
         }

@@ -125,7 +125,7 @@ async fn a_session_that_has_used_its_tokens_is_refused_for_good() {
         let said = bench.ask(BODY).await;
         assert_eq!(
             (status(&said), rule(&said)),
-            (403, Some(expected)),
+            (429, Some(expected)),
             "{said}"
         );
         assert!(said.contains("start a new session"), "{said}");
@@ -149,7 +149,7 @@ async fn a_stream_that_passes_the_cap_is_cut_with_an_error_event() {
     assert_eq!(status(&said), 200);
     assert_eq!(said.matches("text_delta").count(), 10, "{said}");
     assert!(
-        said.contains("event: error\ndata: {") && said.contains("permission_error"),
+        said.contains("event: error\ndata: {") && said.contains("rate_limit_error"),
         "{said}"
     );
     assert!(
@@ -162,7 +162,7 @@ async fn a_stream_that_passes_the_cap_is_cut_with_an_error_event() {
         (Ending::CapReached, Some("max_output_tokens"))
     );
     assert_eq!((record.tokens.output, record.reckoned), (100, true));
-    assert_eq!(status(&bench.ask(BODY).await), 403);
+    assert_eq!(status(&bench.ask(BODY).await), 429);
 
     // The last word of the provider that passes the cap is not worth cutting.
     let short = Upstream::saying(vec![
@@ -179,7 +179,7 @@ async fn a_stream_that_passes_the_cap_is_cut_with_an_error_event() {
         "{said}"
     );
     assert_eq!(bench.records(1).await[0].ending, Ending::Complete);
-    assert_eq!(status(&bench.ask(BODY).await), 403);
+    assert_eq!(status(&bench.ask(BODY).await), 429);
 }
 
 #[tokio::test]

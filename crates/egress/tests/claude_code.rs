@@ -181,7 +181,7 @@ async fn what_will_not_change_is_not_asked_again_for_minutes() {
     let Some(run) = ask_first_party(&setting.bench(), "hello").await else {
         return;
     };
-    run.assert_failed_soon("is not among those that this session may use");
+    run.assert_failed_soon("you may not have access to it");
     for caps in [
         Caps {
             max_requests: Some(0),
@@ -260,6 +260,37 @@ async fn a_credential_that_comes_later_is_waited_for() {
     assert_eq!(bench.records(1).await[0].denied, Some("no_credential"));
 }
 
+fn used_up() -> Caps {
+    Caps {
+        max_output_tokens: Some(0),
+        ..Caps::default()
+    }
+}
+
+fn bedrock(api: &ScriptedApi, caps: Caps) -> Bench {
+    let mut setting = Setting::first_party(&api.url());
+    setting.provider = Provider::bedrock("us-east-1", Some(&api.url())).unwrap();
+    setting.credential = Some(Credential::Aws(AwsKeys {
+        access_key_id: secret("AKIDEXAMPLE"),
+        secret_access_key: secret(KEY),
+        session_token: None,
+    }));
+    setting.caps = caps;
+    setting.bench()
+}
+
+async fn ask_bedrock(bench: &Bench) -> Option<Run> {
+    let url = listen(bench).await;
+    let environment = [
+        ("CLAUDE_CODE_USE_BEDROCK", "1"),
+        ("CLAUDE_CODE_SKIP_BEDROCK_AUTH", "1"),
+        ("AWS_REGION", "us-east-1"),
+        ("ANTHROPIC_BEDROCK_BASE_URL", url.as_str()),
+        ("ANTHROPIC_AUTH_TOKEN", TOKEN),
+    ];
+    run("hello", &environment).await
+}
+
 #[tokio::test]
 async fn bedrock_is_signed_for_a_client_without_keys() {
     let pair = KeyPair {
@@ -269,56 +300,55 @@ async fn bedrock_is_signed_for_a_client_without_keys() {
         region: Some("us-east-1".to_owned()),
     };
     let api = scripted(hello(), Accept::Signature(pair)).await;
-    let mut setting = Setting::first_party(&api.url());
-    setting.provider = Provider::bedrock("us-east-1", Some(&api.url())).unwrap();
-    setting.credential = Some(Credential::Aws(AwsKeys {
-        access_key_id: secret("AKIDEXAMPLE"),
-        secret_access_key: secret(KEY),
-        session_token: None,
-    }));
-    let bench = setting.bench();
-    let url = listen(&bench).await;
-    let environment = [
-        ("CLAUDE_CODE_USE_BEDROCK", "1"),
-        ("CLAUDE_CODE_SKIP_BEDROCK_AUTH", "1"),
-        ("AWS_REGION", "us-east-1"),
-        ("ANTHROPIC_BEDROCK_BASE_URL", url.as_str()),
-        ("ANTHROPIC_AUTH_TOKEN", TOKEN),
-    ];
-    let Some(run) = run("hello", &environment).await else {
+    let bench = bedrock(&api, Caps::default());
+    let Some(run) = ask_bedrock(&bench).await else {
         return;
     };
     run.assert_good();
     let usage = bench.session.usage();
     assert_eq!((usage.tokens.output, usage.denied), (50, 0));
+    let requests = api.requests();
     assert!(
-        api.requests()
+        requests
             .iter()
             .all(|request| request.credential.verdict == Verdict::Accepted)
     );
+    let run = ask_bedrock(&bedrock(&api, used_up())).await.unwrap();
+    run.assert_failed_soon("start a new session or have the limit raised");
+    assert_eq!(api.requests().len(), requests.len());
 }
 
-#[tokio::test]
-async fn vertex_gets_its_token_for_a_client_without_one() {
-    let api = scripted(hello(), Accept::Bearer(KEY.to_owned())).await;
+fn vertex(api: &ScriptedApi, caps: Caps) -> Bench {
     let mut setting = Setting::first_party(&api.url());
     setting.provider = Provider::vertex("my-proj", "us-east5", Some(&api.url())).unwrap();
     setting.credential = Some(Credential::Bearer(secret(KEY)));
-    let bench = setting.bench();
-    let url = format!("{}/v1", listen(&bench).await);
-    let headers = format!("x-relay-token: {TOKEN}");
+    setting.caps = caps;
+    setting.bench()
+}
+
+async fn ask_vertex(bench: &Bench) -> Option<Run> {
+    let url = format!("{}/v1", listen(bench).await);
     let environment = [
         ("CLAUDE_CODE_USE_VERTEX", "1"),
         ("CLAUDE_CODE_SKIP_VERTEX_AUTH", "1"),
         ("CLOUD_ML_REGION", "us-east5"),
         ("ANTHROPIC_VERTEX_PROJECT_ID", "my-proj"),
         ("ANTHROPIC_VERTEX_BASE_URL", url.as_str()),
-        ("ANTHROPIC_CUSTOM_HEADERS", headers.as_str()),
+        ("ANTHROPIC_AUTH_TOKEN", TOKEN),
     ];
-    let Some(run) = run("hello", &environment).await else {
+    run("hello", &environment).await
+}
+
+#[tokio::test]
+async fn vertex_gets_its_token_for_a_client_without_one() {
+    let api = scripted(hello(), Accept::Bearer(KEY.to_owned())).await;
+    let bench = vertex(&api, Caps::default());
+    let Some(run) = ask_vertex(&bench).await else {
         return;
     };
     run.assert_good();
     let usage = bench.session.usage();
     assert_eq!((usage.tokens.output, usage.denied), (50, 0));
+    let run = ask_vertex(&vertex(&api, used_up())).await.unwrap();
+    run.assert_failed_soon("start a new session or have the limit raised");
 }

@@ -112,28 +112,38 @@ async fn bedrock_hears_of_a_refusal_in_its_own_shape() {
     let mut setting = bedrock(&api.url(), keys(SECRET_KEY, None));
     setting.models = ModelList::new(["us.anthropic.claude-*"]).unwrap();
     let bench = setting.bench();
-    for (path, body, expected) in [
+    for (path, body, code, expected, error) in [
         (
             "/model/us.anthropic.claude-x/converse",
             BEDROCK_BODY,
+            403,
             "path",
+            "AccessDeniedException",
         ),
-        ("/v1/messages", BODY, "path"),
-        ("/model/amazon.nova/invoke", BEDROCK_BODY, "model"),
+        ("/v1/messages", BODY, 403, "path", "AccessDeniedException"),
+        (
+            "/model/amazon.nova/invoke",
+            BEDROCK_BODY,
+            404,
+            "model",
+            "ResourceNotFoundException",
+        ),
         (
             "/model/us.anthropic.claude-x/invoke",
             r#"{"model":"other"}"#,
+            404,
             "model",
+            "ResourceNotFoundException",
         ),
     ] {
         let said = bench.send(&post(path, body)).await;
         assert_eq!(
             (status(&said), rule(&said)),
-            (403, Some(expected)),
+            (code, Some(expected)),
             "{said}"
         );
         assert!(
-            said.contains("x-amzn-errortype: AccessDeniedException"),
+            said.contains(&format!("x-amzn-errortype: {error}")),
             "{said}"
         );
         assert!(said.contains("{\"message\":\""), "{said}");
@@ -219,11 +229,11 @@ async fn vertex_gets_the_token_that_a_command_of_the_host_prints() {
             r#"{"model":"claude-opus-5-5","messages":[{"role":"user","content":"hi"}]}"#,
             200,
         ),
-        ("claude-fable-5-2:rawPredict", BEDROCK_BODY, 403),
+        ("claude-fable-5-2:rawPredict", BEDROCK_BODY, 404),
         (
             "count-tokens:rawPredict",
             r#"{"model":"claude-fable-5-2"}"#,
-            403,
+            404,
         ),
         ("count-tokens:rawPredict", "{}", 400),
     ] {
@@ -232,8 +242,8 @@ async fn vertex_gets_the_token_that_a_command_of_the_host_prints() {
             .send(&post_with(&format!("{VERTEX}/{verb}"), body, headers))
             .await;
         assert_eq!(status(&said), code, "{verb}: {said}");
-        if code == 403 {
-            assert!(said.contains("PERMISSION_DENIED"), "{said}");
+        if code == 404 {
+            assert!(said.contains("NOT_FOUND"), "{said}");
         }
     }
     let requests = api.requests();

@@ -234,15 +234,15 @@ async fn a_model_that_is_not_configured_is_not_asked() {
     for (model, code) in [
         ("claude-opus-5-5", 200),
         ("claude-haiku-5-5", 200),
-        ("claude-fable-5-2", 403),
-        ("claude-opus-5-5 ", 403),
+        ("claude-fable-5-2", 404),
+        ("claude-opus-5-5 ", 404),
     ] {
         for path in ["/v1/messages", "/v1/messages/count_tokens"] {
             let said = bench
                 .send(&post(path, &format!(r#"{{"model":"{model}"}}"#)))
                 .await;
             assert_eq!(status(&said), code, "{said}");
-            assert_eq!(rule(&said), (code == 403).then_some("model"));
+            assert_eq!(rule(&said), (code == 404).then_some("model"));
         }
     }
     assert_eq!(upstream.asked().len(), 4);
@@ -315,11 +315,11 @@ async fn requests_are_capped_in_number_and_at_a_time() {
     let said = bench.ask(BODY).await;
     assert_eq!(
         (status(&said), rule(&said)),
-        (403, Some("max_requests")),
+        (429, Some("max_requests")),
         "{said}"
     );
     assert!(
-        said.contains("permission_error") && said.contains("the 3 requests"),
+        said.contains("x-should-retry: false") && said.contains("the 3 requests"),
         "{said}"
     );
     assert_eq!(upstream.asked().len(), 3);
