@@ -49,6 +49,8 @@ pub(crate) enum Denial {
     OutputTokensCap(u64),
     TotalTokensCap(u64),
     Concurrency(usize),
+    /// Bodies take as much memory as they may.
+    Buffers,
     NoCredential,
     /// The command for a token failed; the text says how.
     Credential(String),
@@ -79,6 +81,7 @@ impl Denial {
             Denial::OutputTokensCap(_) => "max_output_tokens",
             Denial::TotalTokensCap(_) => "max_total_tokens",
             Denial::Concurrency(_) => "max_concurrent",
+            Denial::Buffers => "max_buffered_bytes",
             Denial::NoCredential => "no_credential",
             Denial::Credential(_) => "credential_command",
             Denial::ConnectionFailed => "connection_failed",
@@ -103,7 +106,8 @@ impl Denial {
             Denial::RequestsCap(_)
             | Denial::OutputTokensCap(_)
             | Denial::TotalTokensCap(_)
-            | Denial::Concurrency(_) => StatusCode::TOO_MANY_REQUESTS,
+            | Denial::Concurrency(_)
+            | Denial::Buffers => StatusCode::TOO_MANY_REQUESTS,
             Denial::NoCredential | Denial::Credential(_) => StatusCode::SERVICE_UNAVAILABLE,
             Denial::ConnectionFailed => StatusCode::BAD_GATEWAY,
             Denial::ResponseTimeout { .. } => StatusCode::GATEWAY_TIMEOUT,
@@ -130,6 +134,7 @@ impl Denial {
             Denial::OutputTokensCap(cap) => format!("this session has used the {cap} output tokens that it may use (max_output_tokens); start a new session or have the limit raised"),
             Denial::TotalTokensCap(cap) => format!("this session has used the {cap} tokens that it may use (max_total_tokens); start a new session or have the limit raised"),
             Denial::Concurrency(limit) => format!("this session has {limit} requests under way, which is all that it may have at a time; try again shortly"),
+            Denial::Buffers => "requests under way take all the memory that they may; try again shortly".to_owned(),
             Denial::NoCredential => "the server holds no provider credential for this session (it was restarted, and keeps them in memory only); connect a client that passes one, then try again".to_owned(),
             Denial::Credential(why) => format!("{why}; the operator's log and configuration have the rest"),
             Denial::ConnectionFailed => "connection_failed: the provider could not be reached from the host (name, connection or TLS); the operator's log has the cause".to_owned(),
@@ -148,6 +153,7 @@ impl Denial {
                 | Denial::BodyTooLarge { .. }
                 | Denial::BodyTimeout
                 | Denial::BodyBroken
+                | Denial::Buffers
         )
     }
 
@@ -168,7 +174,7 @@ impl Denial {
                 HeaderValue::from_static(names(self.status()).bedrock),
             );
         }
-        if matches!(self, Denial::Concurrency(_)) {
+        if matches!(self, Denial::Concurrency(_) | Denial::Buffers) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         } else if self.status() == StatusCode::TOO_MANY_REQUESTS {
             headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));

@@ -325,6 +325,17 @@ async fn a_client_that_hangs_up_does_not_escape_the_count() {
     }
 }
 
+#[tokio::test]
+async fn an_answer_that_cannot_be_read_is_reckoned_by_its_bytes() {
+    let packed = "x".repeat(400);
+    let headers = "content-type: text/event-stream\r\ncontent-encoding: br\r\n";
+    let upstream = Upstream::saying(answer("200 OK", headers, &packed)).await;
+    let bench = Setting::first_party(&upstream.url).bench();
+    assert!(bench.ask(BODY).await.ends_with(&packed));
+    let record = &bench.records(1).await[0];
+    assert_eq!((record.tokens.output, record.reckoned), (100, true));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_streams_at_a_time() {
     let mut pieces = vec![chunked(SSE), chunk(START)];

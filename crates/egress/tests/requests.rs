@@ -226,6 +226,43 @@ async fn sizes_and_times_are_limited() {
 }
 
 #[tokio::test]
+async fn bodies_take_no_more_memory_than_they_may() {
+    let upstream = Upstream::saying(json(&message(1, 1))).await;
+    for (own, shared) in [(64 * 1024, usize::MAX), (usize::MAX, 64 * 1024)] {
+        let mut setting = Setting::first_party(&upstream.url);
+        setting.caps.max_buffered_bytes = own;
+        setting.limits.max_buffered_bytes = shared;
+        let bench = setting.bench();
+        let body = format!(r#"{{"model":"m","x":"{}"}}"#, "x".repeat(40 * 1024));
+        let half = post("/v1/messages", &body);
+        let mut stream = bench.connect();
+        stream
+            .write_all(&half.as_bytes()[..half.len() - 1])
+            .await
+            .unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let said = bench.ask(&body).await;
+        assert_eq!(
+            (status(&said), rule(&said)),
+            (429, Some("max_buffered_bytes")),
+            "{said}"
+        );
+        assert_eq!(
+            status(&bench.ask(BODY).await),
+            200,
+            "a small one fits beside it"
+        );
+        drop(stream);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(
+            status(&bench.ask(&body).await),
+            200,
+            "its place is free again"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_model_that_is_not_configured_is_not_asked() {
     let upstream = Upstream::saying(json(&message(1, 1))).await;
     let mut setting = Setting::first_party(&upstream.url);
