@@ -75,6 +75,8 @@ impl House {
             policy: policy.clone(),
             host_view: HostView::default(),
             allow_protected_changes: false,
+            egress: session::Egress::none().expect("no way to a provider"),
+            transcripts: path.join("transcripts"),
             reap: reap_sender,
         });
         let control = Control::new(audit, policy, sessions, facts());
@@ -148,6 +150,7 @@ impl House {
 
 fn create(project_path: PathBuf) -> Action {
     Action::CreateSession(CreateSession {
+        agent: model::AgentRequest::default(),
         project_path,
         name: None,
         backend: None,
@@ -196,6 +199,10 @@ fn facts() -> ServerFacts {
 
 fn policy(base: &Path) -> Policy {
     Policy::new(PolicyConfig {
+        caller_may_answer: false,
+        permissions: None,
+        dangerously_trust_project_settings: false,
+        permission_timeout: std::time::Duration::from_secs(300),
         project_roots: Vec::new(),
         home: base.join("home"),
         state_directory: base.join("state"),

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use egress::{
-    AwsKeys, Caps, Credential, ModelList, Observer, Provider, Relay, SessionConfig, SessionRelay,
+    AwsKeys, Caps, Credential, ModelList, Observer, Provider, Relay, RelayLimits, SessionConfig,
+    SessionRelay, Trust, TrustError,
 };
 use model::{ProviderRequest, Reason, Refusal, Secret, SessionId};
 use sandbox::Relayed;
@@ -85,7 +86,45 @@ pub(crate) struct Chosen {
     token: String,
 }
 
+/// Hears nothing.
+struct Deaf;
+
+impl Observer for Deaf {
+    fn request_ended(&self, _session: SessionId, _record: &egress::RequestRecord) {}
+}
+
 impl Egress {
+    /// No provider at all: sessions do everything but prompts.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn none() -> Result<Self, TrustError> {
+        let trust = Trust {
+            machine: false,
+            extra_pem: Vec::new(),
+        };
+        Ok(Egress {
+            relay: Relay::new(RelayLimits::default(), &trust)?,
+            providers: Providers {
+                default: ProviderName::FirstParty,
+                first_party_base_url: None,
+                first_party: None,
+                bedrock_region: None,
+                bedrock_base_url: None,
+                bedrock: None,
+                vertex_project: None,
+                vertex_region: None,
+                vertex_base_url: None,
+                vertex: None,
+                model: None,
+                small_model: None,
+                models: Vec::new(),
+                caps: Caps::default(),
+            },
+            observer: Arc::new(Deaf),
+        })
+    }
+
     /// Settles what a new session has.
     pub(crate) fn choose(&self, asked: &ProviderRequest) -> Result<Chosen, Refusal> {
         let configured = &self.providers;

@@ -76,6 +76,7 @@ impl House {
 
     pub fn request(&self) -> CreateSession {
         CreateSession {
+            agent: model::AgentRequest::default(),
             project_path: self.project(),
             name: None,
             backend: None,
@@ -281,6 +282,8 @@ fn sessions(
         policy: policy.clone(),
         host_view: HostView::default(),
         allow_protected_changes: false,
+        egress: session::Egress::none().expect("no way to a provider"),
+        transcripts: std::env::temp_dir().join("no-transcripts"),
         reap,
     });
     (sessions, requests)
@@ -289,6 +292,10 @@ fn sessions(
 fn policy(base: &Path) -> Policy {
     let base = base.canonicalize().expect("a path");
     Policy::new(PolicyConfig {
+        caller_may_answer: false,
+        permissions: None,
+        dangerously_trust_project_settings: false,
+        permission_timeout: std::time::Duration::from_secs(300),
         project_roots: Vec::new(),
         home: base.join("home"),
         state_directory: base.join("state"),
