@@ -24,5 +24,6 @@ mod hostile_options;
 mod images;
 mod journey;
 mod own_engine;
+mod probes;
 
 use support::image;
