@@ -12,6 +12,7 @@ mod base;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod agent;
 mod bad_input;
 mod clients;
 mod crash;

@@ -1,17 +1,16 @@
 //! `doctor --probe`: blocked on an engine that does as it is asked, told and refused on one that does not; and the same
 //! trial where nothing keeps it from anything.
 
-use std::{fs, os::unix::fs::PermissionsExt, process::Stdio};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Stdio};
 
 use sandbox::wire::{Probe, TRIAL_OPTION, TrialFinding, TrialOutcome, read_trial};
-use sandbox_docker::calls;
+use sandbox_docker::calls::Call;
 use serde_json::{Value, json};
 
 use crate::support::{
     Machine, User,
-    engine::{self, machine},
+    engine::machine,
     filter::{Fault, Filter},
-    image::ENGINE_SOCKET,
     skip,
 };
 
@@ -44,6 +43,17 @@ const OPEN_THERE: [Probe; 13] = [
     Probe::WriteRoot,
 ];
 
+const CREATE: Call = ("POST", "/containers/create");
+const REMOVE: Call = ("DELETE", "/containers/{id}");
+
+/// A directory for all that is made for a moment.
+fn scratch(machine: &mut Machine) -> PathBuf {
+    let scratch = machine.base().join("scratch");
+    fs::create_dir(&scratch).expect("a directory");
+    machine.set("TMPDIR", scratch.to_str().expect("its name"));
+    scratch
+}
+
 fn doctor(machine: &Machine, arguments: &[&str]) -> (Option<i32>, Value) {
     let told = machine.cli(&[&["doctor", "--json"], arguments].concat());
     let report = serde_json::from_slice(&told.stdout);
@@ -73,6 +83,7 @@ fn every_probe_that_sessions_rely_on_is_blocked_on_the_engine() {
     };
     let filter = Filter::start(&machine.base().join("engine.sock"));
     machine.use_engine(&filter.socket);
+    let scratch = scratch(&mut machine);
     let before = machine.census();
     let (code, report) = doctor(&machine, &["--probe"]);
     for probe in probes(&report) {
@@ -98,7 +109,10 @@ fn every_probe_that_sessions_rely_on_is_blocked_on_the_engine() {
     assert!(decided.count() >= 8, "{advisories:#?}");
     // Nothing else was asked of the engine than what sessions ask, and nothing stays.
     assert_eq!(filter.refused(), Vec::<String>::new());
-    assert!(filter.made().contains(&("POST", "/containers/create")));
+    for call in [CREATE, REMOVE] {
+        assert!(filter.made().contains(&call), "{call:?}");
+    }
+    assert_eq!(fs::read_dir(scratch).expect("it").count(), 0);
     assert_eq!(machine.census(), before);
 
     // The control: without the flag there is no sandbox, and nothing is said to have been tried.
@@ -106,7 +120,7 @@ fn every_probe_that_sessions_rely_on_is_blocked_on_the_engine() {
     machine.use_engine(&other.socket);
     let (_, report) = doctor(&machine, &[]);
     assert_eq!(report["docker"]["walls"], Value::Null);
-    assert!(!other.made().contains(&("POST", "/containers/create")));
+    assert!(!other.made().contains(&CREATE));
 }
 
 /// Takes the filter of system calls and the read-only root from a container, and leaves the rest.
@@ -123,11 +137,9 @@ fn an_engine_that_weakens_its_containers_is_told_by_what_goes_through_and_by_the
         return;
     };
     let filter = Filter::start(&machine.base().join("engine.sock"));
-    let create = ("POST", "/containers/create");
-    assert!(calls::SESSIONS.contains(&create));
-    filter.break_call(Some((create, Fault::Changed(weakened))));
+    filter.break_call(Some((CREATE, Fault::Changed(weakened))));
     machine.use_engine(&filter.socket);
-    let containers = || engine::containers(ENGINE_SOCKET.as_ref(), "claude-code-");
+    let scratch = scratch(&mut machine);
     let (code, report) = doctor(&machine, &["--probe"]);
     assert_eq!((code, &report["ok"]), (Some(1), &json!(false)));
     let problems = texts(&report["docker"]["walls"]["problems"]);
@@ -144,12 +156,12 @@ fn an_engine_that_weakens_its_containers_is_told_by_what_goes_through_and_by_the
     let advisories = report["docker"]["advisories"].as_array().expect("a list");
     let by_uring = advisories.iter().find(|one| one["id"] == "CVE-2023-2598");
     assert_eq!(by_uring.expect("the row")["behavior"], "possible");
-    let names = containers();
     let told = machine.cli(&["doctor", "--probe"]);
     let text = String::from_utf8_lossy(&told.stdout);
     assert_eq!(told.status.code(), Some(1));
     assert!(text.contains("io_uring"), "the reason, for people: {text}");
-    assert_eq!(containers(), names, "nothing stays");
+    assert!(filter.made().contains(&REMOVE));
+    assert_eq!(fs::read_dir(scratch).expect("it").count(), 0);
 }
 
 #[test]

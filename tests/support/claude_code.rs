@@ -1,30 +1,20 @@
-//! The real Claude Code CLI for tests: where it is, or fetched once, as `agent install` does it. It is proprietary: never part
-//! of this repository.
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+//! The real Claude Code for tests: fetched once for each machine by `scripts/test`, with `agent install`. It is proprietary:
+//! never part of this repository, and of no image but those that a test removes.
+#![allow(clippy::panic, reason = "a test fails by panicking")]
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
-use agent::install::{
-    DEFAULT_INDEX, InstallError, Network, Order, Pins, Proxy, Source, Store, Wish, address, install,
-};
+use super::skip::skip;
 
-use crate::skip::skip;
+/// Where `scripts/test` puts it, in the user's cache directory.
+const CACHED: &str = "claude-code-mcp-test/agent/agent/current/claude";
 
-/// The CLI: `CLAUDE_CODE_BINARY`, or else the pinned one, fetched into `target/claude-code` from `UV_INDEX_URL` or PyPI.
-/// `None` skips the leg `agent`, loudly.
+/// The program: `CLAUDE_CODE_BINARY`, or the one in the cache. `None` skips the leg `agent`, loudly.
 ///
 /// # Panics
-/// When `REQUIRE` names `agent` and there is no CLI.
+/// When `REQUIRE` names `agent` and there is none, or `CLAUDE_CODE_BINARY` is no file.
 pub fn binary() -> Option<PathBuf> {
-    if let Some(named) = std::env::var_os("CLAUDE_CODE_BINARY") {
-        let named = PathBuf::from(named);
+    if let Some(named) = std::env::var_os("CLAUDE_CODE_BINARY").map(PathBuf::from) {
         assert!(
             named.is_file(),
             "CLAUDE_CODE_BINARY is no file: {}",
@@ -32,42 +22,18 @@ pub fn binary() -> Option<PathBuf> {
         );
         return Some(named);
     }
-    match fetched() {
-        Ok(binary) => Some(binary),
-        Err(why) => {
-            skip(
-                "agent",
-                &format!("no Claude Code: {why}; set CLAUDE_CODE_BINARY"),
-            );
-            None
-        }
+    let found = cached().filter(|program| program.is_file());
+    if found.is_none() {
+        skip(
+            "agent",
+            "no Claude Code: scripts/test fetches it, or set CLAUDE_CODE_BINARY",
+        );
     }
+    found
 }
 
-/// Fetches it once, however many tests ask at the same time: the store has a lock.
-fn fetched() -> Result<PathBuf, InstallError> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/claude-code");
-    fs::create_dir_all(&directory).expect("target can be written");
-    let store = Store::new(&directory);
-    if let Ok(Some(installed)) = store.current() {
-        return Ok(installed.program());
-    }
-    let index = std::env::var("UV_INDEX_URL");
-    let order = Order {
-        pin: Pins::built_in()?.here()?,
-        source: Source::Index {
-            url: address(index.as_deref().unwrap_or(DEFAULT_INDEX))?,
-            wish: Wish {
-                accept_yanked: true,
-                ..Wish::default()
-            },
-            network: Network {
-                proxy: Proxy::try_from_env(),
-                ..Network::default()
-            },
-        },
-        accept_unpinned: false,
-    };
-    let done = install(&store, &order, &mut |_| {})?;
-    Ok(done.installed.program())
+fn cached() -> Option<PathBuf> {
+    let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    cache.or_else(home).map(|cache| cache.join(CACHED))
 }

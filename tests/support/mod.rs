@@ -25,7 +25,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub mod agent;
 pub mod census;
+pub mod claude_code;
 pub mod client;
 pub mod engine;
 #[path = "../../crates/sandbox-docker/tests/support/filter.rs"]

@@ -109,6 +109,7 @@ fn is_of_type(schema: &Schema, value: &Value) -> bool {
         Some("string") => value.is_string(),
         Some("boolean") => value.is_boolean(),
         Some("integer") => value.is_i64() || value.is_u64(),
+        Some("number") => value.is_number(),
         // A type that we never publish lets nothing pass.
         Some(_) | None => false,
     }
@@ -125,6 +126,13 @@ fn is_in_bounds(schema: &Schema, value: &Value) -> bool {
     match value {
         Value::String(text) => within(schema, "minLength", "maxLength", text.chars().count()),
         Value::Array(items) => within(schema, "minItems", "maxItems", items.len()),
+        Value::Number(number) if schema.get("type").and_then(Value::as_str) == Some("number") => {
+            let limit = |keyword| schema.get(keyword).and_then(Value::as_f64);
+            number.as_f64().is_some_and(|number| {
+                limit("minimum").is_none_or(|least| number >= least)
+                    && limit("maximum").is_none_or(|most| number <= most)
+            })
+        }
         Value::Number(number) => {
             let number = as_i128(number);
             bound(schema, "minimum").is_none_or(|least| number >= Some(least))
@@ -236,6 +244,13 @@ fn wanted(schema: &Schema) -> String {
             Some(range) => format!("a whole number, {range}"),
             None => "a whole number".to_owned(),
         },
+        Some("number") => {
+            let limit = |keyword| schema.get(keyword).and_then(Value::as_f64);
+            match (limit("minimum"), limit("maximum")) {
+                (Some(least), Some(most)) => format!("a number, {least} to {most}"),
+                _ => "a number".to_owned(),
+            }
+        }
         Some("boolean") => "true or false".to_owned(),
         Some("object") => "an object".to_owned(),
         Some(_) | None => "left out".to_owned(),
@@ -310,6 +325,33 @@ mod tests {
     fn every_published_keyword_of_an_input_is_enforced() {
         for tool in tool_list() {
             assert_known(&Value::Object((*tool.input_schema).clone()), &tool.name);
+        }
+    }
+
+    #[test]
+    fn a_number_may_have_a_fraction_and_keeps_its_bounds() {
+        let schema = json!({"type": "object", "properties": {"n": {"type": "number", "minimum": 0.5, "maximum": 9.5}}});
+        let check = |value: Value| {
+            let mut arguments = Map::from_iter([("n".to_owned(), value)]);
+            check("tool", schema.as_object().unwrap(), &mut arguments)
+        };
+        for right in [json!(0.5), json!(2), json!(9.5), json!(3.25)] {
+            assert!(check(right.clone()).is_ok(), "{right}");
+        }
+        for wrong in [
+            json!(0.4),
+            json!(10),
+            json!(-1),
+            json!(1e300),
+            json!("2"),
+            Value::Null,
+        ] {
+            let refusal = check(wrong.clone()).unwrap_err();
+            assert!(
+                refusal.message.contains("a number, 0.5 to 9.5"),
+                "{wrong}: {}",
+                refusal.message
+            );
         }
     }
 

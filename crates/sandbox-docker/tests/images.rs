@@ -38,6 +38,7 @@ async fn build(images: &Images, base: &str) -> Result<(), ImageError> {
             fresh: false,
         },
         version: "0".to_owned(),
+        agent: None,
     };
     let stop = CancellationToken::new();
     images.build(&order, &stop, &mut |_| {}).await.map(drop)

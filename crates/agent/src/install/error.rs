@@ -145,6 +145,14 @@ pub enum InstallError {
     /// What was asked for is not in the store.
     #[error("{0}")]
     NotInstalled(String),
+    /// A sandbox has it.
+    #[error("Claude Code {sha256} is mounted into a session (process {pid})")]
+    InUse {
+        /// Which.
+        sha256: String,
+        /// A process that sees it.
+        pid: String,
+    },
     /// What is in the store is not what was put there.
     #[error("{path} {why}", path = path.display())]
     Damaged {
@@ -186,6 +194,7 @@ impl InstallError {
             InstallError::File { source, .. } if is_full(source) => "agent_no_space",
             InstallError::File { .. } => "agent_file_failed",
             InstallError::NotInstalled(_) => "agent_not_installed",
+            InstallError::InUse { .. } => "agent_in_use",
             InstallError::Damaged { .. } => "agent_damaged",
         }
     }
@@ -232,6 +241,9 @@ impl InstallError {
             InstallError::File { .. } => "Check the path and its permissions.".to_owned(),
             InstallError::NotInstalled(_) => {
                 "List what there is: claude-code-mcp agent list; install: claude-code-mcp agent install".to_owned()
+            }
+            InstallError::InUse { .. } => {
+                "End the sessions that use it first: claude-code-mcp session list, claude-code-mcp session destroy.".to_owned()
             }
             InstallError::Damaged { .. } => {
                 "Remove it and install it anew: claude-code-mcp agent remove HASH, claude-code-mcp agent install".to_owned()

@@ -254,24 +254,29 @@ fn obtain(
 
 /// A file that is listed and not there was withdrawn, too.
 fn gone(error: InstallError, order: &Order, url: &Url) -> InstallError {
-    match error {
-        InstallError::Status {
-            status: 404 | 410, ..
-        } => InstallError::Withdrawn {
-            file: url.path().rsplit('/').next().unwrap_or_default().to_owned(),
-            index: match &order.source {
-                Source::Index { url, .. } | Source::Registry { url, .. } => shown(url),
-                Source::File(path) => path.display().to_string(),
-            },
-            newest: None,
+    let InstallError::Status {
+        status: 404 | 410, ..
+    } = error
+    else {
+        return error;
+    };
+    InstallError::Withdrawn {
+        file: file_name(url).to_owned(),
+        index: match &order.source {
+            Source::Index { url, .. } | Source::Registry { url, .. } => shown(url),
+            Source::File(path) => path.display().to_string(),
         },
-        other => other,
+        newest: None,
     }
+}
+
+fn file_name(url: &Url) -> &str {
+    url.path().rsplit('/').next().unwrap_or_default()
 }
 
 /// One place for each file, whatever index it comes from.
 fn part_name(url: &Url) -> String {
-    let name = url.path().rsplit('/').next().unwrap_or_default();
+    let name = file_name(url);
     let plain = |character: &char| character.is_ascii_alphanumeric() || "._-".contains(*character);
     format!(
         "archive-{}",

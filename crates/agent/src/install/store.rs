@@ -354,7 +354,7 @@ impl Store {
         if is_there {
             discard(&made)?;
         } else {
-            // A damaged one goes; sandboxes that run keep it.
+            // A damaged one goes, whoever has it mounted.
             if place.exists() {
                 let going = self.root.join(format!("{MAKING}{}", record.sha256));
                 fs::rename(&place, &going).map_err(file("rename", &place))?;
@@ -388,11 +388,18 @@ impl Store {
         sync(&self.root)
     }
 
-    /// Removes a program. Sandboxes that run keep what they have mounted.
+    /// Removes a program. A sandbox that runs would lose it.
     ///
     /// # Errors
-    /// When something of it cannot be removed.
+    /// [`InstallError::InUse`] when one has it, as far as its processes can be seen; or when something of it cannot be
+    /// removed.
     pub fn remove(&self, _lock: &StoreLock, program: &Installed) -> Result<(), InstallError> {
+        if let Some(pid) = who_mounts(&program.directory) {
+            return Err(InstallError::InUse {
+                sha256: program.record.sha256.clone(),
+                pid,
+            });
+        }
         if program.current {
             let link = self.root.join(CURRENT);
             fs::remove_file(&link).map_err(file("remove", &link))?;
@@ -441,6 +448,22 @@ impl Store {
 pub(super) struct Making {
     directory: tempfile::TempDir,
     pub(super) program: File,
+}
+
+/// A process that has the directory among its mounts: all of a sandbox share them. The kernel names the place on the file
+/// system, whose end is the same from everywhere.
+fn who_mounts(directory: &Path) -> Option<String> {
+    let name = directory.file_name()?.to_str()?;
+    let end = format!("/agent/{name} ");
+    let processes = fs::read_dir("/proc").ok()?;
+    let mut numbers = processes
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.bytes().all(|digit| digit.is_ascii_digit()));
+    numbers.find(|pid| {
+        let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo"));
+        mounts.is_ok_and(|mounts| mounts.contains(&end))
+    })
 }
 
 /// A directory or file, with what is in it.

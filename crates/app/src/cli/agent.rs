@@ -172,12 +172,17 @@ fn list(context: &Context, store: &Store) -> Result<u8, CliError> {
                 (false, true) => "pinned".to_owned(),
                 (false, false) => "not pinned".to_owned(),
             },
-            record.source.clone(),
+            file_name(&record.source).to_owned(),
         ]
     });
     let header = ["HASH", "VERSION", "SIZE", "STATUS", "FROM"];
     context.output.table(&header, rows.collect::<Vec<_>>())?;
     Ok(EXIT_OK)
+}
+
+/// The end of a URL or path.
+fn file_name(source: &str) -> &str {
+    source.rsplit('/').next().unwrap_or(source)
 }
 
 fn path(context: &Context, store: &Store, hash: Option<&str>) -> Result<u8, CliError> {

@@ -205,7 +205,7 @@ pub enum AgentCommand {
         /// Only this one
         hash: Option<String>,
     },
-    /// Remove what is installed; sessions that run keep it
+    /// Remove what is installed; refused while a session has it
     Remove {
         /// Which
         #[arg(required_unless_present = "unused")]
@@ -218,10 +218,10 @@ pub enum AgentCommand {
 
 const INSTALL_EXAMPLES: &str = "\
 Examples:
-  claude-code-mcp agent install                       the pinned version, from the Python package index
+  claude-code-mcp agent install                       the pinned one, from the Python package index
   claude-code-mcp agent install --index https://mirror.example.org/simple/
   claude-code-mcp agent install --source npm
-  claude-code-mcp agent install --from-file claude_agent_sdk-0.2.187-py3-none-manylinux_2_17_x86_64.whl
+  claude-code-mcp agent install --from-file ./claude_agent_sdk.whl
   claude-code-mcp agent install --use ~/.local/bin/claude";
 
 /// Flags of `agent install`.

@@ -51,6 +51,21 @@ const NO_COLOR: Variable = Variable {
     documentation: "Set to anything: no colors in the command line's output.",
 };
 
+/// Read for `agent install` alone, as the usual clients of indexes and the usual programs of the network do.
+const INDEX: Variable = Variable {
+    name: "UV_DEFAULT_INDEX",
+    documentation: "Python package index for `agent install`; also `UV_INDEX_URL` and `PIP_INDEX_URL`. Flag: `--index`.",
+};
+const REGISTRY: Variable = Variable {
+    name: "npm_config_registry",
+    documentation: "npm registry for `agent install --source npm`. Flag: `--index`.",
+};
+const HTTPS_PROXY: Variable = Variable {
+    name: "HTTPS_PROXY",
+    documentation: "Proxy for `agent install`; also `ALL_PROXY`, and `NO_PROXY` for exceptions. The certificates of the \
+                    machine are trusted, or those in `SSL_CERT_FILE`.",
+};
+
 /// Every variable that is read and is no configuration key's.
 pub const OTHER_VARIABLES: &[Variable] = &[
     CONFIG_FILE,
@@ -61,6 +76,9 @@ pub const OTHER_VARIABLES: &[Variable] = &[
     XDG_STATE_HOME,
     XDG_RUNTIME_DIR,
     NO_COLOR,
+    INDEX,
+    REGISTRY,
+    HTTPS_PROXY,
 ];
 
 /// Environment variables and the user's id.

@@ -145,6 +145,7 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         image_digest = "sha256:00000000000000000000000000000000000000000000000000000000000000ff"
         image_max_age = "30d"
         native_root = "/srv/root"
+        agent = "sha256-0123456789ab"
         runtime_classes = ["runc", "runsc", "kata=guest"]
         allow_protected_changes = true
         dangerously_accept_soft_limits = true
@@ -200,6 +201,7 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         ),
         ("CLAUDE_CODE_MCP_IMAGE_MAX_AGE", "720h"),
         ("CLAUDE_CODE_MCP_NATIVE_ROOT", "/srv/root"),
+        ("CLAUDE_CODE_MCP_AGENT", "sha256-0123456789ab"),
         ("CLAUDE_CODE_MCP_RUNTIME_CLASSES", "runc, runsc,kata=guest"),
         ("CLAUDE_CODE_MCP_ALLOW_PROTECTED_CHANGES", "1"),
         ("CLAUDE_CODE_MCP_DANGEROUSLY_ACCEPT_SOFT_LIMITS", "yes"),

@@ -113,12 +113,12 @@ impl Engine {
         self.follow("importing the image", pulse, words, drop).await
     }
 
-    /// Builds an image of a context that holds a Dockerfile and nothing else. Containers of the build are removed, also
+    /// Builds an image of a context, a tar that holds a Dockerfile. Containers of the build are removed, also
     /// those of one that fails. `network` is the engine's name for one, `none` say.
     pub async fn build(
         &self,
         name: &str,
-        context: Bytes,
+        context: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
         network: &str,
         tell: &mut (dyn FnMut(&str) + Send),
     ) -> Result<(), BackendError> {
@@ -130,7 +130,7 @@ impl Engine {
             .rm(true)
             .forcerm(true)
             .build();
-        let words = client.build_image(options, None, Some(bollard::body_full(context)));
+        let words = client.build_image(options, None, Some(bollard::body_try_stream(context)));
         self.follow("building the image", &Pulse::new(), words, |said| {
             for line in built(&said).lines().filter(|line| !line.trim().is_empty()) {
                 tell(line.trim());

@@ -5,16 +5,19 @@
 //!                                        ├─► look at it ─► name it ─► take the first name away
 //! mmdebstrap ─► import ──────────────────┘                              (also after every failure)
 //! ```
+//!
+//! Before it is looked at, Claude Code goes into it where that is asked for (`agent_layer`).
 
 use std::{collections::HashMap, path::PathBuf};
 
 use bytes::Bytes;
+use futures::stream;
 use jiff::Timestamp;
 use sandbox::BackendError;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ImageError, Images, bootstrap,
+    ImageError, Images, agent_layer, bootstrap,
     name::{as_tag, is_digest, is_image_name, to_pull},
     recipe,
     rules::volumes,
@@ -49,6 +52,15 @@ pub enum Base {
     },
 }
 
+/// The Claude Code that goes into an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentLayer {
+    /// Its program on this machine.
+    pub program: PathBuf,
+    /// Its version, as far as it is known, and its hash: for the label.
+    pub description: String,
+}
+
 /// What to build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuildOrder {
@@ -58,6 +70,8 @@ pub struct BuildOrder {
     pub base: Base,
     /// The version of the program, for its label.
     pub version: String,
+    /// Also this, where every session finds it. Such an image is not for others.
+    pub agent: Option<AgentLayer>,
 }
 
 /// What was built.
@@ -99,6 +113,13 @@ impl Images {
         let name = as_tag(&order.tag).ok_or_else(|| ImageError::Name(order.tag.clone()))?;
         let unfinished = unfinished_name()?;
         let made = self.make(order, &unfinished, stop, tell).await;
+        let made = match (made, &order.agent) {
+            (Ok(base), Some(agent)) => tokio::select! {
+                put = self.put_agent(&unfinished, agent, tell) => put.map(|()| base),
+                () = stop.cancelled() => Err(ImageError::Interrupted),
+            },
+            (made, _) => made,
+        };
         let named = match made {
             Ok(base) => self.finish(&unfinished, &name, base, tell).await,
             Err(error) => Err(error),
@@ -209,6 +230,7 @@ impl Images {
                         source,
                     }
                 })?;
+            let context = stream::once(async { Ok(context) });
             let built = self.engine.build(name, context, network, &mut words);
             match built.await {
                 Ok(()) => return Ok(()),
@@ -224,6 +246,42 @@ impl Images {
             }
         }
         Err(ImageError::Missing(name.to_owned()))
+    }
+
+    /// Puts Claude Code into the image of that name.
+    async fn put_agent(
+        &self,
+        name: &str,
+        agent: &AgentLayer,
+        tell: Tell<'_>,
+    ) -> Result<(), ImageError> {
+        tell(Progress::Step(&format!(
+            "put Claude Code {} into it",
+            agent.description
+        )));
+        let found = self.engine.image(name).await?;
+        let from = found
+            .and_then(|image| image.id)
+            .ok_or_else(|| ImageError::Missing(name.to_owned()))?;
+        let context = agent_layer::context(&from, agent).await;
+        let context = context.map_err(|source| ImageError::Step {
+            step: "read Claude Code's program",
+            source,
+        })?;
+        let mut last = LastLines::default();
+        let mut words = |word: &str| {
+            last.push(word);
+            tell(Progress::Detail(word));
+        };
+        let built = self.engine.build(name, context, NO_NETWORK, &mut words);
+        match built.await {
+            Err(source @ BackendError::Step { .. }) => Err(ImageError::Build {
+                base: from,
+                last: last.text(),
+                source,
+            }),
+            built => built.map_err(ImageError::Engine),
+        }
     }
 
     /// What is whole gets its name.

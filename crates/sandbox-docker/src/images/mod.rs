@@ -3,6 +3,7 @@
 //! Reading order: [`Images`] (the commands' verbs), `build` (on a base that the engine has or fetches), `bootstrap` (from
 //! Debian's packages), `recipe` (what both make), `list`, `rules` (which image a session may be made of), `unpack`.
 
+mod agent_layer;
 mod bootstrap;
 mod build;
 mod error;
@@ -14,7 +15,7 @@ mod unpack;
 
 use crate::{config::DockerConfig, engine::Engine};
 
-pub use build::{Base, BuildOrder, BuiltImage, DEFAULT_BASE, Progress, Tell};
+pub use build::{AgentLayer, Base, BuildOrder, BuiltImage, DEFAULT_BASE, Progress, Tell};
 pub use error::ImageError;
 pub use list::ListedImage;
 pub use name::is_digest;

@@ -7,7 +7,7 @@ use futures::StreamExt;
 use super::image::{engine, make_image};
 
 /// The tests' own image without its hostile settings, which keep anything from being built on it.
-const PLAIN_IMAGE: &str = "claude-code-mcp-test-plain:1";
+const PLAIN_IMAGE: &str = "claude-code-mcp-test-plain:3";
 
 /// A base that has all that is needed, with a user and an entry point that must not count, made in a second.
 pub async fn make_base(name: &str) {

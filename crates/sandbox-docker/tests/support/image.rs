@@ -1,5 +1,5 @@
 //! An image made of the machine's own files, since there may be no registry: shells, coreutils, Perl and their libraries,
-//! a program with the set-user-id bit, and a list of accounts.
+//! a program with the set-user-id bit, the C library that Claude Code needs, and a list of accounts.
 
 use std::{fs::File, path::Path, process::Command};
 
@@ -11,7 +11,7 @@ use super::skip;
 
 pub const ENGINE_SOCKET: &str = "/var/run/docker.sock";
 /// The number changes with what the image is made of. It stays in the engine, for the next run.
-pub const IMAGE: &str = "claude-code-mcp-test:4";
+pub const IMAGE: &str = "claude-code-mcp-test:5";
 /// All that an image can say about how it is to be run; none of it may count.
 pub const HOSTILE_CHANGES: &str = "\
     ENTRYPOINT [\"/bin/false\"]\n\
@@ -27,6 +27,7 @@ pub const HOSTILE_CHANGES: &str = "\
 const FILES: &str = "for file in /bin/sh /bin/bash /usr/bin/perl /usr/bin/setsid /usr/bin/su \
         $(dpkg -L coreutils grep sed findutils dash | grep -E '^(/usr)?/s?bin/'); do \
     echo $file; ldd $file 2>/dev/null | grep -o '/[^ ]*'; done | sort -u; \
+    ldconfig -p | grep -oE '/[^ ]*/(libc|libm|libdl|librt|libpthread)\\.so\\.[0-9]+$'; \
     for file in $(dpkg -L perl-base | grep /perl-base/); do test -d $file || echo $file; done";
 /// Makes what is not the machine's own, and prints where.
 const ACCOUNTS: &str = "root=$(mktemp -d); mkdir -p $root/etc/ssl/certs; \
@@ -84,7 +85,7 @@ async fn import(socket: &Path, name: &str, changes: &str, commands: &str) {
         return;
     }
     let script = format!(
-        "{ACCOUNTS}; archive=$(mktemp); ({FILES}) | tar --create --file $archive --dereference --hard-dereference \
+        "{ACCOUNTS}; archive=$(mktemp); ({FILES}) | sort -u | tar --create --file $archive --dereference --hard-dereference \
          --absolute-names --transform 's,^/,,' --files-from -; \
          cd $root; {commands}\n tar --append --file $archive --owner=0 --group=0 *; cat $archive; rm -r $root $archive"
     );

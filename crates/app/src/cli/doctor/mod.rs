@@ -3,6 +3,7 @@
 //! Nothing is taken on trust: the backend probes by doing, files are tried as the server would use them, and with `--probe`
 //! the walls of a sandbox from the engine are tried from inside.
 
+mod agent;
 mod capability;
 mod engine;
 mod files;
@@ -26,6 +27,7 @@ struct Report {
     version: &'static str,
     backend: capability::BackendReport,
     docker: engine::EngineReport,
+    claude_code: agent::AgentReport,
     path: path_entries::PathReport,
     configuration_file: Option<String>,
     state_directory: files::Usable,
@@ -69,6 +71,7 @@ pub(super) fn run(context: &Context, arguments: DoctorArguments) -> Result<u8, C
         version: VERSION,
         backend,
         docker,
+        claude_code: agent::examine(&context.config),
         path: path_entries::examine(
             context.environment.get("PATH"),
             context.environment.home().as_deref(),

@@ -137,7 +137,7 @@ async fn stopped(docker: &Docker, spec: &SandboxSpec, why: &str) -> Result<Trial
     Err(why.into())
 }
 
-/// What a session gets that names nothing but its project.
+/// What a session gets that names nothing but its project, without Claude Code and its settings: a trial runs none.
 fn spec(
     config: &Config,
     owner: OwnerId,
@@ -160,6 +160,8 @@ fn spec(
         },
         protected: Vec::new(),
         mounts: Vec::new(),
+        agent: None,
+        managed_settings: None,
         limits: wiring::limits(config)?,
         accept_soft_limits: config.dangerously_accept_soft_limits,
         layers: Policy::required_layers(BackendName::Docker, kernel)?,

@@ -2,13 +2,17 @@
 
 use std::time::Instant;
 
-use sandbox_docker::images::{Base, BuildOrder, BuiltImage, DEFAULT_BASE, ImageError, Images};
+use ::agent::install::Store;
+use sandbox_docker::images::{
+    AgentLayer, Base, BuildOrder, BuiltImage, DEFAULT_BASE, ImageError, Images,
+};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::{chain, images, refused, steps::Steps};
 use crate::{
-    cli::{CliError, Context, EXIT_OK, VERSION, arguments::BuildArguments, output::note},
+    agent_program::{chosen, describe},
+    cli::{CliError, Context, EXIT_OK, VERSION, agent, arguments::BuildArguments, output::note},
     config::units::format_size,
     server::stop_on_signals,
 };
@@ -34,6 +38,7 @@ pub(super) async fn run(context: &Context, arguments: &BuildArguments) -> Result
             .unwrap_or_else(|| context.config.image.clone()),
         base: base(arguments),
         version: VERSION.to_owned(),
+        agent: arguments.with_agent.then(|| agent(context)).transpose()?,
     };
     let mut steps = Steps::new();
     let built = images(context)?
@@ -44,6 +49,23 @@ pub(super) async fn run(context: &Context, arguments: &BuildArguments) -> Result
     drop(steps);
     tell(context, built, began)?;
     Ok(EXIT_OK)
+}
+
+/// The installed Claude Code, read once more: what is in an image is not looked at again.
+fn agent(context: &Context) -> Result<AgentLayer, CliError> {
+    let state = &context.config.paths.state_dir;
+    let found = chosen(&context.config.agent, state).map_err(agent::refused)?;
+    let installed = found.ok_or_else(|| agent::refused(agent::none_installed()))?;
+    Store::new(state)
+        .verify(&installed)
+        .map_err(agent::refused)?;
+    note(
+        "Claude Code is proprietary: keep an image that holds it to yourself, and publish it nowhere",
+    );
+    Ok(AgentLayer {
+        program: installed.program(),
+        description: describe(&installed),
+    })
 }
 
 fn base(arguments: &BuildArguments) -> Base {
@@ -135,6 +157,7 @@ async fn make(
         tag: name.to_owned(),
         base,
         version: VERSION.to_owned(),
+        agent: None,
     };
     let mut steps = Steps::new();
     images

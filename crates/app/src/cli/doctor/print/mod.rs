@@ -5,7 +5,7 @@ mod engine;
 
 use serde::Serialize;
 
-use super::{Report, ServerReport, files::Usable};
+use super::{Report, ServerReport, agent::AgentReport, files::Usable};
 use crate::cli::{
     CliError,
     output::{Color, Output},
@@ -53,6 +53,7 @@ pub(super) fn report(output: Output, report: &Report, verbose: bool) -> Result<(
         .unwrap_or("none; the defaults hold");
     printer.row("config", file)?;
     server(printer, &report.server)?;
+    agent(printer, &report.claude_code)?;
     path(output, report)?;
     output.line("")?;
     verdict(output, report)
@@ -109,6 +110,19 @@ fn server(printer: Printer, server: &ServerReport) -> Result<(), CliError> {
         (None, None) => "none runs; the next client starts one".to_owned(),
     };
     printer.row("server", &text)
+}
+
+fn agent(printer: Printer, agent: &AgentReport) -> Result<(), CliError> {
+    let text = match (&agent.problem, &agent.found) {
+        (Some(problem), _) => printer.output.paint(Color::Red, problem),
+        (None, Some(found)) => found.clone(),
+        (None, None) => "none but what the root file system of sessions brings".to_owned(),
+    };
+    printer.row("claude", &text)?;
+    match &agent.remedy {
+        Some(remedy) => printer.row("", &format!("  to get it: {remedy}")),
+        None => Ok(()),
+    }
 }
 
 fn path(output: Output, report: &Report) -> Result<(), CliError> {
