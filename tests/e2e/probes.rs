@@ -123,6 +123,27 @@ fn every_probe_that_sessions_rely_on_is_blocked_on_the_engine() {
     assert!(!other.made().contains(&CREATE));
 }
 
+#[test]
+fn walls_that_could_not_be_tried_are_no_success() {
+    let mut machine = Machine::new(User::Root);
+    let nowhere = machine.base().join("nowhere.sock");
+    machine.set("DOCKER_HOST", &format!("unix://{}", nowhere.display()));
+    let (code, report) = doctor(&machine, &["--probe"]);
+    let problems = texts(&report["docker"]["walls"]["problems"]);
+    assert_eq!((code, &report["ok"]), (Some(1), &json!(false)));
+    assert!(
+        problems.contains("what to do: install and start Docker"),
+        "{problems}"
+    );
+    assert_eq!(probes(&report).len(), 0);
+    let (code, report) = doctor(&machine, &[]);
+    assert_eq!(
+        (code, &report["ok"]),
+        (Some(0), &json!(true)),
+        "the control: {report:#}"
+    );
+}
+
 /// Takes the filter of system calls and the read-only root from a container, and leaves the rest.
 fn weakened(body: &[u8]) -> Vec<u8> {
     let mut body: Value = serde_json::from_slice(body).expect("a container's body");

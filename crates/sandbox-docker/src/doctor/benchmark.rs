@@ -3,6 +3,8 @@
 //!
 //! What this does not show: that the engine does as it says. That is the trial's and the attestation's business.
 
+use std::fmt::Debug;
+
 use bollard::models::{
     ContainerConfig, ContainerInspectResponse, HostConfig, LocalNodeState, MountPoint,
     RestartPolicyNameEnum, SystemInfo,
@@ -170,8 +172,14 @@ fn passes(passes: bool, evidence: String) -> Judged {
     (state, evidence)
 }
 
-fn told<T: std::fmt::Debug>(field: &str, value: &T, is_fine: fn(&T) -> bool) -> Judged {
-    passes(is_fine(value), format!("{field} {value:?}"))
+fn told<T: Debug>(field: &str, value: &Option<T>, is_fine: fn(&Option<T>) -> bool) -> Judged {
+    passes(is_fine(value), format!("{field} {}", said(value)))
+}
+
+/// What the engine says of a field, if anything.
+fn said<T: Debug>(value: &Option<T>) -> String {
+    let said = value.as_ref().map(|value| format!("{value:?}"));
+    said.unwrap_or_else(|| "not told".to_owned())
 }
 
 fn positive(field: &str, value: Option<i64>) -> Judged {
@@ -305,7 +313,12 @@ fn cpu(read: &Read<'_>) -> Judged {
         .any(|value| value > 0);
     passes(
         is_set,
-        format!("CpuQuota {quota:?}, CpuShares {shares:?}, NanoCpus {nano:?}"),
+        format!(
+            "CpuQuota {}, CpuShares {}, NanoCpus {}",
+            said(&quota),
+            said(&shares),
+            said(&nano)
+        ),
     )
 }
 
@@ -317,7 +330,10 @@ fn restarts(read: &Read<'_>) -> Judged {
         Some(RestartPolicyNameEnum::ON_FAILURE) => (1..=MAX_RESTARTS).contains(&count),
         Some(RestartPolicyNameEnum::ALWAYS | RestartPolicyNameEnum::UNLESS_STOPPED) => false,
     };
-    passes(fine, format!("RestartPolicy {name:?}, at most {count}"))
+    passes(
+        fine,
+        format!("RestartPolicy {}, at most {count}", said(&name)),
+    )
 }
 
 fn devices(read: &Read<'_>) -> Judged {
