@@ -99,8 +99,10 @@ pub(super) async fn probe(config: &Config) -> WallsReport {
 /// All that led to it, and what to do where that is known.
 fn reason(error: &(dyn Error + 'static)) -> String {
     let mut causes = vec![error];
-    while let Some(cause) = causes.last().and_then(|error| error.source()) {
+    let mut source = error.source();
+    while let Some(cause) = source {
         causes.push(cause);
+        source = cause.source();
     }
     let texts: Vec<_> = causes.iter().map(ToString::to_string).collect();
     let backend = causes
