@@ -203,7 +203,8 @@ pub(crate) fn runtimes(info: &SystemInfo) -> Vec<String> {
     names
 }
 
-fn has_option(info: &SystemInfo, name: &str) -> bool {
+/// The engine names it among its security options.
+pub(crate) fn has_option(info: &SystemInfo, name: &str) -> bool {
     let wanted = format!("name={name}");
     let options = info.security_options.iter().flatten();
     options
