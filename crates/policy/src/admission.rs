@@ -39,6 +39,8 @@ pub enum SessionVerb {
     Read,
     /// Read its log.
     Logs,
+    /// Read what was said in its conversations.
+    Transcript,
     /// End it and remove everything of it.
     Destroy,
 }
