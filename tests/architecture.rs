@@ -51,6 +51,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "mcp",
             "agent",
             "egress",
+            "scripted-api",
         ],
     ),
 ];

@@ -102,10 +102,10 @@ impl Entry {
 /// A line as it stands in the file.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Stamped<E> {
-    at_ms: u64,
+pub(crate) struct Stamped<E> {
+    pub(crate) at_ms: u64,
     #[serde(flatten)]
-    entry: E,
+    pub(crate) entry: E,
 }
 
 /// See the module.

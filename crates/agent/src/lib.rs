@@ -1,7 +1,7 @@
 //! Claude Code: how its program gets onto this machine, and how it is driven in a sandbox.
 //!
 //! Reading order: [`install`] (the program, checked, where all sandboxes share it); [`protocol`] (the words), `turn` (what a
-//! prompt's events add up to, told by `words`), [`journal`] and `past` (what is kept of them and found again), [`Program`]
+//! prompt's events add up to, told by `words`), [`journal`] and `past` (what is kept of them and found again), [`transcript`] (the same for people), [`Program`]
 //! and `process` (what runs inside), then [`Conversation`] and its `actor` (who drives it), with `host_tools` (what Claude
 //! Code can ask of us).
 
@@ -16,6 +16,7 @@ mod past;
 mod process;
 mod program;
 pub mod protocol;
+pub mod transcript;
 mod turn;
 mod words;
 

@@ -15,6 +15,7 @@ pub(crate) const fn session(action: &Action) -> Option<SessionId> {
         Action::ExecuteCommand(request) => Some(request.session),
         Action::ExecutePrompt(request) => Some(request.session),
         Action::TransferFiles(request) => Some(request.session),
+        Action::ReadTranscript(request) => Some(request.session),
         Action::GetSession(session)
         | Action::DestroySession(session)
         | Action::GetSessionLogs { session, .. }
@@ -77,6 +78,11 @@ pub(crate) fn parameters(action: &Action) -> Vec<(&'static str, Parameter)> {
             ("columns", Parameter::Number(terminal.columns.into())),
         ],
         Action::GetSessionLogs { tail, .. } => vec![("tail", Parameter::Number((*tail).into()))],
+        Action::ReadTranscript(request) => request
+            .conversation
+            .map(|conversation| ("conversation", word(conversation)))
+            .into_iter()
+            .collect(),
         Action::TransferFiles(request) => vec![
             (
                 "direction",

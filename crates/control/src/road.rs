@@ -297,6 +297,13 @@ impl Inner {
                 let (session, lines) = self.sessions.logs(permit, *tail).await?;
                 Ok(Outcome::Logs(session, lines))
             }
+            Action::ReadTranscript(request) => {
+                let permit = self
+                    .session(principal, SessionVerb::Transcript, request.session)
+                    .await?;
+                let page = self.sessions.transcript(permit, *request).await?;
+                Ok(Outcome::Transcript(page))
+            }
             Action::TransferFiles(request) => {
                 let owner = self.sessions.owner(request.session).await?;
                 let project = self
@@ -441,6 +448,7 @@ const fn durability(action: &Action) -> Durability {
         | Action::ListSessions
         | Action::GetSession(_)
         | Action::GetSessionLogs { .. }
+        | Action::ReadTranscript(_)
         | Action::GetServerInfo => Durability::Buffered,
     }
 }

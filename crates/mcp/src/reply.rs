@@ -22,6 +22,6 @@ pub use prompt::{
 pub use server::ServerInfoReply;
 pub use session::{
     DestroyReply, HardeningReply, LayerReply, LimitReply, LimitsReply, LogLineReply, LogsReply,
-    SessionListReply, SessionReply, SessionStateName, TransferDirectionName, TransferReply,
-    UsageReply,
+    SessionListReply, SessionReply, SessionStateName, TranscriptKindName, TransferDirectionName,
+    TransferReply, UsageReply,
 };

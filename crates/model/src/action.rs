@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use crate::{
-    AgentRequest, AnsweredBy, BackendName, DockerOptions, ExecutePrompt, ExecutionId, LimitName,
-    PermissionAnswer, Secret, SessionId,
+    AgentRequest, AnsweredBy, BackendName, ConversationId, DockerOptions, ExecutePrompt,
+    ExecutionId, LimitName, PermissionAnswer, Secret, SessionId,
 };
 
 /// Everything that can be asked of the server.
@@ -60,6 +60,8 @@ pub enum Action {
         /// How many lines at most.
         tail: u32,
     },
+    /// What was said and done in a conversation of a session.
+    ReadTranscript(ReadTranscript),
     /// Copy files into or out of a session.
     TransferFiles(TransferFiles),
     /// Move a session's end of life.
@@ -130,6 +132,7 @@ impl Action {
             Action::GetSession(_) => "session.read",
             Action::DestroySession(_) => "session.destroy",
             Action::GetSessionLogs { .. } => "session.logs",
+            Action::ReadTranscript(_) => "session.transcript",
             Action::TransferFiles(_) => "files.transfer",
             Action::ExtendSession { .. } => "session.extend",
             Action::GetServerInfo => "server.read",
@@ -159,9 +162,32 @@ impl Action {
             | Action::ListSessions
             | Action::GetSession(_)
             | Action::GetSessionLogs { .. }
+            | Action::ReadTranscript(_)
             | Action::GetServerInfo => false,
         }
     }
+}
+
+/// See [`Action::ReadTranscript`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadTranscript {
+    /// Of which session.
+    pub session: SessionId,
+    /// Which conversation; the one that was written to last otherwise.
+    pub conversation: Option<ConversationId>,
+    /// From where on.
+    pub from: TranscriptStart,
+    /// Lines at most, the page's own bounds apart.
+    pub lines: u32,
+}
+
+/// Where a page of a transcript begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TranscriptStart {
+    /// At a cursor that an earlier page gave; 0 is the beginning.
+    Cursor(u64),
+    /// Where that prompt has its turn; before, there is nothing.
+    Prompt(ExecutionId),
 }
 
 /// See [`Action::CreateSession`].

@@ -19,7 +19,8 @@ mod secret;
 
 pub use action::{
     Action, Awaited, CommandLine, CreateSession, ExecuteCommand, GetExecution, LimitRequest,
-    MountRequest, ReapCause, Terminal, TransferDirection, TransferFiles,
+    MountRequest, ReadTranscript, ReapCause, Terminal, TranscriptStart, TransferDirection,
+    TransferFiles,
 };
 pub use attestation::{Attestation, Layer, LayerInForce, Requirement};
 pub use docker_options::{DockerOptions, OptionValue, Unreadable};
@@ -27,7 +28,8 @@ pub use ids::{ExecutionId, IdError, OwnerId, SessionId};
 pub use limits::{Enforcement, Limit, LimitInForce, LimitName, Limits};
 pub use outcome::{
     ExecutionState, ExecutionView, LogLine, Outcome, ProtectedChange, ServerInfo, SessionState,
-    SessionView, StreamView, TransferReport, UsageView,
+    SessionView, StreamView, TranscriptKind, TranscriptLine, TranscriptPage, TransferReport,
+    UsageView,
 };
 pub use principal::{Call, ClientInfo, Credentials, Principal};
 pub use prompt::{

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Attestation, BackendName, ExecutionId, PromptView, SessionId};
+use crate::{Attestation, BackendName, ConversationId, ExecutionId, PromptView, SessionId};
 
 /// The answer to an [`crate::Action`].
 #[derive(Debug, Clone)]
@@ -19,6 +19,8 @@ pub enum Outcome {
     Execution(Box<ExecutionView>),
     /// Lines of a session's log, oldest first.
     Logs(SessionId, Vec<LogLine>),
+    /// A page of a conversation's transcript.
+    Transcript(TranscriptPage),
     /// What was transferred.
     Transferred(TransferReport),
     /// What the server is and can do.
@@ -260,6 +262,57 @@ pub struct LogLine {
     pub at: SystemTime,
     /// What: `session ready`, `execution x-… exited 0`, or a line of output.
     pub text: String,
+}
+
+/// A piece of what was said and done in a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TranscriptPage {
+    /// The session.
+    pub session: SessionId,
+    /// The conversation.
+    pub conversation: ConversationId,
+    /// What happened, oldest first.
+    pub lines: Vec<TranscriptLine>,
+    /// Where to read on; `None` while the prompt that was asked for has not had its turn.
+    pub cursor: Option<u64>,
+    /// There is more already.
+    pub has_more: bool,
+}
+
+/// One thing that was said or done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TranscriptLine {
+    /// When.
+    pub at: SystemTime,
+    /// What kind of thing.
+    pub kind: TranscriptKind,
+    /// Its words, as they came from inside the sandbox.
+    pub text: String,
+    /// Which prompt it is about, where that is said.
+    pub execution: Option<ExecutionId>,
+}
+
+/// What a line of a transcript is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TranscriptKind {
+    /// Somebody gave a prompt.
+    Prompt,
+    /// A prompt has its turn.
+    Begun,
+    /// Claude Code said something.
+    Says,
+    /// Claude Code uses a tool.
+    Uses,
+    /// What a tool gave.
+    Gives,
+    /// A tool failed, or was not allowed.
+    Fails,
+    /// Claude Code asks for leave.
+    Asks,
+    /// A request to the provider is tried again.
+    Waits,
+    /// A prompt is over.
+    Ended,
 }
 
 /// What a transfer did.

@@ -42,6 +42,8 @@ pub enum SessionVerb {
     Read,
     /// Read its log.
     Logs,
+    /// Read what was said in its conversations.
+    Transcript,
     /// End it and remove everything of it.
     Destroy,
 }

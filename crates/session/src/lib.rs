@@ -24,6 +24,7 @@ mod providers;
 mod recover;
 mod refusals;
 mod sessions;
+mod transcripts;
 pub mod transfer;
 mod view;
 mod watch;

@@ -20,6 +20,7 @@ use crate::{
     providers::{Chosen, RELAY_PORT},
     refusals,
     sessions::{Inner, Sessions, lock, now_ms},
+    transcripts::{journal, on_record},
 };
 
 /// Conversations of one session at once; each may hold a process of about 200 MiB.
@@ -139,7 +140,7 @@ impl Inner {
     /// Takes up the conversations of an earlier server; the sandbox's executions that are their processes.
     pub(crate) fn adopt_conversations(self: &Arc<Self>, live: &Arc<Live>) -> Adopted {
         let mut adopted = Adopted::default();
-        for id in live.agent.on_record() {
+        for id in on_record(&live.agent.directory) {
             let opened = match live.agent.open(id) {
                 Ok(opened) => opened,
                 Err(error) => {
@@ -219,31 +220,13 @@ pub(crate) struct Adopted {
 }
 
 impl LiveAgent {
-    /// Conversations that stand on record, the latest last.
-    fn on_record(&self) -> Vec<ConversationId> {
-        let Ok(entries) = std::fs::read_dir(&self.directory) else {
-            return Vec::new();
-        };
-        let mut found: Vec<_> = entries
-            .flatten()
-            .filter_map(|entry| {
-                let name = entry.file_name();
-                let id = name.to_str()?.strip_suffix(".jsonl")?.parse().ok()?;
-                Some((entry.metadata().ok()?.modified().ok()?, id))
-            })
-            .collect();
-        found.sort_unstable();
-        found.into_iter().map(|(_, id)| id).collect()
-    }
-
     fn open(&self, id: ConversationId) -> std::io::Result<Opened> {
         use std::os::unix::fs::DirBuilderExt;
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&self.directory)?;
-        let journal = self.directory.join(format!("{id}.jsonl"));
-        Conversation::open(self.setup.clone(), id, &journal)
+        Conversation::open(self.setup.clone(), id, &journal(&self.directory, id))
     }
 
     fn keep(&self, conversation: Conversation) {
@@ -265,7 +248,7 @@ impl LiveAgent {
                 .as_ref()
                 .map(Conversation::id)
                 .or(conversations.latest);
-            return found.ok_or_else(conversation_not_found);
+            return found.ok_or_else(refusals::conversation_not_found);
         }
         if conversations.open.len() >= MAX_CONVERSATIONS {
             return Err(Refusal::new(
@@ -440,15 +423,6 @@ fn prompt_record(id: ExecutionId, session: SessionId, timeout_ms: u64) -> Execut
 fn object(json: Option<&str>) -> serde_json::Map<String, serde_json::Value> {
     json.and_then(|json| serde_json::from_str(json).ok())
         .unwrap_or_default()
-}
-
-fn conversation_not_found() -> Refusal {
-    Refusal::new(
-        Reason::ConversationNotFound,
-        "The session has no conversation of that id.",
-        "Leave it out to go on with the latest one, or use one that execute_in_session returned.",
-    )
-    .in_field("conversationId")
 }
 
 fn question_not_found() -> Refusal {

@@ -26,6 +26,15 @@ pub(crate) fn execution_not_found() -> Refusal {
     .in_field("executionId")
 }
 
+pub(crate) fn conversation_not_found() -> Refusal {
+    Refusal::new(
+        Reason::ConversationNotFound,
+        "The session has no conversation of that id.",
+        "Leave it out to go on with the latest one, or use one that execute_in_session returned.",
+    )
+    .in_field("conversationId")
+}
+
 /// Cannot happen on the road: it asks for the permit of what it does.
 pub(crate) fn other_permit() -> Refusal {
     Refusal::new(

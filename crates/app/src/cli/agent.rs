@@ -118,6 +118,21 @@ fn fetch(context: &Context, store: &Store, arguments: &InstallArguments) -> Resu
     Ok(EXIT_OK)
 }
 
+/// Fetches the pinned program from its usual place, as `agent install` does without flags.
+pub(super) fn install_pinned(context: &Context) -> Result<(), CliError> {
+    let arguments = InstallArguments {
+        source: "pypi".to_owned(),
+        index: None,
+        from_file: None,
+        use_own: None,
+        sdk_version: None,
+        accept_unpinned: false,
+        accept_yanked: false,
+    };
+    let store = Store::new(&context.config.paths.state_dir);
+    fetch(context, &store, &arguments).map(drop)
+}
+
 fn source(context: &Context, arguments: &InstallArguments) -> Result<Source, CliError> {
     if let Some(file) = arguments.use_own.as_ref().or(arguments.from_file.as_ref()) {
         return Ok(Source::File(file.clone()));

@@ -12,10 +12,11 @@ use crate::config::{
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0    done
+  0    done; run, session prompt: Claude Code completed the prompt
   1    refused, not found, or something is wrong (the message has a stable code and a hint)
   2    the command line or the configuration is wrong; nothing was started
-  124  exec: the command was ended by its --timeout
+  3-7  run, session prompt, session attach: why the prompt ended; see `run --help`
+  124  exec, run, session prompt: ended by its --timeout
   125  exec, shell: the command could not be run, its end is not known, or output was lost
   else exec, shell: the exit code of the command; 128 + n when signal n ended it
 
@@ -69,9 +70,41 @@ impl From<&ConfigurationArguments> for Flags {
     }
 }
 
+const RUN_HELP: &str = "\
+Exit codes:
+  0    Claude Code completed the prompt
+  1    refused, or something is wrong before the prompt began (no key, no such directory, …)
+  2    the command line or the configuration is wrong; nothing was started
+  3    the model provider refused or failed
+  4    the model declined
+  5    --max-turns was reached
+  6    --max-budget-usd was reached
+  7    nothing came from the model for too long
+  124  --timeout was over
+  125  Claude Code could not be started, or ended in the middle
+  130  cancelled: Ctrl-C, SIGTERM, or cancel_execution
+
+Examples:
+  claude-code-mcp run --prompt 'Make the tests pass'
+  claude-code-mcp run --project ~/src/app --prompt-file task.md --max-budget-usd 2 --timeout 20m
+  git diff | claude-code-mcp run --prompt - --json > review.json";
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Give Claude Code one prompt in a session of its own, for scripts and CI
+    ///
+    /// Makes a session on the project, gives the prompt, shows on standard error what Claude Code does, and prints its
+    /// answer on standard output; then requests, tokens, cost and changed files on standard error. The session is
+    /// destroyed at the end, whatever that was; only where this program is killed outright does it stay until its idle time
+    /// is over. The changes to the project's files stay.
+    ///
+    /// Ctrl-C cancels the prompt, waits for its end and destroys the session; twice, it does not wait.
+    ///
+    /// Without --strict everything is allowed to Claude Code, and the sandbox is the wall. With it, what it asks is put to
+    /// you on a terminal; elsewhere, answer with `session approve`, or it is denied after a while.
+    #[command(after_long_help = RUN_HELP)]
+    Run(Box<RunArguments>),
     /// Create, use and destroy sessions
     #[command(subcommand)]
     Session(SessionCommand),
@@ -114,6 +147,77 @@ pub enum Command {
         /// Which shell
         shell: Shell,
     },
+}
+
+/// The words of a prompt.
+#[derive(Debug, Clone, Default, Args)]
+#[group(id = "words", required = true, multiple = false)]
+pub struct WordsArguments {
+    /// What Claude Code is to do; - reads it from standard input
+    #[arg(long, short, value_name = "TEXT", allow_hyphen_values = true)]
+    pub prompt: Option<String>,
+    /// Read it from a file; - is standard input
+    #[arg(long, value_name = "FILE")]
+    pub prompt_file: Option<PathBuf>,
+}
+
+/// How a prompt is worked on.
+#[derive(Debug, Clone, Default, Args)]
+pub struct PromptArguments {
+    /// Which model to ask; the session's otherwise
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// Stop after so many requests to the model
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub max_turns: Option<u32>,
+    /// Stop when it has cost so many dollars; checked after each reply, so the last one may go beyond
+    #[arg(long, value_name = "DOLLARS", value_parser = parse_dollars)]
+    pub max_budget_usd: Option<f64>,
+    /// End the prompt after that long: 90s, 15m, 2h
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    pub timeout: Option<Duration>,
+    /// Do not show what Claude Code does meanwhile
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Flags of `run`.
+#[derive(Debug, Args)]
+pub struct RunArguments {
+    /// Project directory; it becomes /workspace inside
+    #[arg(long, default_value = ".", value_name = "DIR")]
+    pub project: PathBuf,
+    /// What to do.
+    #[command(flatten)]
+    pub words: WordsArguments,
+    /// How.
+    #[command(flatten)]
+    pub options: PromptArguments,
+    /// Allow Claude Code everything inside the sandbox (the default, said aloud)
+    #[arg(long, conflicts_with = "strict")]
+    pub allow: bool,
+    /// Allow Claude Code only what you, or a rule of the operator, allow
+    #[arg(long)]
+    pub strict: bool,
+    /// Leave the session, for `session prompt` and the like
+    #[arg(long)]
+    pub keep: bool,
+    /// What its walls are made of; the server's choice otherwise
+    #[arg(long, value_parser = ["native", "docker"], value_name = "BACKEND")]
+    pub backend: Option<String>,
+    /// Environment of everything inside.
+    #[command(flatten)]
+    pub environment: EnvironmentArguments,
+}
+
+/// Dollars that a prompt may cost.
+fn parse_dollars(text: &str) -> Result<f64, String> {
+    const WRONG: &str = "write dollars, 0.000001 to 10000, such as 2.50";
+    let dollars: f64 = text.parse().map_err(|_| WRONG.to_owned())?;
+    (0.000_001..=10_000.0)
+        .contains(&dollars)
+        .then_some(dollars)
+        .ok_or_else(|| WRONG.to_owned())
 }
 
 /// Flags of `demo`.
@@ -337,6 +441,35 @@ pub enum SessionCommand {
     /// terminal. Ctrl-C ends the command and everything it started.
     #[command(after_help = EXEC_EXAMPLES)]
     Exec(ExecArguments),
+    /// Give Claude Code a prompt in a session
+    ///
+    /// Shows on standard error what Claude Code does, and prints its answer on standard output. The prompt goes on with the
+    /// conversation that the session has, and waits for its turn there. Ctrl-C cancels it; with --detach it goes on by
+    /// itself, and `session attach` shows it. Exit codes as in `run --help`.
+    #[command(after_help = PROMPT_EXAMPLES)]
+    Prompt(Box<SessionPromptArguments>),
+    /// Follow the prompt or command that runs in a session
+    ///
+    /// A prompt is shown from its beginning on, a command from its first kept output. Leaving (Ctrl-C) ends nothing.
+    /// Exit codes as in `run --help`; of a command, its own.
+    Attach {
+        /// Which session, or an execution of it: x-…
+        #[arg(value_name = "SESSION|EXECUTION")]
+        target: String,
+    },
+    /// Show what Claude Code asks in a session, or answer it
+    #[command(after_help = APPROVE_EXAMPLES)]
+    Approve(ApproveArguments),
+    /// Show what was said and done in a conversation of a session
+    ///
+    /// Also of a session that has ended, while it is on record.
+    Transcript {
+        /// Which session
+        session: String,
+        /// Which conversation; the one that was written to last otherwise
+        #[arg(long, value_name = "ID")]
+        conversation: Option<String>,
+    },
     /// Open an interactive shell in a session
     Shell {
         /// Which session
@@ -450,6 +583,64 @@ Examples:
   claude-code-mcp session exec app --cwd sub -- sh -c 'ls | wc -l'
   tar c docs | claude-code-mcp session exec app -- tar x -C /tmp
   claude-code-mcp session exec app --detach --timeout 1h -- ./nightly";
+
+const PROMPT_EXAMPLES: &str = "\
+Examples:
+  claude-code-mcp session prompt app 'Why does the second test fail?'
+  claude-code-mcp session prompt app --new --max-turns 20 - < task.md
+  claude-code-mcp session prompt app --detach 'Port it to Rust 2024'";
+
+/// Flags of `session prompt`.
+#[derive(Debug, Args)]
+pub struct SessionPromptArguments {
+    /// Which session
+    pub session: String,
+    /// What Claude Code is to do; - reads it from standard input
+    #[arg(required_unless_present = "prompt_file")]
+    pub prompt: Option<String>,
+    /// Read it from a file; - is standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
+    pub prompt_file: Option<PathBuf>,
+    /// Start a conversation that remembers nothing
+    #[arg(long, conflicts_with = "conversation")]
+    pub new: bool,
+    /// Go on with that conversation; the latest one otherwise
+    #[arg(long, value_name = "ID")]
+    pub conversation: Option<String>,
+    /// Fail when another prompt has its turn there, instead of waiting
+    #[arg(long)]
+    pub refuse_busy: bool,
+    /// Do not wait: print the execution's id
+    #[arg(long, short)]
+    pub detach: bool,
+    /// How.
+    #[command(flatten)]
+    pub options: PromptArguments,
+}
+
+const APPROVE_EXAMPLES: &str = "\
+Examples:
+  claude-code-mcp session approve app                     what waits for an answer
+  claude-code-mcp session approve app --yes               the only one that waits
+  claude-code-mcp session approve app 3f2a --no --answer 'Use the mirror instead'";
+
+/// Flags of `session approve`.
+#[derive(Debug, Args)]
+pub struct ApproveArguments {
+    /// Which session
+    pub session: String,
+    /// Which of the things that wait: its id or a beginning of it
+    pub permission: Option<String>,
+    /// Allow it
+    #[arg(long, conflicts_with_all = ["no", "answer"])]
+    pub yes: bool,
+    /// Deny it; --answer says why
+    #[arg(long)]
+    pub no: bool,
+    /// Words: the answer to a question, or why not
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub answer: Option<String>,
+}
 
 /// Flags of `session exec`.
 #[derive(Debug, Args)]

@@ -17,6 +17,18 @@ pub const EXIT_OK: u8 = 0;
 pub const EXIT_REFUSED: u8 = 1;
 /// The command line or the configuration is wrong.
 pub const EXIT_USAGE: u8 = 2;
+/// A prompt ended because the model provider refused or failed.
+pub const EXIT_PROVIDER_ERROR: u8 = 3;
+/// A prompt ended because the model declined.
+pub const EXIT_MODEL_REFUSED: u8 = 4;
+/// A prompt ended at its limit of requests to the model.
+pub const EXIT_TURN_LIMIT: u8 = 5;
+/// A prompt ended at its limit of cost.
+pub const EXIT_BUDGET_LIMIT: u8 = 6;
+/// A prompt was ended because nothing came from the model for too long.
+pub const EXIT_STALLED: u8 = 7;
+/// A prompt failed: Claude Code could not be started, or ended.
+pub const EXIT_AGENT_ENDED: u8 = 125;
 /// A command was ended by its time limit, as with timeout(1).
 pub const EXIT_TIMED_OUT: u8 = 124;
 /// A command could not be run, or its end is not known, as with `docker run`.

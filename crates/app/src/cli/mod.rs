@@ -10,6 +10,8 @@ mod doctor;
 mod error;
 mod image;
 mod output;
+mod prompt;
+mod run;
 mod serve;
 mod server;
 mod session;
@@ -23,7 +25,9 @@ use clap::CommandFactory;
 use arguments::{Command, CommandLine};
 pub use context::{Context, VERSION};
 pub use error::{
-    CliError, EXIT_NOT_RUN, EXIT_OK, EXIT_REFUSED, EXIT_SIGNAL_BASE, EXIT_TIMED_OUT, EXIT_USAGE,
+    CliError, EXIT_AGENT_ENDED, EXIT_BUDGET_LIMIT, EXIT_MODEL_REFUSED, EXIT_NOT_RUN, EXIT_OK,
+    EXIT_PROVIDER_ERROR, EXIT_REFUSED, EXIT_SIGNAL_BASE, EXIT_STALLED, EXIT_TIMED_OUT,
+    EXIT_TURN_LIMIT, EXIT_USAGE,
 };
 pub use output::Output;
 
@@ -69,6 +73,7 @@ fn dispatch(command_line: CommandLine, environment: Environment) -> Result<u8, C
         None => stdio::run(&context, stdio::Invocation::ByDefault),
         Some(Command::Stdio) => stdio::run(&context, stdio::Invocation::ByName),
         Some(Command::Serve(arguments)) => serve::run(&context, &arguments),
+        Some(Command::Run(arguments)) => run::run(&context, &arguments),
         Some(Command::Session(command)) => session::run(&context, command),
         Some(Command::Server(command)) => server::run(&context, &command),
         Some(Command::Audit(command)) => audit_log::run(&context, &command),

@@ -13,6 +13,7 @@ pub struct Output {
     /// Structured results instead of text.
     pub json: bool,
     color: bool,
+    may_color: bool,
 }
 
 /// A color of a word.
@@ -34,6 +35,16 @@ impl Output {
         Output {
             json,
             color: !no_color && !json && io::stdout().is_terminal(),
+            may_color: !no_color,
+        }
+    }
+
+    /// The same for standard error.
+    pub fn for_errors(self) -> Self {
+        Output {
+            json: self.json,
+            color: self.may_color && io::stderr().is_terminal(),
+            may_color: self.may_color,
         }
     }
 

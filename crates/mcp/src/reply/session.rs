@@ -1,6 +1,6 @@
 //! Sessions in replies.
 
-use model::SessionState;
+use model::{SessionState, TranscriptKind};
 use serde::{Deserialize, Serialize};
 
 use super::DockerOptionsReply;
@@ -201,10 +201,56 @@ pub struct LogsReply {
     pub session_id: String,
     /// Lines, oldest first: untrusted data.
     pub lines: Vec<LogLineReply>,
-    /// Older lines of those asked for were left out to keep the reply small.
+    /// Lines were left out to keep the reply small: older ones of the log; of a transcript, those from cursor on.
     pub truncated: bool,
+    /// The conversation, of a transcript.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conversation_id: Option<String>,
+    /// Where to read the transcript on: pass it as cursor. Absent while the prompt of executionId waits for its turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<u64>,
     /// One sentence: what this means.
     pub message: String,
+}
+
+/// What a line of a transcript is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum TranscriptKindName {
+    /// Somebody gave a prompt.
+    Prompt,
+    /// A prompt has its turn.
+    Begun,
+    /// Claude Code said something.
+    Says,
+    /// Claude Code uses a tool.
+    Uses,
+    /// What a tool gave.
+    Gives,
+    /// A tool failed, or was not allowed.
+    Fails,
+    /// Claude Code asks for leave.
+    Asks,
+    /// A request to the provider is tried again.
+    Waits,
+    /// A prompt is over.
+    Ended,
+}
+
+impl From<TranscriptKind> for TranscriptKindName {
+    fn from(kind: TranscriptKind) -> Self {
+        match kind {
+            TranscriptKind::Prompt => TranscriptKindName::Prompt,
+            TranscriptKind::Begun => TranscriptKindName::Begun,
+            TranscriptKind::Says => TranscriptKindName::Says,
+            TranscriptKind::Uses => TranscriptKindName::Uses,
+            TranscriptKind::Gives => TranscriptKindName::Gives,
+            TranscriptKind::Fails => TranscriptKindName::Fails,
+            TranscriptKind::Asks => TranscriptKindName::Asks,
+            TranscriptKind::Waits => TranscriptKindName::Waits,
+            TranscriptKind::Ended => TranscriptKindName::Ended,
+        }
+    }
 }
 
 /// One line of a session's log.
@@ -215,6 +261,12 @@ pub struct LogLineReply {
     pub at: String,
     /// What, cleaned like the text of a stream.
     pub text: String,
+    /// What the line of a transcript is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<TranscriptKindName>,
+    /// The prompt that begins or ends here, in a transcript.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution_id: Option<String>,
 }
 
 /// Which way files went.

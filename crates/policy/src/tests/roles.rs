@@ -56,6 +56,7 @@ fn verdicts(
         ),
         ("read", session(SessionVerb::Read)),
         ("logs", session(SessionVerb::Logs)),
+        ("transcript", session(SessionVerb::Transcript)),
         ("destroy", session(SessionVerb::Destroy)),
         ("execution read", execution(ExecutionVerb::Read)),
         ("cancel", execution(ExecutionVerb::Cancel)),

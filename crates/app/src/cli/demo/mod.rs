@@ -5,6 +5,7 @@
 
 mod attacks;
 mod project;
+mod prompt;
 mod stage;
 
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 
 use self::{
     attacks::Verdict,
+    prompt::{Cast, Played, Players},
     stage::{Stage, Walls},
 };
 use super::{
@@ -35,6 +37,10 @@ const PIDS: u32 = 64;
 struct Story {
     steps: Vec<Step>,
     attacks: Vec<Verdict>,
+    /// What became of the prompt; absent when it was skipped.
+    prompt: Option<Played>,
+    /// Why there was none.
+    prompt_skipped: Option<String>,
     left_behind: Vec<String>,
     total_ms: f64,
     passed: bool,
@@ -62,7 +68,9 @@ pub fn run(context: &Context, arguments: &DemoArguments) -> Result<u8, CliError>
     })?;
     let mut story = story;
     story.total_ms = milliseconds(began.elapsed());
-    story.passed = story.left_behind.is_empty() && story.attacks.iter().all(|attack| attack.held);
+    story.passed = story.left_behind.is_empty()
+        && story.attacks.iter().all(|attack| attack.held)
+        && story.prompt.as_ref().is_none_or(Played::held);
     if output.json {
         output.json(&story)?;
     } else {
@@ -85,8 +93,9 @@ async fn play(
             })
             .await?;
     }
-    let stage = Stage::build(context, walls)?;
-    let before = stage.project_paths();
+    let cast = prompt::cast(context).await?;
+    let stage = Stage::build(context, walls, &cast)?;
+    let mut before = stage.project_paths();
     let (client, front) = teller
         .step(
             "start the server, greet it as an MCP client over stdio",
@@ -97,6 +106,8 @@ async fn play(
     teller.project_tests(&client, &session).await?;
     teller.attacks(&client, &session, &stage).await?;
     teller.transfer(&client, &session, &stage).await?;
+    teller.prompt(context, &cast, &client, &session).await?;
+    before.extend(teller.made_by_prompt(&stage));
     teller.destroy(&client, &session).await?;
     drop(client);
     stage.stop(front).await?;
@@ -256,6 +267,54 @@ impl Teller {
             ))
         })
         .await
+    }
+
+    async fn prompt(
+        &mut self,
+        context: &Context,
+        cast: &Cast,
+        client: &Client,
+        session: &str,
+    ) -> Result<(), CliError> {
+        let players: &Players = match cast {
+            Cast::Plays(players) => players,
+            Cast::Skipped(why) => {
+                let loud = self.output.paint(Color::Yellow, "SKIPPED");
+                self.headline(&format!("    {loud}  a prompt to Claude Code: {why}"))?;
+                self.story.prompt_skipped = Some(why.clone());
+                return Ok(());
+            }
+        };
+        self.headline(
+            "    A prompt to Claude Code, which works inside, without a network and without a key",
+        )?;
+        for line in players.who().lines().filter(|_| !self.output.json) {
+            self.output
+                .line(&self.output.paint(Color::Dim, &format!("    {line}")))?;
+        }
+        let began = Instant::now();
+        let played = players.play(context, client, session).await?;
+        self.note(
+            "Claude Code changed a file and ran the tests",
+            &played.words(),
+            began.elapsed(),
+        )?;
+        self.story.prompt = Some(played);
+        Ok(())
+    }
+
+    /// Files that the prompt is known to have changed or made: those are no remains.
+    fn made_by_prompt(&self, stage: &Stage) -> Vec<String> {
+        let changed = self
+            .story
+            .prompt
+            .iter()
+            .flat_map(|played| &played.changed_files);
+        changed
+            .map(|file| stage.project().join(file))
+            .filter(|path| path.exists())
+            .map(|path| path.display().to_string())
+            .collect()
     }
 
     async fn destroy(&mut self, client: &Client, session: &str) -> Result<(), CliError> {

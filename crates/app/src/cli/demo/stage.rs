@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    os::unix::fs::{DirBuilderExt, symlink},
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -13,7 +14,7 @@ use sandbox::Backend;
 use sandbox_docker::{Docker, DockerConfig, Tcp};
 use tokio::process::Child;
 
-use super::{CliError, Client, Context, project};
+use super::{CliError, Client, Context, project, prompt::Cast};
 use crate::{
     backends::docker_config,
     cli::{context::this_program, output::note},
@@ -29,6 +30,8 @@ pub struct Stage {
     walls: Walls,
     /// What the demo's server is told of the configuration.
     settings: Vec<String>,
+    /// Variables of the demo's server and fronts.
+    variables: Vec<(String, std::ffi::OsString)>,
     engine: DockerConfig,
 }
 
@@ -83,7 +86,7 @@ pub struct Secret {
 
 impl Stage {
     /// Makes the directories and the sample project.
-    pub fn build(context: &Context, walls: Walls) -> Result<Self, CliError> {
+    pub fn build(context: &Context, walls: Walls, cast: &Cast) -> Result<Self, CliError> {
         let base = tempfile::Builder::new()
             .prefix("claude-code-mcp-demo-")
             .tempdir()
@@ -97,12 +100,14 @@ impl Stage {
         }
         let nobody = OwnerId::from_bytes([0; 8]);
         let engine = docker_config(&context.config, &base.path().join("state"), nobody);
-        let stage = Stage {
+        let mut stage = Stage {
             base,
             walls,
             settings,
+            variables: Vec::new(),
             engine,
         };
+        stage.take_in(cast)?;
         for (relative, content) in project::FILES {
             let path = stage.project().join(relative);
             let parent = path.parent().unwrap_or(&path);
@@ -119,6 +124,25 @@ impl Stage {
             source,
         })?;
         Ok(stage)
+    }
+
+    /// The store of the installed Claude Code is shown to the demo's server in its place, and its provider set.
+    fn take_in(&mut self, cast: &Cast) -> Result<(), CliError> {
+        let Cast::Plays(players) = cast else {
+            self.settings.push("agent=none".to_owned());
+            return Ok(());
+        };
+        let (state, link) = (self.state(), self.state().join("agent"));
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(state)
+            .and_then(|()| symlink(&players.store, &link))
+            .map_err(|source| CliError::File { path: link, source })?;
+        self.settings
+            .push(format!("agent={}", players.program.record.sha256));
+        self.settings.extend(players.settings.iter().cloned());
+        self.variables.clone_from(&players.variables);
+        Ok(())
     }
 
     /// The sample project.
@@ -173,6 +197,7 @@ impl Stage {
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
             .env("HOME", self.base.path())
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .current_dir(self.project())
             .kill_on_drop(true);
         command

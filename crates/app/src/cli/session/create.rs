@@ -69,7 +69,7 @@ fn without_nulls(value: serde_json::Value) -> serde_json::Value {
 }
 
 /// The path that is really meant, so that neither links nor `..` stand in the way later.
-fn existing(path: &Path) -> Result<PathBuf, CliError> {
+pub(in crate::cli) fn existing(path: &Path) -> Result<PathBuf, CliError> {
     path.canonicalize().map_err(|source| CliError::File {
         path: path.to_path_buf(),
         source,

@@ -108,6 +108,8 @@ mod tests {
             .map(|text| LogLineReply {
                 at: String::new(),
                 text: (*text).to_owned(),
+                kind: None,
+                execution_id: None,
             })
             .collect()
     }

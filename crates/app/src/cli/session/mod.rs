@@ -1,15 +1,19 @@
 //! `session …`: what every MCP client can do, for people and scripts.
 
+mod approve;
+mod attach;
 mod cp;
 mod create;
 mod destroy;
 mod docker_options;
 mod exec;
 mod logs;
+mod prompt;
 mod resolve;
 mod run;
 mod shell;
 mod show;
+mod transcript;
 mod variables;
 
 use serde_json::json;
@@ -20,7 +24,9 @@ use super::{
     block_on,
     client::{Client, read},
 };
+pub(super) use create::existing;
 use resolve::resolve;
+pub(super) use variables::variables;
 
 /// Carries out one command on sessions.
 pub(super) fn run(context: &Context, command: SessionCommand) -> Result<u8, CliError> {
@@ -31,6 +37,13 @@ pub(super) fn run(context: &Context, command: SessionCommand) -> Result<u8, CliE
         SessionCommand::Exec(arguments) => {
             block_on(exec::run(context, arguments)).map_err(CliError::of_a_run)
         }
+        SessionCommand::Prompt(arguments) => block_on(prompt::run(context, &arguments)),
+        SessionCommand::Attach { target } => block_on(attach::run(context, &target)),
+        SessionCommand::Approve(arguments) => block_on(approve::run(context, &arguments)),
+        SessionCommand::Transcript {
+            session,
+            conversation,
+        } => block_on(transcript::run(context, &session, conversation.as_deref())),
         SessionCommand::Shell { session } => {
             block_on(shell::run(context, &session)).map_err(CliError::of_a_run)
         }

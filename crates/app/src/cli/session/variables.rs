@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::super::{CliError, Context, arguments::EnvironmentArguments};
 
 /// The variables that the flags name, later ones winning.
-pub(super) fn variables(
+pub(in crate::cli) fn variables(
     context: &Context,
     arguments: &EnvironmentArguments,
 ) -> Result<BTreeMap<String, String>, CliError> {

@@ -1,0 +1,114 @@
+//! `run`: one prompt in a session of its own, which is destroyed whatever happens.
+
+use mcp::reply::{ExecutionReply, SessionReply};
+use serde_json::{Value, json};
+
+use super::{
+    CliError, Context, EXIT_REFUSED, EXIT_SIGNAL_BASE,
+    arguments::RunArguments,
+    block_on,
+    client::{Client, read},
+    output::note,
+    prompt::{Follower, Interrupts, Look, OnInterrupt, Teller, order, report, words},
+    session::{existing, variables},
+};
+
+/// Signal of Ctrl-C.
+const SIGINT: u8 = 2;
+/// What the session lives longer than its prompt, seconds: to be made, to end, to be destroyed.
+const TTL_MARGIN_SECONDS: u64 = 120;
+
+pub(super) fn run(context: &Context, arguments: &RunArguments) -> Result<u8, CliError> {
+    block_on(play(context, arguments))
+}
+
+async fn play(context: &Context, arguments: &RunArguments) -> Result<u8, CliError> {
+    let words = words(&arguments.words)?;
+    let project = existing(&arguments.project)?;
+    let call = creation(context, arguments, &project)?;
+    // From here on a signal ends the prompt, not this process: what it made is to be taken away again.
+    let mut interrupts = Interrupts::new()?;
+    let client = Client::connect(context, vec![project.clone()]).await?;
+    let created = client.call("create_session", call).await?;
+    let session: SessionReply = read("create_session", created)?;
+    let id = &session.session_id;
+    let ended = give(context, &client, id, &words, arguments, &mut interrupts).await;
+    if arguments.keep {
+        note(&format!(
+            "the session stays: {} {id}, until {}",
+            session.session_name, session.expires_at
+        ));
+        return ended;
+    }
+    match (destroy(context, client, id).await, ended) {
+        (Ok(()), ended) => ended,
+        (Err(error), ended) => {
+            note(&format!(
+                "the session {id} could not be destroyed: {}",
+                error.chain()
+            ));
+            // A success that leaves something behind is none.
+            ended.map(|code| code.max(EXIT_REFUSED))
+        }
+    }
+}
+
+fn creation(
+    context: &Context,
+    arguments: &RunArguments,
+    project: &std::path::Path,
+) -> Result<Value, CliError> {
+    let timeout = arguments.options.timeout.filter(|_| !arguments.keep);
+    Ok(json!({
+        "projectPath": project,
+        "backend": arguments.backend,
+        "strictPermissions": arguments.strict,
+        "env": variables(context, &arguments.environment)?,
+        "ttlSeconds": timeout.map(|timeout| timeout.as_secs().saturating_add(TTL_MARGIN_SECONDS)),
+    }))
+}
+
+/// Gives the prompt and follows it to its end.
+async fn give(
+    context: &Context,
+    client: &Client,
+    session_id: &str,
+    words: &str,
+    arguments: &RunArguments,
+    interrupts: &mut Interrupts,
+) -> Result<u8, CliError> {
+    let options = &arguments.options;
+    let started: ExecutionReply = client
+        .ask("execute_in_session", order(session_id, words, options))
+        .await?;
+    let look = match options.quiet {
+        true => Look::Quiet,
+        false => Look::All,
+    };
+    let teller = Teller::new(context.output, look, "");
+    let follower = Follower::new(
+        client,
+        session_id,
+        &started.execution_id,
+        teller,
+        OnInterrupt::Cancel,
+    );
+    match follower.follow(interrupts).await? {
+        Some(ended) => report(context, &ended),
+        None => Ok(EXIT_SIGNAL_BASE + SIGINT),
+    }
+}
+
+/// Destroys the session, by a new connection where the first one broke.
+async fn destroy(context: &Context, client: Client, session_id: &str) -> Result<(), CliError> {
+    let call = || json!({ "sessionId": session_id });
+    match client.call("destroy_session", call()).await {
+        Err(CliError::Conversation(_)) => {
+            drop(client);
+            let again = Client::connect(context, Vec::new()).await?;
+            again.call("destroy_session", call()).await?;
+        }
+        answer => drop(answer?),
+    }
+    Ok(())
+}
