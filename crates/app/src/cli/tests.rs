@@ -48,7 +48,15 @@ fn what_follows_the_dashes_belongs_to_the_command() {
 
 #[test]
 fn wrong_lines_are_refused_with_the_usage_exit_code() {
-    assert!(parse("session exec app -- true").is_ok());
+    for line in [
+        "session exec app -- true",
+        "run --prompt - --strict --keep",
+        "run -p --help-me --max-budget-usd 0.5",
+        "session prompt app - --new",
+        "session approve app p --no --answer because",
+    ] {
+        assert!(parse(line).is_ok(), "{line}");
+    }
     for line in [
         "session exec app",
         "session exec app true",
@@ -60,6 +68,14 @@ fn wrong_lines_are_refused_with_the_usage_exit_code() {
         "session logs app --tail 1001",
         "session extend app",
         "serve --detached",
+        "run",
+        "run --prompt a --prompt-file b",
+        "run --prompt a --allow --strict",
+        "run --prompt a --max-budget-usd 0",
+        "run --prompt a --max-turns 0",
+        "session prompt app",
+        "session prompt app a --new --conversation b",
+        "session approve app p --yes --no",
         "nonsense",
         "session",
     ] {

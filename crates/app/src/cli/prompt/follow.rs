@@ -174,6 +174,7 @@ impl<'a> Follower<'a> {
             .is_none_or(|open| open.permission_id != *id)
         {
             self.teller.pause();
+            self.person.forget_typed();
             put(pending);
             self.open = Some(pending.clone());
         }

@@ -22,7 +22,7 @@ pub(super) enum Typed {
 
 /// Lines that a person types, where there is one.
 pub(super) struct Person {
-    lines: Option<mpsc::Receiver<String>>,
+    lines: Option<mpsc::UnboundedReceiver<String>>,
 }
 
 impl Person {
@@ -33,6 +33,16 @@ impl Person {
 
     pub(super) const fn new() -> Self {
         Person { lines: None }
+    }
+
+    /// Forgets what was typed before the question stood there: it cannot be meant for it.
+    pub(super) fn forget_typed(&mut self) {
+        // Only a terminal has such a queue.
+        let _ = rustix::termios::tcflush(
+            rustix::stdio::stdin(),
+            rustix::termios::QueueSelector::IFlush,
+        );
+        while let Some(Ok(_)) = self.lines.as_mut().map(mpsc::UnboundedReceiver::try_recv) {}
     }
 
     /// The next line; never, when standard input has ended. Nothing is lost when the wait is given up.
@@ -46,12 +56,12 @@ impl Person {
 }
 
 /// The thread stays behind: nothing can interrupt its read.
-fn read_lines() -> mpsc::Receiver<String> {
-    let (sender, lines) = mpsc::channel(1);
+fn read_lines() -> mpsc::UnboundedReceiver<String> {
+    let (sender, lines) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
         for line in io::stdin().lock().lines() {
             let Ok(line) = line else { return };
-            if sender.blocking_send(line).is_err() {
+            if sender.send(line).is_err() {
                 return;
             }
         }

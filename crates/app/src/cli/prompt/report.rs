@@ -116,3 +116,51 @@ fn spent(prompt: &PromptReply) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_end_has_its_exit_code_and_none_but_success_is_zero() {
+        let code = |stop: Option<&str>| {
+            exit_code(&PromptReply {
+                conversation_id: String::new(),
+                doing: String::new(),
+                result: None,
+                structured_output: None,
+                stop: stop.map(str::to_owned),
+                provider_error: None,
+                turns: 0,
+                tool_uses: 0,
+                usage: mcp::reply::TokenUsageReply {
+                    input: 0,
+                    output: 0,
+                    cache_read: 0,
+                    cache_write: 0,
+                },
+                cost_usd: None,
+                model: None,
+                permission_denials: Vec::new(),
+                pending_permissions: Vec::new(),
+                changed_files: Vec::new(),
+            })
+        };
+        let ends = [
+            ("completed", 0),
+            ("providerError", 3),
+            ("refused", 4),
+            ("turnLimit", 5),
+            ("budgetLimit", 6),
+            ("stalled", 7),
+            ("timedOut", 124),
+            ("agentEnded", 125),
+            ("interrupted", 130),
+            ("of a newer server", 125),
+        ];
+        for (stop, expected) in ends {
+            assert_eq!(code(Some(stop)), expected, "{stop}");
+        }
+        assert_eq!(code(None), 125);
+    }
+}
