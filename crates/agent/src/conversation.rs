@@ -123,9 +123,12 @@ impl Conversation {
     /// When the journal cannot be used.
     pub fn open(setup: Setup, id: ConversationId, journal: &Path) -> io::Result<Opened> {
         let (journal, entries) = Journal::open(journal)?;
-        let process = |entry: &Entry| match entry {
-            Entry::Process { process, .. } => Some(*process),
-            _ => None,
+        let process = |entry: &Entry| {
+            if let Entry::Process { process, .. } = entry {
+                Some(*process)
+            } else {
+                None
+            }
         };
         let processes = entries.iter().filter_map(process).collect();
         let past = Past::read(id, entries);

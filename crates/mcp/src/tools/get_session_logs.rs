@@ -126,7 +126,13 @@ impl Definition for GetSessionLogs {
         let (session, lines) = match caller.ask(Action::try_from(parameters)?).await? {
             Outcome::Logs(session, lines) => (session, lines),
             Outcome::Transcript(page) => return Ok(of_transcript(&page)),
-            _ => return Err(unexpected(Self::NAME)),
+            Outcome::Session(_)
+            | Outcome::Sessions(_)
+            | Outcome::Destroyed(_)
+            | Outcome::Execution(_)
+            | Outcome::Transferred(_)
+            | Outcome::ServerInfo(_)
+            | Outcome::Done => return Err(unexpected(Self::NAME)),
         };
         let kept = latest(&lines);
         let truncated = kept.len() < lines.len();

@@ -217,6 +217,7 @@ pub fn execution() -> ExecutionView {
 }
 
 /// A prompt that Claude Code was done with.
+#[allow(clippy::expect_used, reason = "a constant that is one")]
 pub fn prompt() -> ExecutionView {
     let conversation = "6f1f9a52-5e8d-4c37-9b0e-0a4cf2b7d911".parse();
     let mut view = PromptView::new(conversation.expect("a conversation id"));
