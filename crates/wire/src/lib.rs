@@ -5,7 +5,7 @@
 //! reply to a request that is still open, so the host can bound everything it receives by what it asked for.
 //!
 //! Reading order: [`frame`](Decoder) for the envelope, `message` for what is said, `arguments` for how the supervisor
-//! is started.
+//! is started; `trial` stands apart: what a trial of the walls prints.
 
 #![forbid(unsafe_code)]
 
@@ -13,6 +13,7 @@ mod arguments;
 mod carrier;
 mod frame;
 mod message;
+mod trial;
 
 pub use arguments::{ArgumentError, SupervisorArguments};
 pub use carrier::{
@@ -29,4 +30,8 @@ pub use message::{
     PROTOCOL_VERSION, Reply, Request, SoftLimits, StartSpec, Stdin, Stream, StreamStatus,
     TerminalSize, ToHost, ToSupervisor, TransferEnd, TransferFrame, TransferKind, TransferSpec,
     Welcome,
+};
+pub use trial::{
+    MAX_TRIAL_BYTES, MAX_TRIAL_DETAIL_BYTES, Probe, TRIAL_OPTION, TrialError, TrialFinding,
+    TrialOutcome, read_trial,
 };
