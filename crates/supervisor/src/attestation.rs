@@ -84,7 +84,8 @@ pub fn read(confinement: &Confinement) -> io::Result<Attestation> {
     })
 }
 
-fn status_field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+/// A field of `/proc/<pid>/status`.
+pub fn status_field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
     status
         .lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
@@ -127,7 +128,8 @@ fn kernel() -> String {
     text
 }
 
-fn interfaces(net_dev: &str) -> Vec<String> {
+/// Names of the interfaces that `/proc/net/dev` lists.
+pub fn interfaces(net_dev: &str) -> Vec<String> {
     let names = net_dev
         .lines()
         .skip(2)

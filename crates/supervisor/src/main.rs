@@ -6,7 +6,7 @@
 //!
 //! Reading order: `confinement` and `attestation` (start), `supervisor` (the loop) with `requests`, then one execution:
 //! `environment` → `spawn` → `stub` → `execution` → `sweep`, with `output`, `spool` and `input`; `relay` is the way out; `transfer` stands apart, in its own
-//! processes. `unsafe` lives in `sys` only.
+//! processes, and so does `trial`, which is no pid 1 at all but a program that tries the walls from inside. `unsafe` lives in `sys` only.
 
 #![deny(unsafe_code)]
 
@@ -35,10 +35,11 @@ mod sweep;
 #[allow(unsafe_code)]
 mod sys;
 mod transfer;
+mod trial;
 
 use std::process::ExitCode;
 
-use wire::SupervisorArguments;
+use wire::{SupervisorArguments, TRIAL_OPTION};
 
 /// Exit status of a start that was refused: nothing ran.
 const EXIT_REFUSED: u8 = 70;
@@ -58,6 +59,9 @@ fn main() -> ExitCode {
 }
 
 fn start() -> Result<(), String> {
+    if std::env::args().skip(1).eq([TRIAL_OPTION]) {
+        return trial::run();
+    }
     let arguments =
         SupervisorArguments::parse(std::env::args().skip(1)).map_err(|error| error.to_string())?;
     // Everything below kills with `kill(-1)` sooner or later.

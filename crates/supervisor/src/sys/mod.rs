@@ -1,5 +1,6 @@
 //! The system calls that no safe crate wraps. Everything `unsafe` of this program stands below this module.
 
+pub mod attempts;
 mod execute;
 mod fork;
 mod signals;
