@@ -31,8 +31,8 @@ use crate::{
 
 /// The number of the machine's first pid namespace (`PROC_PID_INIT_INO` of the kernel): whoever is in it is in no sandbox.
 const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
-/// Where what is made for a moment is made.
-const SCRATCH: &str = "/tmp";
+/// Where what is made for a moment is made: the first that is there.
+const SCRATCH: [&str; 3] = ["/tmp", "/dev/shm", "/"];
 /// Steps up that are tried from an open directory: more than any path has.
 const MAX_CLIMB: usize = 256;
 /// Open descriptors that are looked at.
@@ -206,13 +206,20 @@ fn with_child(attempt: fn(Pid) -> io::Result<()>) -> io::Result<()> {
 }
 
 fn mount_something() -> io::Result<()> {
-    mount(c"none", SCRATCH, c"tmpfs", MountFlags::empty(), None)?;
-    unmount(SCRATCH, UnmountFlags::DETACH)
+    let place = scratch();
+    mount(c"none", place, c"tmpfs", MountFlags::empty(), None)?;
+    unmount(place, UnmountFlags::DETACH)
+}
+
+fn scratch() -> &'static str {
+    let is_there = |place: &&str| fs::metadata(place).is_ok_and(|found| found.is_dir());
+    SCRATCH.into_iter().find(is_there).unwrap_or("/")
 }
 
 fn make_device() -> io::Result<()> {
     let path = format!(
-        "{SCRATCH}/.claude-code-mcp-trial-{}",
+        "{}/.claude-code-mcp-trial-{}",
+        scratch(),
         getpid().as_raw_nonzero()
     );
     let null: Dev = makedev(1, 3);
