@@ -112,6 +112,10 @@ impl Docker {
         }
     }
 
+    pub(crate) fn config(&self) -> &DockerConfig {
+        &self.shared.config
+    }
+
     pub(crate) fn engine(&self) -> &Engine {
         &self.shared.engine
     }

@@ -59,6 +59,8 @@ pub(crate) fn describe(info: &SystemInfo, is_root: bool) -> Result<Machine, Back
     let rootless = has_option(info, "rootless");
     let posture = if rootless {
         "docker-rootless"
+    } else if has_option(info, "userns") {
+        "docker-userns-remapped"
     } else {
         "docker-rootful"
     };
@@ -108,7 +110,8 @@ pub(crate) fn runtimes(info: &SystemInfo) -> Vec<String> {
     names
 }
 
-fn has_option(info: &SystemInfo, name: &str) -> bool {
+/// The engine names it among its security options.
+pub(crate) fn has_option(info: &SystemInfo, name: &str) -> bool {
     let wanted = format!("name={name}");
     let options = info.security_options.iter().flatten();
     options

@@ -1,6 +1,8 @@
-//! Known faults of what containers stand on (`profiles/advisories.json`), and how this machine stands to each: by version,
-//! and by what of ours keeps sessions from it. Nothing is tried here: that the walls hold is the attack suite's business.
+//! Known faults of what containers stand on (`profiles/advisories.json`), and how this machine stands to each: by what a
+//! trial of the walls showed, where there was one and the row names the probes that decide; else by version, and by what of
+//! ours keeps sessions from it.
 
+use sandbox::wire::{Probe, TrialFinding, TrialOutcome};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -39,6 +41,9 @@ struct Advisory {
     since: Option<String>,
     fixed: Vec<String>,
     blocked_by: Option<String>,
+    /// Sessions are safe from it when a trial finds all of these blocked; the way is open when one is possible.
+    #[serde(default)]
+    decided_by: Vec<Probe>,
     #[expect(dead_code, reason = "for readers of the file; a test asks for it")]
     reason: String,
 }
@@ -69,6 +74,18 @@ impl Verdict {
     }
 }
 
+/// What a trial says of a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Behavior {
+    /// Each probe that decides was blocked.
+    Blocked,
+    /// One of them went through.
+    Possible,
+    /// There was no trial, no probe decides, or one showed nothing.
+    NotShown,
+}
+
 /// One fault, and how this machine stands to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -85,6 +102,11 @@ pub struct Standing {
     pub fixed_in: Vec<String>,
     /// What of ours keeps sessions from it, in words.
     pub blocked_by: Option<String>,
+    /// Probes that decide it, by name.
+    pub decided_by: Vec<Probe>,
+    /// What they showed. Where they were blocked, that outranks the version; where one is possible, nothing of ours keeps
+    /// sessions from it, and the version decides.
+    pub behavior: Behavior,
     /// All of it together.
     pub verdict: Verdict,
     /// What to do, if anything; empty otherwise.
@@ -96,23 +118,24 @@ pub struct Standing {
 #[error("the table of advisories does not parse")]
 pub struct TableError(#[from] serde_json::Error);
 
-/// Goes through the table.
+/// Goes through the table. `findings` are a trial's; none without one.
 ///
 /// # Errors
 /// When it does not parse.
-pub fn stand(versions: &Versions) -> Result<Vec<Standing>, TableError> {
+pub fn stand(versions: &Versions, findings: &[TrialFinding]) -> Result<Vec<Standing>, TableError> {
     let table: Table = serde_json::from_str(include_str!("../../../../profiles/advisories.json"))?;
     Ok(table
         .advisories
         .into_iter()
-        .map(|advisory| judge(advisory, versions))
+        .map(|advisory| judge(advisory, versions, findings))
         .collect())
 }
 
-fn judge(advisory: Advisory, versions: &Versions) -> Standing {
+fn judge(advisory: Advisory, versions: &Versions, findings: &[TrialFinding]) -> Standing {
     let version = versions.of(advisory.component);
     let build = version.and_then(Build::parse);
-    let verdict = verdict(&advisory, build);
+    let behavior = behavior(&advisory.decided_by, findings);
+    let verdict = verdict(&advisory, build, behavior);
     Standing {
         remedy: remedy(&advisory, verdict),
         id: advisory.id,
@@ -121,17 +144,38 @@ fn judge(advisory: Advisory, versions: &Versions) -> Standing {
         version: version.map(str::to_owned),
         fixed_in: advisory.fixed,
         blocked_by: advisory.blocked_by,
+        decided_by: advisory.decided_by,
+        behavior,
         verdict,
     }
 }
 
-fn verdict(advisory: &Advisory, build: Option<Build>) -> Verdict {
+fn behavior(decided_by: &[Probe], findings: &[TrialFinding]) -> Behavior {
+    let outcome = |probe: &Probe| {
+        let mut found = findings.iter().filter(|found| found.probe == *probe);
+        found.next().map(|found| found.outcome)
+    };
+    let is = |wanted| move |probe: &Probe| outcome(probe) == Some(wanted);
+    if decided_by.iter().any(is(TrialOutcome::Possible)) {
+        Behavior::Possible
+    } else if !decided_by.is_empty() && decided_by.iter().all(is(TrialOutcome::Blocked)) {
+        Behavior::Blocked
+    } else {
+        Behavior::NotShown
+    }
+}
+
+fn verdict(advisory: &Advisory, build: Option<Build>, behavior: Behavior) -> Verdict {
+    if behavior == Behavior::Blocked {
+        return Verdict::Blocked;
+    }
     let parsed = |text: &String| Some(Build::parse(text)?.version);
     let fixed: Vec<Version> = advisory.fixed.iter().filter_map(parsed).collect();
     let since = advisory.since.as_ref().and_then(parsed);
+    let is_kept_from = advisory.blocked_by.is_some() && behavior != Behavior::Possible;
     match by_version(build.map(|build| build.version), since, &fixed) {
         ByVersion::Without => Verdict::Fixed,
-        ByVersion::Before | ByVersion::Unknown if advisory.blocked_by.is_some() => Verdict::Blocked,
+        ByVersion::Before | ByVersion::Unknown if is_kept_from => Verdict::Blocked,
         ByVersion::Unknown => Verdict::Unknown,
         ByVersion::Before if build.is_some_and(|build| build.rebuilt) => Verdict::PerhapsAffected,
         ByVersion::Before => Verdict::Affected,
@@ -184,7 +228,7 @@ mod tests {
     }
 
     fn of(id: &str, versions: &Versions) -> Standing {
-        let all = stand(versions).unwrap();
+        let all = stand(versions, &[]).unwrap();
         all.into_iter().find(|one| one.id == id).unwrap()
     }
 
@@ -273,6 +317,54 @@ mod tests {
                     "{standing:?}"
                 );
             }
+        }
+    }
+
+    fn trial(outcome: impl Fn(Probe) -> TrialOutcome) -> Vec<TrialFinding> {
+        let finding = |&probe: &Probe| TrialFinding {
+            probe,
+            outcome: outcome(probe),
+            errno: None,
+            detail: String::new(),
+        };
+        Probe::ALL.iter().map(finding).collect()
+    }
+
+    #[test]
+    fn what_a_trial_showed_outranks_the_version() {
+        let old = versions("20.10.7", "1.4.1", "1.0.0", "5.10.50");
+        let blocked = trial(|_| TrialOutcome::Blocked);
+        let all = stand(&old, &blocked).unwrap();
+        let decided = |found: &&Standing| !found.decided_by.is_empty();
+        assert!(all.iter().filter(decided).count() >= 8);
+        for found in all.iter().filter(decided) {
+            assert_eq!(
+                (found.behavior, found.verdict),
+                (Behavior::Blocked, Verdict::Blocked),
+                "{found:?}"
+            );
+        }
+        // One open way is enough, and what was said to keep sessions from it counts no longer.
+        for found in all.iter().filter(decided) {
+            for open in &found.decided_by {
+                let findings = trial(|probe| match probe == *open {
+                    true => TrialOutcome::Possible,
+                    false => TrialOutcome::Blocked,
+                });
+                let again = stand(&old, &findings).unwrap();
+                let again = again.into_iter().find(|one| one.id == found.id).unwrap();
+                assert_eq!(again.behavior, Behavior::Possible);
+                assert_ne!(again.verdict, Verdict::Blocked, "{again:?}");
+            }
+        }
+        // What showed nothing leaves it to the version and to what is known of our walls.
+        let unknown = trial(|_| TrialOutcome::Unknown);
+        for (shown, without) in stand(&old, &unknown)
+            .unwrap()
+            .iter()
+            .zip(stand(&old, &[]).unwrap())
+        {
+            assert_eq!(*shown, without);
         }
     }
 

@@ -1,16 +1,23 @@
 //! What `doctor` finds out about an engine beside what sessions need: versions of it and of what it stands on, the known
-//! faults of those ([`stand`]), and the runtimes that it offers.
+//! faults of those ([`stand`]), the runtimes that it offers, whether speaking to it is being root ([`access()`]); and, by one
+//! short sandbox, what its walls do ([`Docker::try_walls`]) and how its containers stand to a benchmark ([`Item`]).
 //!
 //! What this does not show: a fault that nobody knows, and whether a distribution repaired an old version.
 
+mod access;
 mod advisories;
+mod benchmark;
+mod trial;
 mod version;
 
 use bollard::models::SystemVersion;
 use sandbox::BackendError;
 use serde::Serialize;
 
-pub use advisories::{Component, Standing, TableError, Verdict, stand};
+pub use access::{Access, EngineKind, Opening, Socket, access};
+pub use advisories::{Behavior, Component, Standing, TableError, Verdict, stand};
+pub use benchmark::{Item, ItemState};
+pub use trial::{TRIAL_LEASE, Trial, TrialFailure};
 
 use crate::{Docker, machine};
 
@@ -23,6 +30,8 @@ pub struct About {
     pub runtimes: Vec<String>,
     /// Its containers live on when it restarts.
     pub live_restore: bool,
+    /// Whether speaking to it is being root.
+    pub access: Access,
 }
 
 /// Versions as they are told; `None` for what is not.
@@ -78,6 +87,7 @@ impl Docker {
         let kernel = rustix::system::uname();
         let kernel = kernel.release().to_string_lossy().into_owned();
         Ok(About {
+            access: access(self.config(), Some(&info)),
             versions: Versions::read(&version, kernel),
             runtimes: machine::runtimes(&info),
             live_restore: info.live_restore_enabled == Some(true),
