@@ -333,7 +333,7 @@ fn carried(limit: LimitName, outside: &Outside) -> (Option<u64>, Enforcement, &'
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use bollard::models::{ContainerConfig, ContainerCreateBody};
     use model::{HostDirectory, Limit, RootFileSystem, SandboxSpec};
 
@@ -342,7 +342,8 @@ mod tests {
 
     const PROFILE: &str = "{}";
 
-    fn asked() -> ContainerCreateBody {
+    /// What a session's container is asked for.
+    pub(crate) fn asked() -> ContainerCreateBody {
         let limit = Limit::default_of(1 << 20);
         let spec = SandboxSpec {
             session: SessionId::from_bytes([1; 16]),

@@ -422,3 +422,214 @@ fn engine_sockets(read: &Read<'_>) -> Judged {
         format!("of {} Mounts such sockets: {found:?}", read.mounts.len()),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use bollard::models::{DeviceMapping, HealthConfig, PortBinding, RestartPolicy, SwarmInfo};
+
+    use super::*;
+    use crate::inspection::tests::asked;
+
+    /// What an engine with AppArmor and SELinux says of a session's container.
+    fn good() -> (ContainerInspectResponse, SystemInfo) {
+        let body = asked();
+        let container = ContainerInspectResponse {
+            path: body.entrypoint.as_ref().map(|program| program[0].clone()),
+            app_armor_profile: Some("docker-default".to_owned()),
+            process_label: Some("system_u:system_r:container_t:s0:c1,c2".to_owned()),
+            mounts: Some(vec![MountPoint {
+                source: Some("/var/lib/claude-code-mcp/docker/x/state".to_owned()),
+                propagation: Some("rprivate".to_owned()),
+                ..MountPoint::default()
+            }]),
+            config: Some(ContainerConfig {
+                image: body.image,
+                healthcheck: body.healthcheck,
+                ..ContainerConfig::default()
+            }),
+            host_config: body.host_config,
+            ..ContainerInspectResponse::default()
+        };
+        let options = [
+            "name=apparmor",
+            "name=selinux",
+            "name=seccomp,profile=default",
+        ];
+        let info = SystemInfo {
+            security_options: Some(options.map(str::to_owned).to_vec()),
+            ..SystemInfo::default()
+        };
+        (container, info)
+    }
+
+    fn states(container: &ContainerInspectResponse, info: &SystemInfo) -> Vec<(String, ItemState)> {
+        let items = judge(container, info);
+        items
+            .into_iter()
+            .map(|item| (item.id, item.state))
+            .collect()
+    }
+
+    #[test]
+    fn a_sessions_container_passes_every_item_that_applies() {
+        let (container, info) = good();
+        for item in judge(&container, &info) {
+            let wanted = match item.id.as_str() {
+                "5.27" => ItemState::NotApplicable,
+                _ => ItemState::Pass,
+            };
+            assert_eq!(item.state, wanted, "{item:?}");
+        }
+    }
+
+    #[test]
+    fn without_a_module_of_the_kernel_its_item_does_not_apply() {
+        let (container, mut info) = good();
+        info.security_options = None;
+        let states = states(&container, &info);
+        for id in ["5.2", "5.3"] {
+            assert!(
+                states.contains(&(id.to_owned(), ItemState::NotApplicable)),
+                "{id}"
+            );
+        }
+    }
+
+    type Worsen = fn(&mut Worse<'_>);
+
+    struct Worse<'worse> {
+        container: &'worse mut ContainerInspectResponse,
+        config: ContainerConfig,
+        host: HostConfig,
+        info: &'worse mut SystemInfo,
+    }
+
+    impl Worse<'_> {
+        fn port(&mut self, address: &str, port: &str) {
+            let binding = PortBinding {
+                host_ip: Some(address.to_owned()),
+                host_port: Some(port.to_owned()),
+            };
+            let bindings = HashMap::from([("80/tcp".to_owned(), Some(vec![binding]))]);
+            self.host.port_bindings = Some(bindings);
+        }
+
+        fn mount(&mut self, source: &str, propagation: &str) {
+            self.container.mounts = Some(vec![MountPoint {
+                source: Some(source.to_owned()),
+                propagation: Some(propagation.to_owned()),
+                ..MountPoint::default()
+            }]);
+        }
+    }
+
+    /// A bad container for each item, and all items that it must fail.
+    const BAD: [(&[&str], Worsen); 34] = [
+        (&["5.1"], |bad| {
+            bad.info.swarm = Some(SwarmInfo {
+                local_node_state: Some(LocalNodeState::ACTIVE),
+                ..SwarmInfo::default()
+            });
+        }),
+        (&["5.2"], |bad| {
+            bad.container.app_armor_profile = Some("unconfined".to_owned())
+        }),
+        (&["5.3"], |bad| {
+            bad.container.process_label = Some(String::new())
+        }),
+        (&["5.4"], |bad| {
+            bad.host.cap_add = Some(vec!["NET_RAW".to_owned()])
+        }),
+        (&["5.4"], |bad| bad.host.cap_drop = None),
+        (&["5.5"], |bad| bad.host.privileged = Some(true)),
+        (&["5.6"], |bad| bad.mount("/", "rprivate")),
+        (&["5.6"], |bad| bad.mount("/etc/ssh", "rprivate")),
+        (&["5.7"], |bad| {
+            bad.container.path = Some("/usr/sbin/sshd".to_owned())
+        }),
+        (&["5.8", "5.9"], |bad| bad.port("127.0.0.1", "80")),
+        (&["5.9"], |bad| bad.port("127.0.0.1", "8080")),
+        (&["5.10"], |bad| {
+            bad.host.network_mode = Some("host".to_owned())
+        }),
+        (&["5.11"], |bad| bad.host.memory = Some(0)),
+        (&["5.12"], |bad| bad.host.cpu_quota = None),
+        (&["5.13"], |bad| bad.host.readonly_rootfs = Some(false)),
+        (&["5.9", "5.14"], |bad| bad.port("0.0.0.0", "8080")),
+        (&["5.15"], |bad| {
+            bad.host.restart_policy = Some(RestartPolicy {
+                name: Some(RestartPolicyNameEnum::ALWAYS),
+                maximum_retry_count: None,
+            });
+        }),
+        (&["5.16"], |bad| bad.host.pid_mode = Some("host".to_owned())),
+        (&["5.16"], |bad| {
+            bad.host.pid_mode = Some("container:other".to_owned())
+        }),
+        (&["5.17"], |bad| bad.host.ipc_mode = Some("host".to_owned())),
+        (&["5.18"], |bad| {
+            bad.host.devices = Some(vec![DeviceMapping::default()])
+        }),
+        (&["5.19"], |bad| bad.host.ulimits = None),
+        (&["5.20"], |bad| bad.mount("/srv/x", "rshared")),
+        (&["5.21"], |bad| bad.host.uts_mode = Some("host".to_owned())),
+        (&["5.22"], |bad| {
+            let options = ["no-new-privileges", "seccomp=unconfined"];
+            bad.host.security_opt = Some(options.map(str::to_owned).to_vec());
+        }),
+        (&["5.23", "5.24"], |bad| {
+            bad.container.exec_ids = Some(vec!["e".to_owned()])
+        }),
+        (&["5.25"], |bad| {
+            bad.host.cgroup_parent = Some("/other".to_owned())
+        }),
+        (&["5.26"], |bad| {
+            bad.host.security_opt = Some(vec!["seccomp={}".to_owned()])
+        }),
+        (&["5.27"], |bad| {
+            bad.config.healthcheck = Some(HealthConfig {
+                test: Some(vec!["CMD".to_owned(), "/bin/evil".to_owned()]),
+                ..HealthConfig::default()
+            });
+        }),
+        (&["5.28"], |bad| {
+            bad.config.image = Some("image:latest".to_owned())
+        }),
+        (&["5.29"], |bad| bad.host.pids_limit = None),
+        (&["5.30"], |bad| {
+            bad.host.network_mode = Some("bridge".to_owned())
+        }),
+        (&["5.31"], |bad| {
+            bad.host.userns_mode = Some("host".to_owned())
+        }),
+        (&["5.32"], |bad| bad.mount("/srv/docker.sock", "rprivate")),
+    ];
+
+    #[test]
+    fn a_bad_container_fails_just_what_it_is_bad_at() {
+        for (wanted, worsen) in BAD {
+            let (mut container, mut info) = good();
+            let mut bad = Worse {
+                config: container.config.clone().unwrap(),
+                host: container.host_config.clone().unwrap(),
+                container: &mut container,
+                info: &mut info,
+            };
+            worsen(&mut bad);
+            let (config, host) = (bad.config, bad.host);
+            container.config = Some(config);
+            container.host_config = Some(host);
+            let states = states(&container, &info);
+            let failed = states.iter().filter(|(_, state)| *state == ItemState::Fail);
+            let failed: Vec<_> = failed.map(|(id, _)| id.as_str()).collect();
+            assert_eq!(failed, wanted);
+        }
+        for number in 1..=ITEMS.len() {
+            let id = format!("5.{number}");
+            let is_tried = BAD.iter().any(|(ids, _)| ids.contains(&id.as_str()));
+            assert!(is_tried, "no bad container for {id}");
+        }
+    }
+}
