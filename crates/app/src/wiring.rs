@@ -6,8 +6,8 @@ use anyhow::Context;
 use async_trait::async_trait;
 use audit::{AuditConfig, AuditLog, Event, Parameter};
 use control::{Control, KeeperSettings, Road, ServerFacts};
-use model::{BackendName, Limit};
-use policy::{Policy, PolicyConfig};
+use model::{BackendName, Limit, Limits};
+use policy::{Policy, PolicyConfig, PolicyError};
 use sandbox::{Capability, HostView};
 use session::{Sessions, Setup};
 use store::Store;
@@ -104,12 +104,20 @@ pub async fn build(config: &Config) -> anyhow::Result<Arc<dyn House>> {
     }))
 }
 
-fn policy(config: &Config, backends: Vec<BackendName>) -> anyhow::Result<Policy> {
-    let mut limits =
-        Policy::default_limits().context("the built-in hardening profile is broken")?;
+/// What a session gets that names no limits.
+///
+/// # Errors
+/// Never for the profile that is built in; a test reads it.
+pub(crate) fn limits(config: &Config) -> Result<Limits, PolicyError> {
+    let mut limits = Policy::default_limits()?;
     for (name, value) in &config.limits {
         limits.set(*name, Limit::default_of(*value));
     }
+    Ok(limits)
+}
+
+fn policy(config: &Config, backends: Vec<BackendName>) -> anyhow::Result<Policy> {
+    let limits = limits(config).context("the built-in hardening profile is broken")?;
     let home = std::env::home_dir()
         .filter(|home| home.is_absolute())
         .unwrap_or_else(|| PathBuf::from("/root"));

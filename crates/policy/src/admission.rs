@@ -13,7 +13,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use model::{AnsweredBy, ExecutionId, LimitName, Limits, Principal, Reason, Refusal, SessionId};
+use model::{
+    AnsweredBy, BackendName, ExecutionId, Kernel, Layer, LimitName, Limits, Principal, Reason,
+    Refusal, Requirement, SessionId,
+};
 
 use crate::{
     ExecutionPermit, ExtendPermit, ListingPermit, PolicyConfig, PolicyError, SessionPermit,
@@ -120,6 +123,17 @@ impl Policy {
     /// Never for the data that is built in; a test reads it.
     pub fn default_limits() -> Result<Limits, PolicyError> {
         Ok(Hardening::load()?.defaults())
+    }
+
+    /// What sandboxes of that backend with that kernel must show, by the built-in profile.
+    ///
+    /// # Errors
+    /// As for [`Policy::default_limits`].
+    pub fn required_layers(
+        backend: BackendName,
+        kernel: Kernel,
+    ) -> Result<Vec<(Layer, Requirement)>, PolicyError> {
+        Ok(Hardening::load()?.layers(backend, kernel))
     }
 
     /// The most that a configuration can name for a limit.

@@ -90,9 +90,9 @@ pub enum Command {
     Demo(DemoArguments),
     /// Look at this machine: what sessions are protected by here, and what is missing
     ///
-    /// Builds nothing that stays. Exit code 1 when no session could be built here, or the state directory or the audit
-    /// log cannot be written.
-    Doctor,
+    /// Builds nothing that stays. Exit code 1 when no session could be built here, when the state directory or the audit
+    /// log cannot be written, and with --probe when the walls were not tried or something went through.
+    Doctor(DoctorArguments),
     /// Look at the running server, or end it
     #[command(subcommand)]
     Server(ServerCommand),
@@ -122,6 +122,19 @@ pub struct DemoArguments {
     /// What the session's walls are made of; the server's choice otherwise
     #[arg(long, value_parser = ["native", "docker"], value_name = "BACKEND")]
     pub backend: Option<String>,
+}
+
+/// Flags of `doctor`.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct DoctorArguments {
+    /// Start one short sandbox on the Docker engine, try its walls from inside, and judge its container by the CIS benchmark
+    ///
+    /// Everything that is tried is harmless, also where it goes through. Needs the configured image, and root.
+    #[arg(long)]
+    pub probe: bool,
+    /// List everything: each layer, limit, known fault, probe and item of the benchmark
+    #[arg(long)]
+    pub verbose: bool,
 }
 
 /// Flags of `serve`.

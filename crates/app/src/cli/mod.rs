@@ -75,7 +75,7 @@ fn dispatch(command_line: CommandLine, environment: Environment) -> Result<u8, C
         Some(Command::Image(command)) => image::run(&context, command),
         Some(Command::Agent(command)) => agent::run(&context, command),
         Some(Command::Demo(arguments)) => demo::run(&context, &arguments),
-        Some(Command::Doctor) => doctor::run(&context),
+        Some(Command::Doctor(arguments)) => doctor::run(&context, arguments),
         // Answered above, before a configuration is needed.
         Some(Command::Completions { .. }) => Ok(EXIT_OK),
     }

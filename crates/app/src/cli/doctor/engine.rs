@@ -5,11 +5,14 @@ use std::time::Duration;
 use sandbox::{Backend, BackendError};
 use sandbox_docker::{
     Docker,
-    doctor::{Standing, Versions, stand},
+    doctor::{Access, EngineKind, Standing, Versions, access, stand},
 };
 use serde::Serialize;
 
-use super::capability::{Missing, scratch, why};
+use super::{
+    capability::{Missing, scratch, why},
+    walls::{self, WallsReport},
+};
 use crate::{backends::docker_config, config::Config};
 
 /// How long an engine may take for all that is asked of it.
@@ -24,38 +27,61 @@ pub(super) struct EngineReport {
     /// Whoever may speak to it is root on this machine.
     pub(super) equals_root: bool,
     pub(super) posture: String,
+    /// What kind of engine it is, whether speaking to it is being root, and why.
+    pub(super) access: Option<Access>,
     pub(super) rung: String,
     pub(super) image: String,
     /// Versions of the engine and of what it stands on; `null` where it does not answer.
     pub(super) versions: Option<Versions>,
     /// Runtimes that it offers; which of them sessions may have is configured (`runtime_classes`).
     pub(super) runtimes: Vec<String>,
-    /// How it stands to known faults: by version, and by what of ours keeps sessions from them.
+    /// How it stands to known faults: by what a trial showed, else by version and by what of ours keeps sessions from them.
     pub(super) advisories: Vec<Standing>,
     pub(super) missing: Vec<Missing>,
+    /// What became of trying the walls; `null` where that was not asked.
+    pub(super) walls: Option<WallsReport>,
 }
 
-/// Asks the engine, with a scratch directory for a state directory, so that a running server is not disturbed.
-pub(super) async fn probe(config: &Config) -> EngineReport {
-    let asked = tokio::time::timeout(PATIENCE, ask(config)).await;
+/// Asks the engine, with a scratch directory for a state directory, so that a running server is not disturbed. `try_walls`:
+/// starts a sandbox on it, too.
+pub(super) async fn probe(config: &Config, try_walls: bool) -> EngineReport {
+    let walls = match try_walls {
+        true => Some(walls::probe(config).await),
+        false => None,
+    };
+    let asked = tokio::time::timeout(PATIENCE, ask(config, walls.as_ref())).await;
     let late = || Err(BackendError::Timeout("asking the engine".to_owned()));
-    asked.unwrap_or_else(|_| late()).unwrap_or_else(|error| {
-        let (what, remedy) = why(&error);
-        EngineReport {
-            usable: false,
-            equals_root: false,
-            posture: String::new(),
-            rung: String::new(),
-            image: config.image.clone(),
-            versions: None,
-            runtimes: Vec::new(),
-            advisories: Vec::new(),
-            missing: vec![Missing { what, remedy }],
-        }
-    })
+    let report = asked
+        .unwrap_or_else(|_| late())
+        .unwrap_or_else(|error| silent(config, &error));
+    EngineReport { walls, ..report }
 }
 
-async fn ask(config: &Config) -> Result<EngineReport, BackendError> {
+/// Of an engine that does not answer, or that sessions cannot use.
+fn silent(config: &Config, error: &BackendError) -> EngineReport {
+    let (what, remedy) = why(error);
+    let access = scratch()
+        .ok()
+        .map(|(scratch, owner)| access(&docker_config(config, scratch.path(), owner), None));
+    EngineReport {
+        usable: false,
+        equals_root: access.as_ref().is_some_and(|access| access.equals_root),
+        posture: match access.as_ref().map(|access| access.kind) {
+            Some(EngineKind::Remote) => "docker-remote".to_owned(),
+            Some(_) | None => String::new(),
+        },
+        access,
+        rung: String::new(),
+        image: config.image.clone(),
+        versions: None,
+        runtimes: Vec::new(),
+        advisories: Vec::new(),
+        missing: vec![Missing { what, remedy }],
+        walls: None,
+    }
+}
+
+async fn ask(config: &Config, walls: Option<&WallsReport>) -> Result<EngineReport, BackendError> {
     let (scratch, owner) = scratch()?;
     let docker = Docker::open(docker_config(config, scratch.path(), owner))?;
     let capability = docker.capability().await?;
@@ -85,18 +111,21 @@ async fn ask(config: &Config) -> Result<EngineReport, BackendError> {
         what: format!("the engine has no runtime `{}`, which `runtime_classes` names", class.name),
         remedy: "register it with the engine (`runtimes` in its daemon.json), or take it off the list".to_owned(),
     }));
+    let findings = walls.map(WallsReport::findings).unwrap_or_default();
     Ok(EngineReport {
-        advisories: stand(&about.versions).map_err(|error| BackendError::Step {
+        advisories: stand(&about.versions, &findings).map_err(|error| BackendError::Step {
             step: "read the table of advisories".to_owned(),
             source: std::io::Error::other(error),
         })?,
         versions: Some(about.versions),
         runtimes: about.runtimes,
         usable,
-        equals_root: capability.posture != "docker-rootless",
+        equals_root: about.access.equals_root,
+        access: Some(about.access),
         posture: capability.posture,
         rung: capability.rung,
         image: config.image.clone(),
         missing,
+        walls: None,
     })
 }

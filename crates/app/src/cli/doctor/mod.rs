@@ -1,6 +1,7 @@
 //! `doctor`: what this machine enforces, what it lacks, and whether the configuration can work.
 //!
-//! Nothing is taken on trust: the backend probes by doing, and files are tried as the server would use them.
+//! Nothing is taken on trust: the backend probes by doing, files are tried as the server would use them, and with `--probe`
+//! the walls of a sandbox from the engine are tried from inside.
 
 mod agent;
 mod capability;
@@ -8,17 +9,20 @@ mod engine;
 mod files;
 mod path_entries;
 mod print;
+mod walls;
 
 use serde::Serialize;
 
-use super::{CliError, Context, EXIT_OK, EXIT_REFUSED, VERSION, block_on};
+use super::{
+    CliError, Context, EXIT_OK, EXIT_REFUSED, VERSION, arguments::DoctorArguments, block_on,
+};
 use crate::{config::BackendChoice, server::handshake::Mode};
 
 /// All that is found out.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Report {
-    /// A session can be built here and what the server needs can be written.
+    /// A session can be built here, what the server needs can be written, and the walls held where they were tried.
     ok: bool,
     version: &'static str,
     backend: capability::BackendReport,
@@ -46,11 +50,11 @@ struct ServerReport {
     problem: Option<String>,
 }
 
-pub(super) fn run(context: &Context) -> Result<u8, CliError> {
+pub(super) fn run(context: &Context, arguments: DoctorArguments) -> Result<u8, CliError> {
     let (backend, docker) = block_on(async {
         Ok((
             capability::probe(&context.config).await,
-            engine::probe(&context.config).await,
+            engine::probe(&context.config, arguments.probe).await,
         ))
     })?;
     let has_walls = match context.config.backend {
@@ -58,11 +62,12 @@ pub(super) fn run(context: &Context) -> Result<u8, CliError> {
         BackendChoice::Native => backend.usable,
         BackendChoice::Docker => docker.usable,
     };
+    let walls_hold = docker.walls.as_ref().is_none_or(|walls| walls.ok);
     let state_directory =
         files::directory(&context.config.paths.state_dir, context.environment.uid());
     let audit_log = files::file(&context.config.audit_log);
     let report = Report {
-        ok: has_walls && state_directory.usable && audit_log.usable,
+        ok: has_walls && walls_hold && state_directory.usable && audit_log.usable,
         version: VERSION,
         backend,
         docker,
@@ -84,7 +89,7 @@ pub(super) fn run(context: &Context) -> Result<u8, CliError> {
     if context.output.json {
         context.output.json(&report)?;
     } else {
-        print::report(context.output, &report)?;
+        print::report(context.output, &report, arguments.verbose)?;
     }
     Ok(if report.ok { EXIT_OK } else { EXIT_REFUSED })
 }
