@@ -171,7 +171,16 @@ fn passes(passes: bool, evidence: String) -> Judged {
 }
 
 fn told<T: std::fmt::Debug>(field: &str, value: &T, is_fine: fn(&T) -> bool) -> Judged {
-    passes(is_fine(value), format!("{field} {value:?}"))
+    passes(is_fine(value), format!("{field} {}", bare(value)))
+}
+
+/// What an engine may leave out, without the word for that.
+fn bare(value: &impl std::fmt::Debug) -> String {
+    let text = format!("{value:?}");
+    let inner = text
+        .strip_prefix("Some(")
+        .and_then(|rest| rest.strip_suffix(')'));
+    inner.map(str::to_owned).unwrap_or(text)
 }
 
 fn positive(field: &str, value: Option<i64>) -> Judged {
@@ -305,7 +314,12 @@ fn cpu(read: &Read<'_>) -> Judged {
         .any(|value| value > 0);
     passes(
         is_set,
-        format!("CpuQuota {quota:?}, CpuShares {shares:?}, NanoCpus {nano:?}"),
+        format!(
+            "CpuQuota {}, CpuShares {}, NanoCpus {}",
+            bare(&quota),
+            bare(&shares),
+            bare(&nano)
+        ),
     )
 }
 
@@ -317,7 +331,10 @@ fn restarts(read: &Read<'_>) -> Judged {
         Some(RestartPolicyNameEnum::ON_FAILURE) => (1..=MAX_RESTARTS).contains(&count),
         Some(RestartPolicyNameEnum::ALWAYS | RestartPolicyNameEnum::UNLESS_STOPPED) => false,
     };
-    passes(fine, format!("RestartPolicy {name:?}, at most {count}"))
+    passes(
+        fine,
+        format!("RestartPolicy {}, at most {count}", bare(&name)),
+    )
 }
 
 fn devices(read: &Read<'_>) -> Judged {
