@@ -25,6 +25,7 @@ mod hostile_options;
 mod images;
 mod journey;
 mod own_engine;
+mod probes;
 mod prompts;
 
 use support::image;

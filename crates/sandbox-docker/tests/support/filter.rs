@@ -40,6 +40,8 @@ pub enum Fault {
     Refused,
     /// The engine does it, and nobody hears of that.
     Unheard,
+    /// The engine is asked for something else: the body of the request as this makes it.
+    Changed(fn(&[u8]) -> Vec<u8>),
 }
 
 impl Filter {
@@ -125,17 +127,24 @@ fn pass(
         .find(|line| header(line, "content-length:"))
         .and_then(|line| line.split(':').nth(1)?.trim().parse().ok())
         .unwrap_or(0);
+    let have = body.len();
+    body.resize(length.max(have), 0);
+    client.read_exact(&mut body[have..])?;
+    let mut replaced = "connection:";
+    let mut length = String::new();
+    if let Some(Fault::Changed(change)) = fault {
+        body = change(&body);
+        length = format!("Content-Length: {}\r\n", body.len());
+        replaced = "content-length:";
+    }
     let headers = lines
-        .filter(|line| !line.is_empty() && !header(line, "connection:"))
-        .fold(String::new(), |all, line| all + line + "\r\n");
+        .filter(|line| !line.is_empty() && !header(line, "connection:") && !header(line, replaced))
+        .fold(length, |all, line| all + line + "\r\n");
     let mut engine = UnixStream::connect(engine)?;
     // So that a second request on the same connection cannot pass unseen.
     let connection = if is_stream { "Upgrade" } else { "close" };
     engine
         .write_all(format!("{request}\r\n{headers}Connection: {connection}\r\n\r\n").as_bytes())?;
-    let have = body.len();
-    body.resize(length.max(have), 0);
-    client.read_exact(&mut body[have..])?;
     engine.write_all(&body)?;
     if is_stream {
         let (mut from, mut to) = (client.try_clone()?, engine.try_clone()?);

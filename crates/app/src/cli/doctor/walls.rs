@@ -11,7 +11,7 @@ use std::{
 use model::{BackendName, HostDirectory, Kernel, OwnerId, RootFileSystem, SandboxSpec, SessionId};
 use policy::Policy;
 use sandbox::{
-    Backend,
+    Backend, BackendError,
     wire::{Probe, TrialFinding, TrialOutcome},
 };
 use sandbox_docker::{
@@ -24,7 +24,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::capability::scratch;
+use super::capability::{scratch, why};
 use crate::{backends::docker_config, config::Config, wiring};
 
 /// How long all of it may take: the engine's calls have limits of their own.
@@ -88,7 +88,7 @@ pub(super) async fn probe(config: &Config) -> WallsReport {
         Ok(trial) => judge(trial, kernel),
         Err(error) => WallsReport {
             ok: false,
-            problems: vec![format!("the walls could not be tried: {}", chain(&*error))],
+            problems: vec![format!("the walls could not be tried: {}", reason(&*error))],
             kernel,
             probes: Vec::new(),
             benchmark: Vec::new(),
@@ -96,14 +96,23 @@ pub(super) async fn probe(config: &Config) -> WallsReport {
     }
 }
 
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
+/// All that led to it, and what to do where that is known.
+fn reason(error: &(dyn Error + 'static)) -> String {
+    let mut causes = vec![error];
     let mut source = error.source();
     while let Some(cause) = source {
-        text = format!("{text}: {cause}");
+        causes.push(cause);
         source = cause.source();
     }
-    text
+    let texts: Vec<_> = causes.iter().map(ToString::to_string).collect();
+    let backend = causes
+        .iter()
+        .find_map(|cause| cause.downcast_ref::<BackendError>());
+    let remedy = backend.map(|error| why(error).1).unwrap_or_default();
+    match remedy.is_empty() {
+        true => texts.join(": "),
+        false => format!("{}; what to do: {remedy}", texts.join(": ")),
+    }
 }
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -137,7 +146,7 @@ async fn stopped(docker: &Docker, spec: &SandboxSpec, why: &str) -> Result<Trial
     Err(why.into())
 }
 
-/// What a session gets that names nothing but its project.
+/// What a session gets that names nothing but its project, without Claude Code and its settings: a trial runs none.
 fn spec(
     config: &Config,
     owner: OwnerId,

@@ -65,7 +65,12 @@ fn verdict(output: Output, report: &Report) -> Result<(), CliError> {
     for problem in problems {
         output.line(&output.paint(Color::Red, problem))?;
     }
+    let untried = walls.is_some_and(|walls| walls.probes.is_empty());
     let verdict = match (report.ok, problems.is_empty()) {
+        (false, _) if untried => output.paint(
+            Color::Red,
+            "nothing is known of the engine's walls until the above is put right",
+        ),
         (true, _) => output.paint(Color::Green, "sessions can be created here"),
         (false, false) => output.paint(
             Color::Red,
