@@ -24,7 +24,7 @@ const ALLOWED: &[&str] = &[
 ];
 
 /// Crates that must not be in the product.
-const BANNED: &[&str] = &["tokio-tar", "openssl-sys", "libcontainer"];
+const BANNED: &[&str] = &["tokio-tar", "openssl-sys", "aws-lc-sys", "libcontainer"];
 
 #[test]
 fn every_dependency_has_an_allowed_licence_and_none_is_banned() {

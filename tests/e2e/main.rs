@@ -18,6 +18,7 @@ mod clients;
 mod crash;
 mod docker;
 mod engine_faults;
+mod engines;
 mod fronts;
 mod guest_kernel;
 mod guide;

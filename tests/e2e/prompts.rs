@@ -201,7 +201,8 @@ fn how_a_prompt_ends_is_told_and_the_conversation_goes_on() {
         ("[[status-400]] x", Some(400), ""),
         ("[[status-413]] x", Some(413), ""),
     ] {
-        let done = ends(words, json!({}), "providerError");
+        // Unanswered prompts stay in a conversation, and the script goes by the first: each has its own.
+        let done = ends(words, json!({ "newConversation": true }), "providerError");
         let error = &done["providerError"];
         assert_eq!(error["status"].as_u64(), status, "{done:#}");
         assert!(
@@ -221,21 +222,29 @@ fn how_a_prompt_ends_is_told_and_the_conversation_goes_on() {
         "[[hang-up]] x",
         "[[stall]] x",
         "[[hang]] x",
+        "[[cut]] x",
     ] {
         let began = Instant::now();
-        ends(words, json!({ "timeoutSeconds": 4 }), "timedOut");
+        ends(
+            words,
+            json!({ "timeoutSeconds": 4, "newConversation": true }),
+            "timedOut",
+        );
         assert!(began.elapsed() < Duration::from_secs(15), "{words}");
     }
-    for words in [
-        "[[flaky]] x",
-        "[[cut-once]] x",
-        "[[cut]] x",
-        "[[limited-once]] x",
-    ] {
-        ends(words, json!({}), "completed");
+    for words in ["[[flaky]] x", "[[cut-once]] x", "[[limited-once]] x"] {
+        ends(words, json!({ "newConversation": true }), "completed");
     }
-    ends("[[refusal]] x", json!({}), "refused");
-    ends("[[text]] still there?", json!({}), "completed");
+    ends(
+        "[[refusal]] x",
+        json!({ "newConversation": true }),
+        "refused",
+    );
+    ends(
+        "[[text]] still there?",
+        json!({ "newConversation": true }),
+        "completed",
+    );
 }
 
 #[test]
@@ -275,7 +284,12 @@ fn a_prompt_is_interrupted_and_one_that_is_killed_is_gone_on_with() {
         json!({}),
     );
     for words in ["[[slow]] x", "[[long-tool]] x", "[[hang]] x"] {
-        let running = start(&mut client, &session, words, json!({}));
+        let running = start(
+            &mut client,
+            &session,
+            words,
+            json!({ "newConversation": true }),
+        );
         std::thread::sleep(Duration::from_millis(1500));
         let cancel = json!({ "executionId": running["executionId"] });
         let began = Instant::now();
@@ -288,7 +302,8 @@ fn a_prompt_is_interrupted_and_one_that_is_killed_is_gone_on_with() {
         assert!(began.elapsed() < Duration::from_secs(8), "{words}");
     }
     // SIGKILL, as the kernel does it for memory.
-    let running = start(&mut client, &session, "[[long-tool]] x", json!({}));
+    let named = json!({ "conversationId": said["conversationId"] });
+    let running = start(&mut client, &session, "[[long-tool]] x", named);
     until("Claude Code runs its tool", || {
         client.output(&session, "pgrep -c sleep || true") != "0"
     });
@@ -358,11 +373,18 @@ fn ten_conversations_work_side_by_side() {
     let Some(mut stage) = Stage::native(users()[0]) else {
         return;
     };
-    stage.machine.set("MAX_CONCURRENT_SESSIONS", "12");
+    let below = stage.machine.base().join("projects");
+    fs::create_dir(&below).expect("a directory");
+    stage.machine.give(&below);
+    let named = below.display().to_string();
+    stage
+        .machine
+        .set("MAX_CONCURRENT_SESSIONS", "12")
+        .set("CLAUDE_CODE_MCP_PROJECT_ROOTS", &named);
     let mut client = stage.machine.client();
     let sessions: Vec<String> = (0..10)
         .map(|number| {
-            let project = stage.machine.base().join(format!("project-{number}"));
+            let project = below.join(format!("project-{number}"));
             fs::create_dir(&project).expect("a project");
             stage.machine.give(&project);
             client.create(&project)
@@ -423,7 +445,8 @@ fn without_a_key_prompts_are_refused_with_what_to_do() {
     let own = client.create_with(json!({ "projectPath": stage.machine.project, "apiKey": CANARY }));
     let done = prompt(&mut client, &own, "[[text]] x", json!({}));
     assert_eq!(done["stop"], "completed", "{done:#}");
-    nothing_kept_holds_a_key(&stage);
+    drop(client);
+    nothing_of_a_session_holds_a_key(&stage, json!({ "apiKey": CANARY }));
 }
 
 #[test]
@@ -482,8 +505,13 @@ fn works_without_a_key_inside(stage: &Stage) {
 /// Where a key could stand: in the sandbox's environments and memory files, its disks, the server's state, log and audit.
 /// The search finds what is planted, so that finding nothing means something.
 fn nothing_kept_holds_a_key(stage: &Stage) {
+    nothing_of_a_session_holds_a_key(stage, json!({}));
+}
+
+fn nothing_of_a_session_holds_a_key(stage: &Stage, mut arguments: Value) {
     let mut client = stage.machine.client();
-    let session = client.create(&stage.machine.project);
+    arguments["projectPath"] = json!(stage.machine.project);
+    let session = client.create_with(arguments);
     let done = prompt(
         &mut client,
         &session,
@@ -491,8 +519,9 @@ fn nothing_kept_holds_a_key(stage: &Stage) {
         json!({}),
     );
     assert_eq!(done["stop"], "completed", "{done:#}");
-    let search = "grep -arl 7f3a9c51 /proc/[0-9]*/environ /proc/[0-9]*/cmdline /state /tmp /home /run /workspace /etc 2>/dev/null; \
-                  grep -rl 7F3A9C51 /proc/[0-9]*/environ /state /tmp /home /run 2>/dev/null; true";
+    // Spelled so that it does not find itself.
+    let search = "grep -arl '7f3a9''c51' /proc/[0-9]*/environ /proc/[0-9]*/cmdline /state /tmp /home /run /workspace /etc 2>/dev/null; \
+                  grep -rl '7F3A9''C51' /proc/[0-9]*/environ /state /tmp /home /run 2>/dev/null; true";
     assert_eq!(client.output(&session, search), "", "inside");
     // Planted: the same search, spelled so that it does not find itself.
     client.output(&session, "printf '7f3a%s' 9c51 > /tmp/planted");

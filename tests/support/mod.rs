@@ -27,6 +27,7 @@ use std::{
 
 pub mod agent;
 pub mod census;
+pub mod certificates;
 pub mod claude_code;
 pub mod client;
 pub mod engine;
@@ -36,6 +37,7 @@ pub mod gvisor;
 #[path = "../../crates/sandbox-docker/tests/support/image.rs"]
 pub mod image;
 mod skip;
+pub mod world;
 use census::{cgroups, mounts_below, object_prefix};
 pub use client::Client;
 pub use skip::skip;

@@ -1,19 +1,27 @@
 //! Which walls this machine offers, and which of them sessions get that name none: decided once per server start.
 
-use std::{fs, os::unix::fs::MetadataExt, path::Path, sync::Arc, time::Duration};
+pub(crate) mod engines;
+
+use std::{fs, os::unix::fs::MetadataExt, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use model::{BackendName, HostDirectory, OwnerId, RootFileSystem};
 use sandbox::{Backend, BackendError, Capability};
-use sandbox_docker::{Docker, DockerConfig, images::ImageRules};
+use sandbox_docker::DockerConfig;
 use sandbox_native::{Native, NativeConfig};
 use session::Backends;
+
+pub(crate) use engines::docker_config;
 
 use crate::config::{BackendChoice, Config};
 
 /// How long a server that was not told which walls to use waits for an engine: one that hangs must not keep it from
 /// starting with the embedded ones.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long one that was told to use an engine waits for each: longer than the backend does for one answer, which then says
+/// what was asked.
+const CONFIGURED_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What was found.
 pub(crate) struct Found {
@@ -23,6 +31,8 @@ pub(crate) struct Found {
     pub names: Vec<BackendName>,
     /// What the first of them can enforce.
     pub capability: Capability,
+    /// Engines that are not used, and why: for the operator and for callers.
+    pub notes: Vec<String>,
 }
 
 /// One backend that works here.
@@ -39,17 +49,17 @@ struct Working {
 /// # Errors
 /// When the one that is configured, or any, cannot be used.
 pub(crate) async fn find(config: &Config, owner: OwnerId) -> anyhow::Result<Found> {
-    let (embedded, engine) = tokio::join!(native(config, owner), docker(config, owner));
+    let (embedded, (engine, notes)) = tokio::join!(native(config, owner), docker(config, owner));
+    for note in &notes {
+        tracing::warn!("{note}");
+    }
     let (first, second) = match config.backend {
         BackendChoice::Native => (embedded.map_err(told).context(NO_NATIVE)?, engine.ok()),
         BackendChoice::Docker => (engine.map_err(told).context(NO_DOCKER)?, embedded.ok()),
         BackendChoice::Auto => match (embedded, engine) {
             (Ok(embedded), Ok(engine)) if !engine.ready => (embedded, Some(engine)),
             (embedded, Ok(engine)) => (engine, embedded.ok()),
-            (embedded, Err(error)) => {
-                tracing::debug!(%error, "no Docker engine is used");
-                (embedded.map_err(told).context(NO_NATIVE)?, None)
-            }
+            (embedded, Err(_)) => (embedded.map_err(told).context(NO_NATIVE)?, None),
         },
     };
     let capability = first.capability.clone();
@@ -58,6 +68,7 @@ pub(crate) async fn find(config: &Config, owner: OwnerId) -> anyhow::Result<Foun
         names: all.iter().map(|found| found.backend.name()).collect(),
         backends: Backends::new(all.into_iter().map(|found| (found.backend, found.root))),
         capability,
+        notes,
     })
 }
 
@@ -66,10 +77,20 @@ const NO_DOCKER: &str = "the configured Docker engine cannot be used";
 
 /// With what to do, which is no part of what the error says of itself.
 fn told(error: BackendError) -> anyhow::Error {
-    if let BackendError::Unavailable { remedy, .. } = &error {
-        anyhow::anyhow!("{error}; what to do: {remedy}")
+    match remedy(&error) {
+        Some(remedy) => anyhow::anyhow!("{error}; what to do: {remedy}"),
+        None => error.into(),
+    }
+}
+
+fn remedy(error: &BackendError) -> Option<&str> {
+    if let BackendError::Unavailable { remedy, .. }
+    | BackendError::EngineUnfit { remedy, .. }
+    | BackendError::ImageRefused { remedy, .. } = error
+    {
+        Some(remedy)
     } else {
-        error.into()
+        None
     }
 }
 
@@ -126,47 +147,60 @@ fn open_native(config: &Config, owner: OwnerId) -> Result<Native, BackendError> 
     Native::open(native)
 }
 
-async fn docker(config: &Config, owner: OwnerId) -> Result<Working, BackendError> {
-    let settings = docker_config(config, &config.paths.state_dir, owner);
-    if config.backend != BackendChoice::Docker && !settings.socket_exists() {
-        return Err(no_engine());
+/// The engine that is used, and what is to be said of others.
+async fn docker(config: &Config, owner: OwnerId) -> (Result<Working, BackendError>, Vec<String>) {
+    let is_configured = config.backend == BackendChoice::Docker;
+    let mut candidates = docker_config(config, &config.paths.state_dir, owner).candidates();
+    if candidates.len() > 1 || !is_configured {
+        candidates.retain(DockerConfig::may_exist);
     }
-    let backend = Docker::open(settings)?;
-    let look = async {
-        let capability = backend.capability().await?;
-        let ready = backend.is_usable(&config.image).await?;
-        Ok((capability, ready))
-    };
-    let (capability, ready) = if config.backend == BackendChoice::Docker {
-        look.await?
+    let patience = if is_configured {
+        CONFIGURED_PATIENCE
     } else {
-        tokio::time::timeout(ENGINE_PATIENCE, look)
-            .await
-            .unwrap_or_else(|_| Err(BackendError::Timeout("asking the engine".to_owned())))?
+        ENGINE_PATIENCE
     };
-    Ok(Working {
-        backend: Arc::new(backend),
+    let engines::Choice {
+        engine,
+        passed_over,
+    } = engines::choose(candidates, &config.image, patience).await;
+    let mut said: Vec<_> = passed_over
+        .iter()
+        .map(|one| not_used(&one.name, &one.why))
+        .collect();
+    match &engine {
+        Ok(engine) => {
+            let unfit = engine.obstacle.as_ref().filter(|why| bars_all(why));
+            said.extend(unfit.map(|why| not_used(&engine.name, why)));
+        }
+        // Where nobody asked for one and none is there, there is nothing to say.
+        Err(why) if config.docker_host.is_some() => {
+            let name = config.docker_host.as_deref().unwrap_or_default();
+            said.push(not_used(name, why));
+        }
+        Err(error) => tracing::debug!(%error, "no Docker engine is used"),
+    }
+    let working = engine.map(|engine| Working {
+        backend: Arc::new(engine.docker),
         root: RootFileSystem::Image(config.image.clone()),
-        capability,
-        ready,
-    })
+        capability: engine.capability,
+        ready: engine.obstacle.is_none(),
+    });
+    (working, said)
 }
 
-/// How an engine is found.
-pub(crate) fn docker_config(config: &Config, state: &Path, owner: OwnerId) -> DockerConfig {
-    let mut docker = DockerConfig::new(state.to_owned(), owner);
-    docker.docker_host.clone_from(&config.docker_host);
-    docker.image_rules = ImageRules {
-        max_age: config.image_max_age,
-        digest: config.image_digest.clone(),
-    };
-    docker.runtime_directory = config.paths.runtime_dir().map(ToOwned::to_owned);
-    docker
+/// It keeps every session from the engine, whatever its image is.
+fn bars_all(why: &BackendError) -> bool {
+    matches!(
+        why,
+        BackendError::EngineElsewhere { .. } | BackendError::EngineUnfit { .. }
+    )
 }
 
-fn no_engine() -> BackendError {
-    BackendError::Unavailable {
-        why: "no Docker engine listens".to_owned(),
-        remedy: "start one, or set DOCKER_HOST".to_owned(),
+fn not_used(name: &str, why: &BackendError) -> String {
+    match remedy(why) {
+        Some(remedy) => {
+            format!("The Docker engine at {name} is not used: {why}; what to do: {remedy}.")
+        }
+        None => format!("The Docker engine at {name} is not used: {why}."),
     }
 }

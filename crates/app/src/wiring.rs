@@ -48,6 +48,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Arc<dyn House>> {
         backends,
         names,
         capability,
+        notes,
     } = backends::find(config, store.owner()).await?;
     let backend = *names.first().context("no backend works here")?;
     let runtime_classes = if names.contains(&BackendName::Docker) {
@@ -76,6 +77,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Arc<dyn House>> {
         .advice
         .iter()
         .map(|advice| format!("{} {}", advice.missing, advice.remedy))
+        .chain(notes)
         .collect();
     if let Some(aside) = opened.quarantined {
         tracing::error!(path = %aside.display(), "the state database was damaged and is set aside");

@@ -451,6 +451,8 @@ const fn closing_of(refusal: &Refusal) -> Closing {
         Reason::Internal
         | Reason::SandboxUnresponsive
         | Reason::BackendUnavailable
+        | Reason::EngineNotLocal
+        | Reason::EngineUnfit
         | Reason::HardeningNotInForce
         | Reason::CommandNotStarted
         | Reason::SessionFailed

@@ -1,34 +1,60 @@
 //! The body of a request: read whole, looked at, and passed on byte for byte.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Incoming};
 use serde::{
     Deserialize, Deserializer,
     de::{Error, IgnoredAny, MapAccess, Visitor},
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::refusal::Denial;
 
-/// Reads a body of at most `limit_bytes` within `timeout`.
+/// Memory is given out in pieces of this size.
+const PIECE_BYTES: usize = 1024;
+
+/// How much of the server's memory bodies may take at a time.
+#[derive(Clone)]
+pub(crate) struct Buffers(Arc<Semaphore>);
+
+/// A body's place in memory.
+pub(crate) type Place = OwnedSemaphorePermit;
+
+impl Buffers {
+    pub(crate) fn new(bytes: usize) -> Self {
+        let pieces = (bytes / PIECE_BYTES).min(Semaphore::MAX_PERMITS);
+        Buffers(Arc::new(Semaphore::new(pieces)))
+    }
+
+    fn take(&self, bytes: usize) -> Result<Place, Denial> {
+        let pieces = u32::try_from(bytes.div_ceil(PIECE_BYTES)).map_err(|_| Denial::Buffers)?;
+        Arc::clone(&self.0)
+            .try_acquire_many_owned(pieces)
+            .map_err(|_| Denial::Buffers)
+    }
+}
+
+/// Reads a body of at most `limit_bytes` within `timeout`, once each of `buffers` has room for all of it. Its length is
+/// known: bodies without one were refused.
 pub(crate) async fn read(
     body: Incoming,
     limit_bytes: usize,
+    buffers: [&Buffers; 2],
     timeout: Duration,
-) -> Result<Bytes, Denial> {
-    let announced = body.size_hint().lower();
-    if usize::try_from(announced).map_or(true, |announced| announced > limit_bytes) {
+) -> Result<(Bytes, [Place; 2]), Denial> {
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if announced > limit_bytes {
         return Err(Denial::BodyTooLarge { limit_bytes });
     }
-    let whole = Limited::new(body, limit_bytes).collect();
+    let [own, shared] = buffers;
+    let places = [own.take(announced)?, shared.take(announced)?];
+    let whole = Limited::new(body, announced).collect();
     match tokio::time::timeout(timeout, whole).await {
         Err(_) => Err(Denial::BodyTimeout),
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(Denial::BodyTooLarge { limit_bytes })
-        }
+        Ok(Ok(collected)) => Ok((collected.to_bytes(), places)),
         Ok(Err(_)) => Err(Denial::BodyBroken),
     }
 }

@@ -5,10 +5,6 @@ use model::Secret;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-/// Where a session's token may stand beside `authorization: Bearer` and `x-api-key`: for providers of which Claude Code
-/// sends no credential by itself (`ANTHROPIC_CUSTOM_HEADERS="x-relay-token: …"`).
-const RELAY_TOKEN: &str = "x-relay-token";
-
 /// Of one connection, never of the message (RFC 9110, section 7.6.1), with the older ones of RFC 2616.
 const HOP_BY_HOP: &[&str] = &[
     "connection",
@@ -25,7 +21,6 @@ const HOP_BY_HOP: &[&str] = &[
 const NOT_UP: &[&str] = &[
     "authorization",
     "x-api-key",
-    RELAY_TOKEN,
     "cookie",
     "host",
     "content-length",
@@ -60,9 +55,9 @@ pub(crate) fn carries_token(headers: &HeaderMap, expected: &[u8; 32]) -> bool {
                 .eq_ignore_ascii_case("bearer")
                 .then_some(token.as_bytes())
         });
-    let plain = ["x-api-key", RELAY_TOKEN]
-        .into_iter()
-        .flat_map(|name| headers.get_all(name))
+    let plain = headers
+        .get_all("x-api-key")
+        .iter()
         .map(HeaderValue::as_bytes);
     bearer.chain(plain).fold(false, |found, presented| {
         let digest: [u8; 32] = Sha256::digest(presented).into();
@@ -153,7 +148,7 @@ mod tests {
             (vec![("authorization", "Bearer right")], true),
             (vec![("authorization", "bearer right")], true),
             (vec![("x-api-key", "right")], true),
-            (vec![("x-relay-token", "right")], true),
+            (vec![("x-relay-token", "right")], false),
             (
                 vec![("authorization", "Bearer wrong"), ("x-api-key", "right")],
                 true,
@@ -174,7 +169,6 @@ mod tests {
         let client = map(&[
             ("authorization", "x"),
             ("x-api-key", "x"),
-            ("x-relay-token", "x"),
             ("cookie", "x"),
             ("proxy-authorization", "x"),
             ("x-forwarded-for", "x"),

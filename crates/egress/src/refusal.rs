@@ -1,7 +1,16 @@
 //! What the relay says itself: why a request goes no further, in the shape of the provider's own errors.
 //!
-//! The status decides how Claude Code goes on (measured): 403 is not repeated, 429 and 5xx are repeated with growing
-//! pauses. So what will not change by waiting is a 403, and what may is not.
+//! The status decides how Claude Code goes on (measured with 2.1.330):
+//!
+//! | answer | asked | what its user reads |
+//! |---|---|---|
+//! | 403 | once | "Failed to authenticate …" before the message; of Vertex, "Google Cloud authentication failed" |
+//! | 404 | twice | "There's an issue with the selected model … you may not have access to it" |
+//! | 429 with `x-should-retry: false` | once | "Request rejected (429) · " and the message |
+//! | 429, 5xx | ten times more, with growing pauses | the message |
+//! | 400, 422 | six times | the message |
+//!
+//! So a cap is a 429 that says not to retry, and a model that is not allowed is a 404.
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
@@ -12,6 +21,9 @@ use crate::provider::ProviderKind;
 
 /// Names the rule that refused, for people and for tests.
 const DENIED: HeaderName = HeaderName::from_static("x-relay-denied");
+
+/// What Anthropic's clients ask before they look at the status.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// Why a request went no further.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +49,8 @@ pub(crate) enum Denial {
     OutputTokensCap(u64),
     TotalTokensCap(u64),
     Concurrency(usize),
+    /// Bodies take as much memory as they may.
+    Buffers,
     NoCredential,
     /// The command for a token failed; the text says how.
     Credential(String),
@@ -67,6 +81,7 @@ impl Denial {
             Denial::OutputTokensCap(_) => "max_output_tokens",
             Denial::TotalTokensCap(_) => "max_total_tokens",
             Denial::Concurrency(_) => "max_concurrent",
+            Denial::Buffers => "max_buffered_bytes",
             Denial::NoCredential => "no_credential",
             Denial::Credential(_) => "credential_command",
             Denial::ConnectionFailed => "connection_failed",
@@ -86,13 +101,13 @@ impl Denial {
             Denial::Token => StatusCode::UNAUTHORIZED,
             Denial::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Denial::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Denial::Path
-            | Denial::Query
-            | Denial::Model(_)
-            | Denial::RequestsCap(_)
+            Denial::Path | Denial::Query => StatusCode::FORBIDDEN,
+            Denial::Model(_) => StatusCode::NOT_FOUND,
+            Denial::RequestsCap(_)
             | Denial::OutputTokensCap(_)
-            | Denial::TotalTokensCap(_) => StatusCode::FORBIDDEN,
-            Denial::Concurrency(_) => StatusCode::TOO_MANY_REQUESTS,
+            | Denial::TotalTokensCap(_)
+            | Denial::Concurrency(_)
+            | Denial::Buffers => StatusCode::TOO_MANY_REQUESTS,
             Denial::NoCredential | Denial::Credential(_) => StatusCode::SERVICE_UNAVAILABLE,
             Denial::ConnectionFailed => StatusCode::BAD_GATEWAY,
             Denial::ResponseTimeout { .. } => StatusCode::GATEWAY_TIMEOUT,
@@ -119,6 +134,7 @@ impl Denial {
             Denial::OutputTokensCap(cap) => format!("this session has used the {cap} output tokens that it may use (max_output_tokens); start a new session or have the limit raised"),
             Denial::TotalTokensCap(cap) => format!("this session has used the {cap} tokens that it may use (max_total_tokens); start a new session or have the limit raised"),
             Denial::Concurrency(limit) => format!("this session has {limit} requests under way, which is all that it may have at a time; try again shortly"),
+            Denial::Buffers => "requests under way take all the memory that they may; try again shortly".to_owned(),
             Denial::NoCredential => "the server holds no provider credential for this session (it was restarted, and keeps them in memory only); connect a client that passes one, then try again".to_owned(),
             Denial::Credential(why) => format!("{why}; the operator's log and configuration have the rest"),
             Denial::ConnectionFailed => "connection_failed: the provider could not be reached from the host (name, connection or TLS); the operator's log has the cause".to_owned(),
@@ -137,6 +153,7 @@ impl Denial {
                 | Denial::BodyTooLarge { .. }
                 | Denial::BodyTimeout
                 | Denial::BodyBroken
+                | Denial::Buffers
         )
     }
 
@@ -157,8 +174,10 @@ impl Denial {
                 HeaderValue::from_static(names(self.status()).bedrock),
             );
         }
-        if self.status() == StatusCode::TOO_MANY_REQUESTS {
+        if matches!(self, Denial::Concurrency(_) | Denial::Buffers) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        } else if self.status() == StatusCode::TOO_MANY_REQUESTS {
+            headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
         }
         if self.closes() {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -203,6 +222,7 @@ fn names(status: StatusCode) -> Names {
             "AccessDeniedException",
             "PERMISSION_DENIED",
         ),
+        StatusCode::NOT_FOUND => ("not_found_error", "ResourceNotFoundException", "NOT_FOUND"),
         StatusCode::TOO_MANY_REQUESTS => (
             "rate_limit_error",
             "ThrottlingException",

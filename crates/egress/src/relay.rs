@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    body,
+    body::{self, Buffers},
     credential::{AwsKeys, Held, Presented},
     exchange::{Exchange, RequestRecord, Terms},
     headers,
@@ -44,6 +44,8 @@ pub struct RelayLimits {
     pub max_headers: usize,
     /// A request's body. The Messages API takes 32 MB.
     pub max_body_bytes: usize,
+    /// Bytes of request bodies of all sessions in memory at a time.
+    pub max_buffered_bytes: usize,
     /// Until a request's headers are whole; also how long a connection may idle.
     pub header_timeout: Duration,
     /// From a request's headers to the end of its body.
@@ -62,6 +64,7 @@ impl Default for RelayLimits {
             max_header_bytes: 64 * 1024,
             max_headers: 100,
             max_body_bytes: 32 * 1024 * 1024,
+            max_buffered_bytes: 512 * 1024 * 1024,
             header_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(10),
@@ -87,6 +90,7 @@ pub enum ServeError {
 pub struct Relay {
     pool: Pool,
     limits: RelayLimits,
+    buffers: Buffers,
 }
 
 type Answer = Response<UnsyncBoxBody<Bytes, Broken>>;
@@ -99,6 +103,7 @@ impl Relay {
     pub fn new(limits: RelayLimits, trust: &Trust) -> Result<Self, TrustError> {
         Ok(Relay {
             pool: pool(trust, limits.connect_timeout)?,
+            buffers: Buffers::new(limits.max_buffered_bytes),
             limits,
         })
     }
@@ -168,9 +173,10 @@ impl Relay {
         let slot = session.request_slot()?;
         let credential = session.credential()?;
         let (head, incoming) = request.into_parts();
-        let body = body::read(
+        let (body, places) = body::read(
             incoming,
             self.limits.max_body_bytes,
+            [&session.buffers, &self.buffers],
             self.limits.body_timeout,
         )
         .await?;
@@ -186,6 +192,7 @@ impl Relay {
                 .map_or_else(String::new, ToString::to_string),
             headers: headers::up(&head.headers),
             body,
+            places,
             credential,
             presented,
             exchange: begin(session, slot, started, record, terms)?,
@@ -197,6 +204,7 @@ impl Relay {
             path_and_query,
             headers,
             body,
+            places,
             credential,
             presented,
             mut exchange,
@@ -206,6 +214,8 @@ impl Relay {
             Ok(request) => self.send(request, session).await,
             Err(denial) => Err(denial),
         };
+        // The answer has begun: the body is out of memory, or as good as.
+        drop(places);
         match sent {
             Ok(response) => {
                 if response.status() == StatusCode::UNAUTHORIZED {
@@ -250,12 +260,7 @@ impl Relay {
         if !head.status.is_success() {
             exchange.costs_nothing();
         }
-        let kind = head
-            .headers
-            .get(header::CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default();
-        let scanner = Scanner::new(kind);
+        let scanner = Scanner::new(readable_kind(&head.headers));
         let mut answer = Response::new(
             Metered::new(body, scanner, exchange, self.limits.stall_timeout).boxed_unsync(),
         );
@@ -270,6 +275,7 @@ struct Onward {
     path_and_query: String,
     headers: HeaderMap,
     body: Bytes,
+    places: [body::Place; 2],
     credential: Arc<Held>,
     presented: Presented,
     exchange: Exchange,
@@ -384,9 +390,25 @@ fn signature(
     let Place::Bedrock { region } = &session.provider.place else {
         return Err(Denial::Internal);
     };
-    sign::headers(keys, region, uri, body, SystemTime::now())
+    let scope = sign::Scope {
+        region,
+        now: SystemTime::now(),
+    };
+    sign::headers(keys, &scope, uri, body)
         .map(|signed| signed.into_iter().collect())
         .map_err(|_| Denial::Internal)
+}
+
+/// The content type of an answer that can be read on the way; of one that is packed, none.
+fn readable_kind(headers: &HeaderMap) -> &str {
+    let packed = headers
+        .get(header::CONTENT_ENCODING)
+        .is_some_and(|value| value != "identity");
+    headers
+        .get(header::CONTENT_TYPE)
+        .filter(|_| !packed)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
 }
 
 /// An error with its causes, for the operator's log.

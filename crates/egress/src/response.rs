@@ -53,7 +53,7 @@ impl Metered {
         exchange: Exchange,
         stall_timeout: Duration,
     ) -> Self {
-        Metered {
+        let mut metered = Metered {
             inner,
             scanner,
             exchange,
@@ -61,7 +61,17 @@ impl Metered {
             stall_timeout,
             waiting: false,
             state: State::Open,
+        };
+        if metered.inner.is_end_stream() {
+            metered.completed();
         }
+        metered
+    }
+
+    fn completed(&mut self) {
+        self.scanner.finish();
+        self.exchange.observe(self.scanner.seen());
+        self.ended(Ending::Complete);
     }
 
     fn poll_open(
@@ -83,9 +93,7 @@ impl Metered {
                     return Poll::Ready(Some(Err(Broken::Upstream(error))));
                 }
                 Poll::Ready(None) => {
-                    self.scanner.finish();
-                    self.exchange.observe(self.scanner.seen());
-                    self.ended(Ending::Complete);
+                    self.completed();
                     return Poll::Ready(None);
                 }
                 Poll::Pending => {
@@ -119,6 +127,10 @@ impl Metered {
     fn take(&mut self, data: &Bytes) {
         self.scanner.push(data);
         self.exchange.passed_on(data.len());
+        // An answer of a certain length is not asked for more after its last byte.
+        if self.inner.is_end_stream() {
+            return self.completed();
+        }
         let seen = self.scanner.seen();
         // An answer that has said its last number is not shorter for being cut.
         if let Some(denial) = self.exchange.observe(seen)
@@ -127,7 +139,7 @@ impl Metered {
             self.end(
                 Ending::CapReached,
                 denial.rule(),
-                "permission_error",
+                "rate_limit_error",
                 denial.sentence(),
             );
         }

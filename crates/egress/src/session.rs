@@ -10,6 +10,7 @@ use model::{Secret, SessionId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
+    body::Buffers,
     credential::{Credential, CredentialError, Held},
     exchange::Observer,
     headers::token_digest,
@@ -35,8 +36,10 @@ pub struct Caps {
     pub max_output_tokens: Option<u64>,
     /// Tokens of every kind in all.
     pub max_total_tokens: Option<u64>,
-    /// Requests under way at a time; each may hold a whole body in memory.
+    /// Requests under way at a time.
     pub max_concurrent: usize,
+    /// Bytes of request bodies in the server's memory at a time. Two of the largest fit the default.
+    pub max_buffered_bytes: usize,
     /// Connections at a time; one more is closed as it comes.
     pub max_connections: usize,
 }
@@ -48,6 +51,7 @@ impl Default for Caps {
             max_output_tokens: None,
             max_total_tokens: None,
             max_concurrent: 16,
+            max_buffered_bytes: 64 * 1024 * 1024,
             max_connections: 64,
         }
     }
@@ -106,6 +110,7 @@ pub struct SessionRelay {
     pub(crate) models: ModelList,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) token_digest: [u8; 32],
+    pub(crate) buffers: Buffers,
     caps: Caps,
     credential: RwLock<Option<Arc<Held>>>,
     usage: Mutex<Usage>,
@@ -131,6 +136,7 @@ impl SessionRelay {
             models: config.models,
             observer: config.observer,
             token_digest: token_digest(&config.token),
+            buffers: Buffers::new(config.caps.max_buffered_bytes),
             caps: config.caps,
             credential: RwLock::new(held),
             usage: Mutex::new(config.used_before),

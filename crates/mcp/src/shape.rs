@@ -7,6 +7,6 @@ mod session;
 mod stream;
 
 pub(crate) use execution::{Observed, execution};
-pub(crate) use prompt::prompt;
+pub(crate) use prompt::{of, prompt};
 pub(crate) use session::{listed_session, session, timestamp};
 pub(crate) use stream::{MAX_REPLY_TEXT_BYTES, TAIL_BYTES};

@@ -77,6 +77,10 @@ reasons! {
     AuditUnavailable => "audit_unavailable",
     /// The backend cannot work on this machine, or not now.
     BackendUnavailable => "backend_unavailable",
+    /// The engine stands on another host, where no directory of this one can be mounted.
+    EngineNotLocal => "engine_not_local",
+    /// The engine cannot carry sessions: it is rootless, maps ids in a way that does not fit, or the server is not root.
+    EngineUnfit => "engine_unfit",
     /// The image is not the pinned one, too old, or of a kind that no session can be made of.
     ImageRefused => "image_refused",
     /// There is no such image.

@@ -1,14 +1,16 @@
 //! Values that must not be printed.
 
 use serde::{Deserialize, Deserializer};
+use zeroize::Zeroize;
 
 /// A value that cannot be printed, logged or serialized. It is read by [`Secret::expose`] alone, which is easy to find.
+/// Its memory is overwritten when it is dropped.
 ///
-/// What this does not stop: copies made after `expose`.
+/// What this does not stop: copies made after `expose`, and those that a growing buffer left before it became a secret.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret<T>(T);
+pub struct Secret<T: Zeroize>(T);
 
-impl<T> Secret<T> {
+impl<T: Zeroize> Secret<T> {
     /// Wraps a value.
     pub const fn new(value: T) -> Self {
         Secret(value)
@@ -20,13 +22,19 @@ impl<T> Secret<T> {
     }
 }
 
-impl<T> std::fmt::Debug for Secret<T> {
+impl<T: Zeroize> Drop for Secret<T> {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl<T: Zeroize> std::fmt::Debug for Secret<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("[secret]")
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Secret<T> {
+impl<'de, T: Deserialize<'de> + Zeroize> Deserialize<'de> for Secret<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         T::deserialize(deserializer).map(Secret)
     }

@@ -21,8 +21,9 @@ use crate::{
     engine::Engine,
     host_config::{Making, PROGRAM_NAME, container},
     images::{ImageRules, is_image_name},
-    inspection::{self, Live, live},
+    inspection::{self, Live},
     machine::Machine,
+    place,
     record::Record,
     removal,
     staging::{self, Staged},
@@ -149,7 +150,8 @@ async fn build(
     let staged = blocking({
         let (instance, spec) = (instance.to_owned(), spec.clone());
         let program = ground.program.to_owned();
-        move || prepare(&instance, &program, &spec, key)
+        let first_id = ground.machine.first_id;
+        move || prepare(&instance, &program, &spec, (key, first_id))
     })
     .await?;
     let making = Making {
@@ -172,15 +174,10 @@ async fn build(
         Some(key) => Road::Streams(Key::First(key), Some(ground.engine.attach(&id).await?)),
     };
     ground.engine.start(&id).await?;
-    let live = live(ground.engine, &spec.owner, spec.session).await?;
-    let live = live.ok_or_else(|| {
-        step(
-            "keep the supervisor running",
-            io::ErrorKind::NotFound.into(),
-        )
-    })?;
-    if spec.kernel() == Kernel::Guest {
-        inspection::mounted(&live, &staged)?;
+    let live = place::arrived(ground.engine, &spec.owner, spec.session).await?;
+    match spec.kernel() {
+        Kernel::Guest => inspection::mounted(&live, &staged)?,
+        Kernel::Shared => place::mapped(live.pid, ground.machine.first_id).await?,
     }
     blocking({
         let (instance, spec, pid) = (instance.to_owned(), spec.clone(), live.pid);
@@ -214,7 +211,7 @@ fn prepare(
     instance: &Path,
     program: &Path,
     spec: &SandboxSpec,
-    key: Option<CarrierKey>,
+    (key, first_id): (Option<CarrierKey>, u32),
 ) -> Result<Vec<Staged>, BackendError> {
     let mut record = Record::of(spec);
     record.carrier_key = key;
@@ -225,11 +222,12 @@ fn prepare(
         record.placeholders = placeholders.to_vec();
         record.write(instance)
     })?;
-    chown(instance.join("state"), Some(AGENT_UID), Some(AGENT_GID))
+    let agent = (Some(first_id + AGENT_UID), Some(first_id + AGENT_GID));
+    chown(instance.join("state"), agent.0, agent.1)
         .map_err(|source| step("give the state directory to the agent", source))?;
     fs::hard_link(program, instance.join("socket").join(PROGRAM_NAME))
         .map_err(|source| step("lay the supervisor ready", source))?;
-    Ok(staging::make(instance, spec)?)
+    Ok(staging::make(instance, spec, first_id)?)
 }
 
 /// Runs `work` where it may block.

@@ -23,7 +23,8 @@ use crate::{
     creation::{self, Created, Ground, Road, blocking, step},
     engine::Engine,
     inspection::{self, Asked, Live, live},
-    machine::{self, Machine},
+    machine::{self, Machine, Server},
+    place,
     record::{OWNER_LABEL, Record, SESSION_LABEL},
     removal,
     seccomp::Profiles,
@@ -64,12 +65,13 @@ impl Docker {
     /// # Errors
     /// When the directory cannot be used, or the engine is of a kind that cannot be.
     pub fn open(config: DockerConfig) -> Result<Docker, BackendError> {
-        let engine = Engine::new(config.socket()?);
+        let engine = Engine::new(config.address()?);
         let layout = Layout::prepare(&config.state_directory, "docker")
             .map_err(|e| step("prepare the state directory", e))?;
         layout
             .empty_trash()
             .map_err(|e| step("empty the trash of the state directory", e))?;
+        place::clear(&layout).map_err(|e| step("clear the state directory", e))?;
         let program = layout.root().join("supervisor");
         lay_program(&program).map_err(|e| step("write the supervisor's program", e))?;
         let profiles = Profiles::shipped()
@@ -89,13 +91,25 @@ impl Docker {
         })
     }
 
-    /// Whether sessions can be made from that image right now: it is there and allowed, and projects can be mounted.
+    /// Why no session can be made from that image right now, if none can: the engine cannot carry any, or the image is not
+    /// there or not allowed.
     ///
     /// # Errors
     /// When the engine does not answer.
-    pub async fn is_usable(&self, image: &str) -> Result<bool, BackendError> {
-        let mountable = self.shared.machine().await?.obstacle.is_none();
-        Ok(mountable && self.image_obstacle(image).await?.is_none())
+    pub async fn obstacle(&self, image: &str) -> Result<Option<BackendError>, BackendError> {
+        match self.engine_obstacle().await? {
+            Some(obstacle) => Ok(Some(obstacle)),
+            None => self.image_obstacle(image).await,
+        }
+    }
+
+    /// Why this engine carries no sessions, whatever their image, if it does not.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn engine_obstacle(&self) -> Result<Option<BackendError>, BackendError> {
+        let obstacle = self.shared.machine().await?.obstacle_to(Kernel::Shared);
+        Ok(obstacle.map(|obstacle| obstacle.refusal()))
     }
 
     /// Why no session can be made from that image, if none can.
@@ -148,7 +162,12 @@ impl Shared {
         self.machine
             .get_or_try_init(|| async {
                 let info = self.engine.info().await?;
-                machine::describe(&info, rustix::process::geteuid().is_root())
+                let server = Server {
+                    is_root: rustix::process::geteuid().is_root(),
+                    place: place::find(&self.engine, &self.layout).await?,
+                    transport: self.engine.transport(),
+                };
+                machine::describe(&info, &server)
             })
             .await
     }
@@ -175,11 +194,12 @@ impl Shared {
             ));
         }
         let machine = self.machine().await?;
+        // What no other spec would change comes first.
+        if let Some(obstacle) = machine.obstacle_to(spec.kernel()) {
+            return Err(obstacle.refusal());
+        }
         machine.capability(spec.kernel()).check(spec)?;
         self.check_runtime(spec).await?;
-        if let Some(obstacle) = machine.obstacle {
-            return Err(BackendError::WorkspaceNotMappable(obstacle.to_owned()));
-        }
         let _turn = self.turns.take(spec.session).await;
         let ground = Ground {
             engine: &self.engine,

@@ -4,8 +4,7 @@
 mod images;
 
 use std::{
-    collections::HashMap, error::Error as StdError, future::Future, io, path::PathBuf,
-    time::Duration,
+    collections::HashMap, error::Error as StdError, future::Future, io, path::Path, time::Duration,
 };
 
 use bollard::{
@@ -13,12 +12,13 @@ use bollard::{
     container::LogOutput,
     errors::Error,
     models::{
-        ContainerCreateBody, ContainerInspectResponse, ContainerSummary, ImageInspect, SystemInfo,
-        SystemVersion,
+        ContainerCreateBody, ContainerInspectResponse, ContainerSummary, HostConfig, ImageInspect,
+        Mount, MountType, SystemInfo, SystemVersion,
     },
     query_parameters::{
-        AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions,
-        ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
+        AttachContainerOptionsBuilder, CreateContainerOptions, CreateContainerOptionsBuilder,
+        InspectContainerOptions, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+        StartContainerOptions,
     },
 };
 use futures::StreamExt;
@@ -26,6 +26,13 @@ pub(crate) use images::Pulse;
 use sandbox::{BackendError, carrier::Streams};
 use tokio::{sync::OnceCell, time::timeout};
 use tokio_util::io::StreamReader;
+
+use crate::{
+    address::Address,
+    creation::blocking,
+    host_config::supervisor_program,
+    transport::{self, Identity, plain_client},
+};
 
 /// Longest answer that is waited for: a container starts within half a second, on a busy machine within two.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
@@ -43,19 +50,24 @@ const fn version(minor: usize) -> ClientVersion {
     }
 }
 
-/// The engine at a socket. It need not be there yet, and may go and come back.
+/// The engine at an address. It need not be there yet, and may go and come back.
 pub(crate) struct Engine {
-    socket: PathBuf,
+    address: Address,
     client: OnceCell<bollard::Docker>,
 }
 
 impl Engine {
     /// Does not ask anything yet.
-    pub fn new(socket: PathBuf) -> Self {
+    pub fn new(address: Address) -> Self {
         Engine {
-            socket,
+            address,
             client: OnceCell::new(),
         }
+    }
+
+    /// How it is reached, for people; nothing for a socket, which is the usual.
+    pub fn transport(&self) -> Option<&'static str> {
+        self.address.transport()
     }
 
     /// What the engine is and can.
@@ -95,6 +107,47 @@ impl Engine {
         {
             Ok(made) => Ok(made.id),
             Err(error) if status(&error) == Some(409) => Err(BackendError::AlreadyExists),
+            // They were made right before.
+            Err(error) if misses_source(&error) => {
+                Err(elsewhere("it does not see the directories of this host"))
+            }
+            Err(error) => Err(self.explain(doing, error)),
+        }
+    }
+
+    /// Whether it sees that directory of this host: asks for a container with it, of an image that there is not. An engine
+    /// looks at mounts before it looks for the image (Docker 20.10 to 29), so nothing is ever made.
+    pub async fn sees(&self, directory: &Path, nonce: [u8; 32]) -> Result<Sight, BackendError> {
+        let client = self.client().await?;
+        let mount = Mount {
+            target: Some("/here".to_owned()),
+            source: Some(directory.to_string_lossy().into_owned()),
+            typ: Some(MountType::BIND),
+            read_only: Some(true),
+            ..Mount::default()
+        };
+        let body = ContainerCreateBody {
+            image: Some(format!("sha256:{}", hex::encode(nonce))),
+            host_config: Some(HostConfig {
+                mounts: Some(vec![mount]),
+                ..HostConfig::default()
+            }),
+            ..ContainerCreateBody::default()
+        };
+        let doing = "asking whether it is on this host";
+        match self
+            .ask(
+                doing,
+                client.create_container(None::<CreateContainerOptions>, body),
+            )
+            .await?
+        {
+            Err(error) if misses_source(&error) => Ok(Sight::Missing),
+            Err(error) if status(&error) == Some(404) => Ok(Sight::There),
+            // What no engine says that is one: nothing is proved.
+            Err(Error::DockerResponseServerError { .. } | Error::JsonDataError { .. }) | Ok(_) => {
+                Ok(Sight::Unknown)
+            }
             Err(error) => Err(self.explain(doing, error)),
         }
     }
@@ -102,11 +155,20 @@ impl Engine {
     /// Starts a container.
     pub async fn start(&self, id: &str) -> Result<(), BackendError> {
         let client = self.client().await?;
-        self.call(
-            "starting the container",
-            client.start_container(id, None::<StartContainerOptions>),
-        )
-        .await
+        let doing = "starting the container";
+        match self
+            .ask(
+                doing,
+                client.start_container(id, None::<StartContainerOptions>),
+            )
+            .await?
+        {
+            Ok(()) => Ok(()),
+            Err(error) if misses_program(&error) => Err(elsewhere(
+                "it does not see the mounts that this server makes",
+            )),
+            Err(error) => Err(self.explain(doing, error)),
+        }
     }
 
     /// The standard streams of a container's first process, started or not. What it wrote before is gone.
@@ -202,9 +264,7 @@ impl Engine {
 
     async fn negotiate(&self) -> Result<bollard::Docker, BackendError> {
         let doing = "asking for its version";
-        let socket = self.socket.to_string_lossy();
-        let client = bollard::Docker::connect_with_unix(&socket, CLIENT_LIMIT_S, &NEWEST)
-            .map_err(|error| self.explain(doing, error))?;
+        let client = self.connect(CLIENT_LIMIT_S, &NEWEST).await?;
         let client = self.call(doing, client.negotiate_version()).await?;
         let spoken = client.client_version();
         if spoken < OLDEST {
@@ -216,6 +276,30 @@ impl Engine {
             });
         }
         Ok(client)
+    }
+
+    /// A client with that time limit of its own, seconds. It connects with each call.
+    async fn connect(
+        &self,
+        limit_s: u64,
+        version: &ClientVersion,
+    ) -> Result<bollard::Docker, BackendError> {
+        let client = match &self.address {
+            Address::Unix(socket) => {
+                let socket = socket.to_string_lossy();
+                bollard::Docker::connect_with_unix(&socket, limit_s, version)
+            }
+            Address::Tls {
+                authority,
+                certificates,
+            } => {
+                let certificates = certificates.clone();
+                let identity = blocking(move || Identity::read(&certificates)).await?;
+                identity.client(authority, limit_s, version)
+            }
+            Address::Plain { authority } => plain_client(authority, limit_s, version),
+        };
+        client.map_err(|error| self.explain("connecting", error))
     }
 
     async fn found<T>(
@@ -253,16 +337,27 @@ impl Engine {
     fn silent(&self, doing: &str) -> BackendError {
         BackendError::Unavailable {
             why: format!("the engine gives no answer within {CALL_LIMIT:?} while {doing}"),
-            remedy: "see whether `docker info` answers; if not, restart the engine".to_owned(),
+            remedy: match &self.address {
+                Address::Unix(_) => {
+                    "see whether `docker info` answers; if not, restart the engine".to_owned()
+                }
+                Address::Tls { .. } | Address::Plain { .. } => format!(
+                    "see whether anything listens at {} and whether a firewall is on the way; if not, restart the engine",
+                    self.address
+                ),
+            },
         }
     }
 
     fn explain(&self, doing: &str, error: Error) -> BackendError {
-        let socket = self.socket.display();
+        let address = &self.address;
         let unavailable = |why: String, remedy: &str| BackendError::Unavailable {
             why,
             remedy: remedy.to_owned(),
         };
+        if let Some((why, remedy)) = self.explain_tls(&error) {
+            return BackendError::Unavailable { why, remedy };
+        }
         if matches!(error, Error::SocketNotFoundError(_)) {
             return self.missing();
         }
@@ -271,35 +366,83 @@ impl Engine {
         }
         if status(&error).is_none() && is_broken_off(&error) {
             return unavailable(
-                format!("the engine at {socket} broke off while {doing}: it may be restarting"),
+                format!("the engine at {address} broke off while {doing}: it may be restarting"),
                 "try again in a few seconds; if that does not help, look at the engine's log",
             );
         }
-        match io_kind(&error) {
-            Some(io::ErrorKind::NotFound) => self.missing(),
-            Some(io::ErrorKind::PermissionDenied) => unavailable(
-                format!("this user may not speak to the engine at {socket}"),
+        match (io_kind(&error), address) {
+            (Some(io::ErrorKind::PermissionDenied), Address::Unix(_)) => unavailable(
+                format!("this user may not speak to the engine at {address}"),
                 "use an engine of your own (rootless Docker), run the server as root, or use the native backend: \
                  membership of the group `docker` is as good as root",
             ),
-            Some(io::ErrorKind::ConnectionRefused) => unavailable(
-                format!("no engine listens at {socket}: it has stopped or is restarting"),
+            (Some(io::ErrorKind::NotFound), Address::Unix(_)) => self.missing(),
+            (Some(io::ErrorKind::ConnectionRefused), Address::Unix(_)) => unavailable(
+                format!("no engine listens at {address}: it has stopped or is restarting"),
                 "systemctl start docker, or try again in a few seconds",
             ),
-            Some(_) | None => BackendError::Step {
+            (_, Address::Tls { .. } | Address::Plain { .. }) if is_unconnected(&error) => {
+                unavailable(
+                    format!(
+                        "there is no way to the engine at {address}: {}",
+                        last(&error)
+                    ),
+                    "see whether the host and the port are right (2376 is the usual one with TLS), whether the engine listens \
+                 there (`hosts` in its daemon.json), and whether a firewall is on the way",
+                )
+            }
+            _ => BackendError::Step {
                 step: format!("finish {doing}"),
                 source: io::Error::other(error),
             },
         }
     }
 
+    fn explain_tls(&self, error: &Error) -> Option<(String, String)> {
+        let Address::Tls { certificates, .. } = &self.address else {
+            return None;
+        };
+        transport::explain(error, &self.address.to_string(), certificates)
+    }
+
     fn missing(&self) -> BackendError {
         BackendError::Unavailable {
-            why: format!("there is no engine at {}", self.socket.display()),
+            why: format!("there is no engine at {}", self.address),
             remedy: "install and start Docker, set DOCKER_HOST, or use the native backend"
                 .to_owned(),
         }
     }
+}
+
+/// What an engine says of a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sight {
+    /// It is there.
+    There,
+    /// It is not.
+    Missing,
+    /// It says something else.
+    Unknown,
+}
+
+/// The refusal of everything that needs a host's directories.
+pub(crate) fn elsewhere(why: &str) -> BackendError {
+    BackendError::EngineElsewhere {
+        why: why.to_owned(),
+    }
+}
+
+/// The engine says that what is to be mounted does not exist.
+fn misses_source(error: &Error) -> bool {
+    matches!(error, Error::DockerResponseServerError { status_code: 400, message }
+        if message.contains("bind source path does not exist"))
+}
+
+/// The engine says that there is no supervisor's program to run, which is in a mount of ours: it found the empty directory
+/// below.
+fn misses_program(error: &Error) -> bool {
+    matches!(error, Error::DockerResponseServerError { message, .. }
+        if message.contains(&format!("exec: \"{}\"", supervisor_program())))
 }
 
 fn status(error: &Error) -> Option<u16> {
@@ -317,6 +460,21 @@ fn chain<'error>(error: &'error Error) -> impl Iterator<Item = &'error (dyn StdE
         let error: &'error (dyn StdError + 'static) = *error;
         error.source()
     })
+}
+
+/// The root of it.
+fn last(error: &Error) -> String {
+    chain(error)
+        .last()
+        .map(ToString::to_string)
+        .unwrap_or_default()
+}
+
+/// There was no connection to begin with.
+fn is_unconnected(error: &Error) -> bool {
+    chain(error)
+        .filter_map(|error| error.downcast_ref::<hyper_util::client::legacy::Error>())
+        .any(hyper_util::client::legacy::Error::is_connect)
 }
 
 fn io_kind(error: &Error) -> Option<io::ErrorKind> {

@@ -42,6 +42,11 @@ const READ_ONLY_PATHS: [&str; 4] = ["/proc/sys", "/proc/bus", "/proc/fs", "/proc
 /// Control groups are of no use inside, and version 1 shows them in a tmpfs that is writable.
 const HIDDEN_CONTROL_GROUPS: (&str, &str) = ("/sys/fs/cgroup", "ro,nosuid,nodev,noexec,size=4k");
 
+/// The supervisor's program inside.
+pub(crate) fn supervisor_program() -> String {
+    format!("{SUPERVISOR_DIRECTORY}/{PROGRAM_NAME}")
+}
+
 /// What the spec does not say.
 pub(crate) struct Making<'making> {
     /// The image, by id.
@@ -65,7 +70,7 @@ pub(crate) fn container(spec: &SandboxSpec, making: &Making<'_>) -> ContainerCre
     let never = vec!["NONE".to_owned()];
     ContainerCreateBody {
         image: Some(making.image.to_owned()),
-        entrypoint: Some(vec![format!("{SUPERVISOR_DIRECTORY}/{PROGRAM_NAME}")]),
+        entrypoint: Some(vec![supervisor_program()]),
         cmd: Some(arguments(spec, making.attached).to_argv()),
         user: Some(agent()),
         working_dir: Some("/".to_owned()),

@@ -29,9 +29,6 @@ use sandbox_host::{
 
 use crate::record::staging;
 
-/// The ids of a container without a user namespace are those of the host.
-const FIRST_ID: u32 = 0;
-
 /// A directory or file that stands ready for the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Staged {
@@ -45,11 +42,15 @@ pub(crate) struct Staged {
     pub told_read_only: bool,
 }
 
-/// Makes all mounts of a session. What was made stays when a step fails, for [`remove`].
+/// Makes all mounts of a session whose ids begin at `first_id` of the host's: 0 without a user namespace. What was made stays when a step fails, for [`remove`].
 ///
 /// # Errors
 /// A path that changed or holds a link, an owner that cannot be mapped, a system call.
-pub(crate) fn make(instance: &Path, spec: &SandboxSpec) -> Result<Vec<Staged>, Failure> {
+pub(crate) fn make(
+    instance: &Path,
+    spec: &SandboxSpec,
+    first_id: u32,
+) -> Result<Vec<Staged>, Failure> {
     let step = "make a place for mounts";
     fs::DirBuilder::new()
         .mode(0o700)
@@ -60,7 +61,7 @@ pub(crate) fn make(instance: &Path, spec: &SandboxSpec) -> Result<Vec<Staged>, F
     for directory in sources.chain([&spec.workspace]) {
         open_verified(directory)?;
     }
-    let mut owners = OwnerMaps::new(Owners::Mapped { base: FIRST_ID });
+    let mut owners = OwnerMaps::new(Owners::Mapped { base: first_id });
     let mut staged = Vec::new();
     let is_guest = spec.kernel() == Kernel::Guest;
     let mut put = |name: String, mount: OwnedFd, target: &Path, read_only: bool| {
@@ -194,11 +195,13 @@ fn remove_place(place: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether the container shows these very directories. An engine that does not see our mounts shows empty ones.
+/// Whether the container shows these very directories, and the one with the host's socket. An engine that does not see our mounts shows empty ones.
 ///
 /// # Errors
 /// [`FailureKind::PathChanged`] for the first one that it does not show.
 pub(crate) fn arrived(pid: i32, instance: &Path, spec: &SandboxSpec) -> Result<(), Failure> {
+    let own = instance.join("socket");
+    let own_found = fs::symlink_metadata(&own).at("look at the session's directory")?;
     let mounts = spec
         .mounts
         .iter()
@@ -212,6 +215,8 @@ pub(crate) fn arrived(pid: i32, instance: &Path, spec: &SandboxSpec) -> Result<(
         .chain([workspace])
         .chain(agent)
         .try_for_each(|(target, directory)| shows(pid, target, directory))?;
+    let target = Path::new(SUPERVISOR_DIRECTORY);
+    shows_inode(pid, target, (own_found.dev(), own_found.ino()), &own)?;
     if spec.managed_settings.is_none() {
         return Ok(());
     }

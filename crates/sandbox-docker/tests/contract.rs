@@ -21,7 +21,7 @@ use sandbox::{
     contract::{self, Harness, LINES},
 };
 use sandbox_docker::calls::{self, Call};
-use support::{Ground, Scene};
+use support::{Ground, OwnEngine, Scene, world};
 
 struct OnDocker {
     ground: Ground,
@@ -88,6 +88,21 @@ async fn gvisor_keeps_the_contract() {
     assert!(made.contains(&calls::ATTACHED[0]));
 }
 
+/// T1.2: an engine that maps the ids of its containers gives them a user namespace beside all the rest.
+#[tokio::test]
+async fn an_engine_that_maps_ids_keeps_the_contract() {
+    let leg = "an_engine_that_maps_ids_keeps_the_contract";
+    if !world::is_inside(leg) {
+        return;
+    }
+    let scene = Scene::Own(OwnEngine::remapped());
+    let ground = Ground::at(scene, leg).await.unwrap();
+    let capability = ground.docker.capability().await.unwrap();
+    assert!(capability.layers.contains(&Layer::UserNamespace));
+    assert!(capability.rung.contains("userns-remap"), "{capability:?}");
+    keeps_the_contract(ground).await;
+}
+
 /// The calls that were made.
 async fn keeps_the_contract(ground: Ground) -> BTreeSet<Call> {
     let layers = match ground.scene {
@@ -97,7 +112,9 @@ async fn keeps_the_contract(ground: Ground) -> BTreeSet<Call> {
             layers.retain(|layer| *layer != Layer::Landlock);
             layers
         }
-        Scene::Usual | Scene::Attached => ground.docker.capability().await.unwrap().layers,
+        Scene::Usual | Scene::Attached | Scene::Own(_) => {
+            ground.docker.capability().await.unwrap().layers
+        }
     };
     assert!(layers.len() >= 11, "{layers:?}");
     let harness = Arc::new(OnDocker {

@@ -242,14 +242,14 @@ async fn refused_as_a_user(socket: &Path) {
             .iter()
             .any(|one| one.missing.contains(words))
     };
-    assert!(said("no project can be mounted"), "{capability:?}");
+    assert!(said("no session can be made"), "{capability:?}");
     let root = RootFileSystem::Image(IMAGE.to_owned());
     let refused = docker
         .create(&small_spec(owner, root, directory.path()))
         .await;
     let refused = refused.err().unwrap();
     assert!(
-        matches!(refused, BackendError::WorkspaceNotMappable(_)),
+        matches!(refused, BackendError::EngineUnfit { .. }),
         "{refused:?}"
     );
     assert_eq!(docker.list().await.unwrap(), []);

@@ -202,6 +202,20 @@ pub enum BackendError {
         /// What to do.
         remedy: String,
     },
+    /// The engine stands on another host, so no directory of this one can be mounted.
+    #[error("the engine is not on this host: {why}")]
+    EngineElsewhere {
+        /// How that was found out, as a clause.
+        why: String,
+    },
+    /// The engine answers and cannot carry sessions, whatever the project is.
+    #[error("the engine cannot carry sessions: {why}")]
+    EngineUnfit {
+        /// Why, as a clause.
+        why: String,
+        /// What to do.
+        remedy: String,
+    },
     /// No sandbox is made of that image, by what the operator asks of images.
     #[error("{why}")]
     ImageRefused {

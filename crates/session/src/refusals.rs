@@ -113,6 +113,17 @@ pub(crate) fn backend(error: &BackendError) -> Refusal {
         BackendError::Unavailable { why, remedy } => {
             Refusal::new(Reason::BackendUnavailable, format!("Sandboxes cannot be built here: {why}."), remedy.clone())
         }
+        BackendError::EngineElsewhere { why } => Refusal::new(
+            Reason::EngineNotLocal,
+            format!("The Docker engine is not on the server's host ({why}), and the project is."),
+            "Use an engine of the host that the server runs on, or the native backend. An engine elsewhere cannot carry \
+             sessions yet: that needs workspaces that are copied to it.",
+        ),
+        BackendError::EngineUnfit { why, remedy } => Refusal::new(
+            Reason::EngineUnfit,
+            format!("The Docker engine cannot carry sessions: {why}."),
+            remedy.clone(),
+        ),
         BackendError::ImageRefused { why, remedy } => {
             Refusal::new(Reason::ImageRefused, format!("No session is made here: {why}."), remedy.clone())
         }

@@ -130,7 +130,16 @@ keys! {
          `image_max_age` allow it, else the embedded runtime. The other one, where it works, can still be named in a call.";
     DOCKER_HOST = "docker_host", "DOCKER_HOST", Kind::Text { max: 4096 },
         "a rootless engine's socket in `$XDG_RUNTIME_DIR`, else `unix:///var/run/docker.sock`",
-        "The engine's socket, `unix://` and an absolute path. An engine elsewhere is refused: projects are mounted.";
+        "The engine: `unix://` and an absolute path, or `tcp://` with a host and a port, which needs `docker_tls_verify`. \
+         Without it a user's own engine comes before the machine's, if it can carry sessions; `docker context` is not read. \
+         An engine on another host carries no session yet (`engine_not_local`): projects are mounted, and there are no \
+         workspaces yet that are copied.";
+    DOCKER_TLS_VERIFY = "docker_tls_verify", "DOCKER_TLS_VERIFY", Kind::Switch, "false",
+        "Speak TLS with an engine at `tcp://`: its certificate is checked against `ca.pem` alone, ours is shown. Plain \
+         `tcp://` is refused: whoever reaches such a port is root on the engine's machine.";
+    DOCKER_CERT_PATH = "docker_cert_path", "DOCKER_CERT_PATH", Kind::Path, "`~/.docker`",
+        "The directory with `ca.pem`, `cert.pem` and `key.pem`, read when the server first speaks to the engine. They must \
+         belong to the server's user or root; nobody else may change them, or read `key.pem`.";
     IMAGE = "image", "DEFAULT_CLAUDE_IMAGE", Kind::Text { max: 512 }, "\"claude-code-custom:latest\"",
         "The engine's image that sessions on Docker see as their root file system, read-only, by name or id. What it says \
          about users, programs, volumes and variables does not count; one that declares volumes is refused.";
@@ -216,6 +225,10 @@ keys! {
         "false",
         "Leave files in place that a session made and that this machine would execute or trust (`.git/hooks` of a \
          nested repository, `.envrc`, …). They are reported either way; by default they are moved aside.";
+    DANGEROUSLY_PLAIN_LOOPBACK_ENGINE = "dangerously_plain_loopback_engine",
+        "CLAUDE_CODE_MCP_DANGEROUSLY_PLAIN_LOOPBACK_ENGINE", Kind::Switch, "false",
+        "Speak to an engine at `tcp://` without TLS, as long as that is an address of loopback (`127.0.0.0/8`, `::1`). Every \
+         user and program of the machine that reaches such a port is root on it.";
     DANGEROUSLY_ACCEPT_SOFT_LIMITS = "dangerously_accept_soft_limits",
         "CLAUDE_CODE_MCP_DANGEROUSLY_ACCEPT_SOFT_LIMITS", Kind::Switch, "false",
         "Accept a limit that a caller names although the kernel cannot enforce it here and the supervisor only watches \

@@ -78,8 +78,10 @@ pub struct Config {
     pub idle_exit: Duration,
     /// Which walls.
     pub backend: BackendChoice,
-    /// The engine's socket, as `DOCKER_HOST` says it.
+    /// Where the engine is, as `DOCKER_HOST` says it.
     pub docker_host: Option<String>,
+    /// How an engine is reached over a network.
+    pub docker_tcp: sandbox_docker::Tcp,
     /// The image of sessions on an engine.
     pub image: String,
     /// Runtimes of the engine that sessions may have, the default first.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use model::{Kernel, LimitName, RuntimeClass};
-use sandbox_docker::images::is_digest;
+use sandbox_docker::{Tcp, images::is_digest};
 use session::ProviderName;
 use toml::Value;
 
@@ -64,6 +64,7 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigEr
         idle_exit: reader.seconds(&keys::IDLE_EXIT_SECONDS)?,
         backend: reader.backend()?,
         docker_host: reader.text(&keys::DOCKER_HOST)?,
+        docker_tcp: reader.docker_tcp()?,
         runtime_classes: reader.runtime_classes()?,
         image,
         image_digest,
@@ -260,6 +261,15 @@ impl Reader<'_> {
             }) => Ok(*value),
             given @ Some(_) => Err(wrong_type(key, given, "true or false")),
         }
+    }
+
+    fn docker_tcp(&self) -> Result<Tcp, ConfigError> {
+        let usual = || Some(self.environment.home()?.join(".docker"));
+        Ok(Tcp {
+            tls_verify: self.switch(&keys::DOCKER_TLS_VERIFY)?,
+            certificates: self.path(&keys::DOCKER_CERT_PATH)?.or_else(usual),
+            dangerously_plain_on_loopback: self.switch(&keys::DANGEROUSLY_PLAIN_LOOPBACK_ENGINE)?,
+        })
     }
 
     fn backend(&self) -> Result<BackendChoice, ConfigError> {

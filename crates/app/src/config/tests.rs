@@ -141,6 +141,8 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         idle_exit_seconds = 1
         backend = "native"
         docker_host = "unix:///run/engine.sock"
+        docker_tls_verify = true
+        docker_cert_path = "/srv/certificates"
         image = "debian:bookworm-slim"
         image_digest = "sha256:00000000000000000000000000000000000000000000000000000000000000ff"
         image_max_age = "30d"
@@ -149,6 +151,7 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         runtime_classes = ["runc", "runsc", "kata=guest"]
         allow_protected_changes = true
         dangerously_accept_soft_limits = true
+        dangerously_plain_loopback_engine = true
         [limits]
         memory = "2g"
         cpus = 1.5
@@ -194,6 +197,8 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         ("CLAUDE_CODE_MCP_IDLE_EXIT_SECONDS", "1"),
         ("CLAUDE_CODE_MCP_BACKEND", "native"),
         ("DOCKER_HOST", "unix:///run/engine.sock"),
+        ("DOCKER_TLS_VERIFY", "1"),
+        ("DOCKER_CERT_PATH", "/srv/certificates"),
         ("DEFAULT_CLAUDE_IMAGE", "debian:bookworm-slim"),
         (
             "CLAUDE_CODE_MCP_IMAGE_DIGEST",
@@ -204,6 +209,7 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         ("CLAUDE_CODE_MCP_AGENT", "sha256-0123456789ab"),
         ("CLAUDE_CODE_MCP_RUNTIME_CLASSES", "runc, runsc,kata=guest"),
         ("CLAUDE_CODE_MCP_ALLOW_PROTECTED_CHANGES", "1"),
+        ("CLAUDE_CODE_MCP_DANGEROUSLY_PLAIN_LOOPBACK_ENGINE", "true"),
         ("CLAUDE_CODE_MCP_DANGEROUSLY_ACCEPT_SOFT_LIMITS", "yes"),
         ("CLAUDE_CODE_MCP_LIMIT_MEMORY", "2g"),
         ("CLAUDE_CODE_MCP_LIMIT_CPUS", "1.5"),

@@ -21,6 +21,15 @@ use crate::{
 /// Longest answer in a reply, bytes; the transcript has all of it.
 const MAX_RESULT_BYTES: usize = 64 * 1024;
 
+/// The reply for an execution of either kind.
+pub(crate) fn of(observed: &Observed) -> ExecutionReply {
+    let newest = observed.last.as_ref().unwrap_or(&observed.first);
+    match newest.prompt {
+        Some(_) => prompt(newest),
+        None => execution(observed),
+    }
+}
+
 /// The reply for an execution that is a prompt.
 pub(crate) fn prompt(view: &ExecutionView) -> ExecutionReply {
     let mut reply = execution(&Observed {
@@ -31,12 +40,12 @@ pub(crate) fn prompt(view: &ExecutionView) -> ExecutionReply {
     if let Some(prompt) = &view.prompt {
         reply.kind = ExecutionKind::Prompt;
         reply.message = message(view, prompt);
-        reply.prompt = Some(of(prompt));
+        reply.prompt = Some(details(prompt));
     }
     reply
 }
 
-fn of(view: &PromptView) -> PromptReply {
+fn details(view: &PromptView) -> PromptReply {
     let provider_error = match &view.stop {
         Some(PromptStop::Provider { kind, status }) => Some(ProviderErrorReply {
             kind: text::sentence(kind),

@@ -54,6 +54,6 @@ impl Definition for CancelExecution {
             };
             get_execution::with_end(&caller, Action::GetExecution(get)).await?
         };
-        Ok(shape::execution(&observed))
+        Ok(shape::of(&observed))
     }
 }

@@ -92,7 +92,7 @@ impl Definition for GetExecution {
         }
         if !parameters.pages() {
             let observed = with_end(&caller, Action::GetExecution(get)).await?;
-            return Ok(shape::execution(&observed));
+            return Ok(shape::of(&observed));
         }
         page(&caller, get).await
     }

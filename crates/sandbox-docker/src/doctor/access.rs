@@ -16,7 +16,7 @@ use bollard::models::SystemInfo;
 use rustix::net::sockopt::socket_peercred;
 use serde::Serialize;
 
-use crate::{DockerConfig, machine::has_option};
+use crate::{DockerConfig, address::Address, machine::has_option};
 
 /// Port of an engine that listens without encryption, by custom.
 const PLAIN_PORT: u16 = 2375;
@@ -89,7 +89,7 @@ pub struct Opening {
 
 /// Looks at the socket and the machine; `info` is what the engine says, where it answers. Asks the engine nothing.
 pub fn access(config: &DockerConfig, info: Option<&SystemInfo>) -> Access {
-    let Ok(path) = config.socket() else {
+    let Ok(Address::Unix(path)) = config.address() else {
         return remote(config.docker_host.as_deref().unwrap_or_default());
     };
     let socket = socket(&path);

@@ -191,9 +191,7 @@ impl Engine {
     /// A client for calls that last: see [`ANSWER_LIMIT_S`].
     async fn patient_client(&self) -> Result<bollard::Docker, BackendError> {
         let version = self.client().await?.client_version();
-        let socket = self.socket.to_string_lossy();
-        bollard::Docker::connect_with_unix(&socket, ANSWER_LIMIT_S, &version)
-            .map_err(|error| self.explain("connecting", error))
+        self.connect(ANSWER_LIMIT_S, &version).await
     }
 
     async fn follow<T>(
@@ -251,10 +249,11 @@ fn built(said: &BuildInfo) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::address::Address;
 
     #[tokio::test]
     async fn what_moves_goes_on_and_what_stands_still_is_given_up() {
-        let engine = Engine::new("/nowhere".into());
+        let engine = Engine::new(Address::Unix("/nowhere".into()));
         let slow = futures::stream::iter(0..5).then(|number| async move {
             tokio::time::sleep(Duration::from_millis(1)).await;
             Ok::<_, Error>(number)

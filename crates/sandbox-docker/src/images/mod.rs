@@ -36,7 +36,7 @@ impl Images {
     /// When the engine is of a kind that cannot be used.
     pub fn new(config: &DockerConfig) -> Result<Self, ImageError> {
         Ok(Images {
-            engine: Engine::new(config.socket()?),
+            engine: Engine::new(config.address()?),
             rules: config.image_rules.clone(),
         })
     }

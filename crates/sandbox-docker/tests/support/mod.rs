@@ -5,6 +5,8 @@
 #![allow(unused_imports, reason = "each test program uses its part")]
 
 mod base;
+#[path = "../../../../tests/support/certificates.rs"]
+mod certificates;
 mod filter;
 #[path = "../../../../tests/support/gvisor.rs"]
 mod gvisor;
@@ -13,8 +15,11 @@ mod image;
 mod inside;
 #[path = "../../../../tests/support/skip.rs"]
 mod skip;
+#[path = "../../../../tests/support/world.rs"]
+pub mod world;
 
 pub use base::make_base;
+pub use certificates::{Authority, For};
 pub use filter::{Fault, Filter};
 pub use gvisor::Gvisor;
 pub use image::{
@@ -26,6 +31,7 @@ pub use inside::{
     protected_paths_hold, small_spec,
 };
 pub use skip::skip;
+pub use world::OwnEngine;
 
 use std::{collections::HashMap, fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
@@ -46,6 +52,8 @@ pub enum Scene {
     Attached,
     /// An engine that has gVisor.
     Gvisor(Gvisor),
+    /// An engine of the test's own, by its socket.
+    Own(OwnEngine),
 }
 
 /// A backend with a state directory, a project and a filter of its own.
@@ -78,6 +86,7 @@ impl Ground {
                 PathBuf::from(ENGINE_SOCKET)
             }
             Scene::Gvisor(gvisor) => gvisor.socket.clone(),
+            Scene::Own(own) => own.socket.clone(),
         };
         make_image_at(&socket, IMAGE, HOSTILE_CHANGES).await;
         let directory = tempfile::Builder::new()
@@ -122,6 +131,12 @@ impl Ground {
     /// The engine itself, past the filter.
     pub fn engine(&self) -> bollard::Docker {
         engine_at(&self.filter.engine)
+    }
+
+    /// The same server again, with another way to the engine.
+    pub fn reopen(&mut self, change: impl FnOnce(&mut DockerConfig)) {
+        change(&mut self.config);
+        self.docker = Docker::open(self.config.clone()).unwrap();
     }
 
     pub async fn start(&self) -> Running<'_> {

@@ -10,7 +10,7 @@ use std::{
 
 use model::OwnerId;
 use sandbox::Backend;
-use sandbox_docker::{Docker, DockerConfig};
+use sandbox_docker::{Docker, DockerConfig, Tcp};
 use tokio::process::Child;
 
 use super::{CliError, Client, Context, project};
@@ -60,6 +60,19 @@ impl Walls {
     }
 }
 
+fn over_tcp(tcp: &Tcp) -> Vec<String> {
+    let certificates = tcp.certificates.iter();
+    let path = certificates.map(|path| format!("docker_cert_path={}", path.display()));
+    path.chain([
+        format!("docker_tls_verify={}", tcp.tls_verify),
+        format!(
+            "dangerously_plain_loopback_engine={}",
+            tcp.dangerously_plain_on_loopback
+        ),
+    ])
+    .collect()
+}
+
 /// A file of the host that is none of the session's business.
 pub struct Secret {
     /// Where it stands.
@@ -80,6 +93,7 @@ impl Stage {
             settings.push(format!("image={}", context.config.image));
             let host = context.config.docker_host.as_ref();
             settings.extend(host.map(|host| format!("docker_host={host}")));
+            settings.extend(over_tcp(&context.config.docker_tcp));
         }
         let nobody = OwnerId::from_bytes([0; 8]);
         let engine = docker_config(&context.config, &base.path().join("state"), nobody);

@@ -117,11 +117,12 @@ fn mechanism(capability: &Capability, limit: LimitName) -> String {
 /// What is wrong, and what to do where that is known.
 pub(super) fn why(error: &BackendError) -> (String, String) {
     match error {
-        BackendError::Unavailable { why, remedy } | BackendError::ImageRefused { why, remedy } => {
-            (why.clone(), remedy.clone())
-        }
+        BackendError::Unavailable { why, remedy }
+        | BackendError::EngineUnfit { why, remedy }
+        | BackendError::ImageRefused { why, remedy } => (why.clone(), remedy.clone()),
         BackendError::Step { source, .. } => (format!("{error}: {source}"), String::new()),
-        BackendError::NotFound
+        BackendError::EngineElsewhere { .. }
+        | BackendError::NotFound
         | BackendError::RuntimeUnknown { .. }
         | BackendError::AlreadyExists
         | BackendError::LimitUnenforceable { .. }

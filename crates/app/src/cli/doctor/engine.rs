@@ -1,10 +1,11 @@
 //! Whether a Docker engine of this machine can carry sessions, and what using it means.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
-use sandbox::{Backend, BackendError};
+use model::OwnerId;
+use sandbox::BackendError;
 use sandbox_docker::{
-    Docker,
+    DockerConfig,
     doctor::{Access, EngineKind, Standing, Versions, access, stand},
 };
 use serde::Serialize;
@@ -13,7 +14,10 @@ use super::{
     capability::{Missing, scratch, why},
     walls::{self, WallsReport},
 };
-use crate::{backends::docker_config, config::Config};
+use crate::{
+    backends::engines::{Choice, PassedOver, choose, docker_config},
+    config::Config,
+};
 
 /// How long an engine may take for all that is asked of it.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -24,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(8);
 pub(super) struct EngineReport {
     /// Sessions can be made on it right now.
     pub(super) usable: bool,
+    /// Where it is; empty where none answers.
+    pub(super) engine: String,
     /// Whoever may speak to it is root on this machine.
     pub(super) equals_root: bool,
     pub(super) posture: String,
@@ -65,6 +71,7 @@ fn silent(config: &Config, error: &BackendError) -> EngineReport {
         .map(|(scratch, owner)| access(&docker_config(config, scratch.path(), owner), None));
     EngineReport {
         usable: false,
+        engine: String::new(),
         equals_root: access.as_ref().is_some_and(|access| access.equals_root),
         posture: match access.as_ref().map(|access| access.kind) {
             Some(EngineKind::Remote) => "docker-remote".to_owned(),
@@ -83,17 +90,19 @@ fn silent(config: &Config, error: &BackendError) -> EngineReport {
 
 async fn ask(config: &Config, walls: Option<&WallsReport>) -> Result<EngineReport, BackendError> {
     let (scratch, owner) = scratch()?;
-    let docker = Docker::open(docker_config(config, scratch.path(), owner))?;
-    let capability = docker.capability().await?;
-    let usable = docker.is_usable(&config.image).await?;
-    let mut missing: Vec<_> = capability
-        .advice
-        .into_iter()
-        .map(|advice| Missing {
-            what: advice.missing,
-            remedy: advice.remedy,
-        })
-        .collect();
+    let Choice {
+        engine,
+        passed_over,
+    } = chosen(config, scratch.path(), owner).await;
+    let engine = engine?;
+    let (docker, capability) = (engine.docker, engine.capability);
+    let usable = engine.obstacle.is_none();
+    let mut missing: Vec<_> = passed_over.into_iter().map(not_used).collect();
+    let advice = capability.advice.into_iter().map(|advice| Missing {
+        what: advice.missing,
+        remedy: advice.remedy,
+    });
+    missing.extend(advice);
     if let Some(obstacle) = docker.image_obstacle(&config.image).await? {
         let (what, remedy) = why(&obstacle);
         missing.push(Missing { what, remedy });
@@ -120,7 +129,9 @@ async fn ask(config: &Config, walls: Option<&WallsReport>) -> Result<EngineRepor
         versions: Some(about.versions),
         runtimes: about.runtimes,
         usable,
-        equals_root: about.access.equals_root,
+        engine: engine.name,
+        // On this machine: one elsewhere makes root there.
+        equals_root: about.access.equals_root && capability.posture != "docker-remote",
         access: Some(about.access),
         posture: capability.posture,
         rung: capability.rung,
@@ -128,4 +139,21 @@ async fn ask(config: &Config, walls: Option<&WallsReport>) -> Result<EngineRepor
         missing,
         walls: None,
     })
+}
+
+/// The engine that a server would use, with that state directory.
+pub(super) async fn chosen(config: &Config, state: &Path, owner: OwnerId) -> Choice {
+    let mut candidates = docker_config(config, state, owner).candidates();
+    if candidates.len() > 1 {
+        candidates.retain(DockerConfig::may_exist);
+    }
+    choose(candidates, &config.image, PATIENCE).await
+}
+
+fn not_used(engine: PassedOver) -> Missing {
+    let (why, remedy) = why(&engine.why);
+    Missing {
+        what: format!("the engine at {} is passed over: {why}", engine.name),
+        remedy,
+    }
 }

@@ -24,8 +24,11 @@ use tokio::{
     time::timeout,
 };
 
-use super::capability::{scratch, why};
-use crate::{backends::docker_config, config::Config, wiring};
+use super::{
+    capability::{scratch, why},
+    engine::chosen,
+};
+use crate::{config::Config, wiring};
 
 /// How long all of it may take: the engine's calls have limits of their own.
 const PATIENCE: Duration = Duration::from_secs(45);
@@ -123,7 +126,7 @@ async fn carry_out(config: &Config, kernel: Kernel) -> Result<Trial, Failure> {
     fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o711))?;
     let project = scratch.path().join("project");
     fs::create_dir(&project)?;
-    let docker = Docker::open(docker_config(config, scratch.path(), owner))?;
+    let docker = chosen(config, scratch.path(), owner).await.engine?.docker;
     let spec = spec(config, owner, kernel, &project)?;
     let (mut interrupted, mut terminated) = (
         signal(SignalKind::interrupt())?,

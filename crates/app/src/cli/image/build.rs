@@ -41,7 +41,8 @@ pub(super) async fn run(context: &Context, arguments: &BuildArguments) -> Result
         agent: arguments.with_agent.then(|| agent(context)).transpose()?,
     };
     let mut steps = Steps::new();
-    let built = images(context)?
+    let built = images(context)
+        .await?
         .build(&order, &stop, &mut |progress| steps.tell(progress))
         .await
         .map_err(refused)?;
@@ -122,7 +123,7 @@ fn tell(context: &Context, built: BuiltImage, began: Instant) -> Result<(), CliE
 /// # Errors
 /// When neither can be had.
 pub(in crate::cli) async fn provide(context: &Context) -> Result<String, CliError> {
-    let images = images(context)?;
+    let images = images(context).await?;
     let name = &context.config.image;
     let listed = images.list(name).await.map_err(refused)?;
     if listed.iter().any(|image| image.is_default) {

@@ -58,7 +58,11 @@ impl From<ListedImage> for ImageReply {
 
 pub(super) async fn run(context: &Context) -> Result<u8, CliError> {
     let configured = &context.config.image;
-    let listed = images(context)?.list(configured).await.map_err(refused)?;
+    let listed = images(context)
+        .await?
+        .list(configured)
+        .await
+        .map_err(refused)?;
     if !listed.iter().any(|image| image.is_default) {
         note(&format!(
             "the engine does not have {configured}, which sessions are made of: claude-code-mcp image build"

@@ -14,7 +14,7 @@ use sandbox_docker::{
 };
 
 use super::{CliError, Context, arguments::ImageCommand, block_on};
-use crate::backends::docker_config;
+use crate::backends::engines::{self, docker_config};
 
 pub(super) fn run(context: &Context, command: ImageCommand) -> Result<u8, CliError> {
     match command {
@@ -24,24 +24,25 @@ pub(super) fn run(context: &Context, command: ImageCommand) -> Result<u8, CliErr
     }
 }
 
-/// The engine's images. Nothing is asked yet.
-pub(super) fn images(context: &Context) -> Result<Images, CliError> {
-    Images::new(&engine(context)).map_err(refused)
+/// The engine's images.
+pub(super) async fn images(context: &Context) -> Result<Images, CliError> {
+    Images::new(&engine(context).await).map_err(refused)
 }
 
 /// The same for an image that sessions are not made of: it is neither pinned nor too old.
-fn other_images(context: &Context) -> Result<Images, CliError> {
+async fn other_images(context: &Context) -> Result<Images, CliError> {
     let any = DockerConfig {
         image_rules: ImageRules::default(),
-        ..engine(context)
+        ..engine(context).await
     };
     Images::new(&any).map_err(refused)
 }
 
-/// Images belong to the engine, not to an installation.
-fn engine(context: &Context) -> DockerConfig {
+/// Images belong to the engine, not to an installation: to the one that sessions would be made on.
+async fn engine(context: &Context) -> DockerConfig {
     let nobody = OwnerId::from_bytes([0; 8]);
-    docker_config(&context.config, &context.config.paths.state_dir, nobody)
+    let all = docker_config(&context.config, &context.config.paths.state_dir, nobody);
+    engines::carrying(all).await
 }
 
 /// The error as every other refusal, with its code and hint.

@@ -41,9 +41,9 @@ pub(super) async fn run(context: &Context, arguments: &UnpackArguments) -> Resul
             let name = source.unwrap_or(&context.config.image);
             steps.tell(Progress::Step(&format!("read {name} from the engine")));
             let images = if *name == context.config.image {
-                images(context)?
+                images(context).await?
             } else {
-                other_images(context)?
+                other_images(context).await?
             };
             images.fetch(name, &place, &stop).await.map_err(refused)?
         }

@@ -25,6 +25,9 @@ pub(super) fn print(printer: Printer, engine: &EngineReport) -> Result<(), CliEr
         &engine.rung
     };
     printer.row("docker", &format!("{word}: {rung}"))?;
+    if !engine.engine.is_empty() {
+        printer.row("engine", &engine.engine)?;
+    }
     if let Some(found) = &engine.access {
         access(printer, engine, found)?;
     }
@@ -47,7 +50,10 @@ pub(super) fn print(printer: Printer, engine: &EngineReport) -> Result<(), CliEr
 
 fn access(printer: Printer, engine: &EngineReport, access: &Access) -> Result<(), CliError> {
     let posture = &engine.posture;
-    if access.equals_root {
+    if posture == "docker-remote" {
+        let meaning = "the engine is on another host, and carries no session yet";
+        printer.row("posture", &format!("{posture}: {meaning}"))?;
+    } else if access.equals_root {
         printer.row(
             "posture",
             &format!("{posture}: whoever may speak to the engine is root on its machine"),
