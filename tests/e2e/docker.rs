@@ -194,6 +194,89 @@ fn the_doctor_and_the_command_line_know_the_engine() {
     );
 }
 
+/// Nothing of what a sandbox can do is taken from a version: it is tried, and the engine's own words about its container are
+/// judged.
+#[test]
+fn the_doctor_tries_the_walls_of_the_engine() {
+    let Some(mut machine) = machine("the walls of an engine, tried") else {
+        return;
+    };
+    let before = machine.census();
+    let told = machine.cli(&["doctor", "--probe", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&told.stdout).expect("a report");
+    assert!(told.status.success(), "{report:#}");
+    let walls = &report["docker"]["walls"];
+    assert_eq!(
+        (&walls["ok"], &walls["kernel"]),
+        (&json!(true), &json!("shared"))
+    );
+    let list = |value: &serde_json::Value| value.as_array().expect("a list").clone();
+    let probes = list(&walls["probes"]);
+    assert!(probes.len() > 20, "{walls:#}");
+    for probe in &probes {
+        let wanted = if probe["reliedOn"] == true {
+            "blocked"
+        } else {
+            "possible"
+        };
+        assert_eq!(probe["outcome"], wanted, "{probe:#}");
+    }
+    let items = list(&walls["benchmark"]);
+    assert_eq!(items.len(), 32, "{walls:#}");
+    assert!(
+        items.iter().all(|item| item["state"] != "fail"),
+        "{walls:#}"
+    );
+    let by_behavior = |report: &serde_json::Value| {
+        let advisories = list(&report["docker"]["advisories"]);
+        let blocked = |found: &&serde_json::Value| {
+            found["behavior"] == "blocked" && found["verdict"] == "blocked"
+        };
+        advisories.iter().filter(blocked).count()
+    };
+    assert!(by_behavior(&report) >= 9, "{report:#}");
+    let access = &report["docker"]["access"];
+    assert_eq!(
+        (&access["kind"], &access["equalsRoot"]),
+        (&json!("rootful"), &json!(true))
+    );
+    assert_eq!(access["socket"]["listenerUid"], 0, "{access:#}");
+    assert!(list(&access["why"]).len() >= 3, "{access:#}");
+    assert_eq!(machine.census(), before, "nothing stays");
+
+    // People get it short, unless they ask.
+    let text = |arguments: &[&str]| String::from_utf8(machine.cli(arguments).stdout).expect("text");
+    let (short, long) = (
+        text(&["doctor", "--probe"]),
+        text(&["doctor", "--probe", "--verbose"]),
+    );
+    assert!(
+        short.contains("0 possible") && !short.contains("hostDescriptor"),
+        "{short}"
+    );
+    assert!(
+        long.contains("hostDescriptor") && long.contains("5.32"),
+        "{long}"
+    );
+
+    // Walls that could not be tried were not found to hold.
+    machine.set("DEFAULT_CLAUDE_IMAGE", "no-such-image:ever");
+    for (arguments, code) in [
+        (&["doctor", "--json"][..], Some(0)),
+        (&["doctor", "--probe", "--json"], Some(1)),
+    ] {
+        machine.set("CLAUDE_CODE_MCP_BACKEND", "native");
+        let told = machine.cli(arguments);
+        assert_eq!(told.status.code(), code, "{told:?}");
+        let report: serde_json::Value = serde_json::from_slice(&told.stdout).expect("a report");
+        assert_eq!(by_behavior(&report), 0, "{report:#}");
+        if code == Some(1) {
+            let problems = report["docker"]["walls"]["problems"].to_string();
+            assert!(problems.contains("no-such-image:ever"), "{problems}");
+        }
+    }
+}
+
 #[test]
 fn an_engine_is_chosen_where_it_has_the_image_and_only_there() {
     let Some(mut machine) = machine("the choice of a backend") else {

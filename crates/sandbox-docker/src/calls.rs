@@ -22,7 +22,8 @@ pub const SESSIONS: &[Call] = &[
 /// is the supervisor.
 pub const ATTACHED: &[Call] = &[("POST", "/containers/{id}/attach")];
 
-/// What finding out about the engine needs.
+/// What finding out about the engine needs. A trial of its walls (`doctor --probe`) makes one sandbox besides, by the calls of
+/// [`SESSIONS`] and no others.
 pub const DOCTOR: &[Call] = &[("GET", "/version"), ("GET", "/info")];
 
 /// What finding the image needs.

@@ -89,8 +89,12 @@ pub struct Opening {
 
 /// Looks at the socket and the machine; `info` is what the engine says, where it answers. Asks the engine nothing.
 pub fn access(config: &DockerConfig, info: Option<&SystemInfo>) -> Access {
-    let Ok(Address::Unix(path)) = config.address() else {
-        return remote(config.docker_host.as_deref().unwrap_or_default());
+    let path = match config.address() {
+        Ok(Address::Unix(path)) => path,
+        Ok(address @ (Address::Tls { .. } | Address::Plain { .. })) => {
+            return over_tcp(&address, info);
+        }
+        Err(_) => return remote(config.docker_host.as_deref().unwrap_or_default()),
     };
     let socket = socket(&path);
     let kind = info.map_or(EngineKind::Unknown, kind);
@@ -118,6 +122,31 @@ fn kind(info: &SystemInfo) -> EngineKind {
         EngineKind::UsernsRemapped
     } else {
         EngineKind::Rootful
+    }
+}
+
+/// An engine that is spoken to over TCP; on which machine it is shows elsewhere (`posture`).
+fn over_tcp(address: &Address, info: Option<&SystemInfo>) -> Access {
+    let kind = info.map_or(EngineKind::Remote, kind);
+    let equals_root = kind != EngineKind::Rootless;
+    let mut why = why(kind, equals_root, None);
+    let is_plain = matches!(address, Address::Plain { .. });
+    why.push(if is_plain {
+        format!("every user and every process of this machine may speak to it: {address}")
+    } else {
+        format!("whoever has the client's certificate may speak to it: {address}")
+    });
+    let plain = || Opening {
+        what: format!("the engine at {address} asks nobody who he is and encrypts nothing"),
+        remedy: "use a unix:// socket, or TLS with client certificates (DOCKER_TLS_VERIFY=1)"
+            .to_owned(),
+    };
+    Access {
+        kind,
+        equals_root,
+        why,
+        socket: None,
+        findings: is_plain.then(plain).into_iter().collect(),
     }
 }
 
@@ -335,6 +364,29 @@ mod tests {
             (EngineKind::Remote, 0),
             "the control"
         );
+    }
+
+    #[test]
+    fn an_engine_over_tcp_is_what_it_says_and_only_without_tls_a_finding() {
+        let tls = Address::Tls {
+            authority: "host:2376".to_owned(),
+            certificates: "/certificates".into(),
+        };
+        let plain = Address::Plain {
+            authority: "127.0.0.1:2375".to_owned(),
+        };
+        let rootless = info(&["name=rootless"]);
+        for (address, info, kind, equals_root, findings) in [
+            (&tls, None, EngineKind::Remote, true, 0),
+            (&tls, Some(&rootless), EngineKind::Rootless, false, 0),
+            (&plain, None, EngineKind::Remote, true, 1),
+            (&plain, Some(&rootless), EngineKind::Rootless, false, 1),
+        ] {
+            let found = over_tcp(address, info);
+            assert_eq!((found.kind, found.equals_root), (kind, equals_root));
+            assert_eq!(found.findings.len(), findings, "{found:?}");
+            assert!(!found.why.is_empty());
+        }
     }
 
     #[test]

@@ -3,8 +3,6 @@
 //!
 //! What this does not show: that the engine does as it says. That is the trial's and the attestation's business.
 
-use std::fmt::Debug;
-
 use bollard::models::{
     ContainerConfig, ContainerInspectResponse, HostConfig, LocalNodeState, MountPoint,
     RestartPolicyNameEnum, SystemInfo,
@@ -172,14 +170,17 @@ fn passes(passes: bool, evidence: String) -> Judged {
     (state, evidence)
 }
 
-fn told<T: Debug>(field: &str, value: &Option<T>, is_fine: fn(&Option<T>) -> bool) -> Judged {
-    passes(is_fine(value), format!("{field} {}", said(value)))
+fn told<T: std::fmt::Debug>(field: &str, value: &T, is_fine: fn(&T) -> bool) -> Judged {
+    passes(is_fine(value), format!("{field} {}", bare(value)))
 }
 
-/// What the engine says of a field, if anything.
-fn said<T: Debug>(value: &Option<T>) -> String {
-    let said = value.as_ref().map(|value| format!("{value:?}"));
-    said.unwrap_or_else(|| "not told".to_owned())
+/// What an engine may leave out, without the word for that.
+fn bare(value: &impl std::fmt::Debug) -> String {
+    let text = format!("{value:?}");
+    let inner = text
+        .strip_prefix("Some(")
+        .and_then(|rest| rest.strip_suffix(')'));
+    inner.map(str::to_owned).unwrap_or(text)
 }
 
 fn positive(field: &str, value: Option<i64>) -> Judged {
@@ -315,9 +316,9 @@ fn cpu(read: &Read<'_>) -> Judged {
         is_set,
         format!(
             "CpuQuota {}, CpuShares {}, NanoCpus {}",
-            said(&quota),
-            said(&shares),
-            said(&nano)
+            bare(&quota),
+            bare(&shares),
+            bare(&nano)
         ),
     )
 }
@@ -332,7 +333,7 @@ fn restarts(read: &Read<'_>) -> Judged {
     };
     passes(
         fine,
-        format!("RestartPolicy {}, at most {count}", said(&name)),
+        format!("RestartPolicy {}, at most {count}", bare(&name)),
     )
 }
 

@@ -1,7 +1,8 @@
 //! Whether a Docker engine of this machine can carry sessions, and what using it means.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
+use model::OwnerId;
 use sandbox::BackendError;
 use sandbox_docker::{
     DockerConfig,
@@ -70,13 +71,13 @@ fn silent(config: &Config, error: &BackendError) -> EngineReport {
         .map(|(scratch, owner)| access(&docker_config(config, scratch.path(), owner), None));
     EngineReport {
         usable: false,
+        engine: String::new(),
         equals_root: access.as_ref().is_some_and(|access| access.equals_root),
         posture: match access.as_ref().map(|access| access.kind) {
             Some(EngineKind::Remote) => "docker-remote".to_owned(),
             Some(_) | None => String::new(),
         },
         access,
-        engine: String::new(),
         rung: String::new(),
         image: config.image.clone(),
         versions: None,
@@ -89,14 +90,10 @@ fn silent(config: &Config, error: &BackendError) -> EngineReport {
 
 async fn ask(config: &Config, walls: Option<&WallsReport>) -> Result<EngineReport, BackendError> {
     let (scratch, owner) = scratch()?;
-    let mut candidates = docker_config(config, scratch.path(), owner).candidates();
-    if candidates.len() > 1 {
-        candidates.retain(DockerConfig::may_exist);
-    }
     let Choice {
         engine,
         passed_over,
-    } = choose(candidates, &config.image, PATIENCE).await;
+    } = chosen(config, scratch.path(), owner).await;
     let engine = engine?;
     let (docker, capability) = (engine.docker, engine.capability);
     let usable = engine.obstacle.is_none();
@@ -133,7 +130,8 @@ async fn ask(config: &Config, walls: Option<&WallsReport>) -> Result<EngineRepor
         runtimes: about.runtimes,
         usable,
         engine: engine.name,
-        equals_root: about.access.equals_root,
+        // On this machine: one elsewhere makes root there.
+        equals_root: about.access.equals_root && capability.posture != "docker-remote",
         access: Some(about.access),
         posture: capability.posture,
         rung: capability.rung,
@@ -141,6 +139,15 @@ async fn ask(config: &Config, walls: Option<&WallsReport>) -> Result<EngineRepor
         missing,
         walls: None,
     })
+}
+
+/// The engine that a server would use, with that state directory.
+pub(super) async fn chosen(config: &Config, state: &Path, owner: OwnerId) -> Choice {
+    let mut candidates = docker_config(config, state, owner).candidates();
+    if candidates.len() > 1 {
+        candidates.retain(DockerConfig::may_exist);
+    }
+    choose(candidates, &config.image, PATIENCE).await
 }
 
 fn not_used(engine: PassedOver) -> Missing {

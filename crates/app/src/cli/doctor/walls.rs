@@ -24,12 +24,11 @@ use tokio::{
     time::timeout,
 };
 
-use super::capability::{scratch, why};
-use crate::{
-    backends::engines::{carrying, docker_config},
-    config::Config,
-    wiring,
+use super::{
+    capability::{scratch, why},
+    engine::chosen,
 };
+use crate::{config::Config, wiring};
 
 /// How long all of it may take: the engine's calls have limits of their own.
 const PATIENCE: Duration = Duration::from_secs(45);
@@ -127,8 +126,7 @@ async fn carry_out(config: &Config, kernel: Kernel) -> Result<Trial, Failure> {
     fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o711))?;
     let project = scratch.path().join("project");
     fs::create_dir(&project)?;
-    let engine = carrying(docker_config(config, scratch.path(), owner)).await;
-    let docker = Docker::open(engine)?;
+    let docker = chosen(config, scratch.path(), owner).await.engine?.docker;
     let spec = spec(config, owner, kernel, &project)?;
     let (mut interrupted, mut terminated) = (
         signal(SignalKind::interrupt())?,

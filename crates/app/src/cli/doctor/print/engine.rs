@@ -50,7 +50,10 @@ pub(super) fn print(printer: Printer, engine: &EngineReport) -> Result<(), CliEr
 
 fn access(printer: Printer, engine: &EngineReport, access: &Access) -> Result<(), CliError> {
     let posture = &engine.posture;
-    if access.equals_root {
+    if posture == "docker-remote" {
+        let meaning = "the engine is on another host, and carries no session yet";
+        printer.row("posture", &format!("{posture}: {meaning}"))?;
+    } else if access.equals_root {
         printer.row(
             "posture",
             &format!("{posture}: whoever may speak to the engine is root on its machine"),

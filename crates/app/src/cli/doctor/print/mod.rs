@@ -125,7 +125,7 @@ fn agent(printer: Printer, agent: &AgentReport) -> Result<(), CliError> {
     };
     printer.row("claude", &text)?;
     match &agent.remedy {
-        Some(remedy) => printer.row("", &format!("  to get it: {remedy}")),
+        Some(remedy) => printer.row("", &format!("  what to do: {remedy}")),
         None => Ok(()),
     }
 }
