@@ -27,6 +27,7 @@ mod images;
 mod journey;
 mod own_engine;
 mod probes;
+mod prompt_cli;
 mod prompts;
 
 use support::image;

@@ -127,7 +127,11 @@ pub fn wrong_numbers() -> Vec<Row> {
     }
     rows.extend(each("execute_command", "waitSeconds", [json!(46)]));
     rows.extend(each("get_session_logs", "tail", [json!(0), json!(1001)]));
-    rows.extend(each("get_session_logs", "cursor", [json!(-1), json!(0), json!(1.5)]));
+    rows.extend(each(
+        "get_session_logs",
+        "cursor",
+        [json!(-1), json!(0), json!(1.5)],
+    ));
     rows.extend(each(
         "extend_session",
         "seconds",
