@@ -217,9 +217,12 @@ fn prompts_come_from_standard_input_and_files_and_go_on_with_a_conversation() {
         "{}",
         stderr(&missing)
     );
+    let shown = cli(&stage, &["session", "show", "app", "--json"]);
+    let shown: Value = serde_json::from_slice(&shown.stdout).expect("JSON");
+    let id = shown["sessionId"].as_str().expect("an id");
     assert!(cli(&stage, &["session", "destroy", "app"]).status.success());
-    // What was said outlives the session.
-    let after = cli(&stage, &["session", "transcript", "app", "--json"]);
+    // What was said outlives the session; its name is free again.
+    let after = cli(&stage, &["session", "transcript", id, "--json"]);
     assert!(
         stdout(&after).contains("\"kind\":\"prompt\""),
         "{}",
