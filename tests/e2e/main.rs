@@ -28,6 +28,7 @@ mod journey;
 mod own_engine;
 mod permissions;
 mod probes;
+mod prompt_cli;
 mod prompts;
 
 use support::image;

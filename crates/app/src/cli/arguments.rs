@@ -114,10 +114,14 @@ pub enum Command {
     /// Fetch, list and check Claude Code itself, for sessions to use
     #[command(subcommand)]
     Agent(AgentCommand),
-    /// See the main job on this machine: a session, its tests, five attacks, nothing left behind
+    /// See the main job on this machine: a session, its tests, five attacks, a prompt, nothing left behind
     ///
     /// A real server and a real MCP client over stdio, in a directory of their own that is removed afterwards. Needs no
     /// configuration and no root. Exit code 1 when anything did not hold.
+    ///
+    /// Where Claude Code is installed it is given a prompt that changes a file and runs its test. A script answers it, no
+    /// model, and is labelled so; where there is a key for a model provider, you are asked whether the real model may. Where
+    /// Claude Code is not installed, you are asked whether it is to be fetched. Nobody is asked without a terminal.
     ///
     /// On a Docker engine it needs root, and the configured image; it builds the image if that is missing.
     Demo(DemoArguments),
@@ -462,7 +466,7 @@ pub enum SessionCommand {
     Approve(ApproveArguments),
     /// Show what was said and done in a conversation of a session
     ///
-    /// Also of a session that has ended, while it is on record.
+    /// Also of a session that has ended, by its full id, while it is on record.
     Transcript {
         /// Which session
         session: String,

@@ -102,6 +102,18 @@ pub fn healthy(action: &Action) -> Outcome {
             Outcome::Execution(Box::new(killed))
         }
         Action::GetSessionLogs { session, .. } => Outcome::Logs(*session, log()),
+        Action::ReadTranscript(request) => Outcome::Transcript(model::TranscriptPage {
+            session: request.session,
+            conversation: prompt_conversation(),
+            lines: vec![model::TranscriptLine {
+                at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000),
+                kind: model::TranscriptKind::Says,
+                text: "done\u{1b}[2J\u{202e}".to_owned(),
+                execution: None,
+            }],
+            cursor: Some(4096),
+            has_more: true,
+        }),
         Action::TransferFiles(transfer) => Outcome::Transferred(TransferReport {
             session: transfer.session,
             files: 3,
@@ -118,6 +130,11 @@ pub fn healthy(action: &Action) -> Outcome {
         | Action::AdoptSession(_)
         | Action::RemoveRemains { .. } => Outcome::Done,
     }
+}
+
+/// The conversation of a transcript.
+pub fn prompt_conversation() -> model::ConversationId {
+    "6f1f9a52-5e8d-4c37-9b0e-0a4cf2b7d911".parse().unwrap()
 }
 
 /// The id of [`session`].

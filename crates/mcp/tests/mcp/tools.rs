@@ -4,7 +4,8 @@ use std::{path::Path, time::Duration};
 
 use mcp::{reply, tool_list};
 use model::{
-    Action, BackendName, CommandLine, LimitName, Outcome, Reason, Refusal, TransferDirection,
+    Action, BackendName, CommandLine, LimitName, Outcome, Reason, Refusal, TranscriptStart,
+    TransferDirection,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -100,6 +101,32 @@ async fn every_tool_answers_in_every_era_what_its_schema_says() {
             }
         }
         assert_eq!(client.road.calls().len(), tool_list().len());
+    }
+}
+
+#[tokio::test]
+async fn a_transcript_is_clean_and_says_where_to_read_on() {
+    let mut client = Client::open(ScriptedRoad::healthy(), Era::Legacy("2025-11-25")).await;
+    let session = session_id().to_string();
+    let transcript = json!({"sessionId": session, "transcript": true});
+    let result = client.call("get_session_logs", transcript).await;
+    let content = structured("get_session_logs", &result);
+    read_back::<reply::LogsReply>(&content);
+    assert_eq!(content["cursor"], 4096);
+    assert_eq!(content["truncated"], true);
+    assert_eq!(content["lines"][0]["kind"], "says");
+    assert_eq!(content["lines"][0]["text"], "done\\u{202e}");
+    for wrong in [
+        json!({"sessionId": session, "cursor": 1}),
+        json!({"sessionId": session, "executionId": execution_id().to_string()}),
+        json!({"sessionId": session, "transcript": true, "conversationId": "x".repeat(36)}),
+        json!({"sessionId": session, "transcript": true, "cursor": 1, "executionId": execution_id().to_string()}),
+    ] {
+        let result = client.call("get_session_logs", wrong.clone()).await;
+        assert_eq!(
+            result["structuredContent"]["error"]["code"], "invalid_argument",
+            "{wrong}"
+        );
     }
 }
 
@@ -311,6 +338,26 @@ async fn the_other_tools_pass_their_arguments_on() {
             panic!()
         };
         assert_eq!(tail, lines);
+    }
+
+    let conversation = "6f1f9a52-5e8d-4c37-9b0e-0a4cf2b7d911";
+    for (arguments, from) in [
+        (json!({"transcript": true}), TranscriptStart::Cursor(0)),
+        (
+            json!({"transcript": true, "cursor": 7, "conversationId": conversation}),
+            TranscriptStart::Cursor(7),
+        ),
+        (
+            json!({"transcript": true, "executionId": execution}),
+            TranscriptStart::Prompt(execution_id()),
+        ),
+    ] {
+        let mut arguments = arguments;
+        arguments["sessionId"] = json!(session);
+        let Action::ReadTranscript(request) = asked("get_session_logs", arguments).await else {
+            panic!()
+        };
+        assert_eq!(request.from, from);
     }
 
     let inwards = json!({"sessionId": session, "direction": "to_container", "sourcePath": "/a", "destPath": "b"});

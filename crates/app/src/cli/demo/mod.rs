@@ -1,7 +1,7 @@
 //! `demo`: the main job on this machine, with nothing configured: a real server, a real MCP client over stdio, a session
-//! on a sample project, attacks that must fail, and a count of what is left afterwards.
+//! on a sample project, attacks that must fail, a prompt to Claude Code, and a count of what is left afterwards.
 //!
-//! Reading order: [`run`] (the story), `stage` (where it plays), `attacks`, `project` (the sample).
+//! Reading order: [`run`] (the story), `stage` (where it plays), `attacks`, `prompt`, `project` (the sample).
 
 mod attacks;
 mod project;

@@ -61,7 +61,7 @@ fn print(context: &Context, line: &LogLineReply) -> Result<(), CliError> {
     let word = output.paint(color, &format!("{word:<6}"));
     output.line(&format!("{}  {word}  {first}", line.at))?;
     for more in lines {
-        output.line(&format!("                                {more}"))?;
+        output.line(&format!("                                  {more}"))?;
     }
     Ok(())
 }
