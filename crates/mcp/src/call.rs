@@ -7,7 +7,10 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use control::Road;
 use futures::FutureExt;
-use model::{Action, Call, ClientInfo, Credentials, Outcome, Reason, Refusal};
+use model::{
+    Action, AnsweredBy, Call, ClientInfo, Credentials, ExecutionId, Outcome, PermissionAnswer,
+    Reason, Refusal,
+};
 use rmcp::{
     ErrorData, RoleServer,
     model::{CallToolResult, JsonObject},
@@ -17,7 +20,14 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::{lines::Said, progress::Progress, reply::ErrorReply, text, tools::Entry};
+use crate::{
+    lines::Said,
+    person::{Back, Person},
+    progress::Progress,
+    reply::ErrorReply,
+    text,
+    tools::Entry,
+};
 
 /// Longest words of progress, bytes.
 const MAX_TOLD_BYTES: usize = 400;
@@ -36,6 +46,10 @@ pub(crate) struct Caller {
     pub(crate) said: Said,
     /// A person at the command line, as the transport says; else a program, whose model calls.
     pub(crate) is_person: bool,
+    /// Whom the client can ask.
+    pub(crate) person: Person,
+    /// The execution that the call comes back to with answers, instead of starting one.
+    pub(crate) back_to: Option<ExecutionId>,
     /// What is told of the work while the client waits; `None` where it did not ask for that.
     pub(crate) told: Option<watch::Sender<String>>,
 }
@@ -62,19 +76,62 @@ impl Caller {
         };
         self.road.handle(call).await
     }
+
+    /// Passes on what the person at the client answered. That somebody else answered first, or that it was too late, is
+    /// no failure: the execution shows it.
+    pub(crate) async fn answer(
+        &self,
+        execution: ExecutionId,
+        question: String,
+        answer: PermissionAnswer,
+    ) -> Result<(), Refusal> {
+        let action = Action::AnswerExecution {
+            execution,
+            question,
+            answer,
+            by: AnsweredBy::Person,
+        };
+        match self.ask(action).await {
+            Ok(_) => Ok(()),
+            Err(refusal) => match refusal.reason {
+                Reason::QuestionNotFound | Reason::ExecutionEnded => Ok(()),
+                _ => Err(refusal),
+            },
+        }
+    }
+}
+
+/// What a call is to do.
+pub(crate) struct Work {
+    pub(crate) entry: &'static Entry,
+    pub(crate) arguments: JsonObject,
+    pub(crate) caller: Caller,
+    /// It comes back with answers.
+    pub(crate) back: Option<Back>,
+}
+
+impl Work {
+    async fn run(mut self) -> Result<Value, Refusal> {
+        if let Some(back) = self.back {
+            self.caller.back_to = Some(back.execution);
+            for (question, answer) in back.answers {
+                self.caller.answer(back.execution, question, answer).await?;
+            }
+        }
+        (self.entry.run)(self.arguments, self.caller).await
+    }
 }
 
 /// Calls the tool. `Err` only for a request that the client itself cancelled: nobody reads that answer.
 pub(crate) async fn carry_out(
-    entry: &'static Entry,
-    arguments: JsonObject,
-    mut caller: Caller,
+    mut work: Work,
     context: &RequestContext<RoleServer>,
     shutdown: &CancellationToken,
 ) -> Result<CallToolResult, ErrorData> {
+    let entry = work.entry;
     let mut progress = Progress::new(entry.tool.name.as_ref(), context);
-    caller.told = progress.teller();
-    let work = AssertUnwindSafe((entry.run)(arguments, caller)).catch_unwind();
+    work.caller.told = progress.teller();
+    let work = AssertUnwindSafe(work.run()).catch_unwind();
     tokio::pin!(work);
     let answer = loop {
         tokio::select! {

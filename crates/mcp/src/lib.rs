@@ -1,7 +1,8 @@
 //! The MCP service: turns tool calls into [`model::Action`]s on the one road, and outcomes into replies.
 //!
 //! No other crate knows MCP. Reading order: `connection` ([`serve`]: one byte stream, both eras of the specification),
-//! `lines` (what a line says besides its arguments), `service` (what the server answers), `call` (one call, whatever happens on the way), `tools` (one file per tool),
+//! `lines` (what a line says besides its arguments), `service` (what the server answers), `call` (one call, whatever happens on the way), `person` (how the person at the
+//! client is asked), `tools` (one file per tool),
 //! `arguments` and `schema` (the published schema is the check that runs), [`reply`] and `shape` (what comes back, and
 //! how much of it), `text` (output of untrusted programs made harmless).
 //!
@@ -15,6 +16,7 @@ mod call;
 mod connection;
 mod flow;
 mod lines;
+mod person;
 mod progress;
 pub mod reply;
 mod schema;

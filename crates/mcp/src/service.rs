@@ -21,10 +21,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     arguments,
-    call::{self, Caller},
+    call::{self, Caller, Work},
     connection::Peer,
+    person::{Person, Rounds},
     text,
-    tools::{self, find},
+    tools::{self, Entry, find},
 };
 
 /// The server's name in both openings.
@@ -56,6 +57,9 @@ pub(crate) struct Service {
     is_person: bool,
     shutdown: CancellationToken,
     open_calls: Semaphore,
+    /// Whose turn it is to ask the person at the client.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    rounds: Rounds,
 }
 
 impl Service {
@@ -73,6 +77,8 @@ impl Service {
             is_person,
             shutdown,
             open_calls: Semaphore::new(MAX_OPEN_CALLS),
+            turn: Arc::default(),
+            rounds: Rounds::default(),
         }
     }
 
@@ -87,8 +93,40 @@ impl Service {
             client: client.unwrap_or_default(),
             said: context.extensions.get().cloned().unwrap_or_default(),
             is_person: self.is_person,
+            person: Person::of(context, &self.turn),
+            back_to: None,
             told: None,
         }
+    }
+
+    /// Calls a tool; its result is the reply, or what the client is to ask its person first.
+    async fn call(
+        &self,
+        entry: &'static Entry,
+        mut request: CallToolRequestParams,
+        caller: Caller,
+        context: &RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let back = match self.rounds.back(&request) {
+            Ok(back) => back,
+            Err(refusal) => return Ok(call::refused(&refusal).into()),
+        };
+        let round = back.as_ref().map_or(0, |back| back.round);
+        let person = caller.person.clone();
+        let fingerprint = person
+            .is_asked_by_result()
+            .then(|| self.rounds.fingerprint(&request));
+        let work = Work {
+            entry,
+            arguments: request.arguments.take().unwrap_or_default(),
+            caller,
+            back,
+        };
+        let result = call::carry_out(work, context, &self.shutdown).await?;
+        let asking = fingerprint
+            .zip(person.left())
+            .and_then(|(fingerprint, ask)| self.rounds.result(fingerprint, round, &ask));
+        Ok(asking.map_or_else(|| result.into(), CallToolResponse::from))
     }
 }
 
@@ -143,9 +181,7 @@ impl ServerHandler for Service {
         if let Some(argument) = &caller.said.twice {
             return Ok(call::refused(&arguments::given_twice(argument)).into());
         }
-        let arguments = request.arguments.unwrap_or_default();
-        let result = call::carry_out(entry, arguments, caller, &context, &self.shutdown).await?;
-        Ok(result.into())
+        self.call(entry, request, caller, &context).await
     }
 
     async fn complete(

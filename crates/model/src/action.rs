@@ -297,7 +297,7 @@ pub struct GetExecution {
 }
 
 /// What a reader of an execution waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Awaited {
     /// Output beyond one of the cursors, or the end; of a prompt, also a question.
     News,
@@ -305,6 +305,11 @@ pub enum Awaited {
     Progress,
     /// The end.
     End,
+    /// Of a prompt, that nobody waits for the answer to that question any more; or the end.
+    Answered {
+        /// Which of its questions.
+        question: String,
+    },
 }
 
 /// Which way files go.

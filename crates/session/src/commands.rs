@@ -127,7 +127,7 @@ impl Sessions {
             return self.0.stored_execution(id, cursors).await;
         };
         if !read.wait.is_zero() {
-            match read.awaited {
+            match &read.awaited {
                 Awaited::News if execution.prompt.is_some() => {
                     execution.ended_or_asking(read.wait).await;
                 }
@@ -138,6 +138,7 @@ impl Sessions {
                 }
                 Awaited::Progress => execution.progressed(read.wait).await,
                 Awaited::End => execution.ended_or_asking(read.wait).await,
+                Awaited::Answered { question } => execution.answered(question, read.wait).await,
             }
         }
         if let Some(live) = self.0.live(execution.session) {

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use agent::{Conversation, Opened, Patience, Program, Progress, Prompt, Refused, Setup};
 use model::{
     AGENT_DIRECTORY, AGENT_PROGRAM_NAME, ConversationChoice, ConversationId, ExecutionId,
-    ExecutionState, ExecutionView, PermissionAnswer, PromptStop, Reason, Refusal, SessionId,
-    WhenBusy,
+    ExecutionState, ExecutionView, PermissionAnswer, PromptStop, PromptView, Reason, Refusal,
+    SessionId, WhenBusy,
 };
 use policy::{AgentParts, ExecutionPermit, PromptPermit};
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,8 @@ use crate::{
 const MAX_CONVERSATIONS: usize = 32;
 /// How long a call that cancels a prompt waits for its end.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(12);
+/// How long a call that answers a question waits until readers see that it is answered; it takes no time to speak of.
+const ANSWER_SHOWS: Duration = Duration::from_secs(1);
 
 /// What Claude Code is in a session, as it stands on record.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -334,7 +336,10 @@ impl Sessions {
         let Some(prompt) = &execution.prompt else {
             return Err(question_not_found());
         };
-        if !prompt.conversation.answer(id, question, answer).await {
+        let was_open = prompt.conversation.answer(id, question, answer).await;
+        // Whoever reads next must not find the question open still, and have somebody asked again.
+        execution.answered(question, ANSWER_SHOWS).await;
+        if !was_open {
             return Err(question_not_found());
         }
         if let Some(live) = self.0.live(execution.session) {
@@ -355,42 +360,41 @@ impl PromptHandle {
 impl Execution {
     /// Waits for its end or for a question that somebody must answer, at most that long.
     pub(crate) async fn ended_or_asking(&self, wait: Duration) {
-        let Some(prompt) = &self.prompt else {
-            return self.ended_within(wait).await;
-        };
-        let mut seen = prompt.seen.subscribe();
-        let asks = async {
-            let asks = seen.wait_for(|progress| !progress.view.pending.is_empty());
-            let is_over = asks.await.is_err();
-            if is_over {
-                std::future::pending::<()>().await;
-            }
-        };
-        tokio::select! {
-            () = self.ended_within(wait) => {}
-            () = asks => {}
-        }
+        self.ended_or(wait, |now| !now.pending.is_empty()).await;
     }
 
     /// Waits until a prompt does something else, asks, or has ended, at most that long.
     pub(crate) async fn progressed(&self, wait: Duration) {
+        let before = self
+            .prompt
+            .as_ref()
+            .map(|prompt| prompt.seen.borrow().view.doing.clone())
+            .unwrap_or_default();
+        self.ended_or(wait, |now| now.doing != before || !now.pending.is_empty())
+            .await;
+    }
+
+    /// Waits until nobody waits for the answer to that question, or the prompt has ended, at most that long.
+    pub(crate) async fn answered(&self, question: &str, wait: Duration) {
+        let is_open = |now: &PromptView| now.pending.iter().any(|asked| asked.id == question);
+        self.ended_or(wait, |now| !is_open(now)).await;
+    }
+
+    async fn ended_or(&self, wait: Duration, reached: impl Fn(&PromptView) -> bool) {
         let Some(prompt) = &self.prompt else {
             return self.ended_within(wait).await;
         };
         let mut seen = prompt.seen.subscribe();
-        let before = seen.borrow_and_update().view.doing.clone();
-        let moved = async {
-            let moved = seen.wait_for(|progress| {
-                progress.view.doing != before || !progress.view.pending.is_empty()
-            });
-            let is_over = moved.await.is_err();
+        let reached = async {
+            let reached = seen.wait_for(|progress| reached(&progress.view));
+            let is_over = reached.await.is_err();
             if is_over {
                 std::future::pending::<()>().await;
             }
         };
         tokio::select! {
             () = self.ended_within(wait) => {}
-            () = moved => {}
+            () = reached => {}
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use model::{
-    Action, Awaited, ConversationChoice, ExecutePrompt, ExecutionView, GetExecution, Outcome,
-    PromptOptions, Refusal, Secret, WhenBusy,
+    Action, Awaited, ConversationChoice, ExecutePrompt, ExecutionId, ExecutionView, GetExecution,
+    Outcome, PendingPermission, PromptOptions, Refusal, Secret, WhenBusy,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -17,6 +17,8 @@ use crate::{arguments::invalid, call::Caller, reply::ExecutionReply, shape};
 const MAX_PROMPT_BYTES: usize = 256 * 1024;
 /// How often a waiting call looks what Claude Code is doing.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often it looks, while a person is asked, whether their answer is still of use; it hears at once when it is not.
+const LOOK_WHILE_ASKED: Duration = Duration::from_secs(30);
 
 pub(super) struct ExecuteInSession;
 
@@ -148,43 +150,124 @@ impl Definition for ExecuteInSession {
         let mut prompt = ExecutePrompt::try_from(parameters)?;
         let until = Instant::now() + prompt.wait;
         prompt.wait = Duration::ZERO;
-        let started = ask(&caller, Action::ExecutePrompt(prompt)).await?;
+        let started = match caller.back_to {
+            Some(execution) => look(&caller, execution, Duration::ZERO, Awaited::End).await?,
+            None => ask(&caller, Action::ExecutePrompt(prompt)).await?,
+        };
         let view = watch(&caller, started, until).await?;
         Ok(shape::prompt(&view))
     }
 }
 
-/// Waits for a prompt's end or a question, telling meanwhile what Claude Code is doing.
+/// Waits for a prompt's end, telling meanwhile what Claude Code is doing, and has the person at the client asked what it
+/// asks. Returns with a question still open where they cannot be asked, or the caller would not wait.
+///
+/// While a person is asked the call is held beyond `until`, to the question's own deadline at most.
 pub(super) async fn watch(
     caller: &Caller,
     mut view: ExecutionView,
     until: Instant,
 ) -> Result<ExecutionView, Refusal> {
+    let may_hold = Instant::now() < until;
     loop {
         if let Some(prompt) = &view.prompt {
             caller.tell(&prompt.doing);
         }
-        let rest = until.saturating_duration_since(Instant::now());
-        let is_asking = view
-            .prompt
-            .as_ref()
-            .is_some_and(|prompt| !prompt.pending.is_empty());
-        if view.state.is_final() || is_asking || rest.is_zero() {
+        if view.state.is_final() {
             return Ok(view);
         }
-        let (wait, awaited) = match caller.is_told() {
-            true => (rest.min(LOOK), Awaited::End),
-            false => (rest, Awaited::End),
+        let pending = view.prompt.as_ref().map(|prompt| &*prompt.pending);
+        if let Some([question, ..]) = pending {
+            if !may_hold {
+                return Ok(view);
+            }
+            match settle(caller, view.id, question).await? {
+                Some(settled) => view = settled,
+                None => {
+                    caller.person.leave(view.id, pending.unwrap_or_default());
+                    return Ok(view);
+                }
+            }
+            continue;
+        }
+        let rest = until.saturating_duration_since(Instant::now());
+        if rest.is_zero() {
+            return Ok(view);
+        }
+        let wait = match caller.is_told() {
+            true => rest.min(LOOK),
+            false => rest,
         };
-        let look = GetExecution {
-            execution: view.id,
-            stdout_cursor: 0,
-            stderr_cursor: 0,
-            wait,
-            awaited,
-        };
-        view = ask(caller, Action::GetExecution(look)).await?;
+        view = look(caller, view.id, wait, Awaited::End).await?;
     }
+}
+
+/// Has a person answer the question; returns the execution once nobody waits for that answer any more, whoever gave it.
+/// `None` when the person cannot be asked in the course of a call.
+async fn settle(
+    caller: &Caller,
+    execution: ExecutionId,
+    question: &PendingPermission,
+) -> Result<Option<ExecutionView>, Refusal> {
+    let Some(turn) = caller.person.turn() else {
+        return Ok(None);
+    };
+    let asked = async {
+        let _turn = turn.lock().await;
+        let view = look(caller, execution, Duration::ZERO, Awaited::End).await?;
+        if !is_open(&view, &question.id) {
+            return Ok(Some(view));
+        }
+        let Some(answer) = caller.person.answer(execution, question).await else {
+            return Ok(None);
+        };
+        let id = question.id.clone();
+        caller.answer(execution, id, answer).await?;
+        let view = look(caller, execution, Duration::ZERO, Awaited::End).await?;
+        Ok(Some(view))
+    };
+    tokio::select! {
+        biased;
+        settled = settled_elsewhere(caller, execution, &question.id) => settled.map(Some),
+        asked = asked => asked,
+    }
+}
+
+async fn settled_elsewhere(
+    caller: &Caller,
+    execution: ExecutionId,
+    question: &str,
+) -> Result<ExecutionView, Refusal> {
+    loop {
+        let awaited = Awaited::Answered {
+            question: question.to_owned(),
+        };
+        let view = look(caller, execution, LOOK_WHILE_ASKED, awaited).await?;
+        if !is_open(&view, question) {
+            return Ok(view);
+        }
+    }
+}
+
+fn is_open(view: &ExecutionView, question: &str) -> bool {
+    let pending = view.prompt.iter().flat_map(|prompt| &prompt.pending);
+    !view.state.is_final() && pending.into_iter().any(|asked| asked.id == question)
+}
+
+async fn look(
+    caller: &Caller,
+    execution: ExecutionId,
+    wait: Duration,
+    awaited: Awaited,
+) -> Result<ExecutionView, Refusal> {
+    let get = GetExecution {
+        execution,
+        stdout_cursor: 0,
+        stderr_cursor: 0,
+        wait,
+        awaited,
+    };
+    ask(caller, Action::GetExecution(get)).await
 }
 
 pub(super) async fn ask(caller: &Caller, action: Action) -> Result<ExecutionView, Refusal> {

@@ -45,6 +45,7 @@ pub struct Client {
     writer: WriteHalf<DuplexStream>,
     lines: Lines<BufReader<ReadHalf<DuplexStream>>>,
     next_id: u64,
+    capabilities: Value,
 }
 
 /// What the transport says about the test's client.
@@ -64,8 +65,11 @@ pub fn client_info() -> Value {
 impl Client {
     /// A connection on which nothing was said.
     pub fn silent(road: ScriptedRoad, era: Era) -> Client {
+        Client::on(Arc::new(road), era)
+    }
+
+    fn on(road: Arc<ScriptedRoad>, era: Era) -> Client {
         let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
-        let road = Arc::new(road);
         let shutdown = CancellationToken::new();
         let peer = Peer {
             credentials: credentials(),
@@ -83,7 +87,16 @@ impl Client {
             writer,
             lines,
             next_id: 0,
+            capabilities: json!({}),
         }
+    }
+
+    /// A connection that is open for calls, of a client with those capabilities.
+    pub async fn able(road: Arc<ScriptedRoad>, era: Era, capabilities: Value) -> Client {
+        let mut client = Client::on(road, era);
+        client.capabilities = capabilities;
+        client.opening().await;
+        client
     }
 
     /// A connection that is open for calls.
@@ -97,7 +110,7 @@ impl Client {
     pub async fn opening(&mut self) -> Value {
         match self.era {
             Era::Legacy(version) => {
-                let params = json!({"protocolVersion": version, "capabilities": {}, "clientInfo": client_info()});
+                let params = json!({"protocolVersion": version, "capabilities": self.capabilities, "clientInfo": client_info()});
                 let answer = self.request("initialize", params).await;
                 self.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}))
                     .await;
@@ -142,7 +155,7 @@ impl Client {
         if self.era == Era::Modern {
             let meta = &mut params["_meta"];
             meta["io.modelcontextprotocol/protocolVersion"] = json!("2026-07-28");
-            meta["io.modelcontextprotocol/clientCapabilities"] = json!({});
+            meta["io.modelcontextprotocol/clientCapabilities"] = self.capabilities.clone();
             meta["io.modelcontextprotocol/clientInfo"] = client_info();
         }
         let id = self.next_id;

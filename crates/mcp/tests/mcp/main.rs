@@ -14,6 +14,7 @@ mod client;
 mod conversation;
 mod listing;
 mod output;
+mod person;
 mod scripted;
 mod tools;
 mod validate;
