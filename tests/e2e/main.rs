@@ -26,6 +26,7 @@ mod hostile_options;
 mod images;
 mod journey;
 mod own_engine;
+mod permissions;
 mod probes;
 mod prompts;
 

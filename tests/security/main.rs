@@ -25,6 +25,7 @@ mod place;
 mod probe;
 mod protected;
 mod races;
+mod repository;
 mod resources;
 mod secrets;
 mod supervisor;

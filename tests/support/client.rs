@@ -22,7 +22,7 @@ pub struct Client {
 }
 
 impl Client {
-    pub(super) fn start(machine: &Machine) -> Self {
+    pub(super) fn start(machine: &Machine, capabilities: &Value) -> Self {
         let mut child = machine
             .command(program())
             .stdin(Stdio::piped())
@@ -61,7 +61,7 @@ impl Client {
                 "initialize",
                 json!({
                     "protocolVersion": "2025-11-25",
-                    "capabilities": {},
+                    "capabilities": capabilities,
                     "clientInfo": { "name": "tests", "version": "1" },
                 }),
             )
@@ -117,6 +117,19 @@ impl Client {
     pub fn request(&mut self, method: &str, params: Value) -> Result<Value, Value> {
         let id = self.post(method, params);
         self.answer(id)
+    }
+
+    /// The next request of the server, to its client.
+    pub fn request_of_the_server(&mut self, method: &str) -> Value {
+        loop {
+            let message = self
+                .lines
+                .recv_timeout(Duration::from_secs(90))
+                .expect("a request of the server");
+            if message["method"] == json!(method) {
+                return message;
+            }
+        }
     }
 
     /// Calls a tool: `Ok` is its structured content, `Err` its error object.

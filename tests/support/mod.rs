@@ -37,6 +37,7 @@ pub mod gvisor;
 #[path = "../../crates/sandbox-docker/tests/support/image.rs"]
 pub mod image;
 mod skip;
+pub mod stage;
 pub mod world;
 use census::{cgroups, mounts_below, object_prefix};
 pub use client::Client;
@@ -231,7 +232,12 @@ impl Machine {
 
     /// A stdio front with its client, greeted.
     pub fn client(&self) -> Client {
-        Client::start(self)
+        self.client_that_can(&serde_json::json!({}))
+    }
+
+    /// The same, of a client with those capabilities.
+    pub fn client_that_can(&self, capabilities: &serde_json::Value) -> Client {
+        Client::start(self, capabilities)
     }
 
     /// Pid of the elected server, if one runs.
