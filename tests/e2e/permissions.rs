@@ -230,7 +230,10 @@ struct Person {
 
 impl Person {
     fn at(machine: &Machine) -> Self {
-        let socket = UnixStream::connect(machine.state().join("server.sock")).expect("the server");
+        let log = fs::read_to_string(machine.state().join("server.log")).expect("the log");
+        let (_, socket) = log.rsplit_once("socket=").expect("where it listens");
+        let socket = socket.split_whitespace().next().expect("a path");
+        let socket = UnixStream::connect(socket).expect("the server");
         let lines = BufReader::new(socket.try_clone().expect("a clone")).lines();
         let mut person = Person {
             socket,
