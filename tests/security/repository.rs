@@ -129,6 +129,13 @@ fn traces(project: &Path) -> Vec<String> {
     found
 }
 
+/// All that went to the model.
+fn bodies(stage: &Stage) -> String {
+    let requests = stage.api.requests();
+    let bodies = requests.iter().map(|request| request.body.to_string());
+    bodies.collect()
+}
+
 fn create(stage: &Stage, client: &mut Client, strict: bool) -> String {
     client.create_with(json!({ "projectPath": stage.machine.project, "strictPermissions": strict }))
 }
@@ -164,7 +171,7 @@ fn a_hostile_repository_starts_nothing_and_changes_nothing_outside() {
             fs::read_to_string(outside.join("secret.md")).expect("it"),
             OUTSIDE
         );
-        let asked = format!("{:?}", stage.api.requests());
+        let asked = bodies(&stage);
         assert!(asked.contains("hello"), "the search finds what was said");
         assert!(
             !asked.contains(OUTSIDE),
@@ -201,12 +208,20 @@ fn a_trusted_repository_does_start_its_hooks() {
 #[test]
 fn a_strict_session_stays_strict_whatever_is_written_where_claude_code_keeps_its_configuration() {
     let _alone = alone();
-    let Some(stage) = stage(users()[0], &[]) else {
-        return;
-    };
+    // Even where the operator trusts projects: what runs inside can write the project, too.
+    for trust in ["false", "true"] {
+        let trust = [("CLAUDE_CODE_MCP_DANGEROUSLY_TRUST_PROJECT_SETTINGS", trust)];
+        let Some(stage) = stage(users()[0], &trust) else {
+            return;
+        };
+        stays_strict(&stage);
+    }
+}
+
+fn stays_strict(stage: &Stage) {
     hostile(&stage.machine);
     let mut client = stage.machine.client();
-    let session = create(&stage, &mut client, true);
+    let session = create(stage, &mut client, true);
     // Claude Code has worked there before.
     prompt(&mut client, &session, "hello", json!({}));
     for (path, content) in configuration("disk") {
@@ -232,11 +247,25 @@ fn a_strict_session_stays_strict_whatever_is_written_where_claude_code_keeps_its
         "/state/claude/.claude.json",
         &remembered.to_string(),
     );
+    // What an organization's own rules are kept in, where Claude Code gets them from its provider.
+    for name in ["remote-settings.json", "managed-settings.json"] {
+        plant(
+            &mut client,
+            &session,
+            &format!("/state/claude/{name}"),
+            &settings("remote"),
+        );
+    }
     for words in ["RUN: touch BROKEN-by-rule", "SKILL", "AGENT"] {
         let more = json!({ "newConversation": true, "timeoutSeconds": 60 });
         let done = prompt(&mut client, &session, words, more);
         assert_eq!(done["stop"], "completed", "{words}: {done:#}");
-        eprintln!("{words}: {} {}", done["result"], done["permissionDenials"]);
+        if words != "AGENT" {
+            assert_eq!(
+                done["permissionDenials"][0]["tool"], "Bash",
+                "{words}: {done:#}"
+            );
+        }
         assert_eq!(
             traces(&stage.machine.project),
             Vec::<String>::new(),
@@ -244,9 +273,18 @@ fn a_strict_session_stays_strict_whatever_is_written_where_claude_code_keeps_its
         );
     }
     // The same tool does work where it may: a session that is not strict, with the same files.
-    let open = create(&stage, &mut client, false);
-    prompt(&mut client, &open, "RUN: touch BROKEN-by-nobody", json!({}));
-    assert_eq!(traces(&stage.machine.project), ["BROKEN-by-nobody"]);
+    let open = create(stage, &mut client, false);
+    prompt(
+        &mut client,
+        &open,
+        "RUN: touch BROKEN-by-nobody",
+        json!({"timeoutSeconds": 20}),
+    );
+    let traces = traces(&stage.machine.project);
+    assert!(
+        traces.contains(&"BROKEN-by-nobody".to_owned()),
+        "{traces:?}"
+    );
 }
 
 fn plant(client: &mut Client, session: &str, path: &str, content: &str) {

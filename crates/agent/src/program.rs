@@ -20,7 +20,8 @@ pub struct Program {
     pub mcp_servers: Map<String, Value>,
     /// Rules for permissions, as Claude Code's settings have them; the operator's.
     pub permissions: Value,
-    /// The project's own settings, hooks and MCP servers count.
+    /// The project's own settings, hooks and MCP servers count. Never in a strict session: what runs inside can write
+    /// them, and with them its own permissions.
     pub trust_project: bool,
 }
 
@@ -75,7 +76,7 @@ impl Program {
             &conversation,
         ]);
         add(&["--mcp-config", &self.mcp_config()]);
-        if !self.trust_project {
+        if !self.trust_project || self.strict {
             // No settings of the project or of an earlier process count: no hooks, no helpers, no servers, no rules. The
             // project's CLAUDE.md comes in as that of an additional directory (see ENVIRONMENT).
             add(&[
@@ -86,10 +87,7 @@ impl Program {
                 WORKSPACE_PATH,
             ]);
         }
-        add(&[
-            "--settings",
-            &json!({"permissions": self.permissions}).to_string(),
-        ]);
+        add(&["--settings", &self.settings()]);
         let mut disallowed = options.disallowed_tools.clone();
         if self.strict {
             add(&[
@@ -131,6 +129,16 @@ impl Program {
             }
         }
         arguments.into_iter().map(String::into_bytes).collect()
+    }
+
+    /// Rules of the operator; and in a strict session nothing leads out of asking. It cannot stand in managed settings,
+    /// which hold for sessions that are not strict, too.
+    fn settings(&self) -> String {
+        let mut permissions = self.permissions.clone();
+        if let (true, Some(rules)) = (self.strict, permissions.as_object_mut()) {
+            rules.insert("disableBypassPermissionsMode".to_owned(), json!("disable"));
+        }
+        json!({ "permissions": permissions }).to_string()
     }
 
     fn mcp_config(&self) -> String {
@@ -235,13 +243,32 @@ mod tests {
             strict.contains("--permission-mode default --permission-prompt-tool stdio"),
             "{strict}"
         );
-        assert!(!strict.contains("bypass"), "{strict}");
+        assert!(!strict.contains("bypassPermissions "), "{strict}");
+        assert!(
+            strict.contains(r#"{"permissions":{"disableBypassPermissionsMode":"disable"}}"#),
+            "{strict}"
+        );
         let open = shown(&program(false), &PromptOptions::default(), true);
         assert!(
             open.contains("--permission-mode bypassPermissions"),
             "{open}"
         );
+        assert!(!open.contains("disableBypass"), "{open}");
         assert!(open.contains("--resume 6f1f9a52"), "{open}");
+    }
+
+    #[test]
+    fn a_strict_session_trusts_no_project() {
+        let mut program = program(false);
+        program.trust_project = true;
+        let open = shown(&program, &PromptOptions::default(), false);
+        assert!(!open.contains("--setting-sources"), "{open}");
+        program.strict = true;
+        let strict = shown(&program, &PromptOptions::default(), false);
+        assert!(
+            strict.contains("--setting-sources  --strict-mcp-config"),
+            "{strict}"
+        );
     }
 
     #[test]

@@ -91,10 +91,12 @@ impl Caller {
             answer,
             by: AnsweredBy::Person,
         };
-        let late = [Reason::QuestionNotFound, Reason::ExecutionEnded];
         match self.ask(action).await {
-            Err(refusal) if !late.contains(&refusal.reason) => Err(refusal),
-            Ok(_) | Err(_) => Ok(()),
+            Ok(_) => Ok(()),
+            Err(refusal) => match refusal.reason {
+                Reason::QuestionNotFound | Reason::ExecutionEnded => Ok(()),
+                _ => Err(refusal),
+            },
         }
     }
 }

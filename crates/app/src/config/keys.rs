@@ -203,8 +203,8 @@ keys! {
         "What Claude Code may never do, in all sessions: rules such as `WebFetch` or `Bash(curl *)`.";
     DANGEROUSLY_TRUST_PROJECT_SETTINGS = "dangerously_trust_project_settings",
         "CLAUDE_CODE_MCP_DANGEROUSLY_TRUST_PROJECT_SETTINGS", Kind::Switch, "false",
-        "Settings, hooks and MCP servers that a project brings count for Claude Code, and run inside before the first prompt. \
-         `CLAUDE.md` counts either way.";
+        "Settings, hooks and MCP servers that a project brings count for Claude Code, and run inside before the first prompt; \
+         never in sessions with `strictPermissions`. `CLAUDE.md` counts either way.";
     LIMIT_MEMORY = "limits.memory", "CLAUDE_CODE_MCP_LIMIT_MEMORY",
         Kind::Bytes { min: 16 * MEBIBYTE, max: TEBIBYTE }, "the hardening profile's",
         "Memory and swap of a session together.";

@@ -67,7 +67,8 @@ impl Definition for GetExecution {
     const DESCRIPTION: &'static str = "Reads an execution that execute_command or execute_in_session started: its state, exit \
         code and output, or what Claude Code did. \
         While it is queued or running, the call waits up to waitSeconds (default 20, at most 45) for its end; call it again \
-        to go on waiting. States exited, killed, timedOut and failed are final.\n\n\
+        to go on waiting. States exited, killed, timedOut and failed are final. Where Claude Code asks for permission, a waiting call has the \
+        person at the client asked, and is held meanwhile.\n\n\
         Without cursors it shows the start and the end of the output. With stdoutCursor or stderrCursor it reads page by \
         page from there, and answers as soon as there is more: pass the cursor of the last reply to get only what is new, or omittedFrom to read what was left \
         out. An execution and its output are kept until its session ends, or until many later ones have \
