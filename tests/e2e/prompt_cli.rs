@@ -10,7 +10,7 @@ use scripted_api::by_prompt;
 use serde_json::Value;
 
 use crate::{
-    prompts::Stage,
+    support::stage::Stage,
     support::{Machine, User, program, until, users},
 };
 

@@ -91,12 +91,10 @@ impl Caller {
             answer,
             by: AnsweredBy::Person,
         };
+        let late = [Reason::QuestionNotFound, Reason::ExecutionEnded];
         match self.ask(action).await {
-            Ok(_) => Ok(()),
-            Err(refusal) => match refusal.reason {
-                Reason::QuestionNotFound | Reason::ExecutionEnded => Ok(()),
-                _ => Err(refusal),
-            },
+            Err(refusal) if !late.contains(&refusal.reason) => Err(refusal),
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 }

@@ -121,7 +121,6 @@ pub fn healthy(action: &Action) -> Outcome {
             links: 0,
             bytes: 4096,
         }),
-        Action::ReadTranscript(_) => Outcome::Done,
         Action::GetServerInfo => Outcome::ServerInfo(Box::new(server_info())),
         Action::RespondExecution { .. }
         | Action::AnswerExecution { .. }
