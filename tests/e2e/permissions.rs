@@ -86,7 +86,7 @@ fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
             .get(name)
             .or_else(|| fields.values().find_map(|value| find(value, name))),
         Value::Array(values) => values.iter().find_map(|value| find(value, name)),
-        _ => None,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
     }
 }
 

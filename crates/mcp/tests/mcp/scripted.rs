@@ -132,6 +132,7 @@ pub fn healthy(action: &Action) -> Outcome {
 }
 
 /// The conversation of a transcript.
+#[allow(clippy::unwrap_used, reason = "a constant that is one")]
 pub fn prompt_conversation() -> model::ConversationId {
     "6f1f9a52-5e8d-4c37-9b0e-0a4cf2b7d911".parse().unwrap()
 }
