@@ -38,7 +38,7 @@ pub(crate) fn check(text: &str) -> Result<(), String> {
     while let Some((_, name, after)) = next(rest) {
         if value(name, &Request::default()).is_none() {
             return Err(format!(
-                "the placeholder {{{{{name}}}}} does not exist; there are cwd, prompt, prompt:MARK, memory:MARK, result"
+                "the placeholder {{{{{name}}}}} does not exist; there are cwd, prompt, prompt:MARK, memory:MARK, result, word:PREFIX"
             ));
         }
         rest = after;
@@ -72,12 +72,24 @@ fn value(name: &str, request: &Request) -> Option<String> {
         let found = earlier.find_map(|prompt| after_mark(prompt, mark));
         return Some(found.unwrap_or(NOTHING).to_owned());
     }
+    if let Some(prefix) = name.strip_prefix("word:") {
+        let mut results = request.results.iter().rev();
+        let found = results.find_map(|result| word(result, prefix));
+        return Some(found.unwrap_or_default().to_owned());
+    }
     match name {
         "cwd" => Some(request.working_directory.clone()),
         "prompt" => Some(prompt.to_owned()),
         "result" => Some(request.results.last().cloned().unwrap_or_default()),
         _ => None,
     }
+}
+
+/// The first word that begins so and goes on: letters, digits and hyphens.
+fn word<'t>(text: &'t str, prefix: &str) -> Option<&'t str> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
+    let mut words = words.filter(|word| word.len() > prefix.len());
+    words.find(|word| word.starts_with(prefix))
 }
 
 /// The rest of the line after the mark.

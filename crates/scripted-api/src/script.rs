@@ -87,7 +87,8 @@ pub struct When {
 
 /// One block of content. Strings, those inside a tool's input too, may hold `{{cwd}}` (the client's working directory),
 /// `{{prompt}}`, `{{prompt:MARK}}` (the rest of the line after MARK in the prompt), `{{memory:MARK}}` (the same, in the latest
-/// earlier prompt that has the mark; `nothing` where none has), and `{{result}}` (the last tool result).
+/// earlier prompt that has the mark; `nothing` where none has), `{{result}}` (the last tool result), and `{{word:PREFIX}}` (the
+/// first longer word in the latest tool result that has one beginning so).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Block {
