@@ -435,21 +435,7 @@ pub fn wrong_structures() -> Vec<Row> {
 }
 
 pub fn not_yet() -> Vec<Row> {
-    let names = [
-        "apiKey",
-        "useBedrock",
-        "awsRegion",
-        "awsAccessKeyId",
-        "awsSecretAccessKey",
-        "awsSessionToken",
-        "bedrockModel",
-        "bedrockSmallModel",
-        "mcpConfig",
-        "strictPermissions",
-        "image",
-        "workspace",
-        "from",
-    ];
+    let names = ["image", "workspace", "from"];
     names
         .iter()
         .map(|name| {
