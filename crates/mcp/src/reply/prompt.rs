@@ -49,7 +49,7 @@ pub struct PromptReply {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProviderErrorReply {
-    /// Claude Code's name of it: authentication_failed, rate_limit, server_error, …
+    /// Claude Code's name of it: authentication_failed, rate_limit, server_error and so on
     pub kind: String,
     /// HTTP status, where there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -131,8 +131,8 @@ impl Definition for ExecuteInSession {
         /workspace and runs commands there, inside the sandbox, and answers in result. A session goes on with its \
         conversation: Claude Code remembers earlier prompts unless newConversation is true.\n\n\
         The call waits up to waitSeconds (default 20, at most 45) for the end and then returns state running with an \
-        executionId: go on waiting with get_execution, end it with cancel_execution. The prompt goes on whatever becomes \
-        of this call or its client; a prompt may take many minutes. One prompt at a time works in a conversation, the \
+        executionId: go on waiting with get_execution, end it with cancel_execution. The prompt goes on after a \
+        disconnect or a cancelled request; it may take many minutes. One prompt at a time works in a conversation, the \
         next one is queued.\n\n\
         stop says why it ended: completed, turnLimit, budgetLimit, providerError, refused, interrupted, timedOut, stalled \
         or agentEnded. changedFiles names files that Claude Code's own tools wrote. In a session with strictPermissions \

@@ -56,6 +56,7 @@ pub fn wrong_types() -> Vec<Row> {
             let mut wrong = vec![json!(null)];
             wrong.extend(match schema["type"].as_str().unwrap() {
                 "string" => vec![json!(7), json!(true), json!([CANARY]), json!({"a": CANARY})],
+                "number" => vec![json!(CANARY), json!(true), json!([1])],
                 "integer" => vec![
                     json!(CANARY),
                     json!("20"),
@@ -127,11 +128,11 @@ pub fn wrong_numbers() -> Vec<Row> {
     }
     rows.extend(each("execute_command", "waitSeconds", [json!(46)]));
     rows.extend(each("get_session_logs", "tail", [json!(0), json!(1001)]));
-    rows.extend(each(
-        "get_session_logs",
-        "cursor",
-        [json!(-1), json!(0), json!(1.5)],
-    ));
+    rows.extend([json!(-1), json!(1.5)].map(|value| {
+        let mut arguments = with("get_session_logs", "cursor", value);
+        arguments["transcript"] = json!(true);
+        row("get_session_logs", arguments, "cursor")
+    }));
     rows.extend(each(
         "extend_session",
         "seconds",
@@ -435,21 +436,7 @@ pub fn wrong_structures() -> Vec<Row> {
 }
 
 pub fn not_yet() -> Vec<Row> {
-    let names = [
-        "apiKey",
-        "useBedrock",
-        "awsRegion",
-        "awsAccessKeyId",
-        "awsSecretAccessKey",
-        "awsSessionToken",
-        "bedrockModel",
-        "bedrockSmallModel",
-        "mcpConfig",
-        "strictPermissions",
-        "image",
-        "workspace",
-        "from",
-    ];
+    let names = ["image", "workspace", "from"];
     names
         .iter()
         .map(|name| {

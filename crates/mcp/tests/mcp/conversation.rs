@@ -74,7 +74,7 @@ async fn a_probe_that_finds_the_new_era_may_still_open_the_old_one() {
             .as_array()
             .unwrap()
             .len(),
-        12
+        13
     );
 }
 
