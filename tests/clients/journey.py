@@ -13,7 +13,7 @@ import mcp
 
 PROJECT, MODE, COMMAND, ARGUMENTS = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:]
 TOOLS = {
-    "create_session", "execute_command", "get_execution", "cancel_execution", "respond_execution", "list_sessions",
+    "create_session", "execute_in_session", "execute_command", "get_execution", "cancel_execution", "respond_execution", "list_sessions",
     "get_session", "destroy_session", "get_session_logs", "transfer_files", "extend_session", "get_server_info",
 }
 

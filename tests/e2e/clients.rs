@@ -221,7 +221,7 @@ fn inspect(era: &'static str) {
         let listed = inspector.run(&["--method", "tools/list", "--strict"]);
         assert!(listed.status.success(), "{}", told(&listed));
         let list: Value = serde_json::from_slice(&listed.stdout).expect("a list");
-        assert_eq!(list["tools"].as_array().map(Vec::len), Some(12));
+        assert_eq!(list["tools"].as_array().map(Vec::len), Some(13));
 
         let project = inspector.machine.project.display().to_string();
         let created = inspector.tool("create_session", &[("projectPath", &project)]);

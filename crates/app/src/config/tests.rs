@@ -149,6 +149,25 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         native_root = "/srv/root"
         agent = "sha256-0123456789ab"
         runtime_classes = ["runc", "runsc", "kata=guest"]
+        provider = "vertex"
+        api_key_file = "/srv/key"
+        anthropic_base_url = "https://gateway.example"
+        aws_region = "us-east-1"
+        bedrock_base_url = "https://bedrock.example"
+        vertex_project = "my-proj"
+        vertex_region = "us-east5"
+        vertex_base_url = "https://vertex.example"
+        vertex_token_command = ["gcloud", "auth", "print-access-token"]
+        model = "claude-opus-5-5"
+        small_model = "claude-haiku-5-5"
+        models = ["claude-*"]
+        session_max_requests = 1000
+        session_max_tokens = 2000000
+        caller_may_answer = true
+        permission_timeout = "2m"
+        permission_allow = ["Bash(git status)"]
+        permission_deny = ["WebFetch", "Bash(curl *)"]
+        dangerously_trust_project_settings = true
         allow_protected_changes = true
         dangerously_accept_soft_limits = true
         dangerously_plain_loopback_engine = true
@@ -208,6 +227,28 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         ("CLAUDE_CODE_MCP_NATIVE_ROOT", "/srv/root"),
         ("CLAUDE_CODE_MCP_AGENT", "sha256-0123456789ab"),
         ("CLAUDE_CODE_MCP_RUNTIME_CLASSES", "runc, runsc,kata=guest"),
+        ("CLAUDE_CODE_MCP_PROVIDER", "vertex"),
+        ("CLAUDE_CODE_MCP_API_KEY_FILE", "/srv/key"),
+        ("ANTHROPIC_BASE_URL", "https://gateway.example"),
+        ("AWS_REGION", "us-east-1"),
+        ("ANTHROPIC_BEDROCK_BASE_URL", "https://bedrock.example"),
+        ("ANTHROPIC_VERTEX_PROJECT_ID", "my-proj"),
+        ("CLOUD_ML_REGION", "us-east5"),
+        ("ANTHROPIC_VERTEX_BASE_URL", "https://vertex.example"),
+        (
+            "CLAUDE_CODE_MCP_VERTEX_TOKEN_COMMAND",
+            "gcloud,auth,print-access-token",
+        ),
+        ("ANTHROPIC_MODEL", "claude-opus-5-5"),
+        ("ANTHROPIC_SMALL_FAST_MODEL", "claude-haiku-5-5"),
+        ("CLAUDE_CODE_MCP_MODELS", "claude-*"),
+        ("CLAUDE_CODE_MCP_SESSION_MAX_REQUESTS", "1000"),
+        ("CLAUDE_CODE_MCP_SESSION_MAX_TOKENS", "2000000"),
+        ("CLAUDE_CODE_MCP_CALLER_MAY_ANSWER", "true"),
+        ("CLAUDE_CODE_MCP_PERMISSION_TIMEOUT", "120"),
+        ("CLAUDE_CODE_MCP_PERMISSION_ALLOW", "Bash(git status)"),
+        ("CLAUDE_CODE_MCP_PERMISSION_DENY", "WebFetch,Bash(curl *)"),
+        ("CLAUDE_CODE_MCP_DANGEROUSLY_TRUST_PROJECT_SETTINGS", "1"),
         ("CLAUDE_CODE_MCP_ALLOW_PROTECTED_CHANGES", "1"),
         ("CLAUDE_CODE_MCP_DANGEROUSLY_PLAIN_LOOPBACK_ENGINE", "true"),
         ("CLAUDE_CODE_MCP_DANGEROUSLY_ACCEPT_SOFT_LIMITS", "yes"),
