@@ -28,6 +28,8 @@ const ARRIVAL: Duration = Duration::from_secs(3);
 /// How often a prompt is begun before it has failed: its process may be replaced, and die idle, and be resumed against
 /// expectation.
 const MAX_ATTEMPTS: u32 = 4;
+/// What a denial says when no prompt has its turn.
+const NOBODY_THERE: &str = "Nobody is there to be asked.";
 /// What a denial says when nobody answered.
 const NOBODY: &str = "Nobody answered in time.";
 
@@ -392,6 +394,9 @@ impl Actor {
         }
         let Some(current) = &mut self.current else {
             // A turn that nobody asked for: something in the background has ended.
+            if let Event::Request { id, ask } = event {
+                self.answer_alone(id, &ask).await;
+            }
             return Ok(());
         };
         current.last_event = Instant::now();
@@ -411,6 +416,27 @@ impl Actor {
             self.finish().await;
         }
         Ok(())
+    }
+
+    /// Answers a request that belongs to no prompt: nobody waits who could be asked.
+    async fn answer_alone(&mut self, request: String, ask: &Ask) {
+        let denied = PermissionAnswer::Deny(NOBODY_THERE.to_owned());
+        let line = match ask {
+            Ask::Permission { input, .. } => protocol::answer_permission(&request, &denied, input),
+            Ask::Mcp { message, .. } => {
+                let reply = match host_tools::answer(message) {
+                    host_tools::Answer::Now(reply) | host_tools::Answer::Progress(_, reply) => {
+                        reply
+                    }
+                    host_tools::Answer::Question(_) => {
+                        host_tools::answered(message, Err(NOBODY_THERE))
+                    }
+                };
+                protocol::answer_mcp(&request, &reply)
+            }
+            Ask::Other(_) => protocol::refuse_request(&request, "this client does not serve that"),
+        };
+        self.reply(request, line).await;
     }
 
     /// Takes a request in; what needs nobody is answered by [`Actor::answer_what_needs_nobody`].

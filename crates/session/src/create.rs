@@ -373,7 +373,7 @@ fn digest(parts: &CreateParts) -> [u8; 32] {
         hash.update(bytes);
     };
     let shape = format!(
-        "{:?}{:?}{:?}{:?}{:?}{:?}{:?}{:?}",
+        "{:?}{:?}{:?}{:?}{:?}{:?}{:?}{:?}{:?}",
         parts.name,
         parts.backend,
         parts.runtime,
@@ -381,7 +381,9 @@ fn digest(parts: &CreateParts) -> [u8; 32] {
         parts.mounts,
         parts.limits,
         parts.ttl,
-        parts.idle
+        parts.idle,
+        // Keys of a provider do not print.
+        parts.agent.request
     );
     add(shape.as_bytes());
     for name in parts.env.keys() {

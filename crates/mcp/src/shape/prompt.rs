@@ -134,6 +134,10 @@ fn message(view: &ExecutionView, prompt: &PromptView) -> String {
         (_, Some(PromptStop::BudgetLimit)) => {
             format!("It stopped {took}: maxBudgetUsd was reached. Another prompt goes on.")
         }
+        (_, Some(PromptStop::Provider { kind, .. })) if kind == "authentication_failed" => format!(
+            "The model provider refused the server's credential {took}: the operator corrects it where the server is \
+             started (ANTHROPIC_API_KEY, api_key_file, or Bedrock's or Vertex's); nothing can be done inside the session."
+        ),
         (_, Some(PromptStop::Provider { .. })) => format!(
             "The model provider refused or failed {took}; result has its words, providerError its kind."
         ),
