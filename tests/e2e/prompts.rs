@@ -4,10 +4,11 @@
 use std::{
     fs,
     path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
-use scripted_api::{Accept, KeyPair, by_prompt};
+use scripted_api::{Accept, Block, KeyPair, Turn, When, by_prompt};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -447,16 +448,20 @@ fn nothing_of_a_session_holds_a_key(stage: &Stage, mut arguments: Value) {
     );
     assert_eq!(done["stop"], "completed", "{done:#}");
     // Spelled so that it does not find itself.
-    let search = "grep -arl '7f3a9''c51' /proc/[0-9]*/environ /proc/[0-9]*/cmdline /state /tmp /home /run /workspace /etc 2>/dev/null; \
-                  grep -rl '7F3A9''C51' /proc/[0-9]*/environ /state /tmp /home /run 2>/dev/null; true";
+    let search = "grep -airl '7f3a9[c]51' /proc/[0-9]*/environ /proc/[0-9]*/cmdline /state /tmp /home /run /workspace /etc \
+                  2>/dev/null; true";
     assert_eq!(client.output(&session, search), "", "inside");
-    // Planted: the same search, spelled so that it does not find itself.
     client.output(&session, "printf '7f3a%s' 9c51 > /tmp/planted");
-    let found = client.output(
-        &session,
-        "grep -rl \"7f3a9\"c51 /tmp /state 2>/dev/null; true",
-    );
-    assert!(found.contains("/tmp/planted"), "{found}");
+    assert_eq!(client.output(&session, search), "/tmp/planted");
+    for container in stage.machine.containers() {
+        let inspected = Command::new("docker")
+            .args(["inspect", &container])
+            .output()
+            .expect("docker runs");
+        let told = String::from_utf8_lossy(&inspected.stdout).to_ascii_lowercase();
+        assert!(told.contains(&container), "{container} is inspected");
+        assert!(!told.contains("7f3a9c51"), "{container} tells a key");
+    }
     client.destroy(&session);
     drop(client);
     let holds = |directory: &Path| {
@@ -474,4 +479,92 @@ fn nothing_of_a_session_holds_a_key(stage: &Stage, mut arguments: Value) {
     fs::write(&planted, CANARY).expect("planted");
     assert_eq!(holds(&stage.machine.state()), Some(planted.clone()));
     fs::remove_file(planted).expect("removed");
+}
+
+/// An MCP server of the caller's, as small as can be.
+const SERVER: &str = r#"
+import json, sys
+for line in sys.stdin:
+    asked = json.loads(line)
+    method = asked.get("method")
+    if "id" not in asked:
+        continue
+    if method == "initialize":
+        version = asked["params"]["protocolVersion"]
+        result = {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": {"name": "probe", "version": "1"}}
+    elif method == "tools/list":
+        result = {"tools": [{"name": "ping", "description": "Answers.", "inputSchema": {"type": "object"}}]}
+    elif method == "tools/call":
+        interfaces = ",".join(sorted(open("/proc/net/dev").read().split("\n")[i].split(":")[0].strip() for i in range(2, 3)))
+        result = {"content": [{"type": "text", "text": "pong from uid %d with %s" % (__import__("os").getuid(), interfaces)}]}
+    else:
+        print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "error": {"code": -32601, "message": "no"}}), flush=True)
+        continue
+    print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}), flush=True)
+"#;
+
+#[test]
+fn servers_of_mcp_config_run_inside_and_the_hosts_tools_are_there() {
+    let _alone = alone();
+    let calls = |mark: &str, tool: &str, input: Value| {
+        let when = |results| When {
+            prompt_contains: vec![mark.to_owned()],
+            tool_results: Some(results),
+            ..When::default()
+        };
+        let call = Block::Tool {
+            name: tool.to_owned(),
+            input,
+        };
+        [
+            Turn::say([call]).when(when(0)),
+            Turn::say([Block::text("{{result}}")]).when(when(1)),
+        ]
+    };
+    let mut script = by_prompt().expect("the scenarios");
+    script.turns.splice(
+        0..0,
+        calls("PING", "mcp__probe__ping", json!({}))
+            .into_iter()
+            .chain(calls(
+                "TELL",
+                "mcp__host__report_progress",
+                json!({ "text": "half of it is done" }),
+            )),
+    );
+    let mut machine = Machine::new(users()[0]);
+    machine.set("CLAUDE_CODE_MCP_BACKEND", "native");
+    machine.write("server.py", SERVER);
+    let Some(stage) = Stage::of(machine, script) else {
+        return;
+    };
+    let mut client = stage.machine.client();
+    let server = json!({ "command": "/usr/bin/python3", "args": ["/workspace/server.py"] });
+    let session = client.create_with(json!({
+        "projectPath": stage.machine.project, "mcpConfig": { "mcpServers": { "probe": server } },
+    }));
+    let done = prompt(&mut client, &session, "PING", json!({}));
+    let told = done["result"].as_str().expect("an answer");
+    assert!(told.contains("pong from uid 1000 with lo"), "{done:#}");
+    let done = prompt(&mut client, &session, "TELL", json!({}));
+    assert!(
+        done["result"]
+            .as_str()
+            .expect("an answer")
+            .contains("shown"),
+        "{done:#}"
+    );
+    // Without it there is no such tool.
+    let plain = client.create(&stage.machine.project);
+    let done = prompt(&mut client, &plain, "PING", json!({}));
+    assert!(
+        !done["result"].as_str().unwrap_or_default().contains("pong"),
+        "{done:#}"
+    );
+    let wrong = json!({ "projectPath": stage.machine.project, "mcpConfig": { "probe": 7 } });
+    let refused = client.tool("create_session", wrong).expect_err("refused");
+    assert_eq!(
+        (&refused["code"], &refused["field"]),
+        (&json!("invalid_argument"), &json!("mcpConfig"))
+    );
 }
