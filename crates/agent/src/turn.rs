@@ -264,6 +264,8 @@ fn stop_of(result: &TurnResult, failure: Option<&ApiFailure>) -> PromptStop {
         "error_max_budget_usd" => PromptStop::BudgetLimit,
         _ if terminal.starts_with("aborted") => PromptStop::Interrupted,
         _ if !result.is_error => PromptStop::Completed,
+        // Told as a failure of the provider, and none.
+        _ if result.stop_reason.as_deref() == Some("refusal") => PromptStop::Refused,
         _ => {
             let kind = failure
                 .map(|failure| failure.kind.clone())
@@ -366,6 +368,9 @@ mod tests {
         }
         let refused = r#"{"type":"result","subtype":"success","is_error":true,"terminal_reason":"api_error"}"#;
         assert_eq!(stop(&[refused]), Some(PromptStop::Refused));
+        let flagged = r#"{"type":"assistant","message":{"content":[]},"error":"invalid_request"}"#;
+        let refused = refused.replace("}", r#","stop_reason":"refusal"}"#);
+        assert_eq!(stop(&[flagged, &refused]), Some(PromptStop::Refused));
     }
 
     #[test]

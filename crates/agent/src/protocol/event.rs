@@ -156,6 +156,8 @@ pub struct TurnResult {
     pub errors: Vec<String>,
     /// `completed`, `api_error`, `aborted_streaming`, `budget_exhausted`, …
     pub terminal_reason: Option<String>,
+    /// Why the model's last answer ended: `end_turn`, `refusal`, …
+    pub stop_reason: Option<String>,
     /// HTTP status of a failure of the provider.
     pub api_status: Option<u16>,
     /// Turns of the process so far.
@@ -332,6 +334,7 @@ fn result(event: &Map<String, Value>) -> TurnResult {
             .filter_map(|error| error.as_str().map(str::to_owned))
             .collect(),
         terminal_reason: owned(event, "terminal_reason"),
+        stop_reason: owned(event, "stop_reason"),
         api_status: status(event, "api_error_status"),
         turns: u32::try_from(number(event, "num_turns")).unwrap_or(u32::MAX),
         total_cost_usd: event.get("total_cost_usd").and_then(Value::as_f64),
