@@ -101,12 +101,23 @@ fn claude_code_writes_tests_and_remembers_on_docker() {
     nothing_kept_holds_a_key(&stage);
 }
 
+/// Does it in the embedded sandboxes of every user, and on Docker; what is missing is told loudly.
+fn everywhere(leg: &str, act: impl Fn(&Stage)) {
+    let _alone = alone();
+    let native = users().into_iter().filter_map(Stage::native);
+    let docker = engine::machine(leg)
+        .and_then(|machine| Stage::of(machine, by_prompt().expect("the scenarios")));
+    for stage in native.chain(docker) {
+        act(&stage);
+    }
+}
+
 #[test]
 fn how_a_prompt_ends_is_told_and_the_conversation_goes_on() {
-    let _alone = alone();
-    let Some(stage) = Stage::native(users()[0]) else {
-        return;
-    };
+    everywhere("how prompts end on Docker", ends_are_told);
+}
+
+fn ends_are_told(stage: &Stage) {
     let mut client = stage.machine.client();
     let session = client.create(&stage.machine.project);
     let mut ends = |words: &str, more: Value, stop: &str| {
@@ -142,24 +153,6 @@ fn how_a_prompt_ends_is_told_and_the_conversation_goes_on() {
             "{done:#}"
         );
     }
-    // What would be tried again for minutes ends at its deadline, saying what it waits for.
-    for words in [
-        "[[status-429]] x",
-        "[[status-500]] x",
-        "[[status-529]] x",
-        "[[hang-up]] x",
-        "[[stall]] x",
-        "[[hang]] x",
-        "[[cut]] x",
-    ] {
-        let began = Instant::now();
-        ends(
-            words,
-            json!({ "timeoutSeconds": 4, "newConversation": true }),
-            "timedOut",
-        );
-        assert!(began.elapsed() < Duration::from_secs(15), "{words}");
-    }
     for words in ["[[flaky]] x", "[[cut-once]] x", "[[limited-once]] x"] {
         ends(words, json!({ "newConversation": true }), "completed");
     }
@@ -173,6 +166,25 @@ fn how_a_prompt_ends_is_told_and_the_conversation_goes_on() {
         json!({ "newConversation": true }),
         "completed",
     );
+    // What would be tried again for minutes ends at its deadline; here side by side.
+    let began = Instant::now();
+    let late = [
+        "[[status-429]] x",
+        "[[status-500]] x",
+        "[[status-529]] x",
+        "[[hang-up]] x",
+        "[[stall]] x",
+        "[[hang]] x",
+        "[[cut]] x",
+    ];
+    let options = json!({ "timeoutSeconds": 6, "newConversation": true });
+    let running = late.map(|words| start(&mut client, &session, words, options.clone()));
+    for (words, execution) in late.iter().zip(running) {
+        let done = finish(&mut client, execution);
+        assert_eq!(done["stop"], "timedOut", "{words}: {done:#}");
+        assert_eq!(done["state"], "timedOut", "{words}: {done:#}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(30));
 }
 
 #[test]
@@ -199,10 +211,10 @@ fn a_provider_that_cannot_be_reached_is_told_within_the_deadline() {
 
 #[test]
 fn a_prompt_is_interrupted_and_one_that_is_killed_is_gone_on_with() {
-    let _alone = alone();
-    let Some(stage) = Stage::native(users()[0]) else {
-        return;
-    };
+    everywhere("interrupted prompts on Docker", interrupted_and_killed);
+}
+
+fn interrupted_and_killed(stage: &Stage) {
     let mut client = stage.machine.client();
     let session = client.create(&stage.machine.project);
     let said = prompt(
@@ -232,10 +244,19 @@ fn a_prompt_is_interrupted_and_one_that_is_killed_is_gone_on_with() {
     // SIGKILL, as the kernel does it for memory.
     let named = json!({ "conversationId": said["conversationId"] });
     let running = start(&mut client, &session, "[[long-tool]] x", named);
+    let processes = |name: &str| {
+        format!(
+            "for p in /proc/[0-9]*; do [ \"$(cat $p/comm 2>/dev/null)\" = {name} ] && echo ${{p#/proc/}}; done; true"
+        )
+    };
     until("Claude Code runs its tool", || {
-        client.output(&session, "pgrep -c sleep || true") != "0"
+        !client.output(&session, &processes("sleep")).is_empty()
     });
-    client.run(&session, "pkill -KILL -x claude");
+    let claude = client.output(&session, &processes("claude"));
+    client.run(
+        &session,
+        &format!("kill -KILL {}", claude.replace('\n', " ")),
+    );
     let ended = finish(&mut client, running);
     assert_eq!(
         (&ended["state"], &ended["stop"]),

@@ -182,6 +182,7 @@ impl Actor {
                 // A caller that has gone away reads the result later.
                 let _ = answer.send(self.submit(*prompt, only_if_free));
             }
+            Order::Rest => self.rest().await,
             Order::Cancel(execution) => self.end_prompt(execution, PromptStop::Interrupted).await,
             Order::Answer {
                 execution,
@@ -606,6 +607,17 @@ impl Actor {
             .await;
     }
 
+    /// Ends the process if no prompt needs it.
+    async fn rest(&mut self) {
+        if self.current.is_none()
+            && self.waiting.is_empty()
+            && let Some(process) = &mut self.process
+            && process.kill_at.is_none()
+        {
+            process.finish(self.setup.patience.interrupt).await;
+        }
+    }
+
     async fn kill_process(&mut self) {
         if let Some(process) = &mut self.process {
             process.kill().await;
@@ -635,13 +647,10 @@ impl Actor {
         {
             self.kill_process().await;
         }
+        if self.current.is_none() && now >= self.idle_since + self.setup.patience.idle {
+            self.rest().await;
+        }
         let Some(current) = &mut self.current else {
-            if now >= self.idle_since + self.setup.patience.idle
-                && let Some(process) = &mut self.process
-                && process.kill_at.is_none()
-            {
-                process.finish(self.setup.patience.interrupt).await;
-            }
             return;
         };
         if current.resend_at.is_some_and(|at| at <= now) {

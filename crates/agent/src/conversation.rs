@@ -108,6 +108,7 @@ pub(crate) enum Order {
         answer: oneshot::Sender<Result<watch::Receiver<Progress>, Refused>>,
     },
     Cancel(ExecutionId),
+    Rest,
     Answer {
         execution: ExecutionId,
         id: String,
@@ -170,6 +171,12 @@ impl Conversation {
     pub async fn cancel(&self, execution: ExecutionId) {
         // One that is over needs no cancelling.
         let _ = self.orders.send(Order::Cancel(execution)).await;
+    }
+
+    /// Ends its process if that has nothing to do, so that it takes no memory; the next prompt starts another.
+    pub fn rest(&self) {
+        // One that has many orders has something to do.
+        let _ = self.orders.try_send(Order::Rest);
     }
 
     /// Answers what a prompt asks. False when it does not ask that (any more).

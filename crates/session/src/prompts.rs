@@ -205,11 +205,13 @@ impl Inner {
                 break lost;
             }
         };
-        let mut changes = live.scan().await;
+        let (oom_kills, mut changes) =
+            tokio::join!(self.oom_kills(live.id, live.backend), live.scan());
         if changes.incomplete {
             changes.changes.push(crate::watch::incomplete_scan());
         }
-        let end = End::of_prompt(last, execution.duration_ms(), changes.changes);
+        let mut end = End::of_prompt(last, execution.duration_ms(), changes.changes);
+        end.oom_killed = live.oom_kills_grew(oom_kills);
         self.settle(&live, &execution, end).await;
     }
 }
@@ -235,6 +237,15 @@ impl LiveAgent {
         let mut conversations = lock(&self.conversations);
         conversations.latest = Some(conversation.id());
         conversations.open.insert(conversation.id(), conversation);
+    }
+
+    /// Conversations that have nothing to do give their memory back.
+    fn let_others_rest(&self, busy: ConversationId) {
+        let conversations = lock(&self.conversations);
+        let others = conversations.open.values();
+        for other in others.filter(|other| other.id() != busy) {
+            other.rest();
+        }
     }
 
     fn choose(&self, choice: ConversationChoice) -> Result<Conversation, Refusal> {
@@ -281,6 +292,7 @@ impl Sessions {
             .egress
             .require_credential(&agent.about.provider, agent.heard)?;
         let conversation = agent.choose(parts.conversation)?;
+        agent.let_others_rest(conversation.id());
         let id = ExecutionId::random().map_err(|error| Refusal::internal(&error))?;
         let (_, unseen) = watch::channel(agent::Progress::of(conversation.id()));
         let execution = Execution::of_prompt(id, &live, handle(&conversation, &unseen));
