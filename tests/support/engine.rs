@@ -3,11 +3,15 @@
 use std::{
     collections::{BTreeSet, HashMap},
     path::Path,
+    time::Duration,
 };
 
 use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
 
 use super::{Machine, User, image};
+
+/// How long an engine may take for a list.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// For questions to an engine.
 pub fn runtime() -> tokio::runtime::Runtime {
@@ -68,7 +72,11 @@ async fn listed(socket: &Path, prefix: &str) -> Result<BTreeSet<String>, bollard
         .filters(&filters)
         .build();
     let engine = image::engine_at(socket);
-    let found = engine.list_containers(Some(options)).await?;
+    // Some tests leave an engine behind that takes connections and says nothing.
+    let found = tokio::time::timeout(PATIENCE, engine.list_containers(Some(options)));
+    let found = found
+        .await
+        .map_err(|_| bollard::errors::Error::RequestTimeoutError)??;
     let names = found
         .into_iter()
         .flat_map(|one| one.names.unwrap_or_default());
