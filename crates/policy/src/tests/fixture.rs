@@ -7,8 +7,8 @@ use std::{
 };
 
 use model::{
-    BackendName, CommandLine, CreateSession, ExecuteCommand, HostDirectory, Principal, Reason,
-    Refusal, SessionId,
+    BackendName, CommandLine, ConversationChoice, CreateSession, ExecuteCommand, ExecutePrompt,
+    HostDirectory, Principal, PromptOptions, Reason, Refusal, Secret, SessionId, WhenBusy,
 };
 
 use crate::{CreateFacts, EntryKind, PathFacts, Policy, PolicyConfig};
@@ -75,6 +75,18 @@ pub(super) fn create(project: impl Into<PathBuf>) -> CreateSession {
         idle: None,
         env: BTreeMap::new(),
         idempotency_key: None,
+    }
+}
+
+pub(super) fn prompt() -> ExecutePrompt {
+    ExecutePrompt {
+        session: SESSION,
+        prompt: Secret::new("Make the tests pass".to_owned()),
+        conversation: ConversationChoice::Latest,
+        options: PromptOptions::default(),
+        when_busy: WhenBusy::Queue,
+        timeout: None,
+        wait: Duration::from_secs(20),
     }
 }
 

@@ -5,7 +5,9 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use model::{CommandLine, ExecutionId, Principal, Reason, TransferDirection, TransferFiles};
+use model::{
+    AnsweredBy, CommandLine, ExecutionId, Principal, Reason, TransferDirection, TransferFiles,
+};
 
 use super::fixture::*;
 use crate::{ExecutionVerb, Policy, SessionTimes, SessionVerb, SystemVerb};
@@ -46,6 +48,7 @@ fn verdicts(
             "command",
             code(policy.admit_command(who, &command(CommandLine::Shell("ls".into())), owner)),
         ),
+        ("prompt", code(policy.admit_prompt(who, &prompt(), owner))),
         (
             "transfer",
             code(policy.admit_transfer(who, &transfer, owner, Path::new(PROJECT))),
@@ -62,6 +65,14 @@ fn verdicts(
         ("cancel", execution(ExecutionVerb::Cancel)),
         ("stdin", execution(ExecutionVerb::Respond { bytes: 1 })),
         ("resize", execution(ExecutionVerb::Resize)),
+        (
+            "answer as a person",
+            execution(ExecutionVerb::Answer(AnsweredBy::Person)),
+        ),
+        (
+            "answer as the calling model",
+            execution(ExecutionVerb::Answer(AnsweredBy::Caller)),
+        ),
         ("survey", code(policy.admit_system(who, SystemVerb::Survey))),
         (
             "adopt",
@@ -91,14 +102,14 @@ fn the_role_table_holds() {
     #[rustfmt::skip]
     let table = [
         // create, then work in a session, then upkeep of it, then executions, then the server's own
-        (alice(), mine, ["ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok"], denied),
-        (alice(), theirs, ["ok", session, session, session, session, session, session, execution, execution, execution, execution], denied),
-        (alice(), unknown, ["ok", session, session, session, session, session, session, execution, execution, execution, execution], denied),
-        (stranger.clone(), mine, [denied, session, session, session, session, session, session, execution, execution, execution, execution], denied),
-        (stranger.clone(), theirs, [denied, session, session, session, session, session, session, execution, execution, execution, execution], denied),
-        (Principal::System, mine, [denied, denied, denied, denied, "ok", "ok", "ok", "ok", "ok", denied, denied], "ok"),
-        (Principal::System, theirs, [denied, denied, denied, denied, "ok", "ok", "ok", "ok", "ok", denied, denied], "ok"),
-        (Principal::System, unknown, [denied, denied, denied, denied, session, session, session, execution, execution, denied, denied], "ok"),
+        (alice(), mine, ["ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", denied], denied),
+        (alice(), theirs, ["ok", session, session, session, session, session, session, session, session, execution, execution, execution, execution, execution, execution], denied),
+        (alice(), unknown, ["ok", session, session, session, session, session, session, session, session, execution, execution, execution, execution, execution, execution], denied),
+        (stranger.clone(), mine, [denied, session, session, session, session, session, session, session, session, execution, execution, execution, execution, execution, execution], denied),
+        (stranger.clone(), theirs, [denied, session, session, session, session, session, session, session, session, execution, execution, execution, execution, execution, execution], denied),
+        (Principal::System, mine, [denied, denied, denied, denied, denied, "ok", "ok", "ok", "ok", "ok", "ok", denied, denied, denied, denied], "ok"),
+        (Principal::System, theirs, [denied, denied, denied, denied, denied, "ok", "ok", "ok", "ok", "ok", "ok", denied, denied, denied, denied], "ok"),
+        (Principal::System, unknown, [denied, denied, denied, denied, denied, session, session, session, session, execution, execution, denied, denied, denied, denied], "ok"),
     ];
     for (who, owner, expected, system) in table {
         let verdicts = verdicts(&policy, &who, owner);
