@@ -87,19 +87,40 @@ fn a_newer_schema_is_refused_and_left_alone() {
             .pragma_update(None, "user_version", version)
             .unwrap()
     };
-    set(2);
+    set(3);
     assert!(matches!(
         Store::open(&path),
         Err(StoreError::Newer {
-            found: 2,
-            supported: 1
+            found: 3,
+            supported: 2
         })
     ));
-    set(1);
+    set(2);
     assert_eq!(
         Store::open(&path).unwrap().0.session(record.id).unwrap(),
         Some(record)
     );
+}
+
+/// As the first schema left it: without the columns that prompts need.
+#[test]
+fn a_file_of_the_first_schema_is_brought_up_to_date_with_what_stands_in_it() {
+    let (directory, store) = fresh();
+    let record = session();
+    store.reserve_session(&record, 1).unwrap();
+    drop(store);
+    let path = directory.path().join("state.db");
+    rusqlite::Connection::open(&path)
+        .unwrap()
+        .execute_batch(
+            "ALTER TABLE sessions DROP COLUMN agent; ALTER TABLE executions DROP COLUMN prompt; PRAGMA user_version = 1;",
+        )
+        .unwrap();
+    for _ in 0..2 {
+        let (store, opened) = Store::open(&path).unwrap();
+        assert!(opened.quarantined.is_none());
+        assert_eq!(store.session(record.id).unwrap(), Some(record.clone()));
+    }
 }
 
 #[test]
