@@ -1,11 +1,12 @@
-//! The task behind a [`crate::Conversation`].
+//! The task behind a [`crate::Conversation`]: its loop, and a prompt from its beginning to its end. `questions` is what Claude
+//! Code asks meanwhile, `clock` what happens by time alone.
+
+mod clock;
+mod questions;
 
 use std::{collections::VecDeque, time::Duration};
 
-use model::{
-    ConversationId, ExecutionId, MAX_PERMISSION_INPUT_BYTES, PendingKind, PendingPermission,
-    PermissionAnswer, PromptOptions, PromptStop,
-};
+use model::{ConversationId, ExecutionId, PromptOptions, PromptStop};
 use serde_json::Value;
 use tokio::{
     sync::{mpsc, watch},
@@ -13,13 +14,13 @@ use tokio::{
 };
 
 use crate::{
-    conversation::{MAX_WAITING_PROMPTS, Order, Progress, Prompt, Refused, Setup, now_ms, until},
+    conversation::{MAX_WAITING_PROMPTS, Order, Progress, Prompt, Refused, Setup},
     host_tools,
     journal::{Entry, Journal},
     past::Past,
     process::{Came, Process},
-    protocol::{self, Ask, Event, Line},
-    turn::{Phase, Turn},
+    protocol::{self, Event, Line},
+    turn::Turn,
     words,
 };
 
@@ -28,10 +29,6 @@ const ARRIVAL: Duration = Duration::from_secs(3);
 /// How often a prompt is begun before it has failed: its process may be replaced, and die idle, and be resumed against
 /// expectation.
 const MAX_ATTEMPTS: u32 = 4;
-/// What a denial says when no prompt has its turn.
-const NOBODY_THERE: &str = "Nobody is there to be asked.";
-/// What a denial says when nobody answered.
-const NOBODY: &str = "Nobody answered in time.";
 
 pub(crate) struct Actor {
     setup: Setup,
@@ -419,164 +416,6 @@ impl Actor {
         Ok(())
     }
 
-    /// Answers a request that belongs to no prompt: nobody waits who could be asked.
-    async fn answer_alone(&mut self, request: String, ask: &Ask) {
-        let denied = PermissionAnswer::Deny(NOBODY_THERE.to_owned());
-        let line = match ask {
-            Ask::Permission { input, .. } => protocol::answer_permission(&request, &denied, input),
-            Ask::Mcp { message, .. } => {
-                let reply = match host_tools::answer(message) {
-                    host_tools::Answer::Now(reply) | host_tools::Answer::Progress(_, reply) => {
-                        reply
-                    }
-                    host_tools::Answer::Question(_) => {
-                        host_tools::answered(message, Err(NOBODY_THERE))
-                    }
-                };
-                protocol::answer_mcp(&request, &reply)
-            }
-            Ask::Other(_) => protocol::refuse_request(&request, "this client does not serve that"),
-        };
-        self.reply(request, line).await;
-    }
-
-    /// Takes a request in; what needs nobody is answered by [`Actor::answer_what_needs_nobody`].
-    fn hold(&mut self, request: String, ask: Ask) {
-        let denied_at = Instant::now() + self.setup.patience.permission;
-        let (kind, tool, summary, input, what) = match ask {
-            Ask::Permission { tool, input, .. } => {
-                let summary = words::tool(&tool, &input);
-                (
-                    PendingKind::Permission,
-                    tool,
-                    summary,
-                    input.to_string(),
-                    What::Permission(input),
-                )
-            }
-            Ask::Mcp { message, .. } => {
-                let summary = match host_tools::answer(&message) {
-                    host_tools::Answer::Question(question) => question,
-                    host_tools::Answer::Now(_) | host_tools::Answer::Progress(..) => String::new(),
-                };
-                let input = message["params"]["arguments"].to_string();
-                (
-                    PendingKind::Question,
-                    "ask_caller".to_owned(),
-                    summary,
-                    input,
-                    What::Question(message),
-                )
-            }
-            Ask::Other(subtype) => (
-                PendingKind::Question,
-                subtype,
-                String::new(),
-                String::new(),
-                What::Question(Value::Null),
-            ),
-        };
-        let Some(current) = &mut self.current else {
-            return;
-        };
-        let needs_nobody = match &what {
-            What::Permission(_) => false,
-            What::Question(message) => !is_question(message),
-        };
-        if !needs_nobody {
-            current.turn.view_mut().pending.push(PendingPermission {
-                id: request.clone(),
-                kind,
-                tool: words::short(&tool),
-                summary: match kind {
-                    PendingKind::Permission => summary,
-                    PendingKind::Question => cut(&summary, MAX_PERMISSION_INPUT_BYTES),
-                },
-                input: cut(&input, MAX_PERMISSION_INPUT_BYTES),
-                denied_at_ms: now_ms()
-                    + u64::try_from(self.setup.patience.permission.as_millis()).unwrap_or(u64::MAX),
-            });
-            current.turn.doing("waiting for an answer");
-        }
-        current.asked.push(Asked {
-            request,
-            what,
-            denied_at,
-        });
-        self.publish();
-    }
-
-    async fn answer_what_needs_nobody(&mut self) {
-        loop {
-            let Some(current) = &mut self.current else {
-                return;
-            };
-            let found = current.asked.iter().position(|asked| match &asked.what {
-                What::Permission(_) => false,
-                What::Question(message) => !is_question(message),
-            });
-            let Some(asked) = found.map(|index| current.asked.remove(index)) else {
-                return;
-            };
-            let line = match &asked.what {
-                What::Question(message) if !message.is_null() => {
-                    match host_tools::answer(message) {
-                        host_tools::Answer::Now(reply) => {
-                            protocol::answer_mcp(&asked.request, &reply)
-                        }
-                        host_tools::Answer::Progress(said, reply) => {
-                            current.turn.doing(words::short(&said));
-                            protocol::answer_mcp(&asked.request, &reply)
-                        }
-                        host_tools::Answer::Question(_) => continue,
-                    }
-                }
-                What::Question(_) | What::Permission(_) => {
-                    protocol::refuse_request(&asked.request, "this client does not serve that")
-                }
-            };
-            self.publish();
-            self.reply(asked.request, line).await;
-        }
-    }
-
-    /// Answers what waits for somebody. False when nothing waits by that name.
-    async fn answer(&mut self, id: &str, answer: &PermissionAnswer) -> bool {
-        let Some(current) = &mut self.current else {
-            return false;
-        };
-        let Some(index) = current.asked.iter().position(|asked| asked.request == id) else {
-            return false;
-        };
-        let asked = current.asked.remove(index);
-        current
-            .turn
-            .view_mut()
-            .pending
-            .retain(|pending| pending.id != id);
-        current.turn.doing("going on");
-        let line = match &asked.what {
-            What::Permission(input) => protocol::answer_permission(id, answer, input),
-            What::Question(message) => {
-                let words = match answer {
-                    PermissionAnswer::Words(words) => Ok(words.as_str()),
-                    PermissionAnswer::Allow => Ok("yes"),
-                    PermissionAnswer::Deny(why) => Err(why.as_str()),
-                };
-                protocol::answer_mcp(id, &host_tools::answered(message, words))
-            }
-        };
-        self.publish();
-        self.reply(asked.request, line).await;
-        true
-    }
-
-    async fn reply(&mut self, request: String, line: Vec<u8>) {
-        if self.write(&line).await && self.journal.add(&Entry::Answered { request }).is_err() {
-            self.give_up().await;
-        }
-    }
-
     /// Ends a prompt before its time.
     async fn end_prompt(&mut self, execution: ExecutionId, stop: PromptStop) {
         if let Some(index) = self
@@ -622,117 +461,6 @@ impl Actor {
         if let Some(process) = &mut self.process {
             process.kill().await;
         }
-    }
-
-    async fn on_time(&mut self) {
-        let now = Instant::now();
-        let too_late = now_ms();
-        let late: Vec<ExecutionId> = self
-            .waiting
-            .iter()
-            .map(|waiting| &waiting.prompt)
-            .chain(self.current.iter().map(|current| &current.prompt))
-            .filter(|prompt| {
-                prompt
-                    .deadline_ms
-                    .is_some_and(|deadline| deadline <= too_late)
-            })
-            .map(|prompt| prompt.execution)
-            .collect();
-        for execution in late {
-            self.end_prompt(execution, PromptStop::TimedOut).await;
-        }
-        if let Some(process) = &self.process
-            && process.kill_at.is_some_and(|at| at <= now)
-        {
-            self.kill_process().await;
-        }
-        if self.current.is_none() && now >= self.idle_since + self.setup.patience.idle {
-            self.rest().await;
-        }
-        let Some(current) = &mut self.current else {
-            return;
-        };
-        if current.resend_at.is_some_and(|at| at <= now) {
-            current.resend_at = None;
-            // It may hold half a message. Its end is seen by its output; the message is sent again then.
-            return self.kill_process().await;
-        }
-        if let Some(ending) = &mut current.ending
-            && ending.kill_at <= now
-        {
-            ending.kill_at = now + self.setup.patience.interrupt;
-            return self.kill_process().await;
-        }
-        let denied: Vec<String> = current
-            .asked
-            .iter()
-            .filter(|asked| asked.denied_at <= now)
-            .map(|asked| asked.request.clone())
-            .collect();
-        for request in denied {
-            self.answer(&request, &PermissionAnswer::Deny(NOBODY.to_owned()))
-                .await;
-        }
-        if let Some(execution) = self.stalled(now) {
-            self.end_prompt(execution, PromptStop::Stalled).await;
-        }
-    }
-
-    /// The current prompt, if nothing has come for too long and nobody else is waited for.
-    fn stalled(&self, now: Instant) -> Option<ExecutionId> {
-        let current = self.current.as_ref()?;
-        let at = current.last_event + self.stall_patience(current)?;
-        (at <= now).then_some(current.prompt.execution)
-    }
-
-    /// Tools may take as long as the prompt; what waits for an answer has a deadline of its own.
-    fn stall_patience(&self, current: &Current) -> Option<Duration> {
-        if current.ending.is_some() || !current.asked.is_empty() {
-            return None;
-        }
-        match current.turn.phase() {
-            Phase::Model => Some(self.setup.patience.model),
-            Phase::Streaming => Some(self.setup.patience.stream),
-            Phase::Tools => None,
-        }
-    }
-
-    fn next_due(&self) -> Instant {
-        let now = Instant::now();
-        let mut due = now + Duration::from_secs(3600);
-        let mut by = |at: Option<Instant>| {
-            if let Some(at) = at {
-                due = due.min(at);
-            }
-        };
-        let deadlines = self.waiting.iter().map(|waiting| &waiting.prompt);
-        let deadlines = deadlines.chain(self.current.iter().map(|current| &current.prompt));
-        for prompt in deadlines {
-            let is_ending = self.current.as_ref().is_some_and(|current| {
-                current.prompt.execution == prompt.execution && current.ending.is_some()
-            });
-            by(prompt
-                .deadline_ms
-                .filter(|_| !is_ending)
-                .map(|at| now + until(at)));
-        }
-        if let Some(process) = &self.process {
-            by(process.kill_at);
-            let is_idle = self.current.is_none() && process.kill_at.is_none();
-            by(is_idle.then(|| self.idle_since + self.setup.patience.idle));
-        }
-        if let Some(current) = &self.current {
-            by(current.resend_at);
-            by(current.ending.as_ref().map(|ending| ending.kill_at));
-            for asked in &current.asked {
-                by(Some(asked.denied_at));
-            }
-            by(self
-                .stall_patience(current)
-                .map(|patience| current.last_event + patience));
-        }
-        due
     }
 
     /// The process has ended.
@@ -859,10 +587,6 @@ async fn next_of(process: &mut Option<Process>) -> Came {
     }
 }
 
-fn is_question(message: &Value) -> bool {
-    !message.is_null() && matches!(host_tools::answer(message), host_tools::Answer::Question(_))
-}
-
 fn not_on_record<E>(_error: E) -> String {
     "the conversation's journal cannot be written".to_owned()
 }
@@ -872,8 +596,4 @@ fn said(complaint: &str) -> String {
         Some(last) if !last.is_empty() => format!(" ({})", words::short(last)),
         _ => String::new(),
     }
-}
-
-fn cut(text: &str, bytes: usize) -> String {
-    text[..text.floor_char_boundary(bytes)].to_owned()
 }
