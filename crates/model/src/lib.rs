@@ -10,6 +10,7 @@ mod attestation;
 mod docker_options;
 mod ids;
 mod limits;
+mod network;
 mod outcome;
 mod principal;
 mod prompt;
@@ -26,6 +27,9 @@ pub use attestation::{Attestation, Layer, LayerInForce, Requirement};
 pub use docker_options::{DockerOptions, OptionValue, Unreadable};
 pub use ids::{ExecutionId, IdError, OwnerId, SessionId};
 pub use limits::{Enforcement, Limit, LimitInForce, LimitName, Limits};
+pub use network::{
+    EgressRule, HostPattern, MAX_HOST_BYTES, NamedRule, NetworkPolicy, NetworkRequest, RuleError,
+};
 pub use outcome::{
     ExecutionState, ExecutionView, LogLine, Outcome, ProtectedChange, ServerInfo, SessionState,
     SessionView, StreamView, TranscriptKind, TranscriptLine, TranscriptPage, TransferReport,

@@ -9,7 +9,7 @@ use http::Method;
 use model::SessionId;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::{
+use super::{
     refusal::Denial,
     session::SessionRelay,
     usage::{Seen, Tokens, reckoned},

@@ -17,7 +17,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use serde_json::{Value, json};
 
-use crate::provider::ProviderKind;
+use super::provider::ProviderKind;
 
 /// Names the rule that refused, for people and for tests.
 const DENIED: HeaderName = HeaderName::from_static("x-relay-denied");

@@ -16,7 +16,7 @@ use aws_sigv4::{
 };
 use http::{HeaderName, HeaderValue, Uri};
 
-use crate::credential::AwsKeys;
+use super::credential::AwsKeys;
 
 /// The service's name in signatures, of all of Bedrock's hosts.
 const SERVICE: &str = "bedrock";

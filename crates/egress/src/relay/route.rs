@@ -2,7 +2,7 @@
 
 use http::{Method, Uri};
 
-use crate::{
+use super::{
     models::MAX_MODEL_BYTES,
     provider::{Place, Provider},
     refusal::Denial,

@@ -11,7 +11,7 @@ use serde::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::refusal::Denial;
+use super::refusal::Denial;
 
 /// Memory is given out in pieces of this size.
 const PIECE_BYTES: usize = 1024;

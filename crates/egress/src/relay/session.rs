@@ -9,7 +9,7 @@ use std::{
 use model::{Secret, SessionId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::{
+use super::{
     body::Buffers,
     credential::{Credential, CredentialError, Held},
     exchange::Observer,

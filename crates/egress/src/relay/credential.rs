@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue, header};
 use model::Secret;
 use tokio::io::AsyncReadExt;
 
-use crate::provider::ProviderKind;
+use super::provider::ProviderKind;
 
 /// Longest answer of a token command: tokens of Google and of single sign-on are below 4 KiB.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use crate::{
+use super::{
     exchange::{Ending, Exchange},
     refusal::first_party_error,
     usage::{Scanner, Tail},
