@@ -13,5 +13,5 @@ pub mod relay;
 pub use relay::{
     AwsKeys, Caps, Credential, CredentialError, Ending, ModelList, ModelListError, Observer,
     Provider, ProviderError, ProviderKind, Relay, RelayLimits, RequestRecord, Scanner, ServeError,
-    SessionConfig, SessionRelay, Tokens, Trust, TrustError, Usage,
+    SessionConfig, SessionRelay, TokenCommand, Tokens, Trust, TrustError, Usage,
 };
