@@ -9,8 +9,7 @@ use super::{
 };
 
 /// How a caller gets more, in the words that its tools use.
-const HOW_TO_ASK: &str =
-    "add it to `network.allow` when the session is made, or ask the operator";
+const HOW_TO_ASK: &str = "add it to `network.allow` when the session is made, or ask the operator";
 
 /// A refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -190,27 +189,95 @@ impl Denial {
 impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Denial::NetworkOff => write!(f, "this session reaches its model provider and nothing else; name what it needs in `network` when a session is made, or ask the operator"),
-            Denial::HostNotAllowed { host, port } => write!(f, "{host}:{port} is not reached: no rule of this session names {host}; {HOW_TO_ASK}"),
-            Denial::PortNotAllowed { host, port, rule, ports } => write!(f, "{host}:{port} is not reached: the rule {rule} allows {host} at {}; {HOW_TO_ASK}", Ports(ports)),
-            Denial::GuardedPort { host, port } => write!(f, "{host}:{port} is not reached: port {port} commands machines or sends mail, and opens only by a rule of the operator that is marked private; ask the operator"),
-            Denial::RawAddress => write!(f, "addresses are not reached, only names that a rule allows; use the host's name"),
+            Denial::NetworkOff => write!(
+                f,
+                "this session reaches its model provider and nothing else; name what it needs in `network` when a session is made, or ask the operator"
+            ),
+            Denial::HostNotAllowed { host, port } => write!(
+                f,
+                "{host}:{port} is not reached: no rule of this session names {host}; {HOW_TO_ASK}"
+            ),
+            Denial::PortNotAllowed {
+                host,
+                port,
+                rule,
+                ports,
+            } => write!(
+                f,
+                "{host}:{port} is not reached: the rule {rule} allows {host} at {}; {HOW_TO_ASK}",
+                Ports(ports)
+            ),
+            Denial::GuardedPort { host, port } => write!(
+                f,
+                "{host}:{port} is not reached: port {port} commands machines or sends mail, and opens only by a rule of the operator that is marked private; ask the operator"
+            ),
+            Denial::RawAddress => write!(
+                f,
+                "addresses are not reached, only names that a rule allows; use the host's name"
+            ),
             Denial::BadName(why) => write!(f, "{why}; use the host's plain name"),
-            Denial::PrivateAddress { host, class, .. } => write!(f, "{host} is not reached: its name leads to {class}; {}", if class.opens_by_private() { "if it should, ask the operator for a rule that is marked private" } else { "no rule opens such addresses" }),
-            Denial::ResolutionFailed { host, why } => write!(f, "{host} is allowed, but the server finds no address for it ({why}); check the name, then try again"),
-            Denial::ConnectionFailed { host, port, why } => write!(f, "{host}:{port} is allowed, but does not take the server's connection ({why}); try again later, or ask the operator whether this machine may reach it"),
-            Denial::SniMismatch { host, sni } => write!(f, "the tunnel to {host} is closed: TLS in it asks for {sni:?}; both must name the same host"),
-            Denial::SniMissing { host } => write!(f, "the tunnel to {host} is closed: TLS in it names no host (SNI), or hides it; use a client that names it"),
-            Denial::NotTls { host, port } => write!(f, "the tunnel to {host}:{port} is closed: TLS is expected there and something else came; use https, or ask for another port"),
-            Denial::HostMismatch { host, named } => write!(f, "the request to {host} names {named:?} beside it; both must be the same host"),
-            Denial::MethodNotAllowed { host, method, rule } => write!(f, "{method} is not allowed at {host}: the rule {rule} lists other methods; {HOW_TO_ASK}"),
-            Denial::PathNotAllowed { host, rule } => write!(f, "this path is not allowed at {host}: the rule {rule} lists other paths; {HOW_TO_ASK}"),
+            Denial::PrivateAddress { host, class, .. } => write!(
+                f,
+                "{host} is not reached: its name leads to {class}; {}",
+                if class.opens_by_private() {
+                    "if it should, ask the operator for a rule that is marked private"
+                } else {
+                    "no rule opens such addresses"
+                }
+            ),
+            Denial::ResolutionFailed { host, why } => write!(
+                f,
+                "{host} is allowed, but the server finds no address for it ({why}); check the name, then try again"
+            ),
+            Denial::ConnectionFailed { host, port, why } => write!(
+                f,
+                "{host}:{port} is allowed, but does not take the server's connection ({why}); try again later, or ask the operator whether this machine may reach it"
+            ),
+            Denial::SniMismatch { host, sni } => write!(
+                f,
+                "the tunnel to {host} is closed: TLS in it asks for {sni:?}; both must name the same host"
+            ),
+            Denial::SniMissing { host } => write!(
+                f,
+                "the tunnel to {host} is closed: TLS in it names no host (SNI), or hides it; use a client that names it"
+            ),
+            Denial::NotTls { host, port } => write!(
+                f,
+                "the tunnel to {host}:{port} is closed: TLS is expected there and something else came; use https, or ask for another port"
+            ),
+            Denial::HostMismatch { host, named } => write!(
+                f,
+                "the request to {host} names {named:?} beside it; both must be the same host"
+            ),
+            Denial::MethodNotAllowed { host, method, rule } => write!(
+                f,
+                "{method} is not allowed at {host}: the rule {rule} lists other methods; {HOW_TO_ASK}"
+            ),
+            Denial::PathNotAllowed { host, rule } => write!(
+                f,
+                "this path is not allowed at {host}: the rule {rule} lists other paths; {HOW_TO_ASK}"
+            ),
             Denial::BadRequest(why) => write!(f, "the request cannot be passed on: {why}"),
-            Denial::Upgrade => write!(f, "plain HTTP does not change protocols here; use a tunnel (CONNECT)"),
-            Denial::Unsupported(what) => write!(f, "{what} is not offered; only TCP connections to names that a rule allows are"),
-            Denial::TooMany { what, limit } => write!(f, "this session has {limit} {what}, which is all that it may have at a time; close some, then try again"),
-            Denial::AuditUnavailable => write!(f, "the server could not record this connection, so it does not make it; ask the operator to look at the audit log"),
-            Denial::Internal(what) => write!(f, "the server could not decide: {what}; ask the operator to look at its log"),
+            Denial::Upgrade => write!(
+                f,
+                "plain HTTP does not change protocols here; use a tunnel (CONNECT)"
+            ),
+            Denial::Unsupported(what) => write!(
+                f,
+                "{what} is not offered; only TCP connections to names that a rule allows are"
+            ),
+            Denial::TooMany { what, limit } => write!(
+                f,
+                "this session has {limit} {what}, which is all that it may have at a time; close some, then try again"
+            ),
+            Denial::AuditUnavailable => write!(
+                f,
+                "the server could not record this connection, so it does not make it; ask the operator to look at the audit log"
+            ),
+            Denial::Internal(what) => write!(
+                f,
+                "the server could not decide: {what}; ask the operator to look at its log"
+            ),
         }
     }
 }

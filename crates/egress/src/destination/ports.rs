@@ -7,7 +7,10 @@ struct Guarded {
 }
 
 const GUARDED: [Guarded; 9] = [
-    guarded(25, "SMTP between servers: mail sent from here is mail of this machine's owner"),
+    guarded(
+        25,
+        "SMTP between servers: mail sent from here is mail of this machine's owner",
+    ),
     guarded(2375, "Docker's API in clear: root on that machine"),
     guarded(2376, "Docker's API over TLS"),
     guarded(2377, "Docker Swarm's managers"),
@@ -19,7 +22,10 @@ const GUARDED: [Guarded; 9] = [
 ];
 
 const fn guarded(port: u16, reason: &'static str) -> Guarded {
-    Guarded { port, _reason: reason }
+    Guarded {
+        port,
+        _reason: reason,
+    }
 }
 
 /// Whether a port opens only by a rule that the operator marked `private`.

@@ -56,7 +56,7 @@ impl RuleSet {
     /// All rules by which a host may be reached at a port, the least restricting first: what looks into TLS asks each of them.
     pub fn matching<'a>(
         &'a self,
-        host: &'a HostName,
+        host: &HostName,
         port: u16,
     ) -> impl Iterator<Item = &'a NamedRule> {
         let guarded = is_guarded_port(port);
@@ -75,7 +75,7 @@ impl RuleSet {
         self.rules.is_empty()
     }
 
-    fn naming<'a>(&'a self, host: &'a HostName) -> impl Iterator<Item = &'a NamedRule> {
+    fn naming<'a>(&'a self, host: &HostName) -> impl Iterator<Item = &'a NamedRule> {
         self.rules
             .iter()
             .filter(|named| named.rule.host.matches(host.as_str()))
