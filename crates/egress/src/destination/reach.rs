@@ -54,9 +54,13 @@ pub struct Dialled {
     pub address: SocketAddr,
 }
 
+/// The addresses of this machine's interfaces, as they are now. Tests put their own in place.
+type OwnAddresses = dyn Fn() -> io::Result<Vec<IpAddr>> + Send + Sync;
+
 /// The ways of one session.
 pub struct Reach {
     resolver: Arc<dyn Resolve>,
+    own_addresses: Arc<OwnAddresses>,
     connect: Arc<Connect>,
     limits: ReachLimits,
     pins: Pins,
@@ -67,6 +71,7 @@ impl Reach {
     pub fn new(resolver: Arc<dyn Resolve>, limits: ReachLimits) -> Reach {
         Reach {
             resolver,
+            own_addresses: Arc::new(own_addresses),
             connect: Arc::new(dial::connect),
             pins: Pins::new(limits.pin),
             limits,
@@ -90,17 +95,9 @@ impl Reach {
             Some(pinned) => pinned,
             None => self.resolve(host).await?,
         };
-        judge(host, &addresses, rule.rule.private)?;
+        self.judge(host, &addresses, rule.rule.private)?;
         self.pins.keep(host, &addresses);
-        let targets = in_turn(&addresses, port);
-        let connecting = dial::first_that_answers(&*self.connect, targets);
-        let connected = timeout(self.limits.connect, connecting)
-            .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-            .and_then(|(stream, address)| {
-                stream.set_nodelay(true)?;
-                Ok(Dialled { stream, address })
-            });
+        let connected = self.connect(in_turn(&addresses, port)).await;
         connected.map_err(|error| {
             // The host may have moved.
             self.pins.forget(host);
@@ -126,6 +123,48 @@ impl Reach {
             false => Ok(found),
         }
     }
+
+    /// One address that may not be reached refuses the name: a name with a public and a private answer is how rebinding
+    /// begins. This is asked for every connection, of pinned addresses too: rules and the machine's addresses change.
+    fn judge(&self, host: &HostName, addresses: &[IpAddr], private: bool) -> Result<(), Denial> {
+        let own = match private {
+            true => Vec::new(),
+            false => (self.own_addresses)().map_err(|_| {
+                Denial::Internal("the addresses of the server's machine cannot be read")
+            })?,
+        };
+        let forbidden = addresses.iter().find_map(|address| {
+            let own_machine = || own.contains(address).then_some(AddressClass::OwnMachine);
+            let class = AddressClass::of(*address).or_else(own_machine)?;
+            (!private || !class.opens_by_private()).then_some((*address, class))
+        });
+        match forbidden {
+            None => Ok(()),
+            Some((address, class)) => Err(Denial::PrivateAddress {
+                host: host.clone(),
+                class,
+                address,
+            }),
+        }
+    }
+
+    async fn connect(&self, targets: Vec<SocketAddr>) -> io::Result<Dialled> {
+        let connecting = dial::first_that_answers(&*self.connect, targets);
+        let (stream, address) = timeout(self.limits.connect, connecting)
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        // A port of this machine that nobody listens on may be chosen for our own end, and TCP then connects to itself.
+        if stream.local_addr()? == address {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        stream.set_nodelay(true)?;
+        Ok(Dialled { stream, address })
+    }
+}
+
+fn own_addresses() -> io::Result<Vec<IpAddr>> {
+    let interfaces = if_addrs::get_if_addrs()?;
+    Ok(interfaces.iter().map(if_addrs::Interface::ip).collect())
 }
 
 /// Whether a rule is one for this host and port. Who asks has looked already; a mistake there must not open the way.
@@ -151,22 +190,6 @@ fn fits(host: &HostName, port: u16, named: &NamedRule) -> Result<(), Denial> {
         });
     }
     Ok(())
-}
-
-/// One address that may not be reached refuses the name: a name with a public and a private answer is how rebinding begins.
-fn judge(host: &HostName, addresses: &[IpAddr], private: bool) -> Result<(), Denial> {
-    let forbidden = addresses.iter().find_map(|address| {
-        let class = AddressClass::of(*address)?;
-        (!private || !class.opens_by_private()).then_some((*address, class))
-    });
-    match forbidden {
-        None => Ok(()),
-        Some((address, class)) => Err(Denial::PrivateAddress {
-            host: host.clone(),
-            class,
-            address,
-        }),
-    }
 }
 
 /// The addresses in the resolver's order, but alternating between the families, so that a broken IPv6 costs one head start
