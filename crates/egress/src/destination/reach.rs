@@ -9,7 +9,7 @@ use std::{
 };
 
 use model::NamedRule;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{net::TcpStream, sync::Semaphore, time::timeout};
 
 use super::{
     address::AddressClass,
@@ -20,6 +20,9 @@ use super::{
     ports::is_guarded_port,
     resolve::Resolve,
 };
+
+/// Names that one session looks up at a time, so that slow ones of its choice do not take everybody's places.
+const MAX_LOOKUPS: usize = 4;
 
 /// Addresses of one name that are tried.
 const MAX_DIALED: usize = 8;
@@ -63,6 +66,7 @@ pub struct Reach {
     own_addresses: Arc<OwnAddresses>,
     connect: Arc<Connect>,
     limits: ReachLimits,
+    lookups: Semaphore,
     pins: Pins,
 }
 
@@ -73,6 +77,7 @@ impl Reach {
             resolver,
             own_addresses: Arc::new(own_addresses),
             connect: Arc::new(dial::connect),
+            lookups: Semaphore::new(MAX_LOOKUPS),
             pins: Pins::new(limits.pin),
             limits,
         }
@@ -114,7 +119,11 @@ impl Reach {
             host: host.clone(),
             why,
         };
-        let found = timeout(self.limits.resolve, self.resolver.resolve(host))
+        let asking = async {
+            let _place = self.lookups.acquire().await.map_err(io::Error::other)?;
+            self.resolver.resolve(host).await
+        };
+        let found = timeout(self.limits.resolve, asking)
             .await
             .map_err(|_| failed(io::ErrorKind::TimedOut))?
             .map_err(|error| failed(error.kind()))?;
