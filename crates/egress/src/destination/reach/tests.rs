@@ -103,7 +103,7 @@ impl Dialer {
         };
         Reach {
             connect: Arc::new(connect),
-            own_addresses: Arc::new(|| Ok(Vec::new())),
+            own_addresses: OwnAddresses::read_by(|| Ok(Vec::new())),
             ..Reach::new(resolver, limits)
         }
     }
@@ -295,8 +295,6 @@ async fn a_pinned_address_is_judged_by_the_rule_of_each_connection() {
 
 #[tokio::test]
 async fn the_machines_own_addresses_are_refused_like_its_loopback() {
-    let own = own_addresses().unwrap();
-    assert!(own.contains(&"127.0.0.1".parse().unwrap()), "{own:?}");
     let dialer = Dialer::default();
     let mut reach = dialer
         .clone()
@@ -307,7 +305,7 @@ async fn the_machines_own_addresses_are_refused_like_its_loopback() {
         .await;
     let name = host("example.com");
     reach.dial(&name, 443, &rule("example.com")).await.unwrap();
-    reach.own_addresses = Arc::new(|| Ok(vec![PUBLIC.parse().unwrap()]));
+    reach.own_addresses = OwnAddresses::read_by(|| Ok(vec![PUBLIC.parse().unwrap()]));
     let denial = reach
         .dial(&name, 443, &rule("example.com"))
         .await
@@ -323,7 +321,7 @@ async fn the_machines_own_addresses_are_refused_like_its_loopback() {
         .dial(&name, 443, &private("example.com"))
         .await
         .unwrap();
-    reach.own_addresses = Arc::new(|| Err(io::ErrorKind::OutOfMemory.into()));
+    reach.own_addresses = OwnAddresses::read_by(|| Err(io::ErrorKind::OutOfMemory.into()));
     let denial = reach
         .dial(&name, 443, &rule("example.com"))
         .await
