@@ -14,7 +14,7 @@ use std::{
 };
 
 use egress::{
-    Caps, Credential, ModelList, Observer, Provider, Relay, RelayLimits, RequestRecord,
+    Caps, Credential, Ledger, ModelList, Observer, Provider, Relay, RelayLimits, RequestRecord,
     SessionConfig, SessionRelay, Trust, Usage,
 };
 use model::{Secret, SessionId};
@@ -207,6 +207,8 @@ pub struct Setting {
     pub credential: Option<Credential>,
     pub models: ModelList,
     pub caps: Caps,
+    pub ledger: Ledger,
+    pub caller: &'static str,
     pub limits: RelayLimits,
     pub trust: Trust,
 }
@@ -222,6 +224,8 @@ impl Setting {
             credential: Some(Credential::ApiKey(secret(KEY))),
             models: ModelList::default(),
             caps: Caps::default(),
+            ledger: Ledger::unlimited().unwrap(),
+            caller: "uid:0",
             limits: RelayLimits::default(),
             trust: Trust {
                 machine: false,
@@ -234,6 +238,8 @@ impl Setting {
         let records = Arc::new(Records::default());
         let config = SessionConfig {
             session: SessionId::from_bytes(Default::default()),
+            caller: self.caller.to_owned(),
+            ledger: self.ledger,
             provider: self.provider,
             credential: self.credential,
             models: self.models,
