@@ -9,17 +9,21 @@ use std::{
 };
 
 use model::NamedRule;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{net::TcpStream, sync::Semaphore, time::timeout};
 
 use super::{
     address::AddressClass,
     denial::Denial,
     dial::{self, Connect},
     name::HostName,
+    own::OwnAddresses,
     pins::Pins,
     ports::is_guarded_port,
     resolve::Resolve,
 };
+
+/// Names that one session looks up at a time, so that slow ones of its choice do not take everybody's places.
+const MAX_LOOKUPS: usize = 4;
 
 /// Addresses of one name that are tried.
 const MAX_DIALED: usize = 8;
@@ -57,8 +61,10 @@ pub struct Dialled {
 /// The ways of one session.
 pub struct Reach {
     resolver: Arc<dyn Resolve>,
+    own_addresses: OwnAddresses,
     connect: Arc<Connect>,
     limits: ReachLimits,
+    lookups: Semaphore,
     pins: Pins,
 }
 
@@ -67,7 +73,9 @@ impl Reach {
     pub fn new(resolver: Arc<dyn Resolve>, limits: ReachLimits) -> Reach {
         Reach {
             resolver,
+            own_addresses: OwnAddresses::of_this_machine(),
             connect: Arc::new(dial::connect),
+            lookups: Semaphore::new(MAX_LOOKUPS),
             pins: Pins::new(limits.pin),
             limits,
         }
@@ -90,17 +98,9 @@ impl Reach {
             Some(pinned) => pinned,
             None => self.resolve(host).await?,
         };
-        judge(host, &addresses, rule.rule.private)?;
+        self.judge(host, &addresses, rule.rule.private)?;
         self.pins.keep(host, &addresses);
-        let targets = in_turn(&addresses, port);
-        let connecting = dial::first_that_answers(&*self.connect, targets);
-        let connected = timeout(self.limits.connect, connecting)
-            .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-            .and_then(|(stream, address)| {
-                stream.set_nodelay(true)?;
-                Ok(Dialled { stream, address })
-            });
+        let connected = self.connect(in_turn(&addresses, port)).await;
         connected.map_err(|error| {
             // The host may have moved.
             self.pins.forget(host);
@@ -117,7 +117,11 @@ impl Reach {
             host: host.clone(),
             why,
         };
-        let found = timeout(self.limits.resolve, self.resolver.resolve(host))
+        let asking = async {
+            let _place = self.lookups.acquire().await.map_err(io::Error::other)?;
+            self.resolver.resolve(host).await
+        };
+        let found = timeout(self.limits.resolve, asking)
             .await
             .map_err(|_| failed(io::ErrorKind::TimedOut))?
             .map_err(|error| failed(error.kind()))?;
@@ -125,6 +129,44 @@ impl Reach {
             true => Err(failed(io::ErrorKind::NotFound)),
             false => Ok(found),
         }
+    }
+
+    /// One address that may not be reached refuses the name: a name with a public and a private answer is how rebinding
+    /// begins. This is asked for every connection, of pinned addresses too: rules and the machine's addresses change.
+    fn judge(&self, host: &HostName, addresses: &[IpAddr], private: bool) -> Result<(), Denial> {
+        let own = match private {
+            true => None,
+            false => Some(self.own_addresses.now().map_err(|_| {
+                Denial::Internal("the addresses of the server's machine cannot be read")
+            })?),
+        };
+        let is_own = |address| own.as_ref().is_some_and(|own| own.contains(address));
+        let forbidden = addresses.iter().find_map(|address| {
+            let own_machine = || is_own(address).then_some(AddressClass::OwnMachine);
+            let class = AddressClass::of(*address).or_else(own_machine)?;
+            (!private || !class.opens_by_private()).then_some((*address, class))
+        });
+        match forbidden {
+            None => Ok(()),
+            Some((address, class)) => Err(Denial::PrivateAddress {
+                host: host.clone(),
+                class,
+                address,
+            }),
+        }
+    }
+
+    async fn connect(&self, targets: Vec<SocketAddr>) -> io::Result<Dialled> {
+        let connecting = dial::first_that_answers(&*self.connect, targets);
+        let (stream, address) = timeout(self.limits.connect, connecting)
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        // A port of this machine that nobody listens on may be chosen for our own end, and TCP then connects to itself.
+        if stream.local_addr()? == address {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        stream.set_nodelay(true)?;
+        Ok(Dialled { stream, address })
     }
 }
 
@@ -151,22 +193,6 @@ fn fits(host: &HostName, port: u16, named: &NamedRule) -> Result<(), Denial> {
         });
     }
     Ok(())
-}
-
-/// One address that may not be reached refuses the name: a name with a public and a private answer is how rebinding begins.
-fn judge(host: &HostName, addresses: &[IpAddr], private: bool) -> Result<(), Denial> {
-    let forbidden = addresses.iter().find_map(|address| {
-        let class = AddressClass::of(*address)?;
-        (!private || !class.opens_by_private()).then_some((*address, class))
-    });
-    match forbidden {
-        None => Ok(()),
-        Some((address, class)) => Err(Denial::PrivateAddress {
-            host: host.clone(),
-            class,
-            address,
-        }),
-    }
 }
 
 /// The addresses in the resolver's order, but alternating between the families, so that a broken IPv6 costs one head start
