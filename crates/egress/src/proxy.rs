@@ -30,6 +30,6 @@ mod tunnel;
 pub mod fuzzing;
 
 pub use limits::ProxyLimits;
-pub use record::{Decision, Ending, Recorder, Ticket, TunnelEnd, Unrecorded, Way};
+pub use record::{Decision, Ending, Recorder, Recording, Ticket, TunnelEnd, Unrecorded, Way};
 pub use serve::{Proxy, ProxyPort};
 pub use session::{EgressCounts, SessionEgress};
