@@ -189,7 +189,7 @@ impl Sessions {
         let about = about.ok_or_else(refusals::made_by_another_version)?;
         let agent = self
             .0
-            .live_agent(record.id, &supervisor, about, None)
+            .live_agent(record.id, &record.principal, &supervisor, about, None)
             .await?;
         let live = Live::new(
             Parts {
