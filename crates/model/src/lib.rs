@@ -29,6 +29,7 @@ pub use ids::{ExecutionId, IdError, OwnerId, SessionId};
 pub use limits::{Enforcement, Limit, LimitInForce, LimitName, Limits};
 pub use network::{
     EgressRule, HostPattern, MAX_HOST_BYTES, NamedRule, NetworkPolicy, NetworkRequest, RuleError,
+    WidenNetwork,
 };
 pub use outcome::{
     ExecutionState, ExecutionView, LogLine, Outcome, ProtectedChange, ServerInfo, SessionState,

@@ -4,7 +4,9 @@ use std::{path::PathBuf, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Attestation, BackendName, ConversationId, ExecutionId, PromptView, SessionId};
+use crate::{
+    Attestation, BackendName, ConversationId, ExecutionId, NetworkPolicy, PromptView, SessionId,
+};
 
 /// The answer to an [`crate::Action`].
 #[derive(Debug, Clone)]
@@ -120,6 +122,8 @@ pub struct SessionView {
     pub idle_seconds: u64,
     /// What protects it, read back after start. `None` until it is ready.
     pub attestation: Option<Attestation>,
+    /// What it may reach beside its model provider. `None` until it is ready.
+    pub network: Option<NetworkPolicy>,
     /// Resources in use. `None` when it is not live.
     pub usage: Option<UsageView>,
     /// Executions that are running.
