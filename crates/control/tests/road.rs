@@ -151,6 +151,7 @@ impl House {
 fn create(project_path: PathBuf) -> Action {
     Action::CreateSession(CreateSession {
         agent: model::AgentRequest::default(),
+        network: model::NetworkRequest::default(),
         project_path,
         name: None,
         backend: None,
@@ -220,6 +221,7 @@ fn policy(base: &Path) -> Policy {
         operator_mounts: Vec::new(),
         backends: vec![BackendName::Fake],
         runtime_classes: Vec::new(),
+        network: policy::NetworkConfig::default(),
     })
     .expect("a policy")
 }

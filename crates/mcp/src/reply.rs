@@ -22,6 +22,6 @@ pub use prompt::{
 pub use server::ServerInfoReply;
 pub use session::{
     DestroyReply, HardeningReply, LayerReply, LimitReply, LimitsReply, LogLineReply, LogsReply,
-    SessionListReply, SessionReply, SessionStateName, TranscriptKindName, TransferDirectionName,
-    TransferReply, UsageReply,
+    NetworkReply, NetworkRuleReply, SessionListReply, SessionReply, SessionStateName,
+    TranscriptKindName, TransferDirectionName, TransferReply, UsageReply,
 };

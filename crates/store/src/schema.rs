@@ -9,7 +9,7 @@ const APPLICATION_ID: i64 = 0x4343_4d53;
 
 /// Schema of this program. A higher number in a file means a newer program wrote it. Each issue that changes the tables
 /// raises it and adds a step to [`migrate`].
-pub(crate) const SCHEMA_VERSION: i64 = 2;
+pub(crate) const SCHEMA_VERSION: i64 = 3;
 
 /// Names of all tables: a file that lacks one is damaged.
 const TABLES: [&str; 4] = ["events", "executions", "meta", "sessions"];
@@ -72,6 +72,11 @@ ALTER TABLE sessions ADD COLUMN agent BLOB;
 ALTER TABLE executions ADD COLUMN prompt BLOB;
 ";
 
+/// What a session may reach.
+const VERSION_3: &str = "
+ALTER TABLE sessions ADD COLUMN network BLOB;
+";
+
 /// What a file turned out to be.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Found {
@@ -121,6 +126,11 @@ pub(crate) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
         transaction
             .execute_batch(VERSION_2)
             .map_err(failed_to("add what prompts need"))?;
+    }
+    if version < 3 {
+        transaction
+            .execute_batch(VERSION_3)
+            .map_err(failed_to("add what sessions may reach"))?;
     }
     transaction
         .execute_batch(&format!(

@@ -2,11 +2,14 @@
 
 use std::time::SystemTime;
 
-use model::{Attestation, Enforcement, LimitName, SessionState, SessionView};
+use model::{Attestation, Enforcement, LimitName, NetworkPolicy, SessionState, SessionView};
 
 use super::docker_options;
 use crate::{
-    reply::{HardeningReply, LayerReply, LimitReply, LimitsReply, SessionReply, UsageReply},
+    reply::{
+        HardeningReply, LayerReply, LimitReply, LimitsReply, NetworkReply, NetworkRuleReply,
+        SessionReply, UsageReply,
+    },
     text,
 };
 
@@ -27,6 +30,7 @@ pub(crate) fn session(view: &SessionView) -> SessionReply {
         limits: view.attestation.as_ref().map(limits),
         hardening: view.attestation.as_ref().map(hardening),
         docker_opts_in_force: view.attestation.as_ref().map(docker_options::in_force),
+        network: view.network.as_ref().map(network),
         ..listed_session(view)
     }
 }
@@ -46,6 +50,7 @@ pub(crate) fn listed_session(view: &SessionView) -> SessionReply {
         limits: None,
         hardening: None,
         docker_opts_in_force: None,
+        network: None,
         usage: view.usage.as_ref().map(|usage| UsageReply {
             memory_bytes: usage.memory_bytes,
             cpu_us: usage.cpu_us,
@@ -80,6 +85,20 @@ fn limits(attestation: &Attestation) -> LimitsReply {
         };
     }
     limits
+}
+
+fn network(network: &NetworkPolicy) -> NetworkReply {
+    let rules = network.rules.iter().map(|named| NetworkRuleReply {
+        name: named.name.clone(),
+        host: named.rule.host.to_string(),
+        ports: named.rule.ports.clone(),
+        methods: named.rule.methods.clone(),
+        paths: named.rule.paths.clone(),
+        private: named.rule.private,
+    });
+    NetworkReply {
+        rules: rules.collect(),
+    }
 }
 
 fn hardening(attestation: &Attestation) -> HardeningReply {

@@ -160,6 +160,7 @@ pub fn session() -> SessionView {
         expires_at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_003_600),
         idle_seconds: 900,
         attestation: Some(attestation()),
+        network: Some(network()),
         usage: Some(UsageView {
             memory_bytes: Some(1_048_576),
             cpu_us: Some(1500),
@@ -171,10 +172,19 @@ pub fn session() -> SessionView {
     }
 }
 
+fn network() -> NetworkPolicy {
+    let rule = NamedRule {
+        name: "allow/1".to_owned(),
+        rule: "*.example.com:80,443".parse().unwrap(),
+    };
+    NetworkPolicy { rules: vec![rule] }
+}
+
 fn ended_session() -> SessionView {
     SessionView {
         state: SessionState::Expired,
         attestation: None,
+        network: None,
         usage: None,
         ended_because: Some("its lifetime was over".to_owned()),
         ..session()

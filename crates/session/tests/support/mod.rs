@@ -77,6 +77,7 @@ impl House {
     pub fn request(&self) -> CreateSession {
         CreateSession {
             agent: model::AgentRequest::default(),
+            network: model::NetworkRequest::default(),
             project_path: self.project(),
             name: None,
             backend: None,
@@ -313,6 +314,7 @@ fn policy(base: &Path) -> Policy {
         operator_mounts: Vec::new(),
         backends: vec![BackendName::Fake],
         runtime_classes: Vec::new(),
+        network: policy::NetworkConfig::default(),
     })
     .expect("a policy")
 }
