@@ -9,8 +9,10 @@
 #![forbid(unsafe_code)]
 
 pub mod destination;
+mod record;
 pub mod relay;
 
+pub use record::{Recording, Ticket, Unrecorded};
 pub use relay::{
     AwsKeys, Caps, Credential, CredentialError, Ending, ModelList, ModelListError, Observer,
     Provider, ProviderError, ProviderKind, Relay, RelayLimits, RequestRecord, Scanner, ServeError,
