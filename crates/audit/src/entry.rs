@@ -153,5 +153,6 @@ const fn words(closing: Closing) -> (&'static str, Option<Reason>) {
         Closing::Ok => ("ok", None),
         Closing::Denied(reason) => ("denied", Some(reason)),
         Closing::Failed(reason) => ("failed", Some(reason)),
+        Closing::Aborted => ("aborted", None),
     }
 }

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod destination;
+pub mod proxy;
 mod record;
 pub mod relay;
 

@@ -28,8 +28,8 @@ pub use docker_options::{DockerOptions, OptionValue, Unreadable};
 pub use ids::{ExecutionId, IdError, OwnerId, SessionId};
 pub use limits::{Enforcement, Limit, LimitInForce, LimitName, Limits};
 pub use network::{
-    EgressRule, HostPattern, MAX_HOST_BYTES, NamedRule, NetworkPolicy, NetworkRequest, RuleError,
-    WidenNetwork,
+    EgressRule, HostPattern, MAX_HOST_BYTES, NamedRule, NetworkOffer, NetworkPolicy,
+    NetworkRequest, RuleError, WidenNetwork,
 };
 pub use outcome::{
     ExecutionState, ExecutionView, LogLine, Outcome, ProtectedChange, ServerInfo, SessionState,

@@ -22,6 +22,17 @@ pub struct NetworkRequest {
     pub allow: Vec<EgressRule>,
 }
 
+/// What the operator lets callers ask for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NetworkOffer {
+    /// Named sets of rules.
+    pub presets: Vec<String>,
+    /// Single rules, each with all that is narrower.
+    pub allow: Vec<String>,
+    /// What every session has, unasked.
+    pub standing: Vec<String>,
+}
+
 /// See [`crate::Action::WidenNetwork`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WidenNetwork {

@@ -5,7 +5,8 @@ use std::{path::PathBuf, time::SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Attestation, BackendName, ConversationId, ExecutionId, NetworkPolicy, PromptView, SessionId,
+    Attestation, BackendName, ConversationId, ExecutionId, NetworkOffer, NetworkPolicy, PromptView,
+    SessionId,
 };
 
 /// The answer to an [`crate::Action`].
@@ -357,6 +358,8 @@ pub struct ServerInfo {
     pub default_session_timeout_seconds: u64,
     /// Longest lifetime that a session can be extended to, seconds.
     pub max_session_seconds: u64,
+    /// What sessions may reach beside their model provider.
+    pub network: NetworkOffer,
     /// Whether the audit log is in working order.
     pub audit_ok: bool,
     /// Things that the operator should know, each a sentence.

@@ -14,8 +14,8 @@ use std::{
 };
 
 use model::{
-    AnsweredBy, BackendName, ExecutionId, Kernel, Layer, LimitName, Limits, Principal, Reason,
-    Refusal, Requirement, SessionId, WidenNetwork,
+    AnsweredBy, BackendName, EgressRule, ExecutionId, Kernel, Layer, LimitName, Limits,
+    NetworkOffer, NetworkPolicy, Principal, Reason, Refusal, Requirement, SessionId, WidenNetwork,
 };
 
 use crate::{
@@ -259,9 +259,19 @@ impl Policy {
         })
     }
 
-    /// Whether a person could let a session reach that host at that port.
-    pub fn network_could_reach(&self, host: &str, port: u16) -> bool {
-        self.network.allows(host, port)
+    /// All that a session may ever reach; where the operator says so, at private addresses.
+    pub fn network_ceiling(&self) -> &[EgressRule] {
+        self.network.rules()
+    }
+
+    /// What callers may ask for, to tell them.
+    pub fn network_told(&self) -> NetworkOffer {
+        self.network.offer()
+    }
+
+    /// What of an earlier decision the operator allows now.
+    pub fn network_within(&self, decided: &NetworkPolicy) -> NetworkPolicy {
+        self.network.within(decided)
     }
 
     /// Decides on a later end of a session. The new end is cut at the operator's maximum lifetime.

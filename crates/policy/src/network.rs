@@ -6,7 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::{EgressRule, HostPattern, NamedRule, NetworkPolicy, NetworkRequest, Reason, Refusal};
+use model::{
+    EgressRule, HostPattern, NamedRule, NetworkOffer, NetworkPolicy, NetworkRequest, Reason,
+    Refusal,
+};
 
 use crate::config::{PolicyError, option};
 
@@ -94,11 +97,43 @@ impl Ceiling {
         !self.rules.is_empty()
     }
 
-    /// Whether a session could reach that host at that port.
-    pub(crate) fn allows(&self, host: &str, port: u16) -> bool {
-        self.rules
-            .iter()
-            .any(|rule| rule.host.matches(host) && rule.ports.contains(&port))
+    /// All that any session may ever reach.
+    pub(crate) fn rules(&self) -> &[EgressRule] {
+        &self.rules
+    }
+
+    pub(crate) fn offer(&self) -> NetworkOffer {
+        let text = |rule: &EgressRule| rule.to_string();
+        NetworkOffer {
+            presets: self.config.presets.clone(),
+            allow: self.config.allow.iter().map(text).collect(),
+            standing: self
+                .standing
+                .iter()
+                .map(|named| text(&named.rule))
+                .collect(),
+        }
+    }
+
+    /// What of an earlier decision is still within it. A rule that may no longer lead to private addresses may still lead to
+    /// public ones.
+    pub(crate) fn within(&self, decided: &NetworkPolicy) -> NetworkPolicy {
+        let kept = decided.rules.iter().filter_map(|named| {
+            let public = EgressRule {
+                private: false,
+                ..named.rule.clone()
+            };
+            let rule = [&named.rule, &public]
+                .into_iter()
+                .find(|rule| self.covers(rule))?;
+            Some(NamedRule {
+                name: named.name.clone(),
+                rule: rule.clone(),
+            })
+        });
+        NetworkPolicy {
+            rules: kept.collect(),
+        }
     }
 
     /// What a session has that asks for this.
@@ -207,7 +242,8 @@ impl Ceiling {
                 let message = format!("In the rule `{rule}` {flaw}.");
                 return Err(wrong(&message, "Correct the rule.").in_field("network.allow"));
             }
-            if !self.covers(rule) {
+            // Private addresses are never a caller's to name.
+            if rule.private || !self.covers(rule) {
                 return Err(self.not_allowed(&format!("`{rule}`"), "network.allow"));
             }
         }
@@ -216,15 +252,13 @@ impl Ceiling {
 
     /// Whether the ceiling allows all of it. Each port by itself, since the operator may name them in several rules.
     fn covers(&self, asked: &EgressRule) -> bool {
-        // A caller's word about private addresses is no reason to look for a rule that allows them.
-        !asked.private
-            && asked.ports.iter().all(|port| {
-                let single = EgressRule {
-                    ports: vec![*port],
-                    ..asked.clone()
-                };
-                self.rules.iter().any(|rule| rule.covers(&single))
-            })
+        asked.ports.iter().all(|port| {
+            let single = EgressRule {
+                ports: vec![*port],
+                ..asked.clone()
+            };
+            self.rules.iter().any(|rule| rule.covers(&single))
+        })
     }
 
     /// What is wrong with a rule, as a phrase.

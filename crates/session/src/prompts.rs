@@ -17,7 +17,7 @@ use crate::{
     execution::{End, Execution},
     live::Live,
     output::Cursors,
-    providers::{Chosen, RELAY_PORT},
+    providers::{Chosen, RELAY_PORT, Traffic},
     refusals,
     sessions::{Inner, Sessions, lock, now_ms},
     transcripts::{journal, on_record},
@@ -95,6 +95,7 @@ impl Inner {
         supervisor: &sandbox::Supervisor,
         about: SessionAgent,
         asked: Option<&model::ProviderRequest>,
+        traffic: Arc<dyn Traffic>,
     ) -> Result<LiveAgent, Refusal> {
         let egress = &self.setup.egress;
         let connections = supervisor
@@ -102,7 +103,7 @@ impl Inner {
             .await
             .map_err(|error| refusals::supervisor(&error))?;
         // Without one the session does all but prompts.
-        let relay = match egress.open(session, &about.provider, asked) {
+        let relay = match egress.open(session, &about.provider, asked, traffic) {
             Ok(relay) => Some(relay),
             Err(refusal) => {
                 tracing::info!(%session, why = %refusal.message, "the session has no provider");

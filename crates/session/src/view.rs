@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use model::{ExecutionId, SessionState, SessionView, UsageView};
 use store::SessionRecord;
 
+use crate::network::NetworkRecord;
+
 pub(crate) fn time(milliseconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(milliseconds)
 }
@@ -41,6 +43,7 @@ pub(crate) fn session(
             .attestation
             .as_deref()
             .and_then(|json| serde_json::from_slice(json).ok()),
+        network: NetworkRecord::of(record).map(|network| network.policy),
         usage,
         running_executions: running.unwrap_or_default(),
         ended_because: record.ended_because.clone(),

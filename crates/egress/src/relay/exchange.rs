@@ -24,11 +24,8 @@ pub trait Observer: Send + Sync {
     ///
     /// # Errors
     /// When that could not be made durable: the request does not go then.
-    fn request_begins<'a>(
-        &'a self,
-        session: SessionId,
-        record: &'a RequestRecord,
-    ) -> Recording<'a>;
+    fn request_begins<'a>(&'a self, session: SessionId, record: &'a RequestRecord)
+    -> Recording<'a>;
 
     /// One request of this session has ended. Called from within the relay: it must be quick and must not block. `ticket`:
     /// that of its beginning; none where it was refused before.

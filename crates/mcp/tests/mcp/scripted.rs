@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use control::Road;
 use model::{
     Action, Attestation, BackendName, Call, Enforcement, ExecutionId, ExecutionState,
-    ExecutionView, Layer, LayerInForce, LimitInForce, LimitName, LogLine, Outcome, PromptStop,
-    PromptView, Refusal, ServerInfo, SessionId, SessionState, SessionView, StreamView,
-    TransferReport, UsageView,
+    ExecutionView, Layer, LayerInForce, LimitInForce, LimitName, LogLine, NamedRule, NetworkOffer,
+    NetworkPolicy, Outcome, PromptStop, PromptView, Refusal, ServerInfo, SessionId, SessionState,
+    SessionView, StreamView, TransferReport, UsageView,
 };
 
 /// What the road does with a call.
@@ -287,6 +287,11 @@ fn server_info() -> ServerInfo {
         max_sessions: 10,
         default_session_timeout_seconds: 3600,
         max_session_seconds: 86_400,
+        network: NetworkOffer {
+            presets: vec!["github".to_owned()],
+            allow: vec!["*.example.com:80,443".to_owned()],
+            standing: vec![],
+        },
         audit_ok: true,
         warnings: vec!["swap is not limited on this machine".to_owned()],
     }
