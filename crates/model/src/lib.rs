@@ -46,8 +46,9 @@ pub use prompt::{
 pub use reason::{Reason, Refusal};
 pub use sandbox::{
     AGENT_DIRECTORY, AGENT_GID, AGENT_PROGRAM_NAME, AGENT_UID, BackendName, BindMount,
-    HostDirectory, Kernel, MANAGED_SETTINGS_DIRECTORY, MANAGED_SETTINGS_NAME, ProtectedPath,
-    Protection, RootFileSystem, RuntimeClass, STATE_PATH, SUPERVISOR_DIRECTORY, SandboxSpec,
-    TEMPORARY_PLACES, WORKSPACE_PATH,
+    CERTIFICATES_DIRECTORY, CERTIFICATES_NAME, HOSTS, HostDirectory, Kernel,
+    MANAGED_SETTINGS_DIRECTORY, MANAGED_SETTINGS_NAME, MAX_CERTIFICATES_BYTES, ProtectedPath,
+    Protection, RESOLVER_CONFIGURATION, RootFileSystem, RuntimeClass, STATE_PATH,
+    SUPERVISOR_DIRECTORY, SandboxSpec, TEMPORARY_PLACES, WORKSPACE_PATH,
 };
 pub use secret::Secret;
