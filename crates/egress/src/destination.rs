@@ -15,6 +15,7 @@ mod rules;
 mod address;
 
 mod dial;
+mod own;
 mod pins;
 mod reach;
 mod resolve;

@@ -9,17 +9,21 @@ use std::{
 };
 
 use model::NamedRule;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{net::TcpStream, sync::Semaphore, time::timeout};
 
 use super::{
     address::AddressClass,
     denial::Denial,
     dial::{self, Connect},
     name::HostName,
+    own::OwnAddresses,
     pins::Pins,
     ports::is_guarded_port,
     resolve::Resolve,
 };
+
+/// Names that one session looks up at a time, so that slow ones of its choice do not take everybody's places.
+const MAX_LOOKUPS: usize = 4;
 
 /// Addresses of one name that are tried.
 const MAX_DIALED: usize = 8;
@@ -54,15 +58,13 @@ pub struct Dialled {
     pub address: SocketAddr,
 }
 
-/// The addresses of this machine's interfaces, as they are now. Tests put their own in place.
-type OwnAddresses = dyn Fn() -> io::Result<Vec<IpAddr>> + Send + Sync;
-
 /// The ways of one session.
 pub struct Reach {
     resolver: Arc<dyn Resolve>,
-    own_addresses: Arc<OwnAddresses>,
+    own_addresses: OwnAddresses,
     connect: Arc<Connect>,
     limits: ReachLimits,
+    lookups: Semaphore,
     pins: Pins,
 }
 
@@ -71,8 +73,9 @@ impl Reach {
     pub fn new(resolver: Arc<dyn Resolve>, limits: ReachLimits) -> Reach {
         Reach {
             resolver,
-            own_addresses: Arc::new(own_addresses),
+            own_addresses: OwnAddresses::of_this_machine(),
             connect: Arc::new(dial::connect),
+            lookups: Semaphore::new(MAX_LOOKUPS),
             pins: Pins::new(limits.pin),
             limits,
         }
@@ -114,7 +117,11 @@ impl Reach {
             host: host.clone(),
             why,
         };
-        let found = timeout(self.limits.resolve, self.resolver.resolve(host))
+        let asking = async {
+            let _place = self.lookups.acquire().await.map_err(io::Error::other)?;
+            self.resolver.resolve(host).await
+        };
+        let found = timeout(self.limits.resolve, asking)
             .await
             .map_err(|_| failed(io::ErrorKind::TimedOut))?
             .map_err(|error| failed(error.kind()))?;
@@ -128,13 +135,14 @@ impl Reach {
     /// begins. This is asked for every connection, of pinned addresses too: rules and the machine's addresses change.
     fn judge(&self, host: &HostName, addresses: &[IpAddr], private: bool) -> Result<(), Denial> {
         let own = match private {
-            true => Vec::new(),
-            false => (self.own_addresses)().map_err(|_| {
+            true => None,
+            false => Some(self.own_addresses.now().map_err(|_| {
                 Denial::Internal("the addresses of the server's machine cannot be read")
-            })?,
+            })?),
         };
+        let is_own = |address| own.as_ref().is_some_and(|own| own.contains(address));
         let forbidden = addresses.iter().find_map(|address| {
-            let own_machine = || own.contains(address).then_some(AddressClass::OwnMachine);
+            let own_machine = || is_own(address).then_some(AddressClass::OwnMachine);
             let class = AddressClass::of(*address).or_else(own_machine)?;
             (!private || !class.opens_by_private()).then_some((*address, class))
         });
@@ -160,11 +168,6 @@ impl Reach {
         stream.set_nodelay(true)?;
         Ok(Dialled { stream, address })
     }
-}
-
-fn own_addresses() -> io::Result<Vec<IpAddr>> {
-    let interfaces = if_addrs::get_if_addrs()?;
-    Ok(interfaces.iter().map(if_addrs::Interface::ip).collect())
 }
 
 /// Whether a rule is one for this host and port. Who asks has looked already; a mistake there must not open the way.
