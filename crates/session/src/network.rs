@@ -112,10 +112,13 @@ impl Network {
                 serving: Vec::new(),
             };
             for port in ProxyPort::ALL {
-                let connections = supervisor
-                    .open_relay(port.number())
-                    .await
-                    .map_err(|error| refusals::supervisor(&error))?;
+                let connections = match port {
+                    ProxyPort::Http | ProxyPort::Socks => {
+                        supervisor.open_relay(port.number()).await
+                    }
+                    ProxyPort::Names => supervisor.open_relay_with_datagrams(port.number()).await,
+                };
+                let connections = connections.map_err(|error| refusals::supervisor(&error))?;
                 let serving = serve(self.proxy.clone(), connections, port, &opened.egress);
                 opened.serving.push(serving);
             }
