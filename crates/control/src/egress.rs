@@ -325,6 +325,9 @@ fn answered(record: &RequestRecord) -> Vec<(&'static str, Parameter)> {
             Parameter::Number(tokens.cache_creation),
         ),
     ];
+    if let Some(cost) = record.cost {
+        details.push(("cost_usd", word(cost)));
+    }
     if let Some(status) = record.status {
         details.push(("status", Parameter::Number(status.into())));
     }

@@ -76,6 +76,7 @@ impl House {
             host_view: HostView::default(),
             allow_protected_changes: false,
             egress: session::Egress::none().expect("no way to a provider"),
+            network: network(),
             transcripts: path.join("transcripts"),
             reap: reap_sender,
         });
@@ -561,4 +562,12 @@ async fn a_closed_road_refuses_everybody_but_the_server() {
         .handle(own)
         .await
         .expect("the server's own calls go on");
+}
+
+/// The way to hosts of a server; nothing here allows any.
+fn network() -> session::Network {
+    session::Network {
+        proxy: egress::proxy::Proxy::new(egress::proxy::ProxyLimits::default()),
+        resolver: Arc::new(egress::destination::SystemResolver::default()),
+    }
 }

@@ -15,7 +15,9 @@ pub mod relay;
 
 pub use record::{Recording, Ticket, Unrecorded};
 pub use relay::{
-    AwsKeys, Caps, Credential, CredentialError, Ending, ModelList, ModelListError, Observer,
-    Provider, ProviderError, ProviderKind, Relay, RelayLimits, RequestRecord, Scanner, ServeError,
-    SessionConfig, SessionRelay, TokenCommand, Tokens, Trust, TrustError, Usage,
+    Allowance, AwsKeys, BudgetStop, Caps, Clock, Credential, CredentialError, DailyBudgets, Ending,
+    Keep, Ledger, LedgerConfig, LeftToday, MAX_PRICES_BYTES, ModelList, ModelListError, Observer,
+    Prices, PricesError, Provider, ProviderError, ProviderKind, Relay, RelayLimits, RequestRecord,
+    Scanner, Scope, ServeError, SessionConfig, SessionRelay, Settled, Spent, TokenCommand, Tokens,
+    Trust, TrustError, Usage, Usd, Used, UsedBefore,
 };

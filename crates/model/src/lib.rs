@@ -32,9 +32,9 @@ pub use network::{
     NetworkRequest, RuleError, WidenNetwork,
 };
 pub use outcome::{
-    ExecutionState, ExecutionView, LogLine, Outcome, ProtectedChange, ServerInfo, SessionState,
-    SessionView, StreamView, TranscriptKind, TranscriptLine, TranscriptPage, TransferReport,
-    UsageView,
+    BudgetLeft, BudgetScope, ExecutionState, ExecutionView, LogLine, Outcome, ProtectedChange,
+    ProviderUsageView, ServerInfo, SessionState, SessionView, StreamView, TranscriptKind,
+    TranscriptLine, TranscriptPage, TransferReport, UsageView,
 };
 pub use principal::{Call, ClientInfo, Credentials, Principal};
 pub use prompt::{

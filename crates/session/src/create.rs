@@ -224,6 +224,7 @@ impl Inner {
         let agent = self
             .live_agent(
                 id,
+                &parts.owner,
                 &made.supervisor,
                 about,
                 Some(provider),

@@ -27,11 +27,13 @@ mod refusals;
 mod sessions;
 mod transcripts;
 pub mod transfer;
+mod usage;
 mod view;
 mod watch;
 
 pub use backends::Backends;
 pub use network::Network;
-pub use providers::{Egress, ProviderName, Providers, Traffic, TrafficLog};
+pub use providers::{Egress, NoEgress, ProviderName, Providers, Traffic, TrafficLog};
 pub use recover::{Remains, Survey};
 pub use sessions::{AgentLookup, AgentProgram, ReapRequest, Sessions, Setup};
+pub use usage::{UsageBook, UsageBookError};

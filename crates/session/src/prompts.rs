@@ -1,6 +1,11 @@
 //! What callers do with prompts: give, watch, answer; and how prompts are found again after a restart.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use agent::{Conversation, Opened, Patience, Program, Progress, Prompt, Refused, Setup};
 use model::{
@@ -17,7 +22,7 @@ use crate::{
     execution::{End, Execution},
     live::Live,
     output::Cursors,
-    providers::{Chosen, RELAY_PORT, Traffic},
+    providers::{Account, Chosen, RELAY_PORT, Traffic},
     refusals,
     sessions::{Inner, Sessions, lock, now_ms},
     transcripts::{journal, on_record},
@@ -63,6 +68,8 @@ pub(crate) struct LiveAgent {
     directory: PathBuf,
     /// Its caller's credential was heard by this server.
     heard: bool,
+    /// The way to its provider, if it has one.
+    pub(crate) relay: Option<Arc<egress::SessionRelay>>,
     serving: Option<tokio::task::AbortHandle>,
     conversations: std::sync::Mutex<Conversations>,
 }
@@ -92,6 +99,7 @@ impl Inner {
     pub(crate) async fn live_agent(
         &self,
         session: SessionId,
+        owner: &str,
         supervisor: &sandbox::Supervisor,
         about: SessionAgent,
         asked: Option<&model::ProviderRequest>,
@@ -102,15 +110,24 @@ impl Inner {
             .open_relay(RELAY_PORT)
             .await
             .map_err(|error| refusals::supervisor(&error))?;
+        // Not knowing what was used would be a way round the budget.
+        let recorded = self
+            .stored(move |store| store.session_usage(session))
+            .await?;
+        let account = Account {
+            session,
+            owner,
+            used_before: crate::usage::used(&recorded),
+        };
         // Without one the session does all but prompts.
-        let relay = match egress.open(session, &about.provider, asked, traffic) {
+        let relay = match egress.open(&account, &about.provider, asked, traffic) {
             Ok(relay) => Some(relay),
             Err(refusal) => {
                 tracing::info!(%session, why = %refusal.message, "the session has no provider");
                 None
             }
         };
-        let serving = relay.map(|relay| egress.serve(connections, relay));
+        let serving = relay.clone().map(|relay| egress.serve(connections, relay));
         let program = Program {
             path: match about.has_program {
                 true => format!("{AGENT_DIRECTORY}/{AGENT_PROGRAM_NAME}"),
@@ -135,6 +152,7 @@ impl Inner {
             about,
             directory: self.setup.transcripts.join(session.to_string()),
             heard: asked.is_some(),
+            relay,
             serving,
             conversations: std::sync::Mutex::default(),
         })
@@ -193,8 +211,12 @@ impl Inner {
         let Some(prompt) = &execution.prompt else {
             return;
         };
+        let began = Instant::now();
         let last = loop {
-            let now = progress.borrow_and_update().clone();
+            let mut now = progress.borrow_and_update().clone();
+            if now.is_ended {
+                live.agent.name_the_budget(&mut now.view, began);
+            }
             prompt.seen.send_replace(now.clone());
             if now.is_ended {
                 break now;
@@ -225,6 +247,24 @@ pub(crate) struct Adopted {
 }
 
 impl LiveAgent {
+    /// Claude Code takes the word of a budget for one of the provider's. The relay knows better.
+    fn name_the_budget(&self, view: &mut PromptView, began: Instant) {
+        let Some(PromptStop::Provider {
+            status: None | Some(429),
+            ..
+        }) = view.stop
+        else {
+            return;
+        };
+        let stopped = self.relay.as_ref().and_then(|relay| relay.last_stop());
+        if let Some(stop) = stopped.filter(|stop| stop.at >= began) {
+            view.stop = Some(PromptStop::SpendingLimit {
+                code: stop.rule.to_owned(),
+                why: stop.sentence,
+            });
+        }
+    }
+
     fn open(&self, id: ConversationId) -> std::io::Result<Opened> {
         use std::os::unix::fs::DirBuilderExt;
         std::fs::DirBuilder::new()

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use egress::{
-    AwsKeys, Caps, Credential, ModelList, Observer, Provider, Recording, Relay, RelayLimits,
-    RequestRecord, SessionConfig, SessionRelay, Ticket, Trust, TrustError, Unrecorded,
+    AwsKeys, Caps, Credential, Ledger, ModelList, Observer, PricesError, Provider, Recording,
+    Relay, RelayLimits, RequestRecord, SessionConfig, SessionRelay, Ticket, Trust, TrustError,
+    Unrecorded, Usage, Used,
     proxy::{Decision, Recorder, TunnelEnd},
 };
 use model::{ProviderRequest, Reason, Refusal, Secret, SessionId};
@@ -14,6 +15,8 @@ use tokio::{
     sync::mpsc,
     task::{AbortHandle, JoinSet},
 };
+
+use crate::usage::UsageBook;
 
 /// Port of the sandbox's loopback interface that leads to the relay.
 pub(crate) const RELAY_PORT: u16 = 9180;
@@ -60,6 +63,17 @@ pub struct Egress {
     pub providers: Providers,
     /// Where sessions' traffic is put on record.
     pub traffic: Arc<dyn TrafficLog>,
+    /// Prices, and what callers may use and have used day by day.
+    pub ledger: Ledger,
+    /// What puts on record what is used; `None`: nothing does.
+    pub usage: Option<Arc<UsageBook>>,
+}
+
+/// Whose session it is, and what it has used before.
+pub(crate) struct Account<'a> {
+    pub(crate) session: SessionId,
+    pub(crate) owner: &'a str,
+    pub(crate) used_before: Used,
 }
 
 /// Keeps the record of all sessions' traffic.
@@ -96,6 +110,17 @@ pub(crate) struct Chosen {
     has_own_credential: bool,
     /// What Claude Code presents to the relay: worthless anywhere else.
     token: String,
+}
+
+/// Why there is not even a way that leads nowhere.
+#[derive(Debug, thiserror::Error)]
+pub enum NoEgress {
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up")]
+    Trust(#[from] TrustError),
+    /// The built-in prices are broken.
+    #[error("the built-in prices cannot be read")]
+    Prices(#[from] PricesError),
 }
 
 /// No record at all, so that nothing passes.
@@ -136,8 +161,8 @@ impl Egress {
     /// No provider at all: sessions do everything but prompts.
     ///
     /// # Errors
-    /// When TLS cannot be set up.
-    pub fn none() -> Result<Self, TrustError> {
+    /// When TLS cannot be set up, or the built-in prices cannot be read.
+    pub fn none() -> Result<Self, NoEgress> {
         let trust = Trust {
             machine: false,
             extra_pem: Vec::new(),
@@ -161,6 +186,8 @@ impl Egress {
                 caps: Caps::default(),
             },
             traffic: Arc::new(NoTraffic),
+            ledger: Ledger::unlimited()?,
+            usage: None,
         })
     }
 
@@ -191,7 +218,7 @@ impl Egress {
     /// The session's side of the relay. `asked` is what its caller said, where this server heard it.
     pub(crate) fn open(
         &self,
-        session: SessionId,
+        account: &Account<'_>,
         chosen: &Chosen,
         asked: Option<&ProviderRequest>,
         traffic: Arc<dyn Traffic>,
@@ -205,13 +232,15 @@ impl Egress {
         let models =
             ModelList::new(&self.providers.models).map_err(|error| Refusal::internal(&error))?;
         let config = SessionConfig {
-            session,
+            session: account.session,
+            caller: account.owner.to_owned(),
+            ledger: self.ledger.clone(),
             provider,
             credential,
             models,
             caps: self.providers.caps,
             token: Secret::new(chosen.token.clone()),
-            used_before: egress::Usage::default(),
+            used_before: usage(&account.used_before),
             observer: traffic,
         };
         SessionRelay::new(config).map_err(|error| unavailable(&error.to_string()))
@@ -354,6 +383,19 @@ fn own_credential(name: ProviderName, asked: &ProviderRequest) -> Option<Credent
             session_token: asked.aws_session_token.clone(),
         })),
         ProviderName::Vertex => None,
+    }
+}
+
+fn usage(used: &Used) -> Usage {
+    Usage {
+        requests: used.requests,
+        denied: used.denied,
+        tokens: used.tokens,
+        cost: used.cost,
+        unpriced: used.unpriced,
+        bytes_up: used.bytes_up,
+        bytes_down: used.bytes_down,
+        ..Usage::default()
     }
 }
 

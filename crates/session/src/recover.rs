@@ -190,7 +190,14 @@ impl Sessions {
         let traffic = self.0.setup.egress.traffic.of(record.id, &record.principal);
         let agent = self
             .0
-            .live_agent(record.id, &supervisor, about, None, Arc::clone(&traffic))
+            .live_agent(
+                record.id,
+                &record.principal,
+                &supervisor,
+                about,
+                None,
+                Arc::clone(&traffic),
+            )
             .await?;
         let network = self.0.recorded_network(record).await?;
         let policy = &self.0.setup.policy;

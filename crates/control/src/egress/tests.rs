@@ -196,3 +196,21 @@ async fn requests_to_the_provider_pass_the_same_way() {
     assert_eq!(all[2].body.reason.as_deref(), Some("limit_reached"));
     assert_eq!(all[2].body.parameters["code"], "max_requests");
 }
+
+fn request() -> RequestRecord {
+    RequestRecord {
+        method: "POST",
+        shape: "/v1/messages",
+        model: Some("claude-opus-5-5".to_owned()),
+        stream: true,
+        status: None,
+        tokens: ::egress::Tokens::default(),
+        cost: None,
+        reckoned: false,
+        bytes_up: 10,
+        bytes_down: 20,
+        duration: Duration::ZERO,
+        ending: ::egress::Ending::ClientGone,
+        denied: None,
+    }
+}

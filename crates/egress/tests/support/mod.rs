@@ -14,8 +14,8 @@ use std::{
 };
 
 use egress::{
-    Caps, Credential, ModelList, Observer, Provider, Recording, Relay, RelayLimits, RequestRecord,
-    SessionConfig, SessionRelay, Ticket, Trust, Unrecorded, Usage,
+    Caps, Credential, Ledger, ModelList, Observer, Provider, Recording, Relay, RelayLimits,
+    RequestRecord, SessionConfig, SessionRelay, Ticket, Trust, Unrecorded, Usage,
 };
 use model::{Secret, SessionId};
 use tokio::{
@@ -226,6 +226,8 @@ pub struct Setting {
     pub credential: Option<Credential>,
     pub models: ModelList,
     pub caps: Caps,
+    pub ledger: Ledger,
+    pub caller: &'static str,
     pub limits: RelayLimits,
     pub trust: Trust,
 }
@@ -241,6 +243,8 @@ impl Setting {
             credential: Some(Credential::ApiKey(secret(KEY))),
             models: ModelList::default(),
             caps: Caps::default(),
+            ledger: Ledger::unlimited().unwrap(),
+            caller: "uid:0",
             limits: RelayLimits::default(),
             trust: Trust {
                 machine: false,
@@ -257,6 +261,8 @@ impl Setting {
         let records = Arc::new(records);
         let config = SessionConfig {
             session: SessionId::from_bytes(Default::default()),
+            caller: self.caller.to_owned(),
+            ledger: self.ledger,
             provider: self.provider,
             credential: self.credential,
             models: self.models,
