@@ -84,7 +84,10 @@ impl Road for ScriptedRoad {
 /// What a healthy server answers.
 pub fn healthy(action: &Action) -> Outcome {
     match action {
-        Action::CreateSession(_) | Action::GetSession(_) | Action::ExtendSession { .. } => {
+        Action::CreateSession(_)
+        | Action::GetSession(_)
+        | Action::ExtendSession { .. }
+        | Action::WidenNetwork(_) => {
             Outcome::Session(Box::new(session()))
         }
         Action::ListSessions => Outcome::Sessions(vec![session(), ended_session()]),
