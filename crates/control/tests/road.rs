@@ -150,7 +150,7 @@ impl House {
 }
 
 fn create(project_path: PathBuf) -> Action {
-    Action::CreateSession(CreateSession {
+    Action::CreateSession(Box::new(CreateSession {
         agent: model::AgentRequest::default(),
         network: model::NetworkRequest::default(),
         project_path,
@@ -167,7 +167,7 @@ fn create(project_path: PathBuf) -> Action {
             model::Secret::new("canary-secret".to_owned()),
         )]),
         idempotency_key: None,
-    })
+    }))
 }
 
 fn run(session: SessionId, line: &str) -> Action {

@@ -11,7 +11,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub enum Action {
     /// Create a session.
-    CreateSession(CreateSession),
+    CreateSession(Box<CreateSession>),
     /// Run a command in a session.
     ExecuteCommand(ExecuteCommand),
     /// Give Claude Code something to do in a session.

@@ -280,7 +280,7 @@ impl Parameters {
                 format!("`env` is larger than {} bytes.", fields::MAX_START_BYTES),
             ));
         }
-        Ok(Action::CreateSession(Create {
+        Ok(Action::CreateSession(Box::new(Create {
             project_path: fields::host_path("projectPath", &self.project_path)?,
             name: self.session_name,
             backend: self.backend.map(|backend| match backend {
@@ -313,7 +313,7 @@ impl Parameters {
                 },
             },
             idempotency_key: self.idempotency_key,
-        }))
+        })))
     }
 }
 

@@ -87,9 +87,7 @@ pub fn healthy(action: &Action) -> Outcome {
         Action::CreateSession(_)
         | Action::GetSession(_)
         | Action::ExtendSession { .. }
-        | Action::WidenNetwork(_) => {
-            Outcome::Session(Box::new(session()))
-        }
+        | Action::WidenNetwork(_) => Outcome::Session(Box::new(session())),
         Action::ListSessions => Outcome::Sessions(vec![session(), ended_session()]),
         Action::DestroySession(id) => Outcome::Destroyed(*id),
         Action::ExecuteCommand(_) | Action::GetExecution(_) => {
