@@ -26,6 +26,7 @@ mod guide;
 mod hostile_options;
 mod images;
 mod journey;
+mod network;
 mod own_engine;
 mod permissions;
 mod probes;

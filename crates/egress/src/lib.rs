@@ -11,8 +11,10 @@
 
 pub mod destination;
 pub mod proxy;
+mod record;
 pub mod relay;
 
+pub use record::{Recording, Ticket, Unrecorded};
 pub use relay::{
     Allowance, AwsKeys, BudgetStop, Caps, Clock, Credential, CredentialError, DailyBudgets, Ending,
     Keep, Ledger, LedgerConfig, LeftToday, MAX_PRICES_BYTES, ModelList, ModelListError, Observer,

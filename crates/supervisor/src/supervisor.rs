@@ -174,7 +174,7 @@ impl Supervisor {
             self.advance_executions(now);
         }
         self.answer_parked(now);
-        self.relays.sweep();
+        self.relays.sweep(now);
         if !self.link.connected() {
             self.parked.clear();
         }
@@ -191,9 +191,12 @@ impl Supervisor {
             .iter()
             .filter(|_| self.link.room())
             .map(|parked| parked.until);
-        let others = [self.link.next_due(), self.soft.next_due(&self.executions)]
-            .into_iter()
-            .flatten();
+        let others = [
+            self.link.next_due(),
+            self.soft.next_due(&self.executions),
+            self.relays.next_due(),
+        ];
+        let others = others.into_iter().flatten();
         executions
             .chain(parked)
             .chain(others)
@@ -249,7 +252,7 @@ impl Supervisor {
         for (descriptor, flags) in self.link.carrier_interests() {
             add(Source::Carrier, descriptor, flags);
         }
-        for (ready, descriptor, flags) in self.relays.interests(self.link.up()) {
+        for (ready, descriptor, flags) in self.relays.interests(self.link.takes_relayed()) {
             add(Source::Relay(ready), descriptor, flags);
         }
         match poll(&mut polled, None) {

@@ -212,6 +212,9 @@ pub struct RunArguments {
     /// Environment of everything inside.
     #[command(flatten)]
     pub environment: EnvironmentArguments,
+    /// What the session reaches.
+    #[command(flatten)]
+    pub network: NetworkArguments,
 }
 
 /// Dollars that a prompt may cost.
@@ -510,6 +513,14 @@ pub enum SessionCommand {
         #[arg(long, conflicts_with = "sessions")]
         all: bool,
     },
+    /// Let a session reach more hosts while it runs, of those that the operator allows
+    Allow {
+        /// Which session
+        session: String,
+        /// Hosts: example.com, *.example.com:80,443; port 443 where none is named
+        #[arg(required = true, value_name = "HOST[:PORT]")]
+        hosts: Vec<String>,
+    },
     /// Let a session live longer
     Extend {
         /// Which session
@@ -525,6 +536,7 @@ Examples:
   claude-code-mcp session create                      a session on the current directory
   claude-code-mcp session create ~/src/app --name app --memory 2g --cpus 1.5 --ttl 2h
   claude-code-mcp session create --mount /srv/data:/data --env-from CI
+  claude-code-mcp session create --network-preset github --allow-host registry.example.com
   claude-code-mcp session create --docker-opts '{\"Memory\": \"2g\", \"CpuQuota\": 50000}'";
 
 /// Flags of `session create`.
@@ -568,6 +580,20 @@ pub struct CreateArguments {
     /// Further host directory, read-only unless :rw is added
     #[arg(long = "mount", value_name = "HOST:INSIDE[:rw]")]
     pub mounts: Vec<String>,
+    /// What it reaches.
+    #[command(flatten)]
+    pub network: NetworkArguments,
+}
+
+/// Flags that say what a session reaches.
+#[derive(Debug, Default, Args)]
+pub struct NetworkArguments {
+    /// Let it reach a named set of hosts that the operator allows, such as github, crates or pypi
+    #[arg(long = "network-preset", value_name = "NAME")]
+    pub presets: Vec<String>,
+    /// Let it reach a host that the operator allows: example.com, *.example.com:80,443
+    #[arg(long = "allow-host", value_name = "HOST[:PORT]")]
+    pub allow: Vec<String>,
 }
 
 /// Flags that set variables.

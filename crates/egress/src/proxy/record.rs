@@ -1,8 +1,10 @@
 //! What is told of each decision, and to whom: which host, which rule, how it ended; nothing of what was said.
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::time::Duration;
 
 use model::SessionId;
+
+pub use crate::record::{Recording, Ticket, Unrecorded};
 
 /// Keeps the decisions of the proxy. What cannot be recorded is not let through.
 pub trait Recorder: Send + Sync {
@@ -15,18 +17,6 @@ pub trait Recorder: Send + Sync {
     /// An allowed connection has ended. Called from within the proxy: it must be quick and must not block.
     fn ended(&self, session: SessionId, ticket: Ticket, end: &TunnelEnd);
 }
-
-/// A decision on its way to the record.
-pub type Recording<'a> = Pin<Box<dyn Future<Output = Result<Ticket, Unrecorded>> + Send + 'a>>;
-
-/// The recorder's own number of a decision, by which it knows its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Ticket(pub u64);
-
-/// A decision could not be recorded.
-#[derive(Debug, thiserror::Error)]
-#[error("the decision could not be recorded: {0}")]
-pub struct Unrecorded(pub String);
 
 /// One decision about one connection, one request of plain HTTP, or one question to the stub DNS.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -324,6 +324,7 @@ async fn name_answer(message: &[u8], session: &SessionEgress) -> Option<Vec<u8>>
         false => Err(Denial::HostNotAllowed {
             host: name.clone(),
             port: 0,
+            person: None,
         }),
     };
     let answered = names::answer(message, judge, |name| session.address_of(name))?;

@@ -74,6 +74,7 @@ fn good_spec() -> SandboxSpec {
         }],
         agent: Some(directory()),
         managed_settings: Some("{}".to_owned()),
+        certificates: None,
         limits: Limits {
             memory_bytes: limit,
             cpu_millis: limit,

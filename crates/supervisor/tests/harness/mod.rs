@@ -251,6 +251,17 @@ impl Sandbox {
         Connection::new(accept(&self.listener, &mut self.child))
     }
 
+    /// The next connection that is no control connection, as it is.
+    pub fn accept_raw(&mut self) -> UnixStream {
+        accept(&self.listener, &mut self.child)
+    }
+
+    pub fn nothing_dials_within(&self, silence: Duration) -> bool {
+        std::thread::sleep(silence);
+        self.listener.set_nonblocking(true).unwrap();
+        self.listener.accept().is_err()
+    }
+
     /// Pid 1 as the host sees it.
     pub fn supervisor_pid(&self) -> u32 {
         let unshare = self.child.id();
