@@ -11,7 +11,7 @@
 mod harness;
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{Read, Write},
     net::{TcpListener, TcpStream, UdpSocket},
     os::unix::net::UnixStream,
     thread,
