@@ -9,9 +9,10 @@ use std::{
 };
 
 use crate::support::lab::{
-    Event, Lab, Tunnel,
+    Event, Lab,
     addresses::{self, ALL, REBINDING},
     is_inside,
+    tunnel::Tunnel,
 };
 
 /// Settings of whoever runs the tests that would lead tools elsewhere, or have them trust somebody else.

@@ -17,7 +17,7 @@ mod content;
 mod log;
 mod names;
 mod traps;
-mod tunnel;
+pub mod tunnel;
 mod web;
 
 use std::{
@@ -35,7 +35,6 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::sync::oneshot;
 
 pub use log::{Event, Log};
-pub use tunnel::Tunnel;
 
 use super::world;
 

@@ -10,7 +10,13 @@ use std::{
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    Request, Response,
+    body::Incoming,
+    header::{CONTENT_TYPE, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
 use tokio::{
@@ -122,7 +128,17 @@ impl Site {
             return Response::new(Full::new(Bytes::from(line)));
         }
         match file(&root, &path) {
-            Some(bytes) => Response::new(Full::new(Bytes::from(bytes))),
+            Some((bytes, is_page)) => {
+                let kind = if is_page {
+                    "text/html"
+                } else {
+                    "application/octet-stream"
+                };
+                let mut response = Response::new(Full::new(Bytes::from(bytes)));
+                let headers = response.headers_mut();
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+                response
+            }
             None => {
                 let mut response = Response::new(Full::new(Bytes::from_static(b"no such file\n")));
                 *response.status_mut() = hyper::StatusCode::NOT_FOUND;
@@ -132,14 +148,16 @@ impl Site {
     }
 }
 
-fn file(root: &Path, path: &str) -> Option<Vec<u8>> {
+/// What stands there, and whether it is the page of a directory.
+fn file(root: &Path, path: &str) -> Option<(Vec<u8>, bool)> {
     let relative = Path::new(path.trim_start_matches('/'));
     let is_plain = relative
         .components()
         .all(|part| matches!(part, Component::Normal(_)));
     let mut found = root.join(relative);
-    if found.is_dir() {
+    let is_page = found.is_dir();
+    if is_page {
         found.push("index.html");
     }
-    is_plain.then(|| std::fs::read(found).ok())?
+    is_plain.then(|| Some((std::fs::read(found).ok()?, is_page)))?
 }
