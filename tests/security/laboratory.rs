@@ -135,10 +135,10 @@ fn tls_is_right_where_it_should_be_and_wrong_where_it_should_be() {
     ] {
         assert_eq!(curl(name).status.code(), Some(60), "{name}");
     }
-    let greeted = lab.log.all().into_iter().filter_map(|event| match event {
-        Event::Greeted { name, .. } => name,
-        _ => None,
-    });
+    let all = lab.log.all();
+    let greeted = all
+        .iter()
+        .filter(|event| matches!(event, Event::Greeted { name: Some(_), .. }));
     assert_eq!(greeted.count(), 6);
 }
 

@@ -70,9 +70,12 @@ impl Log {
 
     /// Names that were asked for, as they were written.
     pub fn asked(&self) -> Vec<String> {
-        let names = self.all().into_iter().filter_map(|event| match event {
-            Event::Asked { name, .. } => Some(name),
-            _ => None,
+        let names = self.all().into_iter().filter_map(|event| {
+            if let Event::Asked { name, .. } = event {
+                Some(name)
+            } else {
+                None
+            }
         });
         names.collect()
     }
