@@ -3,9 +3,13 @@
 use std::{os::unix::fs::MetadataExt, path::Path, sync::Arc};
 
 use anyhow::{Context, bail};
-use egress::{Caps, Credential, Observer, Relay, RelayLimits, RequestRecord, Trust};
+use egress::{
+    Caps, Credential, DailyBudgets, Ledger, LedgerConfig, MAX_PRICES_BYTES, Observer, Prices,
+    Relay, RelayLimits, RequestRecord, Trust,
+};
 use model::{Secret, SessionId};
-use session::{Egress, Providers};
+use session::{Egress, Providers, UsageBook};
+use store::Store;
 
 use crate::config::Config;
 
@@ -17,14 +21,26 @@ const OTHERS: u32 = 0o077;
 /// Builds it.
 ///
 /// # Errors
-/// When a file with a key cannot be used, or TLS cannot be set up.
-pub(crate) fn egress(config: &Config) -> anyhow::Result<Egress> {
+/// When a file with a key or with prices cannot be used, what was used before cannot be read, or TLS cannot be set up.
+pub(crate) fn egress(config: &Config, store: &Store) -> anyhow::Result<Egress> {
     let provider = &config.provider;
     let first_party = match &provider.api_key_file {
         Some(path) => Some(Credential::ApiKey(key_in(path)?)),
         None => provider.credentials.first_party.clone(),
     };
     let limited = |count: u64| (count > 0).then_some(count);
+    let (book, used_before) =
+        UsageBook::open(store).context("what was used of model providers before cannot be read")?;
+    let ledger = Ledger::new(LedgerConfig {
+        budgets: DailyBudgets {
+            caller: provider.budgets.caller_day,
+            server: provider.budgets.server_day,
+        },
+        prices: prices(provider.budgets.prices_file.as_deref())?,
+        used_before,
+        keep: book.clone(),
+        clock: Ledger::system_clock(),
+    });
     Ok(Egress {
         relay: Relay::new(RelayLimits::default(), &Trust::default())
             .context("the way to model providers cannot be set up")?,
@@ -45,11 +61,30 @@ pub(crate) fn egress(config: &Config) -> anyhow::Result<Egress> {
             caps: Caps {
                 max_requests: limited(provider.max_requests),
                 max_total_tokens: limited(provider.max_tokens),
+                max_cost: provider.budgets.session_cost,
                 ..Caps::default()
             },
         },
         observer: Arc::new(Told),
+        ledger,
+        usage: Some(book),
     })
+}
+
+fn prices(operators: Option<&Path>) -> anyhow::Result<Prices> {
+    let Some(path) = operators else {
+        return Prices::new(None).context("the built-in price table is broken");
+    };
+    let shown = path.display();
+    let size = std::fs::metadata(path)
+        .with_context(|| format!("{shown} cannot be read (`prices_file`)"))?
+        .len();
+    if size > MAX_PRICES_BYTES as u64 {
+        bail!("{shown} is too large for a price table (`prices_file`)");
+    }
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("{shown} cannot be read (`prices_file`)"))?;
+    Prices::new(Some(&text)).with_context(|| format!("{shown} cannot be used (`prices_file`)"))
 }
 
 fn key_in(path: &Path) -> anyhow::Result<Secret<String>> {
@@ -78,6 +113,8 @@ impl Observer for Told {
             model = record.model.as_deref(),
             status = record.status,
             denied = record.denied,
+            tokens = record.tokens.total(),
+            cost = record.cost.map(tracing::field::display),
             ending = ?record.ending,
             milliseconds = u64::try_from(record.duration.as_millis()).unwrap_or(u64::MAX),
             "a request to the provider"

@@ -1,17 +1,20 @@
 //! The way out of a sandbox, as the host decides it. How bytes arrive is somebody else's work: everything here takes
 //! streams that are known to belong to one session.
 //!
-//! Reading order: the [`relay`] to model providers.
+//! Reading order: the [`relay`] to model providers; where else a session may go ([`destination`]).
 //!
 //! What this does not stop: whatever the provider itself does for a request (its own web tools among it), and a sandbox
 //! that sends what it knows to a place that it may reach.
 
 #![forbid(unsafe_code)]
 
+pub mod destination;
 pub mod relay;
 
 pub use relay::{
-    AwsKeys, Caps, Credential, CredentialError, Ending, ModelList, ModelListError, Observer,
-    Provider, ProviderError, ProviderKind, Relay, RelayLimits, RequestRecord, Scanner, ServeError,
-    SessionConfig, SessionRelay, TokenCommand, Tokens, Trust, TrustError, Usage,
+    Allowance, AwsKeys, BudgetStop, Caps, Clock, Credential, CredentialError, DailyBudgets, Ending,
+    Keep, Ledger, LedgerConfig, LeftToday, MAX_PRICES_BYTES, ModelList, ModelListError, Observer,
+    Prices, PricesError, Provider, ProviderError, ProviderKind, Relay, RelayLimits, RequestRecord,
+    Scanner, Scope, ServeError, SessionConfig, SessionRelay, Settled, Spent, TokenCommand, Tokens,
+    Trust, TrustError, Usage, Usd, Used, UsedBefore,
 };

@@ -31,9 +31,9 @@ pub use network::{
     EgressRule, HostPattern, MAX_HOST_BYTES, NamedRule, NetworkPolicy, NetworkRequest, RuleError,
 };
 pub use outcome::{
-    ExecutionState, ExecutionView, LogLine, Outcome, ProtectedChange, ServerInfo, SessionState,
-    SessionView, StreamView, TranscriptKind, TranscriptLine, TranscriptPage, TransferReport,
-    UsageView,
+    BudgetLeft, BudgetScope, ExecutionState, ExecutionView, LogLine, Outcome, ProtectedChange,
+    ProviderUsageView, ServerInfo, SessionState, SessionView, StreamView, TranscriptKind,
+    TranscriptLine, TranscriptPage, TransferReport, UsageView,
 };
 pub use principal::{Call, ClientInfo, Credentials, Principal};
 pub use prompt::{

@@ -215,7 +215,7 @@ impl Inner {
             .map_err(|error| refusals::supervisor(&error))?;
         let provider = &parts.agent.request.provider;
         let agent = self
-            .live_agent(id, &made.supervisor, about, Some(provider))
+            .live_agent(id, &parts.owner, &made.supervisor, about, Some(provider))
             .await?;
         let live = Live::new(
             Parts {

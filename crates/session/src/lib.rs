@@ -26,10 +26,12 @@ mod refusals;
 mod sessions;
 mod transcripts;
 pub mod transfer;
+mod usage;
 mod view;
 mod watch;
 
 pub use backends::Backends;
-pub use providers::{Egress, ProviderName, Providers};
+pub use providers::{Egress, NoEgress, ProviderName, Providers};
 pub use recover::{Remains, Survey};
 pub use sessions::{AgentLookup, AgentProgram, ReapRequest, Sessions, Setup};
+pub use usage::{UsageBook, UsageBookError};

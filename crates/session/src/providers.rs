@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use egress::{
-    AwsKeys, Caps, Credential, ModelList, Observer, Provider, Relay, RelayLimits, SessionConfig,
-    SessionRelay, Trust, TrustError,
+    AwsKeys, Caps, Credential, Ledger, ModelList, Observer, PricesError, Provider, Relay,
+    RelayLimits, SessionConfig, SessionRelay, Trust, TrustError, Usage, Used,
 };
 use model::{ProviderRequest, Reason, Refusal, Secret, SessionId};
 use sandbox::Relayed;
@@ -13,6 +13,8 @@ use tokio::{
     sync::mpsc,
     task::{AbortHandle, JoinSet},
 };
+
+use crate::usage::UsageBook;
 
 /// Port of the sandbox's loopback interface that leads to the relay.
 pub(crate) const RELAY_PORT: u16 = 9180;
@@ -59,6 +61,17 @@ pub struct Egress {
     pub providers: Providers,
     /// Told of each request.
     pub observer: Arc<dyn Observer>,
+    /// Prices, and what callers may use and have used day by day.
+    pub ledger: Ledger,
+    /// What puts on record what is used; `None`: nothing does.
+    pub usage: Option<Arc<UsageBook>>,
+}
+
+/// Whose session it is, and what it has used before.
+pub(crate) struct Account<'a> {
+    pub(crate) session: SessionId,
+    pub(crate) owner: &'a str,
+    pub(crate) used_before: Used,
 }
 
 /// A provider's name.
@@ -86,6 +99,17 @@ pub(crate) struct Chosen {
     token: String,
 }
 
+/// Why there is not even a way that leads nowhere.
+#[derive(Debug, thiserror::Error)]
+pub enum NoEgress {
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up")]
+    Trust(#[from] TrustError),
+    /// The built-in prices are broken.
+    #[error("the built-in prices cannot be read")]
+    Prices(#[from] PricesError),
+}
+
 /// Hears nothing.
 struct Deaf;
 
@@ -97,8 +121,8 @@ impl Egress {
     /// No provider at all: sessions do everything but prompts.
     ///
     /// # Errors
-    /// When TLS cannot be set up.
-    pub fn none() -> Result<Self, TrustError> {
+    /// When TLS cannot be set up, or the built-in prices cannot be read.
+    pub fn none() -> Result<Self, NoEgress> {
         let trust = Trust {
             machine: false,
             extra_pem: Vec::new(),
@@ -122,6 +146,8 @@ impl Egress {
                 caps: Caps::default(),
             },
             observer: Arc::new(Deaf),
+            ledger: Ledger::unlimited()?,
+            usage: None,
         })
     }
 
@@ -152,7 +178,7 @@ impl Egress {
     /// The session's side of the relay. `asked` is what its caller said, where this server heard it.
     pub(crate) fn open(
         &self,
-        session: SessionId,
+        account: &Account<'_>,
         chosen: &Chosen,
         asked: Option<&ProviderRequest>,
     ) -> Result<Arc<SessionRelay>, Refusal> {
@@ -165,13 +191,15 @@ impl Egress {
         let models =
             ModelList::new(&self.providers.models).map_err(|error| Refusal::internal(&error))?;
         let config = SessionConfig {
-            session,
+            session: account.session,
+            caller: account.owner.to_owned(),
+            ledger: self.ledger.clone(),
             provider,
             credential,
             models,
             caps: self.providers.caps,
             token: Secret::new(chosen.token.clone()),
-            used_before: egress::Usage::default(),
+            used_before: usage(&account.used_before),
             observer: self.observer.clone(),
         };
         SessionRelay::new(config).map_err(|error| unavailable(&error.to_string()))
@@ -314,6 +342,19 @@ fn own_credential(name: ProviderName, asked: &ProviderRequest) -> Option<Credent
             session_token: asked.aws_session_token.clone(),
         })),
         ProviderName::Vertex => None,
+    }
+}
+
+fn usage(used: &Used) -> Usage {
+    Usage {
+        requests: used.requests,
+        denied: used.denied,
+        tokens: used.tokens,
+        cost: used.cost,
+        unpriced: used.unpriced,
+        bytes_up: used.bytes_up,
+        bytes_down: used.bytes_down,
+        ..Usage::default()
     }
 }
 

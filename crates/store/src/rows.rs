@@ -82,11 +82,11 @@ pub(crate) fn event(row: &Row<'_>) -> Result<EventRecord, StoreError> {
     })
 }
 
-fn get<T: FromSql>(row: &Row<'_>, column: &'static str) -> Result<T, StoreError> {
+pub(crate) fn get<T: FromSql>(row: &Row<'_>, column: &'static str) -> Result<T, StoreError> {
     row.get(column).map_err(failed_to("read a row"))
 }
 
-fn unsigned(row: &Row<'_>, column: &'static str) -> Result<u64, StoreError> {
+pub(crate) fn unsigned(row: &Row<'_>, column: &'static str) -> Result<u64, StoreError> {
     u64::try_from(get::<i64>(row, column)?).map_err(|_| StoreError::OutOfRange { column })
 }
 

@@ -78,7 +78,7 @@ Exit codes:
   3    the model provider refused or failed
   4    the model declined
   5    --max-turns was reached
-  6    --max-budget-usd was reached
+  6    --max-budget-usd, or a budget of the server's, was reached
   7    nothing came from the model for too long
   124  --timeout was over
   125  Claude Code could not be started, or ended in the middle

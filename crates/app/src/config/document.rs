@@ -83,6 +83,7 @@ fn kind(kind: Kind) -> String {
             min % 1000,
             max / 1000
         ),
+        Kind::Dollars { max, .. } => format!("dollars from 0 to {}", max / 1_000_000),
         Kind::Switch => "`true` or `false`".to_owned(),
         Kind::Text { max } => format!("text of at most {max} bytes"),
         Kind::Choice(words) => words

@@ -35,6 +35,13 @@ pub enum Kind {
         /// Most.
         max: u64,
     },
+    /// Dollars with up to six decimals; bounds in millionths.
+    Dollars {
+        /// Least.
+        min: u64,
+        /// Most.
+        max: u64,
+    },
     /// `true` or `false`; a variable may also say `1`, `0`, `yes`, `no`.
     Switch,
     /// Several words: a TOML list, or separated by commas in a variable.
@@ -74,6 +81,10 @@ const MONTH_SECONDS: u64 = 30 * 86_400;
 const TEBIBYTE: u64 = 1 << 40;
 /// One gibibyte.
 const GIBIBYTE: u64 = 1 << 30;
+/// Ten million dollars: amounts beyond are mistakes of unit.
+const MOST_MICRO_USD: u64 = 10_000_000_000_000;
+/// Tokens of a day that a limit can name.
+const MOST_TOKENS: u64 = 4_000_000_000;
 /// One mebibyte.
 const MEBIBYTE: u64 = 1 << 20;
 
@@ -193,6 +204,30 @@ keys! {
         Kind::Count { min: 0, max: 1_000_000_000 }, "0", "Requests to the model provider of one session; `0`: no limit.";
     SESSION_MAX_TOKENS = "session_max_tokens", "CLAUDE_CODE_MCP_SESSION_MAX_TOKENS",
         Kind::Count { min: 0, max: 4_000_000_000 }, "0", "Tokens of all kinds of one session; `0`: no limit.";
+    MAX_USD_PER_SESSION = "max_usd_per_session", "CLAUDE_CODE_MCP_MAX_USD_PER_SESSION",
+        Kind::Dollars { min: 0, max: MOST_MICRO_USD }, "0",
+        "What the requests of one session may cost, by the price table; `0`: no limit. Where any limit is in dollars, a model \
+         without a price is refused with `price_unknown`.";
+    MAX_USD_PER_CALLER_PER_DAY = "max_usd_per_caller_per_day", "CLAUDE_CODE_MCP_MAX_USD_PER_CALLER_PER_DAY",
+        Kind::Dollars { min: 0, max: MOST_MICRO_USD }, "0",
+        "What the requests of all sessions of one caller may cost on one day (UTC); `0`: no limit.";
+    MAX_USD_PER_DAY = "max_usd_per_day", "CLAUDE_CODE_MCP_MAX_USD_PER_DAY",
+        Kind::Dollars { min: 0, max: MOST_MICRO_USD }, "0",
+        "What the requests of all sessions of the server may cost on one day (UTC); `0`: no limit.";
+    MAX_REQUESTS_PER_CALLER_PER_DAY = "max_requests_per_caller_per_day",
+        "CLAUDE_CODE_MCP_MAX_REQUESTS_PER_CALLER_PER_DAY", Kind::Count { min: 0, max: 1_000_000_000 }, "0",
+        "Requests to the model provider of all sessions of one caller on one day (UTC); `0`: no limit.";
+    MAX_REQUESTS_PER_DAY = "max_requests_per_day", "CLAUDE_CODE_MCP_MAX_REQUESTS_PER_DAY",
+        Kind::Count { min: 0, max: 1_000_000_000 }, "0",
+        "Requests to the model provider of all sessions on one day (UTC); `0`: no limit.";
+    MAX_TOKENS_PER_CALLER_PER_DAY = "max_tokens_per_caller_per_day", "CLAUDE_CODE_MCP_MAX_TOKENS_PER_CALLER_PER_DAY",
+        Kind::Count { min: 0, max: MOST_TOKENS }, "0",
+        "Tokens of all kinds of all sessions of one caller on one day (UTC); `0`: no limit.";
+    MAX_TOKENS_PER_DAY = "max_tokens_per_day", "CLAUDE_CODE_MCP_MAX_TOKENS_PER_DAY",
+        Kind::Count { min: 0, max: MOST_TOKENS }, "0", "Tokens of all kinds of all sessions on one day (UTC); `0`: no limit.";
+    PRICES_FILE = "prices_file", "CLAUDE_CODE_MCP_PRICES_FILE", Kind::Path, "none",
+        "A price table of your own (JSON, of the form of `profiles/prices.json`), which is looked at before the built-in one: \
+         for models of a gateway, agreed prices, or prices that have changed.";
     CALLER_MAY_ANSWER = "caller_may_answer", "CLAUDE_CODE_MCP_CALLER_MAY_ANSWER", Kind::Switch, "false",
         "In sessions with `strictPermissions` the calling model may answer what Claude Code asks; otherwise only a person may.";
     PERMISSION_TIMEOUT = "permission_timeout", "CLAUDE_CODE_MCP_PERMISSION_TIMEOUT", Kind::Seconds { min: 1, max: 86_400 }, "300",

@@ -222,6 +222,7 @@ fn from_text(key: &Key, text: &str) -> Value {
         | Kind::Seconds { .. }
         | Kind::Bytes { .. }
         | Kind::Cpus { .. }
+        | Kind::Dollars { .. }
         | Kind::Text { .. }
         | Kind::Choice(_) => Value::String(text.to_owned()),
     }

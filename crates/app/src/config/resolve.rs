@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use egress::{Allowance, Usd};
 use model::{Kernel, LimitName, RuntimeClass};
 use sandbox_docker::{Tcp, images::is_digest};
 use session::ProviderName;
@@ -14,8 +15,8 @@ use toml::Value;
 use super::{
     AgentChoice, BackendChoice, Config, ConfigError, Environment, Flags, Key, Kind, Paths, keys,
     layers::{Given, Layers},
-    provider::{Credentials, ProviderChoice, ProviderConfig},
-    units::{UnitError, format_size, parse_cpus, parse_duration, parse_size},
+    provider::{BudgetConfig, Credentials, ProviderChoice, ProviderConfig},
+    units::{UnitError, format_size, parse_cpus, parse_dollars, parse_duration, parse_size},
 };
 
 /// The image of sessions on an engine where nothing else is configured.
@@ -164,7 +165,8 @@ impl Reader<'_> {
                 max,
             ),
             Kind::Bytes { min, max } => (number(key, given, parse_size)?, min, max),
-            Kind::Cpus { min, max } => (cpus(key, given)?, min, max),
+            Kind::Cpus { min, max } => (decimal(key, given, parse_cpus)?, min, max),
+            Kind::Dollars { min, max } => (decimal(key, given, parse_dollars)?, min, max),
             Kind::Count { min, max } => (count(key, given)?, min, max),
             Kind::Path
             | Kind::PathList
@@ -216,7 +218,32 @@ impl Reader<'_> {
             models: self.words(&keys::MODELS)?,
             max_requests: self.count(&keys::SESSION_MAX_REQUESTS)?.into(),
             max_tokens: self.count(&keys::SESSION_MAX_TOKENS)?.into(),
+            budgets: self.budgets()?,
             credentials: Credentials::of(self.environment),
+        })
+    }
+
+    fn budgets(&self) -> Result<BudgetConfig, ConfigError> {
+        let limit = |key| {
+            let value = self.number_or_default(key)?;
+            Ok((value > 0).then_some(value))
+        };
+        let dollars = |key| Ok(limit(key)?.map(Usd::from_micro));
+        Ok(BudgetConfig {
+            session_cost: dollars(&keys::MAX_USD_PER_SESSION)?,
+            caller_day: Allowance {
+                requests: limit(&keys::MAX_REQUESTS_PER_CALLER_PER_DAY)?,
+                output_tokens: None,
+                tokens: limit(&keys::MAX_TOKENS_PER_CALLER_PER_DAY)?,
+                cost: dollars(&keys::MAX_USD_PER_CALLER_PER_DAY)?,
+            },
+            server_day: Allowance {
+                requests: limit(&keys::MAX_REQUESTS_PER_DAY)?,
+                output_tokens: None,
+                tokens: limit(&keys::MAX_TOKENS_PER_DAY)?,
+                cost: dollars(&keys::MAX_USD_PER_DAY)?,
+            },
+            prices_file: self.path(&keys::PRICES_FILE)?,
         })
     }
 
@@ -476,21 +503,25 @@ fn number(
     })
 }
 
-fn cpus(key: &'static Key, given: &Given) -> Result<u64, ConfigError> {
+fn decimal(
+    key: &'static Key,
+    given: &Given,
+    parse: fn(&str) -> Result<u64, UnitError>,
+) -> Result<u64, ConfigError> {
     match &given.value {
         Value::Float(value) => {
             let given = Given {
                 value: Value::String(value.to_string()),
                 origin: given.origin.clone(),
             };
-            number(key, &given, parse_cpus)
+            number(key, &given, parse)
         }
         Value::Integer(_)
         | Value::String(_)
         | Value::Boolean(_)
         | Value::Datetime(_)
         | Value::Array(_)
-        | Value::Table(_) => number(key, given, parse_cpus),
+        | Value::Table(_) => number(key, given, parse),
     }
 }
 
@@ -507,6 +538,7 @@ fn shown(kind: Kind, value: u64) -> String {
         Kind::Seconds { .. } => format!("{value} seconds"),
         Kind::Bytes { .. } => format_size(value),
         Kind::Cpus { .. } => format!("{}.{:03} CPUs", value / 1000, value % 1000),
+        Kind::Dollars { .. } => egress::Usd::from_micro(value).to_string(),
         Kind::Count { .. }
         | Kind::Path
         | Kind::PathList

@@ -163,6 +163,14 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         models = ["claude-*"]
         session_max_requests = 1000
         session_max_tokens = 2000000
+        max_usd_per_session = 2.5
+        max_usd_per_caller_per_day = "10.000001"
+        max_usd_per_day = 100
+        max_requests_per_caller_per_day = 500
+        max_requests_per_day = 5000
+        max_tokens_per_caller_per_day = 1000000
+        max_tokens_per_day = 10000000
+        prices_file = "/srv/prices.json"
         caller_may_answer = true
         permission_timeout = "2m"
         permission_allow = ["Bash(git status)"]
@@ -198,6 +206,17 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
             ("kata", Kernel::Guest)
         ]
     );
+    let budgets = &from_file.provider.budgets;
+    assert_eq!(
+        budgets.session_cost,
+        Some(egress::Usd::from_micro(2_500_000))
+    );
+    assert_eq!(
+        budgets.caller_day.cost,
+        Some(egress::Usd::from_micro(10_000_001))
+    );
+    assert_eq!(budgets.caller_day.tokens, Some(1_000_000));
+    assert_eq!(budgets.server_day.requests, Some(5_000));
     assert_eq!(from_file.limits[&LimitName::CpuMillis], 1500);
     assert_eq!(from_file.limits[&LimitName::MemoryBytes], 2 << 30);
     assert_eq!(from_file.limits.len(), 7);
@@ -244,6 +263,14 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         ("CLAUDE_CODE_MCP_MODELS", "claude-*"),
         ("CLAUDE_CODE_MCP_SESSION_MAX_REQUESTS", "1000"),
         ("CLAUDE_CODE_MCP_SESSION_MAX_TOKENS", "2000000"),
+        ("CLAUDE_CODE_MCP_MAX_USD_PER_SESSION", "2.5"),
+        ("CLAUDE_CODE_MCP_MAX_USD_PER_CALLER_PER_DAY", "10.000001"),
+        ("CLAUDE_CODE_MCP_MAX_USD_PER_DAY", "100"),
+        ("CLAUDE_CODE_MCP_MAX_REQUESTS_PER_CALLER_PER_DAY", "500"),
+        ("CLAUDE_CODE_MCP_MAX_REQUESTS_PER_DAY", "5000"),
+        ("CLAUDE_CODE_MCP_MAX_TOKENS_PER_CALLER_PER_DAY", "1000000"),
+        ("CLAUDE_CODE_MCP_MAX_TOKENS_PER_DAY", "10000000"),
+        ("CLAUDE_CODE_MCP_PRICES_FILE", "/srv/prices.json"),
         ("CLAUDE_CODE_MCP_CALLER_MAY_ANSWER", "true"),
         ("CLAUDE_CODE_MCP_PERMISSION_TIMEOUT", "120"),
         ("CLAUDE_CODE_MCP_PERMISSION_ALLOW", "Bash(git status)"),

@@ -10,6 +10,10 @@ use model::SessionId;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
+    account::Spent,
+    ledger::{Booking, Used},
+    money::Usd,
+    prices::Rates,
     refusal::Denial,
     session::SessionRelay,
     usage::{Seen, Tokens, reckoned},
@@ -39,6 +43,8 @@ pub struct RequestRecord {
     pub status: Option<u16>,
     /// What the request was charged.
     pub tokens: Tokens,
+    /// What that costs; `None` where the model's price is not known, or the request costs nothing by its kind.
+    pub cost: Option<Usd>,
     /// A part of the charge is reckoned from bytes: the provider's number was not seen.
     pub reckoned: bool,
     /// Bytes of the request's body.
@@ -79,6 +85,7 @@ impl RequestRecord {
             stream: false,
             status: None,
             tokens: Tokens::default(),
+            cost: None,
             reckoned: false,
             bytes_up: 0,
             bytes_down: 0,
@@ -113,6 +120,9 @@ pub(crate) struct Exchange {
     model: String,
     billed: bool,
     max_tokens: Option<u64>,
+    rates: Option<Rates>,
+    booking: Booking,
+    cost: Usd,
 }
 
 /// What decides an exchange's charge.
@@ -122,6 +132,27 @@ pub(crate) struct Terms {
     pub billed: bool,
     /// What the request limits its output to.
     pub max_tokens: Option<u64>,
+    /// What they cost, where that is known.
+    pub rates: Option<Rates>,
+}
+
+impl Terms {
+    /// What the request may cost at most, so far as that can be told beforehand: its input is reckoned from the body. One
+    /// that does not limit its output may say anything.
+    fn estimate(&self, bytes_up: u64) -> Spent {
+        if !self.billed {
+            return Spent::default();
+        }
+        let input = reckoned(bytes_up);
+        let output_tokens = self.max_tokens.unwrap_or(u64::MAX);
+        let cost = self.rates.map(|rates| rates.ceiling(input, output_tokens));
+        Spent {
+            requests: 0,
+            output_tokens,
+            tokens: input.saturating_add(output_tokens),
+            cost: cost.unwrap_or_default(),
+        }
+    }
 }
 
 impl Exchange {
@@ -133,7 +164,8 @@ impl Exchange {
         record: RequestRecord,
         terms: Terms,
     ) -> Result<Self, Denial> {
-        session.begin(&terms.model, record.bytes_up)?;
+        let estimate = terms.estimate(record.bytes_up);
+        let booking = session.begin(&terms.model, record.bytes_up, estimate)?;
         let mut exchange = Exchange {
             session,
             _slot: slot,
@@ -142,6 +174,9 @@ impl Exchange {
             model: terms.model,
             billed: terms.billed,
             max_tokens: terms.max_tokens,
+            rates: terms.rates,
+            booking,
+            cost: Usd::ZERO,
         };
         exchange.observe(&Seen::default());
         Ok(exchange)
@@ -149,9 +184,19 @@ impl Exchange {
 
     /// Charges what is known now. Says which cap the session is past with it.
     pub(crate) fn observe(&mut self, seen: &Seen) -> Option<Denial> {
-        let charge = self.charge(seen);
-        let passed = self.session.charge(&self.model, self.record.tokens, charge);
-        self.record.tokens = charge;
+        let tokens = self.charge(seen);
+        let cost = match self.rates {
+            Some(rates) if self.billed => rates.cost(&tokens, seen.web_searches),
+            Some(_) | None => Usd::ZERO,
+        };
+        let passed = self.session.charge(
+            &self.model,
+            &self.booking,
+            (self.record.tokens, self.cost),
+            (tokens, cost),
+        );
+        self.record.tokens = tokens;
+        self.cost = cost;
         self.record.reckoned = self.billed && !(seen.input_known && seen.output_known);
         passed.filter(|_| self.billed)
     }
@@ -160,6 +205,11 @@ impl Exchange {
     pub(crate) fn costs_nothing(&mut self) {
         self.billed = false;
         self.observe(&Seen::default());
+    }
+
+    /// An allowance that is used up ends the answer.
+    pub(crate) fn stopped_by(&self, denial: &Denial) {
+        self.session.note_stop(denial);
     }
 
     pub(crate) fn passed_on(&mut self, bytes: usize) {
@@ -183,11 +233,28 @@ impl Exchange {
     }
 }
 
+impl Exchange {
+    fn settle(&mut self) {
+        self.record.cost = self.rates.filter(|_| self.billed).map(|_| self.cost);
+        let unpriced = self.billed && self.rates.is_none();
+        self.session.leave(
+            &self.booking,
+            Used {
+                requests: 1,
+                denied: u64::from(self.record.ending == Ending::Denied),
+                unpriced: u64::from(unpriced),
+                tokens: self.record.tokens,
+                cost: self.cost,
+                bytes_up: self.record.bytes_up,
+                bytes_down: self.record.bytes_down,
+            },
+        );
+    }
+}
+
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if self.record.ending == Ending::Denied {
-            self.session.count_denied();
-        }
+        self.settle();
         self.record.duration = self.started.elapsed();
         self.session
             .observer

@@ -20,11 +20,12 @@ use tokio::{
 };
 
 use super::{
-    body::{self, Buffers},
+    body::{self, Buffers, Seen},
     credential::{AwsKeys, Held, Presented},
     exchange::{Exchange, RequestRecord, Terms},
     headers,
     models::MAX_MODEL_BYTES,
+    prices::Rates,
     provider::Place,
     refusal::Denial,
     response::{Broken, Metered},
@@ -144,7 +145,7 @@ impl Relay {
             Err(denial) => {
                 record.deny(&denial);
                 record.duration = started.elapsed();
-                session.count_denied();
+                session.count_denied(&denial);
                 session.observer.request_ended(session.session, &record);
                 denial.response(session.provider.kind()).map(whole)
             }
@@ -333,15 +334,53 @@ fn terms(
             return Err(Denial::Model(shown));
         }
     }
-    let model = route.model.or(seen.model).ok_or(Denial::NoModel)?;
+    let model = route
+        .model
+        .or_else(|| seen.model.clone())
+        .ok_or(Denial::NoModel)?;
     record.model = Some(model.clone());
     record.stream = seen.stream || route.streams;
     record.bytes_up = body.len() as u64;
+    let rates = price(session, &model, route.billed, &seen)?;
     Ok(Terms {
         model,
         billed: route.billed,
         max_tokens: seen.max_tokens,
+        rates,
     })
+}
+
+/// What the request costs; where nobody has said, `None`, or a refusal where dollars are what is limited.
+fn price(
+    session: &SessionRelay,
+    model: &str,
+    billed: bool,
+    seen: &Seen,
+) -> Result<Option<Rates>, Denial> {
+    if !billed {
+        return Ok(None);
+    }
+    let is_usual = seen
+        .speed
+        .as_deref()
+        .is_none_or(|speed| speed == "standard");
+    let in_chosen_geo = seen
+        .inference_geo
+        .as_deref()
+        .is_some_and(|geo| geo != "global");
+    let prices = session.ledger.prices();
+    let rates = prices
+        .of(&session.provider, model, in_chosen_geo)
+        .filter(|_| is_usual);
+    if rates.is_none() && session.counts_dollars() {
+        let how = if is_usual {
+            ""
+        } else {
+            " in a speed other than standard"
+        };
+        return Err(Denial::PriceUnknown(format!("the model `{model}`{how}")));
+    }
+    Ok(rates)
 }
 
 fn begin(

@@ -14,7 +14,7 @@ use std::{
 };
 
 use egress::{
-    Caps, Credential, ModelList, Observer, Provider, Relay, RelayLimits, RequestRecord,
+    Caps, Credential, Ledger, ModelList, Observer, Provider, Relay, RelayLimits, RequestRecord,
     SessionConfig, SessionRelay, Trust, Usage,
 };
 use model::{Secret, SessionId};
@@ -207,6 +207,9 @@ pub struct Setting {
     pub credential: Option<Credential>,
     pub models: ModelList,
     pub caps: Caps,
+    pub ledger: Ledger,
+    pub caller: &'static str,
+    pub used_before: Usage,
     pub limits: RelayLimits,
     pub trust: Trust,
 }
@@ -222,6 +225,9 @@ impl Setting {
             credential: Some(Credential::ApiKey(secret(KEY))),
             models: ModelList::default(),
             caps: Caps::default(),
+            ledger: Ledger::unlimited().unwrap(),
+            caller: "uid:0",
+            used_before: Usage::default(),
             limits: RelayLimits::default(),
             trust: Trust {
                 machine: false,
@@ -234,12 +240,14 @@ impl Setting {
         let records = Arc::new(Records::default());
         let config = SessionConfig {
             session: SessionId::from_bytes(Default::default()),
+            caller: self.caller.to_owned(),
+            ledger: self.ledger,
             provider: self.provider,
             credential: self.credential,
             models: self.models,
             caps: self.caps,
             token: secret(TOKEN),
-            used_before: Usage::default(),
+            used_before: self.used_before,
             observer: Arc::clone(&records) as Arc<dyn Observer>,
         };
         Bench {

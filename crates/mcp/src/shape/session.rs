@@ -2,11 +2,17 @@
 
 use std::time::SystemTime;
 
-use model::{Attestation, Enforcement, LimitName, SessionState, SessionView};
+use model::{
+    Attestation, BudgetLeft, BudgetScope, Enforcement, LimitName, ProviderUsageView, SessionState,
+    SessionView,
+};
 
-use super::docker_options;
+use super::{docker_options, prompt::tokens};
 use crate::{
-    reply::{HardeningReply, LayerReply, LimitReply, LimitsReply, SessionReply, UsageReply},
+    reply::{
+        BudgetLeftReply, HardeningReply, LayerReply, LimitReply, LimitsReply, ProviderUsageReply,
+        SessionReply, UsageReply,
+    },
     text,
 };
 
@@ -52,6 +58,7 @@ pub(crate) fn listed_session(view: &SessionView) -> SessionReply {
             pids: usage.pids,
             oom_kills: usage.oom_kills,
         }),
+        provider_usage: view.provider_usage.as_ref().map(provider_usage),
         running_executions: view
             .running_executions
             .iter()
@@ -60,6 +67,35 @@ pub(crate) fn listed_session(view: &SessionView) -> SessionReply {
         ended_because: view.ended_because.as_deref().map(text::sentence),
         message: message(view),
     }
+}
+
+fn provider_usage(usage: &ProviderUsageView) -> ProviderUsageReply {
+    ProviderUsageReply {
+        requests: usage.requests,
+        denied: usage.denied,
+        tokens: tokens(&usage.tokens),
+        cost_usd: dollars(usage.cost_micro_usd),
+        unpriced_requests: usage.unpriced_requests,
+        left: usage.left.iter().map(budget_left).collect(),
+    }
+}
+
+fn budget_left(left: &BudgetLeft) -> BudgetLeftReply {
+    let scope = match left.scope {
+        BudgetScope::Session => "session",
+        BudgetScope::CallerDay => "callerDay",
+        BudgetScope::ServerDay => "serverDay",
+    };
+    BudgetLeftReply {
+        scope: scope.to_owned(),
+        requests: left.requests,
+        tokens: left.tokens,
+        usd: left.micro_usd.map(dollars),
+    }
+}
+
+fn dollars(micro: u64) -> f64 {
+    micro as f64 / 1e6
 }
 
 fn limits(attestation: &Attestation) -> LimitsReply {

@@ -8,10 +8,10 @@ use std::{
 use async_trait::async_trait;
 use control::Road;
 use model::{
-    Action, Attestation, BackendName, Call, Enforcement, ExecutionId, ExecutionState,
-    ExecutionView, Layer, LayerInForce, LimitInForce, LimitName, LogLine, Outcome, PromptStop,
-    PromptView, Refusal, ServerInfo, SessionId, SessionState, SessionView, StreamView,
-    TransferReport, UsageView,
+    Action, Attestation, BackendName, BudgetLeft, BudgetScope, Call, Enforcement, ExecutionId,
+    ExecutionState, ExecutionView, Layer, LayerInForce, LimitInForce, LimitName, LogLine, Outcome,
+    PromptStop, PromptView, ProviderUsageView, Refusal, ServerInfo, SessionId, SessionState,
+    SessionView, StreamView, TokenUsage, TransferReport, UsageView,
 };
 
 /// What the road does with a call.
@@ -166,6 +166,32 @@ pub fn session() -> SessionView {
             pids: Some(1),
             oom_kills: Some(0),
         }),
+        provider_usage: Some(ProviderUsageView {
+            requests: 3,
+            denied: 1,
+            tokens: TokenUsage {
+                input: 10,
+                output: 20,
+                cache_read: 30,
+                cache_write: 40,
+            },
+            cost_micro_usd: 12_500,
+            unpriced_requests: 0,
+            left: vec![
+                BudgetLeft {
+                    scope: BudgetScope::Session,
+                    requests: Some(7),
+                    tokens: None,
+                    micro_usd: Some(487_500),
+                },
+                BudgetLeft {
+                    scope: BudgetScope::CallerDay,
+                    requests: None,
+                    tokens: Some(1_000),
+                    micro_usd: None,
+                },
+            ],
+        }),
         running_executions: vec![],
         ended_because: None,
     }
@@ -176,6 +202,7 @@ fn ended_session() -> SessionView {
         state: SessionState::Expired,
         attestation: None,
         usage: None,
+        provider_usage: None,
         ended_because: Some("its lifetime was over".to_owned()),
         ..session()
     }

@@ -107,6 +107,7 @@ mod tests {
             hardening: None,
             docker_opts_in_force: None,
             usage: None,
+            provider_usage: None,
             running_executions: Vec::new(),
             ended_because: None,
             message: String::new(),
