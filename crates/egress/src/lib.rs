@@ -11,7 +11,8 @@
 pub mod relay;
 
 pub use relay::{
-    AwsKeys, Caps, Credential, CredentialError, Ending, ModelList, ModelListError, Observer,
-    Provider, ProviderError, ProviderKind, Relay, RelayLimits, RequestRecord, Scanner, ServeError,
-    SessionConfig, SessionRelay, TokenCommand, Tokens, Trust, TrustError, Usage,
+    AwsChain, AwsKeys, AwsRole, Caps, Credential, CredentialError, Ending, Form, GoogleDefault,
+    Guard, HostClient, KeyFileError, ModelList, ModelListError, Observer, Provider, ProviderError,
+    ProviderKind, Relay, RelayLimits, RequestRecord, Scanner, ServeError, SessionConfig,
+    SessionRelay, Source, TokenCommand, Tokens, Trust, TrustError, Usage,
 };

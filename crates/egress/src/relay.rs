@@ -23,7 +23,10 @@ mod upstream;
 mod response;
 mod usage;
 
-pub use credential::{AwsKeys, Credential, CredentialError, TokenCommand};
+pub use credential::{
+    AwsChain, AwsKeys, AwsRole, Credential, CredentialError, Form, GoogleDefault, Guard,
+    HostClient, KeyFileError, Source, TokenCommand,
+};
 pub use exchange::{Ending, Observer, RequestRecord};
 pub use models::{ModelList, ModelListError};
 pub use provider::{Provider, ProviderError, ProviderKind};

@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     body::Buffers,
-    credential::{Credential, CredentialError, Held},
+    credential::{Credential, CredentialError, Held, Presented},
     exchange::Observer,
     headers::token_digest,
     models::ModelList,
@@ -125,7 +125,7 @@ impl SessionRelay {
     /// When the provider does not take the credential, or no header can carry it, or the token is empty.
     pub fn new(config: SessionConfig) -> Result<Arc<Self>, CredentialError> {
         let kind = config.provider.kind();
-        let held = hold(config.credential, kind)?;
+        let held = hold(config.credential, kind, config.session)?;
         if config.token.expose().is_empty() {
             return Err(CredentialError::Malformed("relay token"));
         }
@@ -150,7 +150,7 @@ impl SessionRelay {
     /// # Errors
     /// As [`SessionRelay::new`]; the old one stays then.
     pub fn set_credential(&self, credential: Option<Credential>) -> Result<(), CredentialError> {
-        let held = hold(credential, self.provider.kind())?;
+        let held = hold(credential, self.provider.kind(), self.session)?;
         *self
             .credential
             .write()
@@ -169,6 +169,19 @@ impl SessionRelay {
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
             .ok_or(Denial::NoCredential)
+    }
+
+    /// What a request may carry after the provider refused `refused` of `held`: a version that came meanwhile, or comes now.
+    pub(crate) async fn instead_of(
+        &self,
+        held: &Arc<Held>,
+        refused: &Presented,
+    ) -> Option<Presented> {
+        let now = self.credential().ok()?;
+        if Arc::ptr_eq(&now, held) {
+            return held.instead_of(refused).await;
+        }
+        now.present().await.ok()
     }
 
     pub(crate) fn connection_slot(&self) -> Option<OwnedSemaphorePermit> {
@@ -258,8 +271,9 @@ impl Usage {
 fn hold(
     credential: Option<Credential>,
     kind: ProviderKind,
+    session: SessionId,
 ) -> Result<Option<Arc<Held>>, CredentialError> {
     credential
-        .map(|credential| Held::new(credential, kind))
+        .map(|credential| Held::new(credential, kind, session))
         .transpose()
 }

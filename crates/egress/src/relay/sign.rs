@@ -6,7 +6,6 @@
 
 use std::time::SystemTime;
 
-use aws_credential_types::Credentials;
 use aws_sigv4::{
     http_request::{
         PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings,
@@ -50,16 +49,7 @@ fn sign_for(
     uri: &Uri,
     body: &[u8],
 ) -> Result<Vec<(HeaderName, HeaderValue)>, SignError> {
-    let identity = Credentials::new(
-        keys.access_key_id.expose().clone(),
-        keys.secret_access_key.expose().clone(),
-        keys.session_token
-            .as_ref()
-            .map(|token| token.expose().clone()),
-        None,
-        "configured",
-    )
-    .into();
+    let identity = keys.sdk().into();
     let parameters = v4::SigningParams::builder()
         .identity(&identity)
         .region(scope.region)
