@@ -80,6 +80,11 @@ fn look() {
         profile: text("TEST_PROFILE"),
         role,
     };
+    // As the server logs at its loudest: what AWS's library writes is left out there too.
+    tracing_subscriber::fmt()
+        .with_env_filter("trace,aws=off")
+        .with_ansi(false)
+        .init();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let source = Source::aws(chain, client());
@@ -366,7 +371,7 @@ async fn what_cannot_be_got_is_said_without_what_was_heard() {
     let directory = tempfile::tempdir().unwrap();
     for body in [
         format!("<garbage>{SECRET_KEY}"),
-        "<ErrorResponse><Error><Code>AccessDenied</Code><Message>canary</Message></Error></ErrorResponse>".to_owned(),
+        "<ErrorResponse><Error><Code>AccessDenied</Code><Message>you may not</Message></Error></ErrorResponse>".to_owned(),
     ] {
         let sts = Upstream::saying(answer("403 Forbidden", "content-type: text/xml\r\n", &body)).await;
         let variables = [
@@ -378,6 +383,8 @@ async fn what_cannot_be_got_is_said_without_what_was_heard() {
         assert!(looked.bedrock.asked().is_empty());
         assert!(looked.said.contains("answer: 503 Some(\"credential_source\")"), "{}", looked.said);
         assert!(!sts.asked().is_empty());
+        assert!(looked.said.contains("the role was not assumed"), "{}", looked.said);
+        assert_eq!(looked.said.contains("you may not"), body.contains("you may not"));
     }
     // Nothing anywhere.
     let looked = looked(directory.path(), &[]).await;
