@@ -52,7 +52,8 @@ impl Entry {
         self.intent.session = Some(session);
     }
 
-    /// Records the result. For a change it is durable when this returns; a read is not waited for.
+    /// Records the result. For a change it is written when this returns, so that the end of this program does not lose
+    /// it, and synced a moment later; a read is not waited for.
     ///
     /// # Errors
     /// [`AuditError::Unavailable`] when the result of a change is not on disk, not even in the reserve. The action is
@@ -69,7 +70,7 @@ impl Entry {
                 self.log.append_later(middle, class);
                 Ok(())
             }
-            Class::Refusable | Class::Unstoppable | Class::Needed => {
+            Class::Refusable | Class::Unstoppable | Class::Needed | Class::Result => {
                 Ok(self.log.append(middle, class).await?)
             }
         }
@@ -90,7 +91,7 @@ impl Entry {
         self.settled = true;
         let duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let class = match self.durability {
-            Durability::Durable | Durability::Reserve => Class::Needed,
+            Durability::Durable | Durability::Reserve => Class::Result,
             Durability::Buffered => Class::Read,
         };
         (

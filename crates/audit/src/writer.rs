@@ -8,6 +8,10 @@
 //! | intent of a destroy, results, events | the reserve; when that fails too, counted as lost |
 //! | reads | counted as lost |
 //!
+//! Results do not wait for the disk: they are written at once and synced with the next record that does, or after
+//! [`RESULT_INTERVAL`]. A crash of the program loses none; one of the machine leaves intents whose results the next start
+//! tells as unknown, as with any that was cut off in the middle.
+//!
 //! The first write that works again brings the reserve's records and an `audit.gap` record with the counts.
 
 use std::{
@@ -35,6 +39,8 @@ use crate::{
 const MAX_BATCH: usize = 1024;
 /// How long reads may wait for their sync, and how often a failed log is tried without being asked.
 const IDLE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long results may wait for their sync. Commands that follow one another save one of two syncs each.
+const RESULT_INTERVAL: Duration = Duration::from_millis(20);
 /// The action of a gap.
 pub(crate) const GAP_ACTION: &str = "audit.gap";
 
@@ -47,6 +53,8 @@ pub(crate) enum Class {
     Unstoppable,
     /// The reserve; if that fails, the caller learns it.
     Needed,
+    /// Like [`Class::Needed`], but written is enough for the caller.
+    Result,
     /// Counted as lost.
     Read,
 }
@@ -90,6 +98,8 @@ pub(crate) struct Writer {
     pub shared: Arc<Shared>,
     pub system: Actor,
     missed: Missed,
+    /// Results that are written and not synced: a failing sync takes them out of the file again.
+    unsynced: Vec<Middle>,
 }
 
 impl Writer {
@@ -100,6 +110,7 @@ impl Writer {
             shared,
             system,
             missed: Missed::default(),
+            unsynced: Vec::new(),
         }
     }
 
@@ -122,6 +133,9 @@ impl Writer {
 
     fn wait(&self, jobs: &Receiver<Job>) -> Result<Job, RecvTimeoutError> {
         let unfinished = self.ledger.wants_sync() || !self.shared.healthy.load(Ordering::Relaxed);
+        if !self.unsynced.is_empty() {
+            return jobs.recv_timeout(RESULT_INTERVAL);
+        }
         if unfinished {
             return jobs.recv_timeout(IDLE_INTERVAL);
         }
@@ -146,13 +160,16 @@ impl Writer {
         let sync = idle
             || last
             || !flushes.is_empty()
-            || records.iter().any(|(_, class, _)| *class != Class::Read);
+            || records.iter().any(|(_, class, _)| class.waits_for_sync());
         match self.commit(records.iter().map(|(middle, ..)| middle), sync) {
             Ok(()) => {
                 self.shared.healthy.store(true, Ordering::Relaxed);
-                records
-                    .into_iter()
-                    .for_each(|(.., reply)| answer(reply, Ok(())));
+                for (middle, class, reply) in records {
+                    if class == Class::Result && self.ledger.wants_sync() {
+                        self.unsynced.push(middle);
+                    }
+                    answer(reply, Ok(()));
+                }
             }
             Err(failed) => self.fall_back(records, failed),
         }
@@ -178,6 +195,9 @@ impl Writer {
             end = end.append(middle, now, &mut lines);
         }
         self.ledger.append(&lines, end, sync || catching_up)?;
+        if !self.ledger.wants_sync() {
+            self.unsynced.clear();
+        }
         self.missed = Missed::default();
         if !self.reserve.lines().is_empty()
             && let Err(error) = self.reserve.clear()
@@ -195,7 +215,11 @@ impl Writer {
         if self.shared.healthy.swap(false, Ordering::Relaxed) {
             tracing::error!(error = %failed.source, "the audit log cannot be written");
         }
-        self.missed.lost_reads += failed.rolled_back;
+        let results = match failed.rolled_back {
+            0 => Vec::new(),
+            _ => std::mem::take(&mut self.unsynced),
+        };
+        self.missed.lost_reads += failed.rolled_back.saturating_sub(results.len() as u64);
         let source = Arc::new(failed.source);
         let refusal = || AuditError::Unavailable {
             why: "the write failed",
@@ -207,13 +231,17 @@ impl Writer {
         for (_, class, reply) in rest.drain(..) {
             match class {
                 Class::Refusable => self.missed.refused += 1,
-                Class::Read | Class::Unstoppable | Class::Needed => self.missed.lost_reads += 1,
+                Class::Read | Class::Unstoppable | Class::Needed | Class::Result => {
+                    self.missed.lost_reads += 1;
+                }
             }
             answer(reply, Err(refusal()));
         }
-        let kept =
-            needed.is_empty() || self.keep_in_reserve(needed.iter().map(|(middle, ..)| middle));
-        let count = needed.len() as u64;
+        let count = (results.len() + needed.len()) as u64;
+        let wanted = results
+            .iter()
+            .chain(needed.iter().map(|(middle, ..)| middle));
+        let kept = count == 0 || self.keep_in_reserve(wanted);
         *if kept {
             &mut self.missed.reserved
         } else {
@@ -248,8 +276,15 @@ type Waiting = (
 impl Class {
     const fn is_needed(self) -> bool {
         match self {
-            Class::Unstoppable | Class::Needed => true,
+            Class::Unstoppable | Class::Needed | Class::Result => true,
             Class::Refusable | Class::Read => false,
+        }
+    }
+
+    const fn waits_for_sync(self) -> bool {
+        match self {
+            Class::Refusable | Class::Unstoppable | Class::Needed => true,
+            Class::Result | Class::Read => false,
         }
     }
 }

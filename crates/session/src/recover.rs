@@ -234,7 +234,11 @@ impl Inner {
             .list()
             .await
             .map_err(|error| refusals::supervisor(&error))?;
-        let conversations = self.adopt_conversations(live);
+        let (inner, of) = (Arc::clone(&self), Arc::clone(live));
+        // Journals are read whole, and may be long.
+        let conversations = tokio::task::spawn_blocking(move || inner.adopt_conversations(&of))
+            .await
+            .map_err(|error| Refusal::internal(&error))?;
         let session = live.id;
         let records = self
             .stored(move |store| store.executions(session, MAX_EXECUTIONS))
