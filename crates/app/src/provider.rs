@@ -1,18 +1,16 @@
 //! The way to model providers, as configured.
 
-use std::{os::unix::fs::MetadataExt, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
-use anyhow::{Context, bail};
-use egress::{Caps, Credential, Observer, Relay, RelayLimits, RequestRecord, Trust};
-use model::{Secret, SessionId};
+use anyhow::Context;
+use egress::{
+    Caps, Credential, Form, Guard, HostClient, Observer, Relay, RelayLimits, RequestRecord, Source,
+    Trust,
+};
+use model::SessionId;
 use session::{Egress, Providers};
 
-use crate::config::Config;
-
-/// Longest file with a key, bytes.
-const MAX_KEY_FILE_BYTES: u64 = 8192;
-/// Nobody but its owner may read a file with a key.
-const OTHERS: u32 = 0o077;
+use crate::config::{Config, ProviderConfig, VertexCredentials, token_command};
 
 /// Builds it.
 ///
@@ -20,10 +18,6 @@ const OTHERS: u32 = 0o077;
 /// When a file with a key cannot be used, or TLS cannot be set up.
 pub(crate) fn egress(config: &Config) -> anyhow::Result<Egress> {
     let provider = &config.provider;
-    let first_party = match &provider.api_key_file {
-        Some(path) => Some(Credential::ApiKey(key_in(path)?)),
-        None => provider.credentials.first_party.clone(),
-    };
     let limited = |count: u64| (count > 0).then_some(count);
     Ok(Egress {
         relay: Relay::new(RelayLimits::default(), &Trust::default())
@@ -31,14 +25,14 @@ pub(crate) fn egress(config: &Config) -> anyhow::Result<Egress> {
         providers: Providers {
             default: provider.default_provider(),
             first_party_base_url: provider.first_party_base_url.clone(),
-            first_party,
+            first_party: first_party(provider)?,
             bedrock_region: provider.aws_region.clone(),
             bedrock_base_url: provider.bedrock_base_url.clone(),
-            bedrock: provider.credentials.bedrock.clone(),
+            bedrock: bedrock(provider)?,
             vertex_project: provider.vertex_project.clone(),
             vertex_region: provider.vertex_region.clone(),
             vertex_base_url: provider.vertex_base_url.clone(),
-            vertex: provider.vertex_credential(),
+            vertex: vertex(provider)?,
             model: provider.model.clone(),
             small_model: provider.small_model.clone(),
             models: provider.models.clone(),
@@ -52,19 +46,94 @@ pub(crate) fn egress(config: &Config) -> anyhow::Result<Egress> {
     })
 }
 
-fn key_in(path: &Path) -> anyhow::Result<Secret<String>> {
+/// In this order: files that are configured, a command, what systemd handed over, the environment.
+fn first_party(provider: &ProviderConfig) -> anyhow::Result<Option<Credential>> {
+    if let Some(path) = &provider.api_key_file {
+        return file(path, Form::ApiKey, "api_key_file").map(Some);
+    }
+    if let Some(path) = &provider.auth_token_file {
+        return file(path, Form::Bearer, "auth_token_file").map(Some);
+    }
+    if let Some(command) = token_command(&provider.auth_token_command) {
+        return Ok(Some(Credential::Source(Source::command(command))));
+    }
+    for (name, form) in [
+        ("anthropic-api-key", Form::ApiKey),
+        ("anthropic-auth-token", Form::Bearer),
+    ] {
+        if let Some(found) = systemd(provider, name, form)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(provider.credentials.first_party.clone())
+}
+
+/// A token comes before keys, as for AWS's own tools.
+fn bedrock(provider: &ProviderConfig) -> anyhow::Result<Option<Credential>> {
+    if let Some(path) = &provider.bedrock_token_file {
+        return file(path, Form::Bearer, "bedrock_token_file").map(Some);
+    }
+    if let Some(found) = systemd(provider, "aws-bearer-token-bedrock", Form::Bearer)? {
+        return Ok(Some(found));
+    }
+    if let Some(token) = &provider.credentials.bedrock_token {
+        return Ok(Some(token.clone()));
+    }
+    let Some(chain) = provider.aws_chain() else {
+        return Ok(None);
+    };
+    match (&chain.keys, &chain.profile, &chain.role) {
+        (Some(keys), None, None) => Ok(Some(Credential::Aws(keys.clone()))),
+        _ => Ok(Some(Credential::Source(Source::aws(chain, client()?)))),
+    }
+}
+
+fn vertex(provider: &ProviderConfig) -> anyhow::Result<Option<Credential>> {
+    if provider.uses_google_default() {
+        let places = provider.credentials.google.clone();
+        return Ok(Some(Credential::Source(Source::google(places, client()?))));
+    }
+    let command = token_command(&provider.vertex_token_command);
+    if command.is_none() && provider.vertex_credentials == VertexCredentials::Command {
+        anyhow::bail!("`vertex_credentials` is \"command\", and `vertex_token_command` is not set");
+    }
+    Ok(command.map(|command| Credential::Source(Source::command(command))))
+}
+
+fn client() -> anyhow::Result<HostClient> {
+    HostClient::new(&Trust::default()).context("the way to credentials cannot be set up")
+}
+
+fn file(path: &Path, form: Form, key: &str) -> anyhow::Result<Credential> {
+    let source = Source::file(path.to_owned(), Guard::OwnerOnly, form);
     let shown = path.display();
-    let metadata = std::fs::metadata(path)
-        .with_context(|| format!("{shown} cannot be read (`api_key_file`)"))?;
-    if metadata.mode() & OTHERS != 0 {
-        bail!("{shown} can be read by others than its owner: chmod 600 {shown} (`api_key_file`)");
+    source
+        .map(Credential::Source)
+        .with_context(|| format!("{shown} cannot be used (`{key}`)"))
+}
+
+/// A credential of that name that systemd made for this service (`LoadCredential=`, `LoadCredentialEncrypted=`).
+fn systemd(
+    provider: &ProviderConfig,
+    name: &str,
+    form: Form,
+) -> anyhow::Result<Option<Credential>> {
+    let Some(path) = provider
+        .credentials
+        .systemd
+        .as_ref()
+        .map(|directory| directory.join(name))
+    else {
+        return Ok(None);
+    };
+    // Links are no credentials of systemd's; whatever else stands there must be usable.
+    if std::fs::symlink_metadata(&path).is_err() {
+        return Ok(None);
     }
-    if metadata.len() > MAX_KEY_FILE_BYTES {
-        bail!("{shown} is too large for a key (`api_key_file`)");
-    }
-    let key = std::fs::read_to_string(path)
-        .with_context(|| format!("{shown} cannot be read (`api_key_file`)"))?;
-    Ok(Secret::new(key.trim().to_owned()))
+    let source = Source::file(path, Guard::Systemd, form);
+    source
+        .map(|source| Some(Credential::Source(source)))
+        .with_context(|| format!("the systemd credential `{name}` cannot be used"))
 }
 
 /// The server's log hears of each request; nothing of its content is known here.
