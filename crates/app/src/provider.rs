@@ -153,3 +153,101 @@ impl Observer for Told {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
+
+    use super::*;
+    use crate::config::{Environment, Flags, load};
+
+    struct Case(tempfile::TempDir);
+
+    impl Case {
+        fn file(&self, name: &str, mode: u32) -> PathBuf {
+            let path = self.0.path().join(name);
+            let _ = fs::remove_file(&path);
+            fs::write(&path, "key\n").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            path
+        }
+
+        fn provider(&self, variables: &[(&str, &str)], set: &[String]) -> ProviderConfig {
+            let config = self.file("config.toml", 0o600);
+            fs::write(&config, "").unwrap();
+            let directory = self.0.path().to_str().unwrap();
+            let usual = [("HOME", directory), ("CREDENTIALS_DIRECTORY", directory)];
+            let uid = rustix::process::geteuid().as_raw();
+            let environment =
+                Environment::of(uid, usual.into_iter().chain(variables.iter().copied()));
+            let flags = Flags {
+                config: Some(config),
+                set: set.to_vec(),
+                ..Flags::default()
+            };
+            load(&flags, &environment).unwrap().provider
+        }
+    }
+
+    fn shown(credential: anyhow::Result<Option<Credential>>) -> String {
+        match credential {
+            Ok(credential) => format!("{credential:?}"),
+            Err(error) => format!("{error:#}"),
+        }
+    }
+
+    #[test]
+    fn the_first_source_that_there_is_counts() {
+        let case = Case(tempfile::tempdir().unwrap());
+        let variables = [
+            ("ANTHROPIC_API_KEY", "k"),
+            ("AWS_BEARER_TOKEN_BEDROCK", "t"),
+        ];
+        let provider = case.provider(&variables, &[]);
+        assert_eq!(shown(first_party(&provider)), "Some(ApiKey([secret]))");
+        assert_eq!(shown(bedrock(&provider)), "Some(Bearer([secret]))");
+        case.file("anthropic-auth-token", 0o400);
+        assert!(shown(first_party(&provider)).contains("Header(Bearer)"));
+        case.file("anthropic-api-key", 0o400);
+        assert!(shown(first_party(&provider)).contains("Header(ApiKey)"));
+        case.file("aws-bearer-token-bedrock", 0o400);
+        assert!(shown(bedrock(&provider)).contains("Header(Bearer)"));
+        let token = case.file("token", 0o600);
+        let set = [format!("auth_token_file={}", token.display())];
+        let provider = case.provider(&variables, &set);
+        assert!(shown(first_party(&provider)).contains("Header(Bearer)"));
+        let none = Case(tempfile::tempdir().unwrap()).provider(&[], &[]);
+        assert_eq!(shown(first_party(&none)), "None");
+        assert_eq!(shown(bedrock(&none)), "None");
+        assert_eq!(shown(vertex(&none)), "None");
+    }
+
+    #[test]
+    fn a_file_that_is_open_to_others_stops_the_start_and_is_named() {
+        let case = Case(tempfile::tempdir().unwrap());
+        let open = case.file("open", 0o644);
+        let set = [format!("api_key_file={}", open.display())];
+        let said = shown(first_party(&case.provider(&[], &set)));
+        assert!(
+            said.contains("chmod 600") && said.contains("`api_key_file`"),
+            "{said}"
+        );
+        case.file("anthropic-api-key", 0o444);
+        let said = shown(first_party(&case.provider(&[], &[])));
+        assert!(
+            said.contains("the systemd credential `anthropic-api-key`"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn sources_of_aws_and_google_are_built_where_they_are_meant() {
+        let case = Case(tempfile::tempdir().unwrap());
+        let chain = case.provider(&[], &["provider=bedrock".to_owned()]);
+        assert!(shown(bedrock(&chain)).contains("Signature"));
+        let default = case.provider(&[], &["vertex_credentials=default".to_owned()]);
+        assert!(shown(vertex(&default)).contains("Header(Bearer)"));
+        let command = case.provider(&[], &["vertex_credentials=command".to_owned()]);
+        assert!(shown(vertex(&command)).contains("`vertex_token_command` is not set"));
+    }
+}

@@ -367,6 +367,44 @@ async fn a_role_is_assumed_for_the_session_alone_and_with_no_more_than_it_needs(
 }
 
 #[tokio::test]
+async fn a_role_is_assumed_with_the_newest_keys_where_the_old_ones_ended() {
+    let directory = tempfile::tempdir().unwrap();
+    let (process, count) = (
+        directory.path().join("process"),
+        directory.path().join("count"),
+    );
+    let printed = keys_json("AKID$n", 3600).replace('"', "\\\"");
+    script(
+        &process,
+        &format!(
+            "echo x >>{0}; n=$(wc -l <{0}); echo \"{printed}\"",
+            count.display()
+        ),
+    );
+    fs::create_dir(directory.path().join(".aws")).unwrap();
+    let config = format!("[profile p]\ncredential_process = {}\n", process.display());
+    fs::write(directory.path().join(".aws/config"), config).unwrap();
+    let sts = Upstream::start(|request| {
+        if request.contains("Credential=AKID2/") {
+            return assumed_xml("AssumeRole", "AKIDROLE", 3600);
+        }
+        let body = "<ErrorResponse><Error><Type>Sender</Type><Code>ExpiredTokenException</Code><Message>expired</Message></Error></ErrorResponse>";
+        let mut late = vec![Piece::Wait(Duration::from_millis(1200))];
+        late.extend(answer("403 Forbidden", "content-type: text/xml\r\n", body));
+        late
+    })
+    .await;
+    let variables = [
+        variable("TEST_PROFILE", "p"),
+        variable("TEST_ROLE", "arn:aws:iam::1:role/bedrock"),
+        variable("AWS_ENDPOINT_URL_STS", &sts.url),
+    ];
+    let looked = looked(directory.path(), &variables).await;
+    assert!(looked.signed_by("AKIDROLE"));
+    assert_eq!(sts.asked().len(), 2);
+}
+
+#[tokio::test]
 async fn what_cannot_be_got_is_said_without_what_was_heard() {
     let directory = tempfile::tempdir().unwrap();
     for body in [

@@ -18,6 +18,7 @@ use std::{error::Error as StdError, path::PathBuf, sync::Arc};
 use http::{HeaderName, HeaderValue, header};
 use model::{Secret, SessionId};
 
+pub(crate) use aws::ENDED;
 pub use aws::{AwsChain, AwsRole};
 pub use command::TokenCommand;
 pub use file::{Guard, KeyFileError};

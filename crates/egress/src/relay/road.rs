@@ -389,7 +389,6 @@ fn build(
 /// what was asked, which a newer version would not either.
 fn refuses_credential(response: &Response<Incoming>) -> bool {
     // Bedrock says 403 for both, and which one it is by name.
-    let of_credentials = ["ExpiredToken", "UnrecognizedClient", "InvalidClientTokenId"];
     let error = response
         .headers()
         .get("x-amzn-errortype")
@@ -397,7 +396,7 @@ fn refuses_credential(response: &Response<Incoming>) -> bool {
         .unwrap_or_default();
     match response.status() {
         StatusCode::UNAUTHORIZED => true,
-        StatusCode::FORBIDDEN => of_credentials.iter().any(|name| error.starts_with(name)),
+        StatusCode::FORBIDDEN => credential::ENDED.iter().any(|name| error.starts_with(name)),
         _ => false,
     }
 }

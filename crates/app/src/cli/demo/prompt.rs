@@ -1,7 +1,10 @@
 //! A prompt to the real Claude Code: by the scripted API, which is no model and says so, or by the real one, where there is
 //! a key and whoever looks on says yes.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::{
+    io::{self, BufRead, IsTerminal, Write},
+    path::PathBuf,
+};
 
 use agent::install::{Installed, Store};
 use mcp::reply::{ExecutionReply, PromptReply};
@@ -18,7 +21,7 @@ use crate::{
         output::note,
         prompt::{Ended, Follower, Interrupts, Look, OnInterrupt, Teller, of_prompt},
     },
-    config::ProviderConfig,
+    config::{AwsCredentials, ProviderConfig},
 };
 
 /// What Claude Code is asked to do.

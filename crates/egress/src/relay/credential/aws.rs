@@ -19,7 +19,7 @@ use super::{
     aws_client::AwsClient,
     chain as with_causes,
     host_client::HostClient,
-    source::{Fetch, Fetched, Fetching, Renewed},
+    source::{Fetch, Fetched, Fetching, Renewed, Version},
 };
 
 /// Keys are not used in their last moments: a request is signed before it arrives.
@@ -30,6 +30,8 @@ const READ_AGAIN: Duration = Duration::from_secs(300);
 const TIMEOUT: Duration = Duration::from_secs(40);
 /// Life of an assumed role's keys, seconds. No longer is allowed to a role that was assumed by a role.
 const ROLE_SECONDS: i32 = 3600;
+/// What AWS says of keys that are none any more, the beginning of it.
+pub(crate) const ENDED: [&str; 3] = ["ExpiredToken", "UnrecognizedClient", "InvalidClientTokenId"];
 /// What a role may do where its rights are narrowed: what the relay passes, and nothing else.
 const SESSION_POLICY: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["bedrock:InvokeModel*","bedrock:CountTokens"],"Resource":"*"}]}"#;
 
@@ -127,18 +129,29 @@ impl Assumed {
 
     async fn assume(&self) -> Result<Fetched, CredentialError> {
         let base = self.base.current().await?;
+        match self.ask(&base).await {
+            Err(Refused { ended: true, error }) => match self.base.newer_than(base.number).await {
+                Some(newer) => self.ask(&newer).await.map_err(|refused| refused.error),
+                None => Err(error),
+            },
+            asked => asked.map_err(|refused| refused.error),
+        }
+    }
+
+    async fn ask(&self, base: &Version) -> Result<Fetched, Refused> {
         let Carried::Signature(keys) = &base.carried else {
             return Err(refused("needs keys of AWS"));
         };
         let provider = SharedCredentialsProvider::new(keys.sdk());
         let config = load(&self.chain, &self.client, Some(provider)).await;
+        let identity = self.role.source_identity.then(|| self.session.to_string());
         let request = aws_sdk_sts::Client::new(&config)
             .assume_role()
             .role_arn(&self.role.arn)
             .role_session_name(format!("claude-code-mcp-{}", self.session))
             .duration_seconds(ROLE_SECONDS)
             .set_external_id(self.role.external_id.clone())
-            .set_source_identity(self.role.source_identity.then(|| self.session.to_string()))
+            .set_source_identity(identity)
             .set_policy(self.role.narrowed.then(|| SESSION_POLICY.to_owned()));
         let answer = tokio::time::timeout(TIMEOUT, request.send())
             .await
@@ -149,11 +162,14 @@ impl Assumed {
             let message = service.and_then(|error| error.meta().message());
             // The whole error holds the raw answer: not for a log.
             tracing::warn!(role = %self.role.arn, session = %self.session, code, message, "the role was not assumed");
-            refused(if code.is_some() {
-                "refused: the operator's log has the reason"
-            } else {
-                "could not be asked"
-            })
+            let why = match code {
+                Some(_) => "refused: the operator's log has the reason",
+                None => "could not be asked",
+            };
+            Refused {
+                ended: code.is_some_and(|code| ENDED.iter().any(|name| code.starts_with(name))),
+                ..refused(why)
+            }
         })?;
         let found = answer
             .credentials()
@@ -163,7 +179,11 @@ impl Assumed {
             secret_access_key: Secret::new(found.secret_access_key().to_owned()),
             session_token: Some(Secret::new(found.session_token().to_owned())),
         };
-        fetched(keys, SystemTime::try_from(*found.expiration()).ok())
+        let end = SystemTime::try_from(*found.expiration()).ok();
+        fetched(keys, end).map_err(|error| Refused {
+            ended: false,
+            error,
+        })
     }
 }
 
@@ -209,10 +229,20 @@ fn fetched(keys: AwsKeys, end: Option<SystemTime>) -> Result<Fetched, Credential
     })
 }
 
-const fn refused(why: &'static str) -> CredentialError {
-    CredentialError::Source {
-        what: "AWS's token service, asked for the role's keys,",
-        why,
+/// The token service gave no keys.
+struct Refused {
+    /// The keys that it was asked with have ended, or are not known any more.
+    ended: bool,
+    error: CredentialError,
+}
+
+const fn refused(why: &'static str) -> Refused {
+    Refused {
+        ended: false,
+        error: CredentialError::Source {
+            what: "AWS's token service, asked for the role's keys,",
+            why,
+        },
     }
 }
 
