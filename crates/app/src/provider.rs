@@ -2,23 +2,39 @@
 
 use std::{path::Path, sync::Arc};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use egress::{
-    Caps, Credential, Form, Guard, HostClient, Observer, Relay, RelayLimits, RequestRecord, Source,
-    Trust,
+    Caps, Credential, DailyBudgets, Form, Guard, HostClient, Ledger, LedgerConfig,
+    MAX_PRICES_BYTES, Prices, Relay, RelayLimits, Source, Trust,
 };
-use model::SessionId;
-use session::{Egress, Providers};
+use session::{Egress, Providers, TrafficLog, UsageBook};
+use store::Store;
 
 use crate::config::{Config, ProviderConfig, VertexCredentials, token_command};
 
 /// Builds it.
 ///
 /// # Errors
-/// When a file with a key cannot be used, or TLS cannot be set up.
-pub(crate) fn egress(config: &Config) -> anyhow::Result<Egress> {
+/// When a file with a key or with prices cannot be used, what was used before cannot be read, or TLS cannot be set up.
+pub(crate) fn egress(
+    config: &Config,
+    store: &Store,
+    traffic: Arc<dyn TrafficLog>,
+) -> anyhow::Result<Egress> {
     let provider = &config.provider;
     let limited = |count: u64| (count > 0).then_some(count);
+    let (book, used_before) =
+        UsageBook::open(store).context("what was used of model providers before cannot be read")?;
+    let ledger = Ledger::new(LedgerConfig {
+        budgets: DailyBudgets {
+            caller: provider.budgets.caller_day,
+            server: provider.budgets.server_day,
+        },
+        prices: prices(provider.budgets.prices_file.as_deref())?,
+        used_before,
+        keep: book.clone(),
+        clock: Ledger::system_clock(),
+    });
     Ok(Egress {
         relay: Relay::new(RelayLimits::default(), &Trust::default())
             .context("the way to model providers cannot be set up")?,
@@ -39,11 +55,30 @@ pub(crate) fn egress(config: &Config) -> anyhow::Result<Egress> {
             caps: Caps {
                 max_requests: limited(provider.max_requests),
                 max_total_tokens: limited(provider.max_tokens),
+                max_cost: provider.budgets.session_cost,
                 ..Caps::default()
             },
         },
-        observer: Arc::new(Told),
+        traffic,
+        ledger,
+        usage: Some(book),
     })
+}
+
+fn prices(operators: Option<&Path>) -> anyhow::Result<Prices> {
+    let Some(path) = operators else {
+        return Prices::new(None).context("the built-in price table is broken");
+    };
+    let shown = path.display();
+    let size = std::fs::metadata(path)
+        .with_context(|| format!("{shown} cannot be read (`prices_file`)"))?
+        .len();
+    if size > MAX_PRICES_BYTES as u64 {
+        bail!("{shown} is too large for a price table (`prices_file`)");
+    }
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("{shown} cannot be read (`prices_file`)"))?;
+    Prices::new(Some(&text)).with_context(|| format!("{shown} cannot be used (`prices_file`)"))
 }
 
 /// In this order: files that are configured, a command, what systemd handed over, the environment.
@@ -134,24 +169,6 @@ fn systemd(
     source
         .map(|source| Some(Credential::Source(source)))
         .with_context(|| format!("the systemd credential `{name}` cannot be used"))
-}
-
-/// The server's log hears of each request; nothing of its content is known here.
-struct Told;
-
-impl Observer for Told {
-    fn request_ended(&self, session: SessionId, record: &RequestRecord) {
-        tracing::info!(
-            %session,
-            shape = record.shape,
-            model = record.model.as_deref(),
-            status = record.status,
-            denied = record.denied,
-            ending = ?record.ending,
-            milliseconds = u64::try_from(record.duration.as_millis()).unwrap_or(u64::MAX),
-            "a request to the provider"
-        );
-    }
 }
 
 #[cfg(test)]

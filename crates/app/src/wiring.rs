@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use anyhow::Context;
 use async_trait::async_trait;
 use audit::{AuditConfig, AuditLog, Event, Parameter};
-use control::{Control, KeeperSettings, Road, ServerFacts};
+use control::{Control, EgressAudit, KeeperSettings, Road, ServerFacts};
 use model::{BackendName, Limit, Limits};
 use policy::{Policy, PolicyConfig, PolicyError};
 use sandbox::{Capability, HostView};
@@ -17,7 +17,7 @@ use crate::{
     agent_program,
     backends::{self, Found},
     config::Config,
-    provider,
+    network, provider,
     server::House,
 };
 
@@ -25,6 +25,8 @@ use crate::{
 const RECONCILE_EVERY: Duration = Duration::from_secs(15);
 /// How long ended sessions are remembered: long enough to read tomorrow why last night's work ended.
 const REMEMBER_ENDED: Duration = Duration::from_secs(24 * 3600);
+/// How long the end of a server waits for what was used to be on record.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
 /// Executions that run in one session at once: an agent, its shells, and room.
 const MAX_RUNNING_EXECUTIONS: u32 = 32;
 
@@ -61,6 +63,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Arc<dyn House>> {
         Vec::new()
     };
     let policy = Arc::new(policy(config, names)?);
+    let egress = provider::egress(config, &store, Arc::new(EgressAudit::new(audit.clone())))?;
     let (reap, reap_requests) = mpsc::unbounded_channel();
     let sessions = Sessions::new(Setup {
         store,
@@ -69,7 +72,8 @@ pub async fn build(config: &Config) -> anyhow::Result<Arc<dyn House>> {
         policy: policy.clone(),
         host_view: HostView::read().context("the server's own namespaces cannot be read")?,
         allow_protected_changes: config.allow_protected_changes,
-        egress: provider::egress(config)?,
+        egress,
+        network: network::network(),
         transcripts: config.paths.state_dir.join("transcripts"),
         reap,
     });
@@ -149,6 +153,7 @@ fn policy(config: &Config, backends: Vec<BackendName>) -> anyhow::Result<Policy>
         permissions: Some(permissions(config)),
         dangerously_trust_project_settings: config.dangerously_trust_project_settings,
         permission_timeout: config.permission_timeout,
+        network: network::ceiling(config),
     })?;
     Ok(policy)
 }
@@ -228,6 +233,9 @@ impl House for Wired {
             session: None,
             parameters: Vec::new(),
         };
+        if !self.control.sessions().flush_usage(FLUSH_PATIENCE).await {
+            tracing::warn!("what was used of model providers last is not on record");
+        }
         if let Err(error) = self.audit.event(stop).await {
             tracing::warn!(%error, "the end of the server is not in the audit log");
         }

@@ -1,18 +1,25 @@
 //! The way out of a sandbox, as the host decides it. How bytes arrive is somebody else's work: everything here takes
 //! streams that are known to belong to one session.
 //!
-//! Reading order: the [`relay`] to model providers.
+//! Reading order: the [`relay`] to model providers; where else a session may go ([`destination`]), and by
+//! which way it asks ([`proxy`]).
 //!
 //! What this does not stop: whatever the provider itself does for a request (its own web tools among it), and a sandbox
 //! that sends what it knows to a place that it may reach.
 
 #![forbid(unsafe_code)]
 
+pub mod destination;
+pub mod proxy;
+mod record;
 pub mod relay;
 
+pub use record::{Recording, Ticket, Unrecorded};
 pub use relay::{
-    AwsChain, AwsKeys, AwsRole, Caps, Credential, CredentialError, Ending, Form, GoogleDefault,
-    Guard, HostClient, KeyFileError, ModelList, ModelListError, Observer, Provider, ProviderError,
-    ProviderKind, Relay, RelayLimits, RequestRecord, Scanner, ServeError, SessionConfig,
-    SessionRelay, Source, TokenCommand, Tokens, Trust, TrustError, Usage,
+    Allowance, AwsChain, AwsKeys, AwsRole, BudgetStop, Caps, Clock, Credential, CredentialError,
+    DailyBudgets, Ending, Form, GoogleDefault, Guard, HostClient, Keep, KeyFileError, Ledger,
+    LedgerConfig, LeftToday, MAX_PRICES_BYTES, ModelList, ModelListError, Observer, Prices,
+    PricesError, Provider, ProviderError, ProviderKind, Relay, RelayLimits, RequestRecord, Scanner,
+    Scope, ServeError, SessionConfig, SessionRelay, Settled, Source, Spent, TokenCommand, Tokens,
+    Trust, TrustError, Usage, Usd, Used, UsedBefore,
 };

@@ -55,6 +55,7 @@ async fn a_stream_passes_as_it_comes_and_is_counted() {
         output: 77,
         cache_read: 5,
         cache_creation: 2,
+        ..Tokens::default()
     };
     assert_eq!(record.tokens, tokens);
     assert_eq!((record.ending, record.reckoned), (Ending::Complete, false));

@@ -17,11 +17,13 @@ pub use execution::{
     StreamReply,
 };
 pub use prompt::{
-    DenialReply, PendingKindName, PendingReply, PromptReply, ProviderErrorReply, TokenUsageReply,
+    DenialReply, PendingKindName, PendingReply, PromptReply, ProviderErrorReply,
+    SpendingLimitReply, TokenUsageReply,
 };
 pub use server::ServerInfoReply;
 pub use session::{
-    DestroyReply, HardeningReply, LayerReply, LimitReply, LimitsReply, LogLineReply, LogsReply,
-    SessionListReply, SessionReply, SessionStateName, TranscriptKindName, TransferDirectionName,
-    TransferReply, UsageReply,
+    BudgetLeftReply, DestroyReply, HardeningReply, LayerReply, LimitReply, LimitsReply,
+    LogLineReply, LogsReply, NetworkReply, NetworkRuleReply, ProviderUsageReply, SessionListReply,
+    SessionReply, SessionStateName, TranscriptKindName, TransferDirectionName, TransferReply,
+    UsageReply,
 };

@@ -4,7 +4,10 @@ use std::{path::PathBuf, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Attestation, BackendName, ConversationId, ExecutionId, PromptView, SessionId};
+use crate::{
+    Attestation, BackendName, ConversationId, ExecutionId, NetworkOffer, NetworkPolicy, PromptView,
+    SessionId, TokenUsage,
+};
 
 /// The answer to an [`crate::Action`].
 #[derive(Debug, Clone)]
@@ -120,8 +123,12 @@ pub struct SessionView {
     pub idle_seconds: u64,
     /// What protects it, read back after start. `None` until it is ready.
     pub attestation: Option<Attestation>,
+    /// What it may reach beside its model provider. `None` until it is ready.
+    pub network: Option<NetworkPolicy>,
     /// Resources in use. `None` when it is not live.
     pub usage: Option<UsageView>,
+    /// What it has used of its model provider, and what is left. `None` where it has none.
+    pub provider_usage: Option<ProviderUsageView>,
     /// Executions that are running.
     pub running_executions: Vec<ExecutionId>,
     /// Why it ended, for a session that is no longer live.
@@ -139,6 +146,47 @@ pub struct UsageView {
     pub pids: Option<u64>,
     /// How often the kernel killed a process of the session for memory.
     pub oom_kills: Option<u64>,
+}
+
+/// What a session has used of its model provider.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProviderUsageView {
+    /// Requests that went on to the provider.
+    pub requests: u64,
+    /// Requests that the server refused.
+    pub denied: u64,
+    /// Tokens of all of them.
+    pub tokens: TokenUsage,
+    /// What they cost by the server's price table, millionths of a dollar, rounded up.
+    pub cost_micro_usd: u64,
+    /// Requests whose price is not known; they stand in the cost with nothing.
+    pub unpriced_requests: u64,
+    /// What may yet be used, where something is limited and the session is live.
+    pub left: Vec<BudgetLeft>,
+}
+
+/// What is left of a budget; `None` where it is not limited.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BudgetLeft {
+    /// Whose budget.
+    pub scope: BudgetScope,
+    /// Requests.
+    pub requests: Option<u64>,
+    /// Tokens of all kinds.
+    pub tokens: Option<u64>,
+    /// Millionths of a dollar, rounded down.
+    pub micro_usd: Option<u64>,
+}
+
+/// Whose budget it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BudgetScope {
+    /// The session's own.
+    Session,
+    /// That of all sessions of its caller, today (UTC).
+    CallerDay,
+    /// That of all sessions of the server, today (UTC).
+    ServerDay,
 }
 
 /// Where an execution stands.
@@ -353,6 +401,8 @@ pub struct ServerInfo {
     pub default_session_timeout_seconds: u64,
     /// Longest lifetime that a session can be extended to, seconds.
     pub max_session_seconds: u64,
+    /// What sessions may reach beside their model provider.
+    pub network: NetworkOffer,
     /// Whether the audit log is in working order.
     pub audit_ok: bool,
     /// Things that the operator should know, each a sentence.

@@ -338,6 +338,13 @@ pub enum PromptStop {
     TurnLimit,
     /// It cost as much as it might.
     BudgetLimit,
+    /// A budget of the server's was used up: the session's, its caller's of the day, or the server's.
+    SpendingLimit {
+        /// The stable name of the limit: `max_usd_per_session`, `max_tokens_per_caller_per_day`, …
+        code: String,
+        /// Whose it is, how much, and what to do next.
+        why: String,
+    },
     /// The provider refused or failed.
     Provider {
         /// Claude Code's name of the failure: `authentication_failed`, `rate_limit`, `server_error`, `connection_failed`, …
@@ -362,6 +369,7 @@ impl PromptStop {
             PromptStop::TimedOut => "timedOut",
             PromptStop::TurnLimit => "turnLimit",
             PromptStop::BudgetLimit => "budgetLimit",
+            PromptStop::SpendingLimit { .. } => "spendingLimit",
             PromptStop::Provider { .. } => "providerError",
             PromptStop::Refused => "refused",
             PromptStop::Stalled => "stalled",

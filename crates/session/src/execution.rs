@@ -145,6 +145,7 @@ impl End {
             Some(
                 PromptStop::TurnLimit
                 | PromptStop::BudgetLimit
+                | PromptStop::SpendingLimit { .. }
                 | PromptStop::Provider { .. }
                 | PromptStop::Refused,
             ) => (ExecutionState::Exited, Some(1)),

@@ -1,8 +1,14 @@
 //! What callers do with prompts: give, watch, answer; and how prompts are found again after a restart.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use agent::{Conversation, Opened, Patience, Program, Progress, Prompt, Refused, Setup};
+use egress::BudgetStop;
 use model::{
     AGENT_DIRECTORY, AGENT_PROGRAM_NAME, ConversationChoice, ConversationId, ExecutionId,
     ExecutionState, ExecutionView, PermissionAnswer, PromptStop, PromptView, Reason, Refusal,
@@ -17,7 +23,7 @@ use crate::{
     execution::{End, Execution},
     live::Live,
     output::Cursors,
-    providers::{Chosen, RELAY_PORT},
+    providers::{Account, Chosen, RELAY_PORT, Traffic},
     refusals,
     sessions::{Inner, Sessions, lock, now_ms},
     transcripts::{journal, on_record},
@@ -63,6 +69,8 @@ pub(crate) struct LiveAgent {
     directory: PathBuf,
     /// Its caller's credential was heard by this server.
     heard: bool,
+    /// The way to its provider, if it has one.
+    pub(crate) relay: Option<Arc<egress::SessionRelay>>,
     serving: Option<tokio::task::AbortHandle>,
     conversations: std::sync::Mutex<Conversations>,
 }
@@ -92,24 +100,35 @@ impl Inner {
     pub(crate) async fn live_agent(
         &self,
         session: SessionId,
+        owner: &str,
         supervisor: &sandbox::Supervisor,
         about: SessionAgent,
         asked: Option<&model::ProviderRequest>,
+        traffic: Arc<dyn Traffic>,
     ) -> Result<LiveAgent, Refusal> {
         let egress = &self.setup.egress;
         let connections = supervisor
             .open_relay(RELAY_PORT)
             .await
             .map_err(|error| refusals::supervisor(&error))?;
+        // Not knowing what was used would be a way round the budget.
+        let recorded = self
+            .stored(move |store| store.session_usage(session))
+            .await?;
+        let account = Account {
+            session,
+            owner,
+            used_before: crate::usage::used(&recorded),
+        };
         // Without one the session does all but prompts.
-        let relay = match egress.open(session, &about.provider, asked) {
+        let relay = match egress.open(&account, &about.provider, asked, traffic) {
             Ok(relay) => Some(relay),
             Err(refusal) => {
                 tracing::info!(%session, why = %refusal.message, "the session has no provider");
                 None
             }
         };
-        let serving = relay.map(|relay| egress.serve(connections, relay));
+        let serving = relay.clone().map(|relay| egress.serve(connections, relay));
         let program = Program {
             path: match about.has_program {
                 true => format!("{AGENT_DIRECTORY}/{AGENT_PROGRAM_NAME}"),
@@ -134,6 +153,7 @@ impl Inner {
             about,
             directory: self.setup.transcripts.join(session.to_string()),
             heard: asked.is_some(),
+            relay,
             serving,
             conversations: std::sync::Mutex::default(),
         })
@@ -192,8 +212,17 @@ impl Inner {
         let Some(prompt) = &execution.prompt else {
             return;
         };
+        let began = Instant::now();
         let last = loop {
-            let now = progress.borrow_and_update().clone();
+            let mut now = progress.borrow_and_update().clone();
+            if now.is_ended {
+                let stopped = live
+                    .agent
+                    .relay
+                    .as_ref()
+                    .and_then(|relay| relay.last_stop());
+                name_the_budget(&mut now.view, stopped, began);
+            }
             prompt.seen.send_replace(now.clone());
             if now.is_ended {
                 break now;
@@ -411,6 +440,24 @@ impl Execution {
     }
 }
 
+/// Claude Code takes the word of a budget for one of the provider's. The relay knows better: `stopped` is what it said last,
+/// `began` when the prompt did.
+fn name_the_budget(view: &mut PromptView, stopped: Option<BudgetStop>, began: Instant) {
+    let is_candidate = matches!(
+        view.stop,
+        Some(PromptStop::Provider {
+            status: None | Some(429),
+            ..
+        })
+    );
+    if let Some(stop) = stopped.filter(|stop| is_candidate && stop.at >= began) {
+        view.stop = Some(PromptStop::SpendingLimit {
+            code: stop.rule.to_owned(),
+            why: stop.sentence,
+        });
+    }
+}
+
 fn handle(conversation: &Conversation, progress: &watch::Receiver<Progress>) -> PromptHandle {
     PromptHandle {
         conversation: conversation.clone(),
@@ -469,5 +516,47 @@ fn not_taken(refused: Refused) -> Refusal {
             "The conversation cannot be continued.",
             "Start a new conversation; the server's log says more.",
         ),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_that_the_relay_caused_while_the_prompt_ran_is_named_for_what_it_is() {
+        let began = Instant::now();
+        let at = |at| BudgetStop {
+            at,
+            rule: "max_usd_per_session",
+            sentence: "this session has spent it".to_owned(),
+        };
+        let provider = |status| PromptStop::Provider {
+            kind: "rate_limit".to_owned(),
+            status,
+        };
+        let limit = PromptStop::SpendingLimit {
+            code: "max_usd_per_session".to_owned(),
+            why: "this session has spent it".to_owned(),
+        };
+        let earlier = began.checked_sub(Duration::from_millis(1));
+        for (stop, stopped, expected) in [
+            (provider(Some(429)), Some(at(began)), limit.clone()),
+            (provider(None), Some(at(began)), limit),
+            (provider(Some(429)), None, provider(Some(429))),
+            (provider(Some(429)), earlier.map(at), provider(Some(429))),
+            (provider(Some(529)), Some(at(began)), provider(Some(529))),
+            (
+                PromptStop::Completed,
+                Some(at(began)),
+                PromptStop::Completed,
+            ),
+        ] {
+            let mut view = PromptView::new(ConversationId::random().unwrap());
+            view.stop = Some(stop);
+            name_the_budget(&mut view, stopped, began);
+            assert_eq!(view.stop, Some(expected));
+        }
     }
 }

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use egress::{
-    AwsKeys, Caps, Credential, ModelList, Observer, Provider, Relay, RelayLimits, SessionConfig,
-    SessionRelay, Trust, TrustError,
+    AwsKeys, Caps, Credential, Ledger, ModelList, Observer, PricesError, Provider, Recording,
+    Relay, RelayLimits, RequestRecord, SessionConfig, SessionRelay, Ticket, Trust, TrustError,
+    Unrecorded, Usage, Used,
+    proxy::{Decision, Recorder, TunnelEnd},
 };
 use model::{ProviderRequest, Reason, Refusal, Secret, SessionId};
 use sandbox::Relayed;
@@ -13,6 +15,8 @@ use tokio::{
     sync::mpsc,
     task::{AbortHandle, JoinSet},
 };
+
+use crate::usage::UsageBook;
 
 /// Port of the sandbox's loopback interface that leads to the relay.
 pub(crate) const RELAY_PORT: u16 = 9180;
@@ -57,9 +61,31 @@ pub struct Egress {
     pub relay: Relay,
     /// What is configured.
     pub providers: Providers,
-    /// Told of each request.
-    pub observer: Arc<dyn Observer>,
+    /// Where sessions' traffic is put on record.
+    pub traffic: Arc<dyn TrafficLog>,
+    /// Prices, and what callers may use and have used day by day.
+    pub ledger: Ledger,
+    /// What puts on record what is used; `None`: nothing does.
+    pub usage: Option<Arc<UsageBook>>,
 }
+
+/// Whose session it is, and what it has used before.
+pub(crate) struct Account<'a> {
+    pub(crate) session: SessionId,
+    pub(crate) owner: &'a str,
+    pub(crate) used_before: Used,
+}
+
+/// Keeps the record of all sessions' traffic.
+pub trait TrafficLog: Send + Sync {
+    /// That of one session, as long as it is at hand. `owner`: [`model::Principal::name`].
+    fn of(&self, session: SessionId, owner: &str) -> Arc<dyn Traffic>;
+}
+
+/// Keeps the record of one session's traffic: what cannot be recorded does not pass.
+pub trait Traffic: Observer + Recorder {}
+
+impl<T: Observer + Recorder> Traffic for T {}
 
 /// A provider's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,19 +112,57 @@ pub(crate) struct Chosen {
     token: String,
 }
 
-/// Hears nothing.
-struct Deaf;
+/// Why there is not even a way that leads nowhere.
+#[derive(Debug, thiserror::Error)]
+pub enum NoEgress {
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up")]
+    Trust(#[from] TrustError),
+    /// The built-in prices are broken.
+    #[error("the built-in prices cannot be read")]
+    Prices(#[from] PricesError),
+}
 
-impl Observer for Deaf {
-    fn request_ended(&self, _session: SessionId, _record: &egress::RequestRecord) {}
+/// No record at all, so that nothing passes.
+struct NoTraffic;
+
+impl TrafficLog for NoTraffic {
+    fn of(&self, _session: SessionId, _owner: &str) -> Arc<dyn Traffic> {
+        Arc::new(NoTraffic)
+    }
+}
+
+impl Observer for NoTraffic {
+    fn request_begins<'a>(
+        &'a self,
+        _session: SessionId,
+        _record: &'a RequestRecord,
+    ) -> Recording<'a> {
+        Box::pin(std::future::ready(Err(no_record())))
+    }
+
+    fn request_ended(&self, _session: SessionId, _ticket: Option<Ticket>, _record: &RequestRecord) {
+    }
+}
+
+impl Recorder for NoTraffic {
+    fn decided<'a>(&'a self, _session: SessionId, _decision: &'a Decision) -> Recording<'a> {
+        Box::pin(std::future::ready(Err(no_record())))
+    }
+
+    fn ended(&self, _session: SessionId, _ticket: Ticket, _end: &TunnelEnd) {}
+}
+
+fn no_record() -> Unrecorded {
+    Unrecorded("no traffic is recorded here".to_owned())
 }
 
 impl Egress {
     /// No provider at all: sessions do everything but prompts.
     ///
     /// # Errors
-    /// When TLS cannot be set up.
-    pub fn none() -> Result<Self, TrustError> {
+    /// When TLS cannot be set up, or the built-in prices cannot be read.
+    pub fn none() -> Result<Self, NoEgress> {
         let trust = Trust {
             machine: false,
             extra_pem: Vec::new(),
@@ -121,7 +185,9 @@ impl Egress {
                 models: Vec::new(),
                 caps: Caps::default(),
             },
-            observer: Arc::new(Deaf),
+            traffic: Arc::new(NoTraffic),
+            ledger: Ledger::unlimited()?,
+            usage: None,
         })
     }
 
@@ -152,9 +218,10 @@ impl Egress {
     /// The session's side of the relay. `asked` is what its caller said, where this server heard it.
     pub(crate) fn open(
         &self,
-        session: SessionId,
+        account: &Account<'_>,
         chosen: &Chosen,
         asked: Option<&ProviderRequest>,
+        traffic: Arc<dyn Traffic>,
     ) -> Result<Arc<SessionRelay>, Refusal> {
         let provider = self.provider(chosen)?;
         let credential = match (chosen.has_own_credential, asked) {
@@ -165,14 +232,16 @@ impl Egress {
         let models =
             ModelList::new(&self.providers.models).map_err(|error| Refusal::internal(&error))?;
         let config = SessionConfig {
-            session,
+            session: account.session,
+            caller: account.owner.to_owned(),
+            ledger: self.ledger.clone(),
             provider,
             credential,
             models,
             caps: self.providers.caps,
             token: Secret::new(chosen.token.clone()),
-            used_before: egress::Usage::default(),
-            observer: self.observer.clone(),
+            used_before: usage(&account.used_before),
+            observer: traffic,
         };
         SessionRelay::new(config).map_err(|error| unavailable(&error.to_string()))
     }
@@ -314,6 +383,19 @@ fn own_credential(name: ProviderName, asked: &ProviderRequest) -> Option<Credent
             session_token: asked.aws_session_token.clone(),
         })),
         ProviderName::Vertex => None,
+    }
+}
+
+fn usage(used: &Used) -> Usage {
+    Usage {
+        requests: used.requests,
+        denied: used.denied,
+        tokens: used.tokens,
+        cost: used.cost,
+        unpriced: used.unpriced,
+        bytes_up: used.bytes_up,
+        bytes_down: used.bytes_down,
+        ..Usage::default()
     }
 }
 

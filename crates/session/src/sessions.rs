@@ -8,8 +8,8 @@ use std::{
 };
 
 use model::{
-    BackendName, ExecutionId, HostDirectory, ReapCause, Reason, Refusal, SessionId, SessionState,
-    SessionView, UsageView,
+    BackendName, ExecutionId, HostDirectory, ProviderUsageView, ReapCause, Reason, Refusal,
+    SessionId, SessionState, SessionView, UsageView,
 };
 use policy::{ExtendPermit, ListingPermit, Policy, SessionPermit, SystemPermit, SystemVerb};
 use sandbox::HostView;
@@ -20,6 +20,7 @@ use crate::{
     backends::Backends,
     execution::Execution,
     live::{Live, ProtectedBy},
+    network::Network,
     protected::ScanReport,
     providers::Egress,
     refusals, view,
@@ -47,6 +48,8 @@ pub struct Setup {
     pub allow_protected_changes: bool,
     /// The way to model providers.
     pub egress: Egress,
+    /// The way to other hosts.
+    pub network: Network,
     /// Directory of the conversations' journals, one directory for each session below it.
     pub transcripts: PathBuf,
     /// Where sessions that must be ended are reported: whoever listens puts a call on the road.
@@ -283,6 +286,16 @@ impl Sessions {
         Ok(self.0.view(&record).await)
     }
 
+    /// Waits until what was used of model providers is on record, at most that long. Whether it is.
+    pub async fn flush_usage(&self, patience: Duration) -> bool {
+        let Some(book) = self.0.setup.egress.usage.clone() else {
+            return true;
+        };
+        tokio::task::spawn_blocking(move || book.flush(patience))
+            .await
+            .unwrap_or(false)
+    }
+
     /// Removes what is remembered of sessions that ended longer ago than `age`.
     ///
     /// # Errors
@@ -419,8 +432,15 @@ impl Inner {
             Some(_) => self.usage(record.id, record.backend).await,
             None => None,
         };
+        let provider_usage = match live.as_ref().and_then(|live| live.agent.relay.as_ref()) {
+            Some(relay) => Some(view::provider_usage(relay)),
+            None => self.recorded_usage(record.id).await,
+        };
         let name = record.id.object_name(&self.setup.store.owner());
-        view::session(record, name, usage, live.map(|live| live.running()))
+        SessionView {
+            provider_usage,
+            ..view::session(record, name, usage, live.map(|live| live.running()))
+        }
     }
 
     /// Resources in use, where its walls tell.
@@ -431,6 +451,16 @@ impl Inner {
     ) -> Option<UsageView> {
         let backend = self.setup.backends.get(backend).ok()?;
         backend.stats(session).await.ok()
+    }
+
+    /// What a session that is not at hand has used of its provider, if anything.
+    async fn recorded_usage(&self, session: SessionId) -> Option<ProviderUsageView> {
+        let recorded = self
+            .stored(move |store| store.session_usage(session))
+            .await
+            .ok()
+            .filter(|recorded| *recorded != store::UsageRecord::default())?;
+        Some(view::recorded_usage(&crate::usage::used(&recorded)))
     }
 
     /// Removes the walls of a session that is on record.

@@ -1,4 +1,4 @@
-//! What must outlive the server: sessions, executions and their events, in one SQLite file.
+//! What must outlive the server: sessions, executions and their events, what was used of providers, in one SQLite file.
 //!
 //! Reading order: the rows ([`SessionRecord`], [`ExecutionRecord`]), the store ([`Store`]) and how it opens
 //! ([`OpenReport`]). Everything here blocks: callers use `spawn_blocking`.
@@ -13,6 +13,7 @@ mod rows;
 mod schema;
 mod sessions;
 mod store;
+mod usage;
 
 pub use error::StoreError;
 pub use executions::{MAX_EVENT_BYTES, MAX_EVENTS_PER_SESSION, MAX_EXECUTIONS_PER_SESSION};
@@ -21,3 +22,4 @@ pub use records::{
     EventRecord, ExecutionChange, ExecutionRecord, Filter, Reserved, SessionChange, SessionRecord,
 };
 pub use store::Store;
+pub use usage::{DayRecord, USAGE_DAYS_KEPT, UsageRecord};

@@ -52,6 +52,7 @@ pub(crate) fn session(row: &Row<'_>) -> Result<SessionRecord, StoreError> {
         spec: get(row, "spec")?,
         attestation: get(row, "attestation")?,
         agent: get(row, "agent")?,
+        network: get(row, "network")?,
         ended_because: get(row, "ended_because")?,
         ended_at_ms: optional_unsigned(row, "ended_at_ms")?,
     })
@@ -82,11 +83,11 @@ pub(crate) fn event(row: &Row<'_>) -> Result<EventRecord, StoreError> {
     })
 }
 
-fn get<T: FromSql>(row: &Row<'_>, column: &'static str) -> Result<T, StoreError> {
+pub(crate) fn get<T: FromSql>(row: &Row<'_>, column: &'static str) -> Result<T, StoreError> {
     row.get(column).map_err(failed_to("read a row"))
 }
 
-fn unsigned(row: &Row<'_>, column: &'static str) -> Result<u64, StoreError> {
+pub(crate) fn unsigned(row: &Row<'_>, column: &'static str) -> Result<u64, StoreError> {
     u64::try_from(get::<i64>(row, column)?).map_err(|_| StoreError::OutOfRange { column })
 }
 

@@ -9,10 +9,17 @@ const APPLICATION_ID: i64 = 0x4343_4d53;
 
 /// Schema of this program. A higher number in a file means a newer program wrote it. Each issue that changes the tables
 /// raises it and adds a step to [`migrate`].
-pub(crate) const SCHEMA_VERSION: i64 = 2;
+pub(crate) const SCHEMA_VERSION: i64 = 3;
 
 /// Names of all tables: a file that lacks one is damaged.
-const TABLES: [&str; 4] = ["events", "executions", "meta", "sessions"];
+const TABLES: [&str; 6] = [
+    "daily_usage",
+    "events",
+    "executions",
+    "meta",
+    "session_usage",
+    "sessions",
+];
 
 /// `STRICT` refuses values of a wrong type; `number` keeps the order of insertion whatever the clock says.
 const VERSION_1: &str = "
@@ -72,6 +79,41 @@ ALTER TABLE sessions ADD COLUMN agent BLOB;
 ALTER TABLE executions ADD COLUMN prompt BLOB;
 ";
 
+/// What a session may reach; and what was used of model providers: by each session, and by each caller day by day. A day outlives its sessions.
+const VERSION_3: &str = "
+ALTER TABLE sessions ADD COLUMN network BLOB;
+CREATE TABLE session_usage (
+    session TEXT PRIMARY KEY REFERENCES sessions (id) ON DELETE CASCADE,
+    requests INTEGER NOT NULL,
+    denied INTEGER NOT NULL,
+    unpriced INTEGER NOT NULL,
+    input_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    cache_read_tokens INTEGER NOT NULL,
+    cache_write_tokens INTEGER NOT NULL,
+    cache_write_1h_tokens INTEGER NOT NULL,
+    cost_pico_usd INTEGER NOT NULL,
+    bytes_up INTEGER NOT NULL,
+    bytes_down INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE daily_usage (
+    day INTEGER NOT NULL,
+    caller TEXT NOT NULL,
+    requests INTEGER NOT NULL,
+    denied INTEGER NOT NULL,
+    unpriced INTEGER NOT NULL,
+    input_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    cache_read_tokens INTEGER NOT NULL,
+    cache_write_tokens INTEGER NOT NULL,
+    cache_write_1h_tokens INTEGER NOT NULL,
+    cost_pico_usd INTEGER NOT NULL,
+    bytes_up INTEGER NOT NULL,
+    bytes_down INTEGER NOT NULL,
+    PRIMARY KEY (day, caller)
+) STRICT, WITHOUT ROWID;
+";
+
 /// What a file turned out to be.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Found {
@@ -121,6 +163,11 @@ pub(crate) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
         transaction
             .execute_batch(VERSION_2)
             .map_err(failed_to("add what prompts need"))?;
+    }
+    if version < 3 {
+        transaction
+            .execute_batch(VERSION_3)
+            .map_err(failed_to("add networks and budgets"))?;
     }
     transaction
         .execute_batch(&format!(

@@ -87,15 +87,15 @@ fn a_newer_schema_is_refused_and_left_alone() {
             .pragma_update(None, "user_version", version)
             .unwrap()
     };
-    set(3);
+    set(4);
     assert!(matches!(
         Store::open(&path),
         Err(StoreError::Newer {
-            found: 3,
-            supported: 2
+            found: 4,
+            supported: 3
         })
     ));
-    set(2);
+    set(3);
     assert_eq!(
         Store::open(&path).unwrap().0.session(record.id).unwrap(),
         Some(record)
@@ -113,7 +113,9 @@ fn a_file_of_the_first_schema_is_brought_up_to_date_with_what_stands_in_it() {
     rusqlite::Connection::open(&path)
         .unwrap()
         .execute_batch(
-            "ALTER TABLE sessions DROP COLUMN agent; ALTER TABLE executions DROP COLUMN prompt; PRAGMA user_version = 1;",
+            "DROP TABLE session_usage; DROP TABLE daily_usage; ALTER TABLE sessions DROP COLUMN agent; \
+             ALTER TABLE sessions DROP COLUMN network; \
+             ALTER TABLE executions DROP COLUMN prompt; PRAGMA user_version = 1;",
         )
         .unwrap();
     for _ in 0..2 {
@@ -121,6 +123,37 @@ fn a_file_of_the_first_schema_is_brought_up_to_date_with_what_stands_in_it() {
         assert!(opened.quarantined.is_none());
         assert_eq!(store.session(record.id).unwrap(), Some(record.clone()));
     }
+}
+
+/// As the second schema left it: without the tables that budgets need.
+#[test]
+fn a_file_of_the_second_schema_gets_the_tables_of_usage() {
+    let (directory, store) = fresh();
+    let record = session();
+    store.reserve_session(&record, 1).unwrap();
+    drop(store);
+    let path = directory.path().join("state.db");
+    rusqlite::Connection::open(&path)
+        .unwrap()
+        .execute_batch("DROP TABLE session_usage; DROP TABLE daily_usage; ALTER TABLE sessions DROP COLUMN network; \
+             PRAGMA user_version = 2;")
+        .unwrap();
+    let (store, opened) = Store::open(&path).unwrap();
+    assert!(opened.quarantined.is_none());
+    assert_eq!(store.session(record.id).unwrap(), Some(record.clone()));
+    let usage = store::UsageRecord {
+        requests: 3,
+        ..store::UsageRecord::default()
+    };
+    store.add_usage(&[(record.id, usage)], &[]).unwrap();
+    assert_eq!(store.session_usage(record.id).unwrap(), usage);
+    // The same file, which says that it is of this schema and lacks a table, is damaged.
+    drop(store);
+    rusqlite::Connection::open(&path)
+        .unwrap()
+        .execute_batch("DROP TABLE daily_usage")
+        .unwrap();
+    assert!(Store::open(&path).unwrap().1.quarantined.is_some());
 }
 
 #[test]

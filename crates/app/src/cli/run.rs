@@ -10,7 +10,7 @@ use super::{
     client::{Client, read},
     output::note,
     prompt::{Follower, Interrupts, Look, OnInterrupt, Teller, order, report, words},
-    session::{existing, variables},
+    session::{existing, network, variables},
 };
 
 /// Signal of Ctrl-C.
@@ -63,6 +63,7 @@ fn creation(
         "projectPath": project,
         "backend": arguments.backend,
         "strictPermissions": arguments.strict,
+        "network": network(&arguments.network),
         "env": variables(context, &arguments.environment)?,
         "ttlSeconds": timeout.map(|timeout| timeout.as_secs().saturating_add(TTL_MARGIN_SECONDS)),
     }))

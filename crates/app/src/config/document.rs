@@ -66,6 +66,10 @@ fn kind(kind: Kind) -> String {
             "list of absolute paths, or `~/…`; in a variable separated by colons".to_owned()
         }
         Kind::Words { .. } => "list of words; in a variable separated by commas".to_owned(),
+        Kind::Rules => {
+            "list of `host`, `host:port` or `host:port,port`, the host exact or `*.suffix`; in a variable separated by spaces"
+                .to_owned()
+        }
         Kind::Seconds { min, max } => {
             format!("seconds from {min} to {max}, or a text such as `\"15m\"`")
         }
@@ -83,6 +87,7 @@ fn kind(kind: Kind) -> String {
             min % 1000,
             max / 1000
         ),
+        Kind::Dollars { max, .. } => format!("dollars from 0 to {}", max / 1_000_000),
         Kind::Switch => "`true` or `false`".to_owned(),
         Kind::Text { max } => format!("text of at most {max} bytes"),
         Kind::Choice(words) => words

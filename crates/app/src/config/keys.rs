@@ -35,6 +35,13 @@ pub enum Kind {
         /// Most.
         max: u64,
     },
+    /// Dollars with up to six decimals; bounds in millionths.
+    Dollars {
+        /// Least.
+        min: u64,
+        /// Most.
+        max: u64,
+    },
     /// `true` or `false`; a variable may also say `1`, `0`, `yes`, `no`.
     Switch,
     /// Several words: a TOML list, or separated by commas in a variable.
@@ -42,6 +49,8 @@ pub enum Kind {
         /// Longest word, bytes.
         max: usize,
     },
+    /// Several rules of a network, `host`, `host:port` or `host:port,port`: a TOML list, or separated by spaces in a variable.
+    Rules,
     /// Any text but none.
     Text {
         /// Longest, bytes.
@@ -74,6 +83,10 @@ const MONTH_SECONDS: u64 = 30 * 86_400;
 const TEBIBYTE: u64 = 1 << 40;
 /// One gibibyte.
 const GIBIBYTE: u64 = 1 << 30;
+/// Ten million dollars: amounts beyond are mistakes of unit.
+const MOST_MICRO_USD: u64 = 10_000_000_000_000;
+/// Tokens of a day that a limit can name.
+const MOST_TOKENS: u64 = 4_000_000_000;
 /// One mebibyte.
 const MEBIBYTE: u64 = 1 << 20;
 
@@ -224,6 +237,42 @@ keys! {
         Kind::Count { min: 0, max: 1_000_000_000 }, "0", "Requests to the model provider of one session; `0`: no limit.";
     SESSION_MAX_TOKENS = "session_max_tokens", "CLAUDE_CODE_MCP_SESSION_MAX_TOKENS",
         Kind::Count { min: 0, max: 4_000_000_000 }, "0", "Tokens of all kinds of one session; `0`: no limit.";
+    NETWORK_PRESETS = "network_presets", "CLAUDE_CODE_MCP_NETWORK_PRESETS", Kind::Words { max: 64 }, "[]",
+        "Named sets of hosts that callers may let their sessions reach: `github`, `debian`, `crates`, `pypi`, `npm`, `anthropic`. \
+         `docs/network.md` says what each has. Nothing here and in the next two keys: sessions reach their model provider alone.";
+    NETWORK_ALLOW = "network_allow", "CLAUDE_CODE_MCP_NETWORK_ALLOW", Kind::Rules, "[]",
+        "Hosts that callers may let their sessions reach, each with all that is narrower: `registry.example.com`, \
+         `*.example.com:80,443`. No session gets past these, `network_presets` and `network_default`, whoever asks.";
+    NETWORK_DEFAULT = "network_default", "CLAUDE_CODE_MCP_NETWORK_DEFAULT", Kind::Rules, "[]",
+        "What every session reaches unasked: presets by name, and hosts as in `network_allow`. A word without a dot and a port is \
+         a preset.";
+    NETWORK_PRIVATE = "network_private", "CLAUDE_CODE_MCP_NETWORK_PRIVATE", Kind::Rules, "[]",
+        "Of what the three keys above allow: hosts that may be at a private or loopback address, such as \
+         `registry.corp.example:443`. Any other host whose name leads to one is refused.";
+    MAX_USD_PER_SESSION = "max_usd_per_session", "CLAUDE_CODE_MCP_MAX_USD_PER_SESSION",
+        Kind::Dollars { min: 0, max: MOST_MICRO_USD }, "0",
+        "What the requests of one session may cost, by the price table; `0`: no limit. Where any limit is in dollars, a model \
+         without a price is refused with `price_unknown`.";
+    MAX_USD_PER_CALLER_PER_DAY = "max_usd_per_caller_per_day", "CLAUDE_CODE_MCP_MAX_USD_PER_CALLER_PER_DAY",
+        Kind::Dollars { min: 0, max: MOST_MICRO_USD }, "0",
+        "What the requests of all sessions of one caller may cost on one day (UTC); `0`: no limit.";
+    MAX_USD_PER_DAY = "max_usd_per_day", "CLAUDE_CODE_MCP_MAX_USD_PER_DAY",
+        Kind::Dollars { min: 0, max: MOST_MICRO_USD }, "0",
+        "What the requests of all sessions of the server may cost on one day (UTC); `0`: no limit.";
+    MAX_REQUESTS_PER_CALLER_PER_DAY = "max_requests_per_caller_per_day",
+        "CLAUDE_CODE_MCP_MAX_REQUESTS_PER_CALLER_PER_DAY", Kind::Count { min: 0, max: 1_000_000_000 }, "0",
+        "Requests to the model provider of all sessions of one caller on one day (UTC); `0`: no limit.";
+    MAX_REQUESTS_PER_DAY = "max_requests_per_day", "CLAUDE_CODE_MCP_MAX_REQUESTS_PER_DAY",
+        Kind::Count { min: 0, max: 1_000_000_000 }, "0",
+        "Requests to the model provider of all sessions on one day (UTC); `0`: no limit.";
+    MAX_TOKENS_PER_CALLER_PER_DAY = "max_tokens_per_caller_per_day", "CLAUDE_CODE_MCP_MAX_TOKENS_PER_CALLER_PER_DAY",
+        Kind::Count { min: 0, max: MOST_TOKENS }, "0",
+        "Tokens of all kinds of all sessions of one caller on one day (UTC); `0`: no limit.";
+    MAX_TOKENS_PER_DAY = "max_tokens_per_day", "CLAUDE_CODE_MCP_MAX_TOKENS_PER_DAY",
+        Kind::Count { min: 0, max: MOST_TOKENS }, "0", "Tokens of all kinds of all sessions on one day (UTC); `0`: no limit.";
+    PRICES_FILE = "prices_file", "CLAUDE_CODE_MCP_PRICES_FILE", Kind::Path, "none",
+        "A price table of your own (JSON, of the form of `profiles/prices.json`), which is looked at before the built-in one: \
+         for models of a gateway, agreed prices, or prices that have changed.";
     CALLER_MAY_ANSWER = "caller_may_answer", "CLAUDE_CODE_MCP_CALLER_MAY_ANSWER", Kind::Switch, "false",
         "In sessions with `strictPermissions` the calling model may answer what Claude Code asks; otherwise only a person may.";
     PERMISSION_TIMEOUT = "permission_timeout", "CLAUDE_CODE_MCP_PERMISSION_TIMEOUT", Kind::Seconds { min: 1, max: 86_400 }, "300",

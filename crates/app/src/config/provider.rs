@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use egress::{AwsChain, AwsKeys, AwsRole, Credential, GoogleDefault, TokenCommand};
+use egress::{Allowance, AwsChain, AwsKeys, AwsRole, Credential, GoogleDefault, TokenCommand, Usd};
 use model::Secret;
 use session::ProviderName;
 
@@ -92,8 +92,23 @@ pub struct ProviderConfig {
     pub max_requests: u64,
     /// Tokens of one session; 0: no limit.
     pub max_tokens: u64,
+    /// What sessions and callers may use beside that.
+    pub budgets: BudgetConfig,
     /// What the environment holds.
     pub credentials: Credentials,
+}
+
+/// What may be used, in dollars and day by day, and what models cost.
+#[derive(Debug, Clone, Default)]
+pub struct BudgetConfig {
+    /// What one session may cost.
+    pub session_cost: Option<Usd>,
+    /// For all sessions of one caller on one day.
+    pub caller_day: Allowance,
+    /// For all sessions on one day.
+    pub server_day: Allowance,
+    /// A price table of the operator's.
+    pub prices_file: Option<PathBuf>,
 }
 
 /// Credentials in the environment, or that it leads to.

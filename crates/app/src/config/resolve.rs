@@ -8,14 +8,16 @@ use std::{
     time::Duration,
 };
 
-use model::{Kernel, LimitName, RuntimeClass};
+use model::{EgressRule, Kernel, LimitName, RuntimeClass};
+use policy::Standing;
 use sandbox_docker::{Tcp, images::is_digest};
 use toml::Value;
 
 use super::{
-    AgentChoice, BackendChoice, Config, ConfigError, Environment, Flags, Key, Kind, Paths, keys,
-    layers::{Given, Layers},
-    units::{UnitError, format_size, parse_cpus, parse_duration, parse_size},
+    AgentChoice, BackendChoice, Config, ConfigError, Environment, Flags, Key, Kind,
+    NetworkSettings, Paths, keys,
+    layers::{Given, Layers, Origin},
+    units::{UnitError, format_size, parse_cpus, parse_dollars, parse_duration, parse_size},
 };
 
 /// The image of sessions on an engine where nothing else is configured.
@@ -72,6 +74,7 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigEr
         native_root: reader.path(&keys::NATIVE_ROOT)?,
         agent: reader.agent()?,
         provider: reader.provider()?,
+        network: reader.network()?,
         caller_may_answer: reader.switch(&keys::CALLER_MAY_ANSWER)?,
         permission_timeout: reader.seconds(&keys::PERMISSION_TIMEOUT)?,
         permission_allow: reader.words(&keys::PERMISSION_ALLOW)?,
@@ -127,6 +130,9 @@ const KNOWN_RUNTIMES: [(&str, Kernel); 3] = [
 /// Longest name of a runtime, bytes, as the key's documentation says.
 const MAX_RUNTIME_NAME_BYTES: usize = 64;
 
+/// Characters of a wrong name that an error shows.
+const MAX_SHOWN_CHARACTERS: usize = 64;
+
 struct Reader<'a> {
     layers: &'a Layers,
     environment: &'a Environment,
@@ -164,11 +170,13 @@ impl Reader<'_> {
                 max,
             ),
             Kind::Bytes { min, max } => (number(key, given, parse_size)?, min, max),
-            Kind::Cpus { min, max } => (cpus(key, given)?, min, max),
+            Kind::Cpus { min, max } => (decimal(key, given, parse_cpus)?, min, max),
+            Kind::Dollars { min, max } => (decimal(key, given, parse_dollars)?, min, max),
             Kind::Count { min, max } => (count(key, given)?, min, max),
             Kind::Path
             | Kind::PathList
             | Kind::Words { .. }
+            | Kind::Rules
             | Kind::Switch
             | Kind::Text { .. }
             | Kind::Choice(_) => {
@@ -204,6 +212,69 @@ impl Reader<'_> {
                 &format!("one of {}", words.join(", ")),
             )),
         }
+    }
+
+    fn network(&self) -> Result<NetworkSettings, ConfigError> {
+        let key = &keys::NETWORK_PRESETS;
+        let presets = self.words(key)?;
+        for name in &presets {
+            self.known_preset(key, name)?;
+        }
+        let rules = |key| self.rules(key, |text| self.rule(key, text));
+        let key = &keys::NETWORK_DEFAULT;
+        let default = self.rules(key, |text| match text.contains(['.', ':']) {
+            true => self.rule(key, text).map(Standing::Rule),
+            false => self.known_preset(key, text).map(Standing::Preset),
+        })?;
+        Ok(NetworkSettings {
+            presets,
+            allow: rules(&keys::NETWORK_ALLOW)?,
+            default,
+            private: rules(&keys::NETWORK_PRIVATE)?,
+        })
+    }
+
+    fn rules<T>(
+        &self,
+        key: &'static Key,
+        read: impl Fn(&str) -> Result<T, ConfigError>,
+    ) -> Result<Vec<T>, ConfigError> {
+        let Some(given) = self.layers.get(key) else {
+            return Ok(Vec::new());
+        };
+        let wrong = || wrong_type(key, Some(given), "a list of texts");
+        let list = given.value.as_array().ok_or_else(wrong)?;
+        list.iter()
+            .map(|entry| read(entry.as_str().ok_or_else(wrong)?))
+            .collect()
+    }
+
+    fn rule(&self, key: &'static Key, text: &str) -> Result<EgressRule, ConfigError> {
+        text.parse().map_err(|source| ConfigError::Rule {
+            key: key.name,
+            origin: self.origin(key),
+            source,
+        })
+    }
+
+    fn known_preset(&self, key: &'static Key, name: &str) -> Result<String, ConfigError> {
+        let mut known = egress::destination::preset_names();
+        match known.any(|known| known == name) {
+            true => Ok(name.to_owned()),
+            false => Err(ConfigError::Preset {
+                key: key.name,
+                origin: self.origin(key),
+                name: name.chars().take(MAX_SHOWN_CHARACTERS).collect(),
+                known: egress::destination::preset_names().collect(),
+            }),
+        }
+    }
+
+    fn origin(&self, key: &'static Key) -> Origin {
+        let given = self.layers.get(key);
+        given.map_or(Origin::Flag("(built-in default)"), |given| {
+            given.origin.clone()
+        })
     }
 
     fn words(&self, key: &'static Key) -> Result<Vec<String>, ConfigError> {
@@ -462,21 +533,25 @@ fn number(
     })
 }
 
-fn cpus(key: &'static Key, given: &Given) -> Result<u64, ConfigError> {
+fn decimal(
+    key: &'static Key,
+    given: &Given,
+    parse: fn(&str) -> Result<u64, UnitError>,
+) -> Result<u64, ConfigError> {
     match &given.value {
         Value::Float(value) => {
             let given = Given {
                 value: Value::String(value.to_string()),
                 origin: given.origin.clone(),
             };
-            number(key, &given, parse_cpus)
+            number(key, &given, parse)
         }
         Value::Integer(_)
         | Value::String(_)
         | Value::Boolean(_)
         | Value::Datetime(_)
         | Value::Array(_)
-        | Value::Table(_) => number(key, given, parse_cpus),
+        | Value::Table(_) => number(key, given, parse),
     }
 }
 
@@ -493,10 +568,12 @@ fn shown(kind: Kind, value: u64) -> String {
         Kind::Seconds { .. } => format!("{value} seconds"),
         Kind::Bytes { .. } => format_size(value),
         Kind::Cpus { .. } => format!("{}.{:03} CPUs", value / 1000, value % 1000),
+        Kind::Dollars { .. } => egress::Usd::from_micro(value).to_string(),
         Kind::Count { .. }
         | Kind::Path
         | Kind::PathList
         | Kind::Words { .. }
+        | Kind::Rules
         | Kind::Switch
         | Kind::Text { .. }
         | Kind::Choice(_) => value.to_string(),
@@ -520,7 +597,7 @@ fn runtime_class(text: &str) -> Option<RuntimeClass> {
 }
 
 fn wrong_type(key: &'static Key, given: Option<&Given>, expected: &str) -> ConfigError {
-    let origin = given.map_or(super::layers::Origin::Flag("(built-in default)"), |given| {
+    let origin = given.map_or(Origin::Flag("(built-in default)"), |given| {
         given.origin.clone()
     });
     ConfigError::WrongType {

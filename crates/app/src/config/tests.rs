@@ -173,6 +173,18 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         models = ["claude-*"]
         session_max_requests = 1000
         session_max_tokens = 2000000
+        network_presets = ["github", "crates"]
+        network_allow = ["registry.example.com", "*.example.com:80,443"]
+        network_default = ["debian", "time.example.com:8080"]
+        network_private = ["registry.example.com:443"]
+        max_usd_per_session = 2.5
+        max_usd_per_caller_per_day = "10.000001"
+        max_usd_per_day = 100
+        max_requests_per_caller_per_day = 500
+        max_requests_per_day = 5000
+        max_tokens_per_caller_per_day = 1000000
+        max_tokens_per_day = 10000000
+        prices_file = "/srv/prices.json"
         caller_may_answer = true
         permission_timeout = "2m"
         permission_allow = ["Bash(git status)"]
@@ -208,6 +220,17 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
             ("kata", Kernel::Guest)
         ]
     );
+    let budgets = &from_file.provider.budgets;
+    assert_eq!(
+        budgets.session_cost,
+        Some(egress::Usd::from_micro(2_500_000))
+    );
+    assert_eq!(
+        budgets.caller_day.cost,
+        Some(egress::Usd::from_micro(10_000_001))
+    );
+    assert_eq!(budgets.caller_day.tokens, Some(1_000_000));
+    assert_eq!(budgets.server_day.requests, Some(5_000));
     assert_eq!(from_file.limits[&LimitName::CpuMillis], 1500);
     assert_eq!(from_file.limits[&LimitName::MemoryBytes], 2 << 30);
     assert_eq!(from_file.limits.len(), 7);
@@ -264,6 +287,24 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         ("CLAUDE_CODE_MCP_MODELS", "claude-*"),
         ("CLAUDE_CODE_MCP_SESSION_MAX_REQUESTS", "1000"),
         ("CLAUDE_CODE_MCP_SESSION_MAX_TOKENS", "2000000"),
+        ("CLAUDE_CODE_MCP_NETWORK_PRESETS", "github,crates"),
+        (
+            "CLAUDE_CODE_MCP_NETWORK_ALLOW",
+            "registry.example.com *.example.com:80,443",
+        ),
+        (
+            "CLAUDE_CODE_MCP_NETWORK_DEFAULT",
+            "debian time.example.com:8080",
+        ),
+        ("CLAUDE_CODE_MCP_NETWORK_PRIVATE", "registry.example.com"),
+        ("CLAUDE_CODE_MCP_MAX_USD_PER_SESSION", "2.5"),
+        ("CLAUDE_CODE_MCP_MAX_USD_PER_CALLER_PER_DAY", "10.000001"),
+        ("CLAUDE_CODE_MCP_MAX_USD_PER_DAY", "100"),
+        ("CLAUDE_CODE_MCP_MAX_REQUESTS_PER_CALLER_PER_DAY", "500"),
+        ("CLAUDE_CODE_MCP_MAX_REQUESTS_PER_DAY", "5000"),
+        ("CLAUDE_CODE_MCP_MAX_TOKENS_PER_CALLER_PER_DAY", "1000000"),
+        ("CLAUDE_CODE_MCP_MAX_TOKENS_PER_DAY", "10000000"),
+        ("CLAUDE_CODE_MCP_PRICES_FILE", "/srv/prices.json"),
         ("CLAUDE_CODE_MCP_CALLER_MAY_ANSWER", "true"),
         ("CLAUDE_CODE_MCP_PERMISSION_TIMEOUT", "120"),
         ("CLAUDE_CODE_MCP_PERMISSION_ALLOW", "Bash(git status)"),
@@ -300,6 +341,42 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         format!("{:?}", from_flags.unwrap()),
         format!("{from_file:?}")
     );
+}
+
+#[test]
+fn what_is_no_rule_and_no_preset_is_told_with_its_key() {
+    let case = Case::new();
+    for (file, sentence_part) in [
+        (
+            "network_allow = [\"10.0.0.1\"]",
+            "`network_allow` in FILE has a rule that cannot be read: \"10.0.0.1\" is no host",
+        ),
+        ("network_allow = [\"*.com\"]", "too wide"),
+        (
+            "network_allow = \"example.com\"",
+            "`network_allow` in FILE must be a list of texts",
+        ),
+        (
+            "network_private = [\"example.com:0\"]",
+            "`network_private` in FILE",
+        ),
+        (
+            "network_presets = [\"gihub\"]",
+            "`network_presets` in FILE names the preset `gihub`, but there are anthropic, github",
+        ),
+        (
+            "network_default = [\"localhost\"]",
+            "`network_default` in FILE names the preset `localhost`",
+        ),
+    ] {
+        let error = case.load(file, &[], &[]).unwrap_err();
+        let told = sentence(&case, &error);
+        assert!(told.contains(sentence_part), "{told}");
+    }
+    let local = case
+        .load("network_default = [\"localhost:8080\"]", &[], &[])
+        .unwrap();
+    assert_eq!(local.network.default.len(), 1);
 }
 
 #[test]

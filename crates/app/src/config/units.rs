@@ -93,6 +93,16 @@ pub fn parse_cpus(text: &str) -> Result<u64, UnitError> {
     thousandths(text.trim()).ok_or_else(|| wrong(text, "a number of CPUs such as 2 or 0.5"))
 }
 
+/// A number of dollars, in millionths: `5`, `0.25`.
+///
+/// # Errors
+/// When the text is none, or finer than a millionth.
+pub fn parse_dollars(text: &str) -> Result<u64, UnitError> {
+    egress::Usd::parse(text.trim())
+        .map(egress::Usd::micro_rounded_up)
+        .ok_or_else(|| wrong(text, "a number of dollars such as 5 or 0.25"))
+}
+
 /// A size for people: `2 GiB`, `512 MiB`, `1.5 GiB`, `17 B`.
 pub fn format_size(bytes: u64) -> String {
     const UNITS: [(&str, u64); 4] = [

@@ -65,6 +65,10 @@ pub(crate) struct Seen {
     pub model: Option<String>,
     pub max_tokens: Option<u64>,
     pub stream: bool,
+    /// How fast the answer shall be, which has a price.
+    pub speed: Option<String>,
+    /// Where it shall be made, which has a price.
+    pub inference_geo: Option<String>,
 }
 
 /// Looks at a body. A provider's parser must not be able to see another model than this one: a key that comes twice, or
@@ -90,11 +94,14 @@ impl<'de> Visitor<'de> for SeenVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Seen, A::Error> {
         let (mut model, mut max_tokens, mut stream) = (None, None, None);
+        let (mut speed, mut inference_geo) = (None, None);
         while let Some(key) = map.next_key::<String>()? {
             match key.as_str() {
                 "model" => once(&mut model, map.next_value()?)?,
                 "max_tokens" => once(&mut max_tokens, map.next_value()?)?,
                 "stream" => once(&mut stream, map.next_value()?)?,
+                "speed" => once(&mut speed, map.next_value()?)?,
+                "inference_geo" => once(&mut inference_geo, map.next_value()?)?,
                 other if looks_like_one(other) => {
                     return Err(A::Error::custom("a key in another case"));
                 }
@@ -107,6 +114,8 @@ impl<'de> Visitor<'de> for SeenVisitor {
             model: model.flatten(),
             max_tokens: max_tokens.flatten(),
             stream: stream.flatten().unwrap_or(false),
+            speed: speed.flatten(),
+            inference_geo: inference_geo.flatten(),
         })
     }
 }
@@ -119,7 +128,7 @@ fn once<T, E: Error>(slot: &mut Option<Option<T>>, value: Option<T>) -> Result<(
 }
 
 fn looks_like_one(key: &str) -> bool {
-    ["model", "max_tokens", "stream"]
+    ["model", "max_tokens", "stream", "speed", "inference_geo"]
         .iter()
         .any(|known| key.eq_ignore_ascii_case(known))
 }
@@ -140,7 +149,8 @@ mod tests {
             Seen {
                 model: Some("m".to_owned()),
                 max_tokens: Some(32_000),
-                stream: true
+                stream: true,
+                ..Seen::default()
             }
         );
         assert_eq!(look(b"{}").unwrap(), Seen::default());
@@ -164,6 +174,9 @@ mod tests {
             r#"{"model":["a"]}"#,
             r#"{"max_tokens":-1}"#,
             r#"{"stream":"yes"}"#,
+            r#"{"speed":"standard","Speed":"fast"}"#,
+            r#"{"speed":"standard","speed":"fast"}"#,
+            r#"{"inference_geo":1}"#,
             r#"{"model":"a""#,
             "\u{feff}{}",
             "",

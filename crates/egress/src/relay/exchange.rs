@@ -9,18 +9,31 @@ use http::Method;
 use model::SessionId;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::{Recording, Ticket};
+
 use super::{
+    account::Spent,
+    ledger::{Booking, Used},
+    money::Usd,
+    prices::Rates,
     refusal::Denial,
     session::SessionRelay,
     usage::{Seen, Tokens, reckoned},
 };
 
-/// Told of each request once it has ended. Called from within the relay: it must be quick and must not block.
-///
-/// A sandbox may make requests as fast as it likes, refused ones too: who writes them down decides how many.
+/// Told of each request. A sandbox may make requests as fast as it likes, refused ones too: who writes them down decides how
+/// many.
 pub trait Observer: Send + Sync {
-    /// One request of this session has ended.
-    fn request_ended(&self, session: SessionId, record: &RequestRecord);
+    /// One request of this session passed every check and is about to go to the provider.
+    ///
+    /// # Errors
+    /// When that could not be made durable: the request does not go then.
+    fn request_begins<'a>(&'a self, session: SessionId, record: &'a RequestRecord)
+    -> Recording<'a>;
+
+    /// One request of this session has ended. Called from within the relay: it must be quick and must not block. `ticket`:
+    /// that of its beginning; none where it was refused before.
+    fn request_ended(&self, session: SessionId, ticket: Option<Ticket>, record: &RequestRecord);
 }
 
 /// What is known of a request: nothing of its content. Answers of the relay to a client that only looks whether it is
@@ -39,6 +52,8 @@ pub struct RequestRecord {
     pub status: Option<u16>,
     /// What the request was charged.
     pub tokens: Tokens,
+    /// What that costs; `None` where the model's price is not known, or the request costs nothing by its kind.
+    pub cost: Option<Usd>,
     /// A part of the charge is reckoned from bytes: the provider's number was not seen.
     pub reckoned: bool,
     /// Bytes of the request's body.
@@ -79,6 +94,7 @@ impl RequestRecord {
             stream: false,
             status: None,
             tokens: Tokens::default(),
+            cost: None,
             reckoned: false,
             bytes_up: 0,
             bytes_down: 0,
@@ -110,9 +126,13 @@ pub(crate) struct Exchange {
     _slot: OwnedSemaphorePermit,
     started: Instant,
     pub(crate) record: RequestRecord,
+    ticket: Option<Ticket>,
     model: String,
     billed: bool,
     max_tokens: Option<u64>,
+    rates: Option<Rates>,
+    booking: Booking,
+    cost: Usd,
 }
 
 /// What decides an exchange's charge.
@@ -122,6 +142,27 @@ pub(crate) struct Terms {
     pub billed: bool,
     /// What the request limits its output to.
     pub max_tokens: Option<u64>,
+    /// What they cost, where that is known.
+    pub rates: Option<Rates>,
+}
+
+impl Terms {
+    /// What the request may cost at most, so far as that can be told beforehand: its input is reckoned from the body. One
+    /// that does not limit its output may say anything.
+    fn estimate(&self, bytes_up: u64) -> Spent {
+        if !self.billed {
+            return Spent::default();
+        }
+        let input = reckoned(bytes_up);
+        let output_tokens = self.max_tokens.unwrap_or(u64::MAX);
+        let cost = self.rates.map(|rates| rates.ceiling(input, output_tokens));
+        Spent {
+            requests: 0,
+            output_tokens,
+            tokens: input.saturating_add(output_tokens),
+            cost: cost.unwrap_or_default(),
+        }
+    }
 }
 
 impl Exchange {
@@ -133,25 +174,56 @@ impl Exchange {
         record: RequestRecord,
         terms: Terms,
     ) -> Result<Self, Denial> {
-        session.begin(&terms.model, record.bytes_up)?;
+        let estimate = terms.estimate(record.bytes_up);
+        let booking = session.begin(&terms.model, record.bytes_up, estimate)?;
         let mut exchange = Exchange {
             session,
             _slot: slot,
             started,
             record,
+            ticket: None,
             model: terms.model,
             billed: terms.billed,
             max_tokens: terms.max_tokens,
+            rates: terms.rates,
+            booking,
+            cost: Usd::ZERO,
         };
         exchange.observe(&Seen::default());
         Ok(exchange)
     }
 
+    /// Puts on record that the request is about to go out.
+    pub(crate) async fn announce(&mut self) -> Result<(), Denial> {
+        let announced = self
+            .session
+            .observer
+            .request_begins(self.session.session, &self.record);
+        match announced.await {
+            Ok(ticket) => self.ticket = Some(ticket),
+            Err(error) => {
+                tracing::error!(%error, "no request goes to the provider");
+                return Err(Denial::AuditUnavailable);
+            }
+        }
+        Ok(())
+    }
+
     /// Charges what is known now. Says which cap the session is past with it.
     pub(crate) fn observe(&mut self, seen: &Seen) -> Option<Denial> {
-        let charge = self.charge(seen);
-        let passed = self.session.charge(&self.model, self.record.tokens, charge);
-        self.record.tokens = charge;
+        let tokens = self.charge(seen);
+        let cost = match self.rates {
+            Some(rates) if self.billed => rates.cost(&tokens, seen.web_searches),
+            Some(_) | None => Usd::ZERO,
+        };
+        let passed = self.session.charge(
+            &self.model,
+            &self.booking,
+            (self.record.tokens, self.cost),
+            (tokens, cost),
+        );
+        self.record.tokens = tokens;
+        self.cost = cost;
         self.record.reckoned = self.billed && !(seen.input_known && seen.output_known);
         passed.filter(|_| self.billed)
     }
@@ -160,6 +232,11 @@ impl Exchange {
     pub(crate) fn costs_nothing(&mut self) {
         self.billed = false;
         self.observe(&Seen::default());
+    }
+
+    /// An allowance that is used up ends the answer.
+    pub(crate) fn stopped_by(&self, denial: &Denial) {
+        self.session.note_stop(denial);
     }
 
     pub(crate) fn passed_on(&mut self, bytes: usize) {
@@ -183,14 +260,31 @@ impl Exchange {
     }
 }
 
+impl Exchange {
+    fn settle(&mut self) {
+        self.record.cost = self.rates.filter(|_| self.billed).map(|_| self.cost);
+        let unpriced = self.billed && self.rates.is_none();
+        self.session.leave(
+            &self.booking,
+            Used {
+                requests: 1,
+                denied: u64::from(self.record.ending == Ending::Denied),
+                unpriced: u64::from(unpriced),
+                tokens: self.record.tokens,
+                cost: self.cost,
+                bytes_up: self.record.bytes_up,
+                bytes_down: self.record.bytes_down,
+            },
+        );
+    }
+}
+
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if self.record.ending == Ending::Denied {
-            self.session.count_denied();
-        }
+        self.settle();
         self.record.duration = self.started.elapsed();
         self.session
             .observer
-            .request_ended(self.session.session, &self.record);
+            .request_ended(self.session.session, self.ticket, &self.record);
     }
 }

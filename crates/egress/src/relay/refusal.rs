@@ -17,7 +17,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use serde_json::{Value, json};
 
-use super::{credential::CredentialError, provider::ProviderKind};
+use super::{account::Reached, credential::CredentialError, provider::ProviderKind};
 
 /// Names the rule that refused, for people and for tests.
 const DENIED: HeaderName = HeaderName::from_static("x-relay-denied");
@@ -45,9 +45,12 @@ pub(crate) enum Denial {
     BodyNotJson,
     NoModel,
     Model(String),
-    RequestsCap(u64),
-    OutputTokensCap(u64),
-    TotalTokensCap(u64),
+    /// An allowance is used up.
+    Used(Reached),
+    /// Requests under way may use what is left of an allowance.
+    Held(Reached),
+    /// A budget is in dollars, and nobody has said what this costs; the text says what.
+    PriceUnknown(String),
     Concurrency(usize),
     /// Bodies take as much memory as they may.
     Buffers,
@@ -58,6 +61,8 @@ pub(crate) enum Denial {
     ResponseTimeout {
         seconds: u64,
     },
+    /// The request could not be put on record.
+    AuditUnavailable,
     Internal,
 }
 
@@ -77,9 +82,9 @@ impl Denial {
             Denial::BodyNotJson => "body_not_json",
             Denial::NoModel => "model_missing",
             Denial::Model(_) => "model",
-            Denial::RequestsCap(_) => "max_requests",
-            Denial::OutputTokensCap(_) => "max_output_tokens",
-            Denial::TotalTokensCap(_) => "max_total_tokens",
+            Denial::Used(reached) => reached.rule(),
+            Denial::Held(_) => "budget_held",
+            Denial::PriceUnknown(_) => "price_unknown",
             Denial::Concurrency(_) => "max_concurrent",
             Denial::Buffers => "max_buffered_bytes",
             Denial::NoCredential => "no_credential",
@@ -87,6 +92,7 @@ impl Denial {
             Denial::Credential(_) => "credential_source",
             Denial::ConnectionFailed => "connection_failed",
             Denial::ResponseTimeout { .. } => "response_timeout",
+            Denial::AuditUnavailable => "audit_unavailable",
             Denial::Internal => "internal",
         }
     }
@@ -104,12 +110,14 @@ impl Denial {
             Denial::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Denial::Path | Denial::Query => StatusCode::FORBIDDEN,
             Denial::Model(_) => StatusCode::NOT_FOUND,
-            Denial::RequestsCap(_)
-            | Denial::OutputTokensCap(_)
-            | Denial::TotalTokensCap(_)
+            Denial::Used(_)
+            | Denial::Held(_)
+            | Denial::PriceUnknown(_)
             | Denial::Concurrency(_)
             | Denial::Buffers => StatusCode::TOO_MANY_REQUESTS,
-            Denial::NoCredential | Denial::Credential(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Denial::NoCredential | Denial::Credential(_) | Denial::AuditUnavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Denial::ConnectionFailed => StatusCode::BAD_GATEWAY,
             Denial::ResponseTimeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             Denial::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -128,18 +136,19 @@ impl Denial {
             Denial::BodyTooLarge { limit_bytes } => format!("the request is larger than {limit_bytes} bytes"),
             Denial::BodyTimeout => "the request's body did not arrive in time".to_owned(),
             Denial::BodyBroken => "the request's body broke off".to_owned(),
-            Denial::BodyNotJson => "the request's body is not one JSON object with each of model, max_tokens and stream at most once and of its type".to_owned(),
+            Denial::BodyNotJson => "the request's body is not one JSON object with each of model, max_tokens, stream, speed and inference_geo at most once and of its type".to_owned(),
             Denial::NoModel => "the request names no model".to_owned(),
             Denial::Model(model) => format!("the model `{model}` is not among those that this session may use; the operator's configuration lists them"),
-            Denial::RequestsCap(cap) => format!("this session has made the {cap} requests that it may make (max_requests); start a new session or have the limit raised"),
-            Denial::OutputTokensCap(cap) => format!("this session has used the {cap} output tokens that it may use (max_output_tokens); start a new session or have the limit raised"),
-            Denial::TotalTokensCap(cap) => format!("this session has used the {cap} tokens that it may use (max_total_tokens); start a new session or have the limit raised"),
+            Denial::Used(reached) => reached.sentence(),
+            Denial::Held(reached) => format!("requests under way may use all that is left of the allowance {}; try again shortly", reached.rule()),
+            Denial::PriceUnknown(what) => format!("price_unknown: {what} has no price here, and a budget in dollars is set; use a model that has one, or have the operator add it (prices_file)"),
             Denial::Concurrency(limit) => format!("this session has {limit} requests under way, which is all that it may have at a time; try again shortly"),
             Denial::Buffers => "requests under way take all the memory that they may; try again shortly".to_owned(),
             Denial::NoCredential => "the server holds no provider credential for this session (it was restarted, and keeps them in memory only); connect a client that passes one, then try again".to_owned(),
             Denial::Credential(why) => format!("{why}; the operator's log and configuration have the rest"),
             Denial::ConnectionFailed => "connection_failed: the provider could not be reached from the host (name, connection or TLS); the operator's log has the cause".to_owned(),
             Denial::ResponseTimeout { seconds } => format!("the provider did not begin to answer within {seconds} s"),
+            Denial::AuditUnavailable => "the server could not record this request, so it did not go to the provider; the operator is to look at the audit log".to_owned(),
             Denial::Internal => "the relay could not put the request together; this is a defect of it".to_owned(),
         }
     }
@@ -175,7 +184,10 @@ impl Denial {
                 HeaderValue::from_static(names(self.status()).bedrock),
             );
         }
-        if matches!(self, Denial::Concurrency(_) | Denial::Buffers) {
+        if matches!(
+            self,
+            Denial::Held(_) | Denial::Concurrency(_) | Denial::Buffers
+        ) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         } else if self.status() == StatusCode::TOO_MANY_REQUESTS {
             headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));

@@ -136,6 +136,7 @@ impl Metered {
         if let Some(denial) = self.exchange.observe(seen)
             && !seen.output_known
         {
+            self.exchange.stopped_by(&denial);
             self.end(
                 Ending::CapReached,
                 denial.rule(),

@@ -19,11 +19,12 @@ use tokio::{
 };
 
 use super::{
-    body::{self, Buffers},
+    body::{self, Buffers, Seen},
     credential::{self, AwsKeys, Carried, Held, Presented},
     exchange::{Exchange, RequestRecord, Terms},
     headers,
     models::MAX_MODEL_BYTES,
+    prices::Rates,
     provider::Place,
     refusal::Denial,
     response::{Broken, Metered},
@@ -143,8 +144,10 @@ impl Relay {
             Err(denial) => {
                 record.deny(&denial);
                 record.duration = started.elapsed();
-                session.count_denied();
-                session.observer.request_ended(session.session, &record);
+                session.count_denied(&denial);
+                session
+                    .observer
+                    .request_ended(session.session, None, &record);
                 denial.response(session.provider.kind()).map(whole)
             }
         }
@@ -206,7 +209,10 @@ impl Relay {
             mut presented,
             mut exchange,
         } = onward;
-        let mut sent = self.send(&call, &presented, session).await;
+        let mut sent = match exchange.announce().await {
+            Ok(()) => self.send(&call, &presented, session).await,
+            Err(denial) => Err(denial),
+        };
         // Nothing of an answer was passed on: with a newer version of the credential, the request is sent once more.
         if sent.as_ref().is_ok_and(refuses_credential)
             && let Some(newer) = session.instead_of(&credential, &presented).await
@@ -336,15 +342,53 @@ fn terms(
             return Err(Denial::Model(shown));
         }
     }
-    let model = route.model.or(seen.model).ok_or(Denial::NoModel)?;
+    let model = route
+        .model
+        .or_else(|| seen.model.clone())
+        .ok_or(Denial::NoModel)?;
     record.model = Some(model.clone());
     record.stream = seen.stream || route.streams;
     record.bytes_up = body.len() as u64;
+    let rates = price(session, &model, route.billed, &seen)?;
     Ok(Terms {
         model,
         billed: route.billed,
         max_tokens: seen.max_tokens,
+        rates,
     })
+}
+
+/// What the request costs; where nobody has said, `None`, or a refusal where dollars are what is limited.
+fn price(
+    session: &SessionRelay,
+    model: &str,
+    billed: bool,
+    seen: &Seen,
+) -> Result<Option<Rates>, Denial> {
+    if !billed {
+        return Ok(None);
+    }
+    let is_usual = seen
+        .speed
+        .as_deref()
+        .is_none_or(|speed| speed == "standard");
+    let in_chosen_geo = seen
+        .inference_geo
+        .as_deref()
+        .is_some_and(|geo| geo != "global");
+    let prices = session.ledger.prices();
+    let rates = prices
+        .of(&session.provider, model, in_chosen_geo)
+        .filter(|_| is_usual);
+    if rates.is_none() && session.counts_dollars() {
+        let how = if is_usual {
+            ""
+        } else {
+            " in a speed other than standard"
+        };
+        return Err(Denial::PriceUnknown(format!("the model `{model}`{how}")));
+    }
+    Ok(rates)
 }
 
 fn begin(

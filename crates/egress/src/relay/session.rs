@@ -4,17 +4,21 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Instant,
 };
 
 use model::{Secret, SessionId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
+    account::{Account, Allowance, Reached, Scope, Spent},
     body::Buffers,
     credential::{Credential, CredentialError, Held, Presented},
     exchange::Observer,
     headers::token_digest,
+    ledger::{Booking, Ledger, LeftToday, Settled, Used},
     models::ModelList,
+    money::Usd,
     provider::{Provider, ProviderKind},
     refusal::Denial,
     usage::Tokens,
@@ -36,6 +40,8 @@ pub struct Caps {
     pub max_output_tokens: Option<u64>,
     /// Tokens of every kind in all.
     pub max_total_tokens: Option<u64>,
+    /// What it may cost in all.
+    pub max_cost: Option<Usd>,
     /// Requests under way at a time.
     pub max_concurrent: usize,
     /// Bytes of request bodies in the server's memory at a time. Two of the largest fit the default.
@@ -44,12 +50,25 @@ pub struct Caps {
     pub max_connections: usize,
 }
 
+impl Caps {
+    /// What the session may use in all.
+    pub const fn allowance(&self) -> Allowance {
+        Allowance {
+            requests: self.max_requests,
+            output_tokens: self.max_output_tokens,
+            tokens: self.max_total_tokens,
+            cost: self.max_cost,
+        }
+    }
+}
+
 impl Default for Caps {
     fn default() -> Self {
         Caps {
             max_requests: None,
             max_output_tokens: None,
             max_total_tokens: None,
+            max_cost: None,
             max_concurrent: 16,
             max_buffered_bytes: 64 * 1024 * 1024,
             max_connections: 64,
@@ -66,11 +85,15 @@ pub struct Usage {
     pub denied: u64,
     /// Tokens of all of them.
     pub tokens: Tokens,
+    /// What they cost, without those whose price is not known.
+    pub cost: Usd,
+    /// How many those are.
+    pub unpriced: u64,
     /// Bytes of bodies that went to the provider.
     pub bytes_up: u64,
     /// Bytes of bodies that came back.
     pub bytes_down: u64,
-    /// Requests and tokens of each model.
+    /// Requests and tokens of each model, since the server was started.
     pub models: BTreeMap<String, ModelUsage>,
 }
 
@@ -87,6 +110,10 @@ pub struct ModelUsage {
 pub struct SessionConfig {
     /// Whose requests these are.
     pub session: SessionId,
+    /// Whose session it is: all sessions of one caller share that caller's daily allowance.
+    pub caller: String,
+    /// The server's books, with prices and daily allowances.
+    pub ledger: Ledger,
     /// Where they go.
     pub provider: Provider,
     /// What they carry; none where the server has lost it, which is answered with a 503 until it is set.
@@ -103,9 +130,29 @@ pub struct SessionConfig {
     pub observer: Arc<dyn Observer>,
 }
 
+/// How an allowance stopped a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BudgetStop {
+    /// When.
+    pub at: Instant,
+    /// The stable name of the limit.
+    pub rule: &'static str,
+    /// Whose limit, how much, and what to do next.
+    pub sentence: String,
+}
+
+/// What a session has used, and what its requests under way may use.
+struct Book {
+    usage: Usage,
+    account: Account,
+    stopped: Option<BudgetStop>,
+}
+
 /// One session's side of the relay. Shared by all connections of the session.
 pub struct SessionRelay {
     pub(crate) session: SessionId,
+    pub(crate) ledger: Ledger,
+    caller: String,
     pub(crate) provider: Provider,
     pub(crate) models: ModelList,
     pub(crate) observer: Arc<dyn Observer>,
@@ -113,7 +160,7 @@ pub struct SessionRelay {
     pub(crate) buffers: Buffers,
     caps: Caps,
     credential: RwLock<Option<Arc<Held>>>,
-    usage: Mutex<Usage>,
+    book: Mutex<Book>,
     requests: Arc<Semaphore>,
     connections: Arc<Semaphore>,
 }
@@ -132,6 +179,8 @@ impl SessionRelay {
         let permits = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
         Ok(Arc::new(SessionRelay {
             session: config.session,
+            ledger: config.ledger,
+            caller: config.caller,
             provider: config.provider,
             models: config.models,
             observer: config.observer,
@@ -139,7 +188,14 @@ impl SessionRelay {
             buffers: Buffers::new(config.caps.max_buffered_bytes),
             caps: config.caps,
             credential: RwLock::new(held),
-            usage: Mutex::new(config.used_before),
+            book: Mutex::new(Book {
+                account: Account::new(Spent {
+                    requests: config.used_before.requests,
+                    ..Spent::of(&config.used_before.tokens, config.used_before.cost)
+                }),
+                usage: config.used_before,
+                stopped: None,
+            }),
             requests: permits(config.caps.max_concurrent),
             connections: permits(config.caps.max_connections),
         }))
@@ -160,7 +216,22 @@ impl SessionRelay {
 
     /// What the session has used so far, requests under way included as far as they are known.
     pub fn usage(&self) -> Usage {
-        self.counted(|usage| usage.clone())
+        self.counted(|book| book.usage.clone())
+    }
+
+    /// What is left of the session's own allowance.
+    pub fn left(&self) -> Allowance {
+        self.counted(|book| self.caps.allowance().left(&book.account.spent))
+    }
+
+    /// What is left today for the session's caller, and for all of the server.
+    pub fn left_today(&self) -> LeftToday {
+        self.ledger.left_today(&self.caller)
+    }
+
+    /// How an allowance last stopped a request of the session.
+    pub fn last_stop(&self) -> Option<BudgetStop> {
+        self.counted(|book| book.stopped.clone())
     }
 
     pub(crate) fn credential(&self) -> Result<Arc<Held>, Denial> {
@@ -194,60 +265,109 @@ impl SessionRelay {
             .map_err(|_| Denial::Concurrency(self.caps.max_concurrent))
     }
 
-    /// Counts a request that is about to go out, if the caps leave room for one.
-    pub(crate) fn begin(&self, model: &str, bytes_up: u64) -> Result<(), Denial> {
-        self.counted(|usage| {
-            if let Some(cap) = self.caps.max_requests.filter(|cap| usage.requests >= *cap) {
-                return Err(Denial::RequestsCap(cap));
-            }
-            if let Some(denial) = self.passed(&usage.tokens) {
-                return Err(denial);
-            }
-            usage.requests += 1;
-            usage.bytes_up += bytes_up;
-            usage.model(model).requests += 1;
-            Ok(())
+    /// Whether any allowance that holds for the session is in dollars.
+    pub(crate) fn counts_dollars(&self) -> bool {
+        self.caps.max_cost.is_some() || self.ledger.counts_dollars()
+    }
+
+    /// Counts a request that is about to go out, if every allowance leaves room for one.
+    pub(crate) fn begin(
+        &self,
+        model: &str,
+        bytes_up: u64,
+        estimate: Spent,
+    ) -> Result<Booking, Denial> {
+        let allowance = self.caps.allowance();
+        self.counted(|book| {
+            let own = (&mut book.account, &allowance);
+            let booking = self.ledger.begin(&self.caller, own, estimate)?;
+            book.usage.requests += 1;
+            book.usage.bytes_up += bytes_up;
+            book.usage.model(model).requests += 1;
+            Ok(booking)
         })
     }
 
-    /// Corrects what one request is charged from `before` to `after`. Says which cap the session is past now.
-    pub(crate) fn charge(&self, model: &str, before: Tokens, after: Tokens) -> Option<Denial> {
-        self.counted(|usage| {
-            usage.tokens += after;
-            usage.tokens -= before;
+    /// Corrects what one request is charged from `before` to `after`. Says which allowance is used up now.
+    pub(crate) fn charge(
+        &self,
+        model: &str,
+        booking: &Booking,
+        before: (Tokens, Usd),
+        after: (Tokens, Usd),
+    ) -> Option<Denial> {
+        self.counted(|book| {
+            let usage = &mut book.usage;
+            usage.tokens += after.0;
+            usage.tokens -= before.0;
+            usage.cost += after.1;
+            usage.cost -= before.1;
             let counted = usage.model(model);
-            counted.tokens += after;
-            counted.tokens -= before;
-            self.passed(&usage.tokens)
+            counted.tokens += after.0;
+            counted.tokens -= before.0;
+            let (before, after) = (Spent::of(&before.0, before.1), Spent::of(&after.0, after.1));
+            book.account.correct(&booking.estimate, before, after);
+            let own = self.caps.allowance().used_up(&book.account.spent);
+            let of_day = self.ledger.correct(&self.caller, booking, before, after);
+            own.map(|cap| Reached {
+                scope: Scope::Session,
+                cap,
+            })
+            .or(of_day)
+            .map(Denial::Used)
         })
+    }
+
+    /// A request has ended: its place in the books is free, and what it used goes on record.
+    pub(crate) fn leave(&self, booking: &Booking, used: Used) {
+        let last = Spent::of(&used.tokens, used.cost);
+        self.counted(|book| {
+            book.account.leave(&booking.estimate, last);
+            book.usage.denied += used.denied;
+            book.usage.unpriced += used.unpriced;
+        });
+        self.ledger.leave(&self.caller, booking, last);
+        self.settle(booking.day, used);
     }
 
     pub(crate) fn count_down(&self, bytes: u64) {
-        self.counted(|usage| usage.bytes_down += bytes);
+        self.counted(|book| book.usage.bytes_down += bytes);
     }
 
-    pub(crate) fn count_denied(&self) {
-        self.counted(|usage| usage.denied += 1);
+    /// A request was refused before it was counted.
+    pub(crate) fn count_denied(&self, denial: &Denial) {
+        self.counted(|book| book.usage.denied += 1);
+        self.note_stop(denial);
+        let used = Used {
+            denied: 1,
+            ..Used::default()
+        };
+        self.settle(self.ledger.today(), used);
     }
 
-    fn passed(&self, tokens: &Tokens) -> Option<Denial> {
-        let Caps {
-            max_output_tokens,
-            max_total_tokens,
-            ..
-        } = self.caps;
-        max_output_tokens
-            .filter(|cap| tokens.output >= *cap)
-            .map(Denial::OutputTokensCap)
-            .or_else(|| {
-                max_total_tokens
-                    .filter(|cap| tokens.total() >= *cap)
-                    .map(Denial::TotalTokensCap)
-            })
+    /// Keeps why a request was stopped, where that was an allowance.
+    pub(crate) fn note_stop(&self, denial: &Denial) {
+        if let Denial::Used(_) | Denial::PriceUnknown(_) = denial {
+            let stop = BudgetStop {
+                at: Instant::now(),
+                rule: denial.rule(),
+                sentence: denial.sentence(),
+            };
+            self.counted(|book| book.stopped = Some(stop));
+        }
     }
 
-    fn counted<T>(&self, act: impl FnOnce(&mut Usage) -> T) -> T {
-        act(&mut self.usage.lock().unwrap_or_else(PoisonError::into_inner))
+    fn settle(&self, day: u64, used: Used) {
+        self.ledger.settle(&Settled {
+            session: self.session,
+            caller: self.caller.clone(),
+            day,
+            used,
+        });
+    }
+
+    fn counted<T>(&self, act: impl FnOnce(&mut Book) -> T) -> T {
+        act(&mut self.book.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

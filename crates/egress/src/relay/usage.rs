@@ -26,6 +26,8 @@ pub struct Tokens {
     pub cache_read: u64,
     /// Input written to a cache.
     pub cache_creation: u64,
+    /// Of that, what stays there for an hour instead of five minutes.
+    pub cache_creation_1h: u64,
 }
 
 impl Tokens {
@@ -43,6 +45,7 @@ impl Tokens {
             output: combine(self.output, other.output),
             cache_read: combine(self.cache_read, other.cache_read),
             cache_creation: combine(self.cache_creation, other.cache_creation),
+            cache_creation_1h: combine(self.cache_creation_1h, other.cache_creation_1h),
         }
     }
 }
@@ -75,6 +78,8 @@ pub(crate) struct Seen {
     pub output_known: bool,
     /// Bytes of generated text seen, to reckon with until then.
     pub text_bytes: u64,
+    /// Web searches of the provider's own.
+    pub web_searches: u64,
 }
 
 /// Reads usage out of an answer that arrives in pieces, however it is cut. It keeps a bounded part of it and gives up on
@@ -210,9 +215,16 @@ fn take(usage: &Value, seen: &mut Seen) -> bool {
         output: said("output_tokens"),
         cache_read: said("cache_read_input_tokens"),
         cache_creation: said("cache_creation_input_tokens"),
+        cache_creation_1h: inner(usage, "/cache_creation/ephemeral_1h_input_tokens"),
     };
     seen.tokens = seen.tokens.each(tokens, u64::max);
+    let searches = inner(usage, "/server_tool_use/web_search_requests");
+    seen.web_searches = seen.web_searches.max(searches);
     number(usage, "input_tokens").is_some()
+}
+
+fn inner(usage: &Value, pointer: &str) -> u64 {
+    usage.pointer(pointer).and_then(Value::as_u64).unwrap_or(0)
 }
 
 fn number(usage: &Value, name: &str) -> Option<u64> {

@@ -16,9 +16,13 @@ pub struct PromptReply {
     /// The structured answer, where outputSchema asked for one and Claude Code gave it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub structured_output: Option<serde_json::Value>,
-    /// Why it ended: completed, turnLimit, budgetLimit, providerError, refused, interrupted, timedOut, stalled, agentEnded.
+    /// Why it ended: completed, turnLimit, budgetLimit, spendingLimit, providerError, refused, interrupted, timedOut,
+    /// stalled, agentEnded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop: Option<String>,
+    /// Which budget of the server's was used up, for spendingLimit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spending_limit: Option<SpendingLimitReply>,
     /// What the provider refused or failed with, for providerError.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider_error: Option<ProviderErrorReply>,
@@ -45,6 +49,16 @@ pub struct PromptReply {
     pub changed_files: Vec<String>,
 }
 
+/// A budget of the server's that is used up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SpendingLimitReply {
+    /// Its stable name: max_usd_per_session, max_tokens_per_caller_per_day and so on; price_unknown
+    pub code: String,
+    /// Whose it is, how much, and what to do next.
+    pub message: String,
+}
+
 /// A failure of the model provider.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -57,7 +71,9 @@ pub struct ProviderErrorReply {
 }
 
 /// Tokens, as the provider counts them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "camelCase")]
 pub struct TokenUsageReply {
     /// Read by the model and not from a cache.

@@ -3,10 +3,10 @@
 use model::{SessionState, TranscriptKind};
 use serde::{Deserialize, Serialize};
 
-use super::DockerOptionsReply;
+use super::{DockerOptionsReply, TokenUsageReply};
 
 /// A session as it stands now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionReply {
     /// Id of the session, for every other tool.
@@ -36,9 +36,15 @@ pub struct SessionReply {
     /// The same in the words of dockerOpts, on every backend: what the kernel holds, read back after start. Not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub docker_opts_in_force: Option<DockerOptionsReply>,
+    /// Which hosts it may reach beside its model provider. Not in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkReply>,
     /// Resources in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<UsageReply>,
+    /// What it has used of its model provider, and what is left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider_usage: Option<ProviderUsageReply>,
     /// Ids of executions that are running.
     pub running_executions: Vec<String>,
     /// Why it ended, for a session that is no longer live.
@@ -153,6 +159,35 @@ pub struct LimitReply {
     pub mechanism: String,
 }
 
+/// Which hosts a session may reach beside its model provider.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkReply {
+    /// Whatever none of these allows is refused; none at all: no network.
+    pub rules: Vec<NetworkRuleReply>,
+}
+
+/// One rule of a session's network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkRuleReply {
+    /// Its name in refusals and in the audit log.
+    pub name: String,
+    /// Exact, or *.suffix.
+    pub host: String,
+    /// Ports.
+    pub ports: Vec<u16>,
+    /// Methods of HTTP; absent: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub methods: Vec<String>,
+    /// How paths begin; absent: any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<String>,
+    /// The host may lie at a private address: the operator says so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub private: bool,
+}
+
 /// Resources in use by a session.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -171,8 +206,49 @@ pub struct UsageReply {
     pub oom_kills: Option<u64>,
 }
 
+/// What a session has used of its model provider.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProviderUsageReply {
+    /// Requests that went on to the provider.
+    pub requests: u64,
+    /// Requests that the server refused.
+    pub denied: u64,
+    /// Tokens.
+    pub tokens: TokenUsageReply,
+    /// Cost by the server's price table, dollars.
+    pub cost_usd: f64,
+    /// Requests whose price is not known; costUsd is without them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unpriced_requests: u64,
+    /// What may yet be used, where something is limited.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<BudgetLeftReply>,
+}
+
+/// What is left of a budget; what is absent is not limited.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BudgetLeftReply {
+    /// session; callerDay: all your sessions today (UTC); serverDay: all sessions of the server today.
+    pub scope: String,
+    /// Requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<u64>,
+    /// Tokens of all kinds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
+    /// Dollars.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usd: Option<f64>,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 /// The caller's sessions.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionListReply {
     /// Sessions, without limits and hardening: get_session has those.

@@ -4,6 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use model::{
     ExecutionState, ExecutionView, PendingKind, PendingPermission, PromptStop, PromptView,
+    TokenUsage,
 };
 
 use super::{
@@ -13,7 +14,7 @@ use super::{
 use crate::{
     reply::{
         DenialReply, ExecutionKind, ExecutionReply, PendingKindName, PendingReply, PromptReply,
-        ProviderErrorReply, TokenUsageReply,
+        ProviderErrorReply, SpendingLimitReply, TokenUsageReply,
     },
     text,
 };
@@ -53,7 +54,15 @@ fn details(view: &PromptView) -> PromptReply {
         }),
         _ => None,
     };
+    let spending_limit = match &view.stop {
+        Some(PromptStop::SpendingLimit { code, why }) => Some(SpendingLimitReply {
+            code: text::sentence(code),
+            message: text::sentence(why),
+        }),
+        _ => None,
+    };
     PromptReply {
+        spending_limit,
         conversation_id: view.conversation.to_string(),
         doing: text::sentence(&view.doing),
         result: view
@@ -68,12 +77,7 @@ fn details(view: &PromptView) -> PromptReply {
         provider_error,
         turns: view.turns,
         tool_uses: view.tool_uses,
-        usage: TokenUsageReply {
-            input: view.usage.input,
-            output: view.usage.output,
-            cache_read: view.usage.cache_read,
-            cache_write: view.usage.cache_write,
-        },
+        usage: tokens(&view.usage),
         cost_usd: view.cost_micro_usd.map(|micro| micro as f64 / 1e6),
         model: view.model.as_deref().map(text::sentence),
         permission_denials: view
@@ -90,6 +94,15 @@ fn details(view: &PromptView) -> PromptReply {
             .iter()
             .map(|path| text::sentence(&path.to_string_lossy()))
             .collect(),
+    }
+}
+
+pub(super) const fn tokens(usage: &TokenUsage) -> TokenUsageReply {
+    TokenUsageReply {
+        input: usage.input,
+        output: usage.output,
+        cache_read: usage.cache_read,
+        cache_write: usage.cache_write,
     }
 }
 
@@ -133,6 +146,9 @@ fn message(view: &ExecutionView, prompt: &PromptView) -> String {
         }
         (_, Some(PromptStop::BudgetLimit)) => {
             format!("It stopped {took}: maxBudgetUsd was reached. Another prompt goes on.")
+        }
+        (_, Some(PromptStop::SpendingLimit { why, .. })) => {
+            format!("A budget of the server's stopped it {took}: {why}.")
         }
         (_, Some(PromptStop::Provider { kind, .. })) if kind == "authentication_failed" => format!(
             "The model provider refused the server's credential {took}: the operator corrects it where the server is \

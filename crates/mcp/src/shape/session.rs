@@ -2,11 +2,17 @@
 
 use std::time::SystemTime;
 
-use model::{Attestation, Enforcement, LimitName, SessionState, SessionView};
+use model::{
+    Attestation, BudgetLeft, BudgetScope, Enforcement, LimitName, NetworkPolicy, ProviderUsageView,
+    SessionState, SessionView,
+};
 
-use super::docker_options;
+use super::{docker_options, prompt::tokens};
 use crate::{
-    reply::{HardeningReply, LayerReply, LimitReply, LimitsReply, SessionReply, UsageReply},
+    reply::{
+        BudgetLeftReply, HardeningReply, LayerReply, LimitReply, LimitsReply, NetworkReply,
+        NetworkRuleReply, ProviderUsageReply, SessionReply, UsageReply,
+    },
     text,
 };
 
@@ -27,6 +33,7 @@ pub(crate) fn session(view: &SessionView) -> SessionReply {
         limits: view.attestation.as_ref().map(limits),
         hardening: view.attestation.as_ref().map(hardening),
         docker_opts_in_force: view.attestation.as_ref().map(docker_options::in_force),
+        network: view.network.as_ref().map(network),
         ..listed_session(view)
     }
 }
@@ -46,12 +53,14 @@ pub(crate) fn listed_session(view: &SessionView) -> SessionReply {
         limits: None,
         hardening: None,
         docker_opts_in_force: None,
+        network: None,
         usage: view.usage.as_ref().map(|usage| UsageReply {
             memory_bytes: usage.memory_bytes,
             cpu_us: usage.cpu_us,
             pids: usage.pids,
             oom_kills: usage.oom_kills,
         }),
+        provider_usage: view.provider_usage.as_ref().map(provider_usage),
         running_executions: view
             .running_executions
             .iter()
@@ -60,6 +69,35 @@ pub(crate) fn listed_session(view: &SessionView) -> SessionReply {
         ended_because: view.ended_because.as_deref().map(text::sentence),
         message: message(view),
     }
+}
+
+fn provider_usage(usage: &ProviderUsageView) -> ProviderUsageReply {
+    ProviderUsageReply {
+        requests: usage.requests,
+        denied: usage.denied,
+        tokens: tokens(&usage.tokens),
+        cost_usd: dollars(usage.cost_micro_usd),
+        unpriced_requests: usage.unpriced_requests,
+        left: usage.left.iter().map(budget_left).collect(),
+    }
+}
+
+fn budget_left(left: &BudgetLeft) -> BudgetLeftReply {
+    let scope = match left.scope {
+        BudgetScope::Session => "session",
+        BudgetScope::CallerDay => "callerDay",
+        BudgetScope::ServerDay => "serverDay",
+    };
+    BudgetLeftReply {
+        scope: scope.to_owned(),
+        requests: left.requests,
+        tokens: left.tokens,
+        usd: left.micro_usd.map(dollars),
+    }
+}
+
+fn dollars(micro: u64) -> f64 {
+    micro as f64 / 1e6
 }
 
 fn limits(attestation: &Attestation) -> LimitsReply {
@@ -80,6 +118,20 @@ fn limits(attestation: &Attestation) -> LimitsReply {
         };
     }
     limits
+}
+
+fn network(network: &NetworkPolicy) -> NetworkReply {
+    let rules = network.rules.iter().map(|named| NetworkRuleReply {
+        name: named.name.clone(),
+        host: named.rule.host.to_string(),
+        ports: named.rule.ports.clone(),
+        methods: named.rule.methods.clone(),
+        paths: named.rule.paths.clone(),
+        private: named.rule.private,
+    });
+    NetworkReply {
+        rules: rules.collect(),
+    }
 }
 
 fn hardening(attestation: &Attestation) -> HardeningReply {

@@ -7,7 +7,7 @@ use mcp::reply::{SessionListReply, SessionReply, SessionStateName};
 use serde_json::json;
 
 use super::{
-    CliError, Client, Context, EXIT_OK, read,
+    CliError, Client, Context, EXIT_OK, network, read,
     resolve::{is_live, resolve},
 };
 use crate::{
@@ -112,6 +112,8 @@ pub(super) async fn show(context: &Context, session: &str) -> Result<u8, CliErro
     }
     let reply: SessionReply = read("get_session", content)?;
     facts(context.output, &reply)?;
+    context.output.line("")?;
+    network::show(context.output, reply.network.as_ref())?;
     hardening(context.output, &reply)?;
     Ok(EXIT_OK)
 }
@@ -154,10 +156,62 @@ fn facts(output: Output, reply: &SessionReply) -> Result<(), CliError> {
                 .join(", "),
         ));
     }
+    lines.extend(provider(reply));
     for (name, value) in lines.iter().filter(|(_, value)| !value.is_empty()) {
         output.line(&format!("{name:<9} {value}"))?;
     }
     Ok(())
+}
+
+/// What it used of its model provider, and what is left: `$0.0125, 3 requests, 100 tokens, 1 refused`.
+fn provider(reply: &SessionReply) -> Vec<(&'static str, String)> {
+    let Some(usage) = &reply.provider_usage else {
+        return Vec::new();
+    };
+    let tokens = &usage.tokens;
+    let all = [
+        tokens.input,
+        tokens.output,
+        tokens.cache_read,
+        tokens.cache_write,
+    ];
+    let mut spent = format!(
+        "{}, {} requests, {} tokens",
+        dollars(usage.cost_usd),
+        usage.requests,
+        all.into_iter().fold(0, u64::saturating_add)
+    );
+    if usage.unpriced_requests > 0 {
+        spent.push_str(&format!(", {} of unknown price", usage.unpriced_requests));
+    }
+    if usage.denied > 0 {
+        spent.push_str(&format!(", {} refused", usage.denied));
+    }
+    let mut lines = vec![("spent", spent)];
+    for left in &usage.left {
+        let whose = match left.scope.as_str() {
+            "session" => "of the session's",
+            "callerDay" => "of yours today",
+            "serverDay" => "of the server's today",
+            other => other,
+        };
+        let amounts = [
+            left.usd.map(dollars),
+            left.requests.map(|count| format!("{count} requests")),
+            left.tokens.map(|count| format!("{count} tokens")),
+        ];
+        let amounts: Vec<_> = amounts.into_iter().flatten().collect();
+        lines.push(("left", format!("{} {whose}", amounts.join(", "))));
+    }
+    lines
+}
+
+/// Dollars and cents, finer where there is less than a cent.
+fn dollars(amount: f64) -> String {
+    match amount {
+        amount if amount > 0.0 && amount < 0.01 => format!("${amount:.6}"),
+        amount => format!("${amount:.2}"),
+    }
 }
 
 fn hardening(output: Output, reply: &SessionReply) -> Result<(), CliError> {

@@ -1,12 +1,12 @@
 //! What is configured of model providers.
 
-use egress::AwsRole;
+use egress::{Allowance, AwsRole, Usd};
 use session::ProviderName;
 
 use super::{Reader, wrong_type};
 use crate::config::{
-    AwsConfig, AwsCredentials, ConfigError, Credentials, ProviderChoice, ProviderConfig,
-    VertexCredentials, keys,
+    AwsConfig, AwsCredentials, BudgetConfig, ConfigError, Credentials, ProviderChoice,
+    ProviderConfig, VertexCredentials, keys,
 };
 
 impl Reader<'_> {
@@ -47,6 +47,7 @@ impl Reader<'_> {
             models: self.words(&keys::MODELS)?,
             max_requests: self.count(&keys::SESSION_MAX_REQUESTS)?.into(),
             max_tokens: self.count(&keys::SESSION_MAX_TOKENS)?.into(),
+            budgets: self.budgets()?,
             credentials: Credentials::of(self.environment),
         })
     }
@@ -88,6 +89,30 @@ impl Reader<'_> {
             credentials,
             profile,
             role,
+        })
+    }
+
+    fn budgets(&self) -> Result<BudgetConfig, ConfigError> {
+        let limit = |key| {
+            let value = self.number_or_default(key)?;
+            Ok((value > 0).then_some(value))
+        };
+        let dollars = |key| Ok(limit(key)?.map(Usd::from_micro));
+        Ok(BudgetConfig {
+            session_cost: dollars(&keys::MAX_USD_PER_SESSION)?,
+            caller_day: Allowance {
+                requests: limit(&keys::MAX_REQUESTS_PER_CALLER_PER_DAY)?,
+                output_tokens: None,
+                tokens: limit(&keys::MAX_TOKENS_PER_CALLER_PER_DAY)?,
+                cost: dollars(&keys::MAX_USD_PER_CALLER_PER_DAY)?,
+            },
+            server_day: Allowance {
+                requests: limit(&keys::MAX_REQUESTS_PER_DAY)?,
+                output_tokens: None,
+                tokens: limit(&keys::MAX_TOKENS_PER_DAY)?,
+                cost: dollars(&keys::MAX_USD_PER_DAY)?,
+            },
+            prices_file: self.path(&keys::PRICES_FILE)?,
         })
     }
 }

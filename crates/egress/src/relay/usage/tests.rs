@@ -15,13 +15,14 @@ const EXPECTED: Tokens = Tokens {
     output: 345,
     cache_read: 678,
     cache_creation: 9,
+    cache_creation_1h: 4,
 };
 
 fn events(text: &str) -> Vec<Value> {
     vec![
         json!({"type": "message_start", "message": {"model": "m", "usage": {
             "input_tokens": 12, "output_tokens": 1, "cache_read_input_tokens": 678,
-            "cache_creation_input_tokens": 9, "service_tier": null}}}),
+            "cache_creation_input_tokens": 9, "cache_creation": {"ephemeral_5m_input_tokens": 5, "ephemeral_1h_input_tokens": 4}, "service_tier": null}}}),
         json!({"type": "ping"}),
         json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}),
         json!({"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": "12"}}),
@@ -61,7 +62,8 @@ fn whole_answer(text: &str) -> Vec<u8> {
             {"type": "tool_use", "input": {"usage": {"output_tokens": 99999}}},
         ],
         "usage": {"input_tokens": 12, "output_tokens": 345, "cache_read_input_tokens": 678,
-            "cache_creation_input_tokens": 9, "server_tool_use": {"web_search_requests": 0}},
+            "cache_creation_input_tokens": 9, "cache_creation": {"ephemeral_1h_input_tokens": 4},
+            "server_tool_use": {"web_search_requests": 0}},
         "type": "message",
     })
     .to_string()

@@ -1,0 +1,339 @@
+//! Why something was not reached: a stable code, and a sentence for the one inside. The sentence says what was refused, by which
+//! rule, and how to ask; it holds no address of the host's network.
+
+use std::{fmt, io, net::IpAddr};
+
+use model::SessionId;
+
+use super::{
+    address::AddressClass,
+    name::{HostName, NameError},
+};
+
+/// How a caller gets more, in the words that its tools use.
+const HOW_TO_ASK: &str = "add it to `network.allow` when the session is made, or ask the operator";
+
+/// A refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Denial {
+    /// The session has no rule at all.
+    NetworkOff,
+    /// No rule names the host.
+    HostNotAllowed {
+        /// The host.
+        host: HostName,
+        /// The port that was asked for.
+        port: u16,
+        /// A person may let this session reach it.
+        person: Option<SessionId>,
+    },
+    /// A rule names the host with other ports.
+    PortNotAllowed {
+        /// The host.
+        host: HostName,
+        /// The port that was asked for.
+        port: u16,
+        /// The rule that names the host.
+        rule: String,
+        /// The ports of that rule.
+        ports: Vec<u16>,
+        /// A person may let this session reach it.
+        person: Option<SessionId>,
+    },
+    /// The port commands machines or sends mail, and no `private` rule of the operator names it.
+    GuardedPort {
+        /// The host.
+        host: HostName,
+        /// The port that was asked for.
+        port: u16,
+    },
+    /// An address where a name belongs.
+    RawAddress,
+    /// No name of a host.
+    BadName(NameError),
+    /// The name leads to an address that no public host has.
+    PrivateAddress {
+        /// The host.
+        host: HostName,
+        /// What the address is.
+        class: AddressClass,
+        /// Which it is: for the operator's log, never told inside.
+        address: IpAddr,
+    },
+    /// The name has no address, or nobody said so in time.
+    ResolutionFailed {
+        /// The host.
+        host: HostName,
+        /// How it failed.
+        why: io::ErrorKind,
+    },
+    /// None of the addresses took the connection.
+    ConnectionFailed {
+        /// The host.
+        host: HostName,
+        /// The port.
+        port: u16,
+        /// How the last attempt failed.
+        why: io::ErrorKind,
+    },
+    /// TLS asks for another host than the proxy was asked for.
+    SniMismatch {
+        /// The host that the proxy was asked for.
+        host: HostName,
+        /// What TLS asks for.
+        sni: String,
+    },
+    /// TLS says no host.
+    SniMissing {
+        /// The host that the proxy was asked for.
+        host: HostName,
+    },
+    /// Something else than TLS where TLS belongs.
+    NotTls {
+        /// The host.
+        host: HostName,
+        /// The port.
+        port: u16,
+    },
+    /// `Host` or the authority names another host than the request's target.
+    HostMismatch {
+        /// The host of the target.
+        host: HostName,
+        /// What was named beside it.
+        named: String,
+    },
+    /// The rules for the host do not have this method.
+    MethodNotAllowed {
+        /// The host.
+        host: HostName,
+        /// The method.
+        method: String,
+        /// The rule.
+        rule: String,
+    },
+    /// The rules for the host do not have this path.
+    PathNotAllowed {
+        /// The host.
+        host: HostName,
+        /// The rule.
+        rule: String,
+    },
+    /// The request cannot be read without doubt; the text says what is wrong.
+    BadRequest(&'static str),
+    /// It asks for another protocol.
+    Upgrade,
+    /// A command of the proxy protocol that is not offered, such as UDP over SOCKS.
+    Unsupported(&'static str),
+    /// A limit of the session.
+    TooMany {
+        /// Of what: `connections`.
+        what: &'static str,
+        /// How many there may be.
+        limit: u64,
+    },
+    /// The decision could not be recorded, so it is a no.
+    AuditUnavailable,
+    /// A defect of the proxy, or a question to the kernel that it did not answer.
+    Internal(&'static str),
+}
+
+impl Denial {
+    /// The stable code.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Denial::NetworkOff => "network_off",
+            Denial::HostNotAllowed { .. } => "host_not_allowed",
+            Denial::PortNotAllowed { .. } | Denial::GuardedPort { .. } => "port_not_allowed",
+            Denial::RawAddress => "raw_address",
+            Denial::BadName(_) => "bad_name",
+            Denial::PrivateAddress { .. } => "private_address",
+            Denial::ResolutionFailed { .. } => "resolution_failed",
+            Denial::ConnectionFailed { .. } => "connection_failed",
+            Denial::SniMismatch { .. } => "sni_mismatch",
+            Denial::SniMissing { .. } => "sni_missing",
+            Denial::NotTls { .. } => "not_tls",
+            Denial::HostMismatch { .. } => "host_mismatch",
+            Denial::MethodNotAllowed { .. } => "method_not_allowed",
+            Denial::PathNotAllowed { .. } => "path_not_allowed",
+            Denial::BadRequest(_) => "bad_request",
+            Denial::Upgrade => "upgrade",
+            Denial::Unsupported(_) => "unsupported",
+            Denial::TooMany { .. } => "too_many",
+            Denial::AuditUnavailable => "audit_unavailable",
+            Denial::Internal(_) => "internal",
+        }
+    }
+
+    /// The rule that decided, where one names the host.
+    pub fn rule(&self) -> Option<&str> {
+        match self {
+            Denial::PortNotAllowed { rule, .. }
+            | Denial::MethodNotAllowed { rule, .. }
+            | Denial::PathNotAllowed { rule, .. } => Some(rule),
+            Denial::NetworkOff
+            | Denial::HostNotAllowed { .. }
+            | Denial::GuardedPort { .. }
+            | Denial::RawAddress
+            | Denial::BadName(_)
+            | Denial::PrivateAddress { .. }
+            | Denial::ResolutionFailed { .. }
+            | Denial::ConnectionFailed { .. }
+            | Denial::SniMismatch { .. }
+            | Denial::SniMissing { .. }
+            | Denial::NotTls { .. }
+            | Denial::HostMismatch { .. }
+            | Denial::BadRequest(_)
+            | Denial::Upgrade
+            | Denial::Unsupported(_)
+            | Denial::TooMany { .. }
+            | Denial::AuditUnavailable
+            | Denial::Internal(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Denial::NetworkOff => write!(
+                f,
+                "this session reaches its model provider and nothing else; name what it needs in `network` when a session is made, or ask the operator"
+            ),
+            Denial::HostNotAllowed { host, port, person } => write!(
+                f,
+                "{host}:{port} is not reached: no rule of this session names {host}; {}",
+                Ask(host, *port, *person)
+            ),
+            Denial::PortNotAllowed {
+                host,
+                port,
+                rule,
+                ports,
+                person,
+            } => write!(
+                f,
+                "{host}:{port} is not reached: the rule {rule} allows {host} at {}; {}",
+                Ports(ports),
+                Ask(host, *port, *person)
+            ),
+            Denial::GuardedPort { host, port } => write!(
+                f,
+                "{host}:{port} is not reached: port {port} commands machines or sends mail, and opens only by a rule of the operator that is marked private; ask the operator"
+            ),
+            Denial::RawAddress => write!(
+                f,
+                "addresses are not reached, only names that a rule allows; use the host's name"
+            ),
+            Denial::BadName(why) => write!(f, "{why}; use the host's plain name"),
+            Denial::PrivateAddress { host, class, .. } => write!(
+                f,
+                "{host} is not reached: its name leads to {class}; {}",
+                if class.opens_by_private() {
+                    "if it should, ask the operator for a rule that is marked private"
+                } else {
+                    "no rule opens such addresses"
+                }
+            ),
+            Denial::ResolutionFailed { host, why } => write!(
+                f,
+                "{host} is allowed, but the server finds no address for it ({why}); check the name, then try again"
+            ),
+            Denial::ConnectionFailed { host, port, why } => write!(
+                f,
+                "{host}:{port} is allowed, but does not take the server's connection ({why}); try again later, or ask the operator whether this machine may reach it"
+            ),
+            Denial::SniMismatch { host, sni } => write!(
+                f,
+                "the tunnel to {host} is closed: TLS in it asks for {sni:?}; both must name the same host"
+            ),
+            Denial::SniMissing { host } => write!(
+                f,
+                "the tunnel to {host} is closed: TLS in it names no host (SNI), or hides it; use a client that names it"
+            ),
+            Denial::NotTls { host, port } => write!(
+                f,
+                "the tunnel to {host}:{port} is closed: TLS is expected there and something else came; use https, or ask for another port"
+            ),
+            Denial::HostMismatch { host, named } => write!(
+                f,
+                "the request to {host} names {named:?} beside it; both must be the same host"
+            ),
+            Denial::MethodNotAllowed { host, method, rule } => write!(
+                f,
+                "{method} is not allowed at {host}: the rule {rule} lists other methods; {HOW_TO_ASK}"
+            ),
+            Denial::PathNotAllowed { host, rule } => write!(
+                f,
+                "this path is not allowed at {host}: the rule {rule} lists other paths; {HOW_TO_ASK}"
+            ),
+            Denial::BadRequest(why) => write!(f, "the request cannot be passed on: {why}"),
+            Denial::Upgrade => write!(
+                f,
+                "plain HTTP does not change protocols here; use a tunnel (CONNECT)"
+            ),
+            Denial::Unsupported(what) => write!(
+                f,
+                "{what} is not offered; only TCP connections to names that a rule allows are"
+            ),
+            Denial::TooMany { what, limit } => write!(
+                f,
+                "this session has {limit} {what}, which is all that it may have at a time; close some, then try again"
+            ),
+            Denial::AuditUnavailable => write!(
+                f,
+                "the server could not record this connection, so it does not make it; ask the operator to look at the audit log"
+            ),
+            Denial::Internal(what) => write!(
+                f,
+                "the server could not decide: {what}; ask the operator to look at its log"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Denial {}
+
+impl From<NameError> for Denial {
+    fn from(why: NameError) -> Denial {
+        match why {
+            NameError::Address(_) => Denial::RawAddress,
+            NameError::Empty | NameError::TooLong | NameError::NotText | NameError::Form(_) => {
+                Denial::BadName(why)
+            }
+        }
+    }
+}
+
+/// How a caller gets a host at a port: by a person's word at once, where the operator's ceiling has it.
+struct Ask<'a>(&'a HostName, u16, Option<SessionId>);
+
+impl fmt::Display for Ask<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Ask(host, port, person) = self;
+        match person {
+            Some(session) => write!(
+                f,
+                "a person allows it, outside of this sandbox, with: claude-code-mcp session allow {session} {host}:{port}"
+            ),
+            None => f.write_str(HOW_TO_ASK),
+        }
+    }
+}
+
+/// Ports as a sentence lists them.
+struct Ports<'a>(&'a [u16]);
+
+impl fmt::Display for Ports<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ports: Vec<String> = self.0.iter().map(u16::to_string).collect();
+        write!(
+            f,
+            "port{} {}",
+            if ports.len() == 1 { "" } else { "s" },
+            ports.join(", ")
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests;
