@@ -29,7 +29,10 @@ mod response;
 mod usage;
 
 pub use account::{Allowance, Scope, Spent};
-pub use credential::{AwsKeys, Credential, CredentialError, TokenCommand};
+pub use credential::{
+    AwsChain, AwsKeys, AwsRole, Credential, CredentialError, Form, GoogleDefault, Guard,
+    HostClient, KeyFileError, Source, TokenCommand,
+};
 pub use exchange::{Ending, Observer, RequestRecord};
 pub use ledger::{
     Clock, DailyBudgets, Keep, Ledger, LedgerConfig, LeftToday, Settled, Used, UsedBefore,

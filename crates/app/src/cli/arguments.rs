@@ -260,6 +260,9 @@ pub struct ServeArguments {
     /// The second of the two processes of an on-demand start.
     #[arg(long, hide = true, requires = "on_demand")]
     pub detached: bool,
+    /// Credentials that stood in the environment come on standard input.
+    #[arg(long, hide = true)]
+    pub credentials_on_stdin: bool,
 }
 
 /// `server …`

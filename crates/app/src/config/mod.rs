@@ -16,12 +16,15 @@ pub mod units;
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 pub use document::reference_page;
-pub use environment::{Environment, OTHER_VARIABLES, Variable};
+pub use environment::{Environment, OTHER_VARIABLES, SECRET_VARIABLES, Variable};
 pub use error::ConfigError;
 pub use keys::{KEYS, Key, Kind};
 pub use layers::Flags;
 pub use paths::{Paths, PathsError, check_private_directory, make_private_directory};
-pub use provider::{Credentials, ProviderChoice, ProviderConfig};
+pub use provider::{
+    AwsConfig, AwsCredentials, BudgetConfig, Credentials, ProviderChoice, ProviderConfig,
+    VertexCredentials, token_command,
+};
 pub use resolve::load;
 
 use model::{EgressRule, LimitName, RuntimeClass};
