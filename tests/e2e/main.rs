@@ -16,6 +16,7 @@ mod agent;
 mod bad_input;
 mod claude_client;
 mod clients;
+mod compose;
 mod crash;
 mod docker;
 mod engine_faults;

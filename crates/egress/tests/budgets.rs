@@ -18,8 +18,8 @@ use std::{
 };
 
 use egress::{
-    Allowance, Caps, Clock, DailyBudgets, Ending, Keep, Ledger, LedgerConfig, Prices, Settled, Usd,
-    Used, UsedBefore,
+    Allowance, Caps, Clock, DailyBudgets, Ending, Keep, Ledger, LedgerConfig, Prices, Settled,
+    Usage, Usd, Used, UsedBefore,
 };
 use support::*;
 
@@ -329,6 +329,30 @@ async fn what_is_put_on_record_brings_the_next_server_to_the_same_place() {
     for expected in [200, 429] {
         assert_eq!(status(&after.ask(BODY).await), expected);
     }
+}
+
+#[tokio::test]
+async fn a_session_goes_on_from_what_it_had_used() {
+    let upstream = Upstream::saying(priced_answer()).await;
+    let with = |cost| {
+        let mut setting = Setting::first_party(&upstream.url);
+        setting.caps.max_cost = Some(usd("0.03"));
+        setting.caps.max_requests = Some(10);
+        setting.used_before = Usage {
+            requests: 8,
+            cost: usd(cost),
+            ..Usage::default()
+        };
+        setting.bench()
+    };
+    let bench = with("0.01");
+    assert_eq!(bench.session.left().cost, Some(usd("0.02")));
+    for expected in [200, 200, 429] {
+        assert_eq!(status(&bench.ask(BODY).await), expected);
+    }
+    assert_eq!(bench.records(3).await[2].denied, Some("max_requests"));
+    let said = with("0.03").ask(BODY).await;
+    assert_eq!(rule(&said), Some("max_usd_per_session"));
 }
 
 /// Streams that never end by themselves, in two sessions of one caller at once. Their requests are small, so that several fit

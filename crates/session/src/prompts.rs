@@ -8,6 +8,7 @@ use std::{
 };
 
 use agent::{Conversation, Opened, Patience, Program, Progress, Prompt, Refused, Setup};
+use egress::BudgetStop;
 use model::{
     AGENT_DIRECTORY, AGENT_PROGRAM_NAME, ConversationChoice, ConversationId, ExecutionId,
     ExecutionState, ExecutionView, PermissionAnswer, PromptStop, PromptView, Reason, Refusal,
@@ -215,7 +216,12 @@ impl Inner {
         let last = loop {
             let mut now = progress.borrow_and_update().clone();
             if now.is_ended {
-                live.agent.name_the_budget(&mut now.view, began);
+                let stopped = live
+                    .agent
+                    .relay
+                    .as_ref()
+                    .and_then(|relay| relay.last_stop());
+                name_the_budget(&mut now.view, stopped, began);
             }
             prompt.seen.send_replace(now.clone());
             if now.is_ended {
@@ -247,24 +253,6 @@ pub(crate) struct Adopted {
 }
 
 impl LiveAgent {
-    /// Claude Code takes the word of a budget for one of the provider's. The relay knows better.
-    fn name_the_budget(&self, view: &mut PromptView, began: Instant) {
-        let Some(PromptStop::Provider {
-            status: None | Some(429),
-            ..
-        }) = view.stop
-        else {
-            return;
-        };
-        let stopped = self.relay.as_ref().and_then(|relay| relay.last_stop());
-        if let Some(stop) = stopped.filter(|stop| stop.at >= began) {
-            view.stop = Some(PromptStop::SpendingLimit {
-                code: stop.rule.to_owned(),
-                why: stop.sentence,
-            });
-        }
-    }
-
     fn open(&self, id: ConversationId) -> std::io::Result<Opened> {
         use std::os::unix::fs::DirBuilderExt;
         std::fs::DirBuilder::new()
@@ -452,6 +440,24 @@ impl Execution {
     }
 }
 
+/// Claude Code takes the word of a budget for one of the provider's. The relay knows better: `stopped` is what it said last,
+/// `began` when the prompt did.
+fn name_the_budget(view: &mut PromptView, stopped: Option<BudgetStop>, began: Instant) {
+    let is_candidate = matches!(
+        view.stop,
+        Some(PromptStop::Provider {
+            status: None | Some(429),
+            ..
+        })
+    );
+    if let Some(stop) = stopped.filter(|stop| is_candidate && stop.at >= began) {
+        view.stop = Some(PromptStop::SpendingLimit {
+            code: stop.rule.to_owned(),
+            why: stop.sentence,
+        });
+    }
+}
+
 fn handle(conversation: &Conversation, progress: &watch::Receiver<Progress>) -> PromptHandle {
     PromptHandle {
         conversation: conversation.clone(),
@@ -510,5 +516,47 @@ fn not_taken(refused: Refused) -> Refusal {
             "The conversation cannot be continued.",
             "Start a new conversation; the server's log says more.",
         ),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_that_the_relay_caused_while_the_prompt_ran_is_named_for_what_it_is() {
+        let began = Instant::now();
+        let at = |at| BudgetStop {
+            at,
+            rule: "max_usd_per_session",
+            sentence: "this session has spent it".to_owned(),
+        };
+        let provider = |status| PromptStop::Provider {
+            kind: "rate_limit".to_owned(),
+            status,
+        };
+        let limit = PromptStop::SpendingLimit {
+            code: "max_usd_per_session".to_owned(),
+            why: "this session has spent it".to_owned(),
+        };
+        let earlier = began.checked_sub(Duration::from_millis(1));
+        for (stop, stopped, expected) in [
+            (provider(Some(429)), Some(at(began)), limit.clone()),
+            (provider(None), Some(at(began)), limit),
+            (provider(Some(429)), None, provider(Some(429))),
+            (provider(Some(429)), earlier.map(at), provider(Some(429))),
+            (provider(Some(529)), Some(at(began)), provider(Some(529))),
+            (
+                PromptStop::Completed,
+                Some(at(began)),
+                PromptStop::Completed,
+            ),
+        ] {
+            let mut view = PromptView::new(ConversationId::random().unwrap());
+            view.stop = Some(stop);
+            name_the_budget(&mut view, stopped, began);
+            assert_eq!(view.stop, Some(expected));
+        }
     }
 }

@@ -198,6 +198,34 @@ async fn a_restarted_server_takes_up_sessions_executions_and_their_output() {
 }
 
 #[tokio::test]
+async fn what_a_session_used_of_its_provider_outlives_the_server_and_the_session() {
+    let house = House::new();
+    let session = house.create().await.expect("a session").id;
+    let used = |view: model::SessionView| {
+        let usage = view.provider_usage.expect("it has a provider");
+        (usage.requests, usage.tokens.output, usage.cost_micro_usd)
+    };
+    assert_eq!(used(house.get(session).await.expect("it")), (0, 0, 0));
+    let usage = store::UsageRecord {
+        requests: 3,
+        output_tokens: 50,
+        cost_pico_usd: 1_000_001,
+        ..store::UsageRecord::default()
+    };
+    house
+        .store
+        .add_usage(&[(session, usage)], &[])
+        .expect("on record");
+    let house = house.restart();
+    // Not at hand yet, at hand again, and ended: the same sums, in microdollars rounded up.
+    assert_eq!(used(house.get(session).await.expect("it")), (3, 50, 2));
+    house.reconcile().await.expect("recovered");
+    assert_eq!(used(house.get(session).await.expect("it")), (3, 50, 2));
+    house.destroy(session).await.expect("destroyed");
+    assert_eq!(used(house.get(session).await.expect("it")), (3, 50, 2));
+}
+
+#[tokio::test]
 async fn the_environment_of_a_session_survives_a_restart_and_stands_in_no_file() {
     const CANARY: &str = "canary-71c0e4";
     let house = House::new();

@@ -136,6 +136,9 @@ pub enum Command {
     /// Check or read the audit log
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Look at Compose files
+    #[command(subcommand)]
+    Compose(ComposeCommand),
     /// Run the server in the foreground (for systemd and containers)
     ///
     /// Clients start a server by themselves when none runs; this one stays until it is told to end. SIGTERM and SIGINT
@@ -403,6 +406,31 @@ pub struct UnpackArguments {
     /// Directory to make; otherwise one below the state directory that is named by the image's digest
     #[arg(long, value_name = "DIR")]
     pub to: Option<PathBuf>,
+}
+
+const LINT_HELP: &str = "\
+Exit codes:
+  0  nothing found
+  1  findings
+  2  the file cannot be judged: not there, too large, no YAML, no Compose file
+
+Examples:
+  claude-code-mcp compose lint docker-compose.yml
+  docker compose config | claude-code-mcp compose lint - --json";
+
+/// `compose …`
+#[derive(Debug, Subcommand)]
+pub enum ComposeCommand {
+    /// Say what is wrong with a Compose file: what breaks isolation, what is missing, why, and what to write instead
+    ///
+    /// Each finding has a stable id, a severity and a line. Only the file is read; no engine is asked. What other files bring
+    /// in (extends, include, env_file) and variables without a default are told as not seen: lint the output of
+    /// `docker compose config` to have them judged.
+    #[command(after_help = LINT_HELP)]
+    Lint {
+        /// Which file; - is standard input
+        file: PathBuf,
+    },
 }
 
 /// `audit …`

@@ -4,6 +4,7 @@ use std::{io, path::PathBuf};
 
 use mcp::reply::ErrorBody;
 
+use super::compose::ComposeError;
 use crate::{
     config::{ConfigError, PathsError},
     front::{CopyError, FrontError},
@@ -99,13 +100,22 @@ pub enum CliError {
         #[source]
         source: anyhow::Error,
     },
+    /// A Compose file that cannot be judged.
+    #[error("cannot judge {path}", path = path.display())]
+    Compose {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: ComposeError,
+    },
 }
 
 impl CliError {
     /// The exit code that tells it to scripts.
     pub const fn exit_code(&self) -> u8 {
         match self {
-            CliError::Config(_) | CliError::Usage(_) => EXIT_USAGE,
+            CliError::Config(_) | CliError::Usage(_) | CliError::Compose { .. } => EXIT_USAGE,
             CliError::NotRun(_) => EXIT_NOT_RUN,
             CliError::Refused(_)
             | CliError::Front(_)
@@ -152,6 +162,7 @@ impl CliError {
             | CliError::File { .. }
             | CliError::Terminal(_)
             | CliError::Runtime(_)
+            | CliError::Compose { .. }
             | CliError::Audit { .. } => None,
         }
     }

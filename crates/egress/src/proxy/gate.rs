@@ -5,7 +5,7 @@ use std::{
     collections::VecDeque,
     io,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -28,23 +28,61 @@ const MAX_SIZE_LINE_BYTES: usize = 18;
 /// Trailers of a body in chunks. They are not passed on.
 const MAX_TRAILER_BYTES: usize = 8 * 1024;
 
-/// What was found of each head, in their order.
-#[derive(Clone, Default)]
-pub(crate) struct Verdicts(Arc<Mutex<VecDeque<Result<Head, Denial>>>>);
+/// What was found of each head, in their order, and how many of the requests are not answered yet.
+#[derive(Clone)]
+pub(crate) struct Verdicts(Arc<Mutex<Requests>>);
+
+struct Requests {
+    verdicts: VecDeque<Result<Head, Denial>>,
+    under_way: usize,
+    /// When the last one was answered.
+    idle_since: Instant,
+}
+
+/// A request that is not answered yet: it lives as long as the body of its answer.
+pub(crate) struct UnderWay(Verdicts);
 
 impl Verdicts {
+    fn new() -> Self {
+        Verdicts(Arc::new(Mutex::new(Requests {
+            verdicts: VecDeque::new(),
+            under_way: 0,
+            idle_since: Instant::now(),
+        })))
+    }
+
     /// The verdict of the next request that the reader behind has read.
-    pub(crate) fn next(&self) -> Result<Head, Denial> {
-        let next = self.lock().pop_front();
-        next.unwrap_or(Err(Denial::Internal("a request came without its verdict")))
+    pub(crate) fn next(&self) -> (Result<Head, Denial>, UnderWay) {
+        let mut requests = self.lock();
+        requests.under_way += 1;
+        let verdict = requests.verdicts.pop_front();
+        drop(requests);
+        (
+            verdict.unwrap_or(Err(Denial::Internal("a request came without its verdict"))),
+            UnderWay(self.clone()),
+        )
     }
 
     fn push(&self, verdict: Result<Head, Denial>) {
-        self.lock().push_back(verdict);
+        self.lock().verdicts.push_back(verdict);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Result<Head, Denial>>> {
+    /// Since when nothing is under way; nothing while something is.
+    fn idle_since(&self) -> Option<Instant> {
+        let requests = self.lock();
+        (requests.under_way == 0).then_some(requests.idle_since)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Requests> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut requests = self.0.lock();
+        requests.under_way -= 1;
+        requests.idle_since = Instant::now();
     }
 }
 
@@ -82,7 +120,7 @@ impl<S> Gate<S> {
             input: early,
             released: 0,
             expects: Expects::Head(HeadScan::default()),
-            verdicts: Verdicts::default(),
+            verdicts: Verdicts::new(),
             max_head_bytes,
             head_timeout,
             deadline: Box::pin(sleep(head_timeout)),
@@ -142,9 +180,19 @@ impl<S> Gate<S> {
 
     fn expect_head(&mut self) {
         self.expects = Expects::Head(HeadScan::default());
-        self.deadline
-            .as_mut()
-            .reset(Instant::now() + self.head_timeout);
+    }
+
+    /// Ready once a head has been waited for too long, which does not count while an answer is under way.
+    fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        while self.deadline.as_mut().poll(context).is_ready() {
+            let now = Instant::now();
+            let until = self.verdicts.idle_since().unwrap_or(now) + self.head_timeout;
+            if until <= now {
+                return Poll::Ready(());
+            }
+            self.deadline.as_mut().reset(until);
+        }
+        Poll::Pending
     }
 }
 
@@ -186,7 +234,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gate<S> {
                 Poll::Ready(false) => return Poll::Ready(Ok(())),
                 Poll::Pending => {
                     let waits_for_head = matches!(self.expects, Expects::Head(_));
-                    if waits_for_head && self.deadline.as_mut().poll(context).is_ready() {
+                    if waits_for_head && self.poll_late(context).is_ready() {
                         return Poll::Ready(Ok(()));
                     }
                     return Poll::Pending;

@@ -55,9 +55,18 @@ where
 {
     let verdicts = gate.verdicts();
     let service = service_fn(|request| {
-        let verdict = verdicts.next();
+        let (verdict, under_way) = verdicts.next();
         let session = Arc::clone(&session);
-        async move { Ok::<_, Infallible>(handle(request, verdict, &session, &limits).await) }
+        async move {
+            let answer = handle(request, verdict, &session, &limits).await;
+            // Dropped with the body, when all of the answer is written.
+            Ok::<_, Infallible>(answer.map(|body| {
+                body.map_err(move |error| {
+                    let _ = &under_way;
+                    error
+                })
+            }))
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -228,6 +228,7 @@ pub struct Setting {
     pub caps: Caps,
     pub ledger: Ledger,
     pub caller: &'static str,
+    pub used_before: Usage,
     pub limits: RelayLimits,
     pub trust: Trust,
 }
@@ -245,6 +246,7 @@ impl Setting {
             caps: Caps::default(),
             ledger: Ledger::unlimited().unwrap(),
             caller: "uid:0",
+            used_before: Usage::default(),
             limits: RelayLimits::default(),
             trust: Trust {
                 machine: false,
@@ -268,7 +270,7 @@ impl Setting {
             models: self.models,
             caps: self.caps,
             token: secret(TOKEN),
-            used_before: Usage::default(),
+            used_before: self.used_before,
             observer: Arc::clone(&records) as Arc<dyn Observer>,
         };
         Bench {

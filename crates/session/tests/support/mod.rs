@@ -26,7 +26,7 @@ pub struct House {
     pub sessions: Sessions,
     pub reap: mpsc::UnboundedReceiver<ReapRequest>,
     pub base: tempfile::TempDir,
-    store: Store,
+    pub store: Store,
 }
 
 impl House {

@@ -297,6 +297,18 @@ impl Sandbox {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
+    /// What pid 1 has used of a processor.
+    pub fn processor_seconds(&self) -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.supervisor_pid())).unwrap();
+        let fields = stat.rsplit(')').next().unwrap().split_whitespace();
+        let ticks: u64 = fields
+            .skip(11)
+            .take(2)
+            .map(|field| field.parse::<u64>().unwrap())
+            .sum();
+        ticks as f64 / 100.0
+    }
+
     /// Waits until pid 1 has ended; true for a clean exit.
     pub fn ended_within(&mut self, limit: Duration) -> bool {
         let until = Instant::now() + limit;

@@ -15,7 +15,7 @@ fn through(input: &[u8]) -> (Vec<u8>, Vec<&'static str>) {
         let _ = gate.read_to_end(&mut output).await;
         let verdicts = gate.verdicts();
         let mut verdicts = verdicts.lock();
-        let codes = verdicts.drain(..).map(|verdict| match verdict {
+        let codes = verdicts.verdicts.drain(..).map(|verdict| match verdict {
             Ok(_) => "ok",
             Err(denial) => denial.code(),
         });

@@ -31,9 +31,11 @@ fn read(answered: &Answered) -> (RCODE, Vec<Ipv4Addr>) {
     let packet = Packet::parse(&answered.bytes).unwrap();
     assert_eq!(packet.id(), 0x1234);
     assert!(packet.has_flags(PacketFlag::RESPONSE));
-    let addresses = packet.answers.iter().map(|record| match &record.rdata {
-        RData::A(a) => Ipv4Addr::from_bits(a.address),
-        other => unreachable!("{other:?}"),
+    let addresses = packet.answers.iter().map(|record| {
+        let RData::A(a) = &record.rdata else {
+            unreachable!("{record:?}");
+        };
+        Ipv4Addr::from_bits(a.address)
     });
     (packet.rcode(), addresses.collect())
 }
