@@ -8,11 +8,11 @@ use std::{
 use async_trait::async_trait;
 use control::Road;
 use model::{
-    Action, Attestation, BackendName, BudgetLeft, BudgetScope, Call, Enforcement, ExecutionId,
-    ExecutionState, ExecutionView, Layer, LayerInForce, LimitInForce, LimitName, LogLine,
-    NamedRule, NetworkOffer, NetworkPolicy, Outcome, PromptStop, PromptView, ProviderUsageView,
-    Refusal, ServerInfo, SessionId, SessionState, SessionView, StreamView, TokenUsage,
-    TransferReport, UsageView,
+    Action, Attestation, BackendName, BudgetLeft, BudgetScope, Call, EgressRule, Enforcement,
+    ExecutionId, ExecutionState, ExecutionView, HostPattern, Layer, LayerInForce, LimitInForce,
+    LimitName, LogLine, NamedRule, NetworkOffer, NetworkPolicy, Outcome, PromptStop, PromptView,
+    ProviderUsageView, Refusal, ServerInfo, SessionId, SessionState, SessionView, StreamView,
+    TokenUsage, TransferReport, UsageView,
 };
 
 /// What the road does with a call.
@@ -203,7 +203,7 @@ pub fn session() -> SessionView {
 fn network() -> NetworkPolicy {
     let rule = NamedRule {
         name: "allow/1".to_owned(),
-        rule: "*.example.com:80,443".parse().unwrap(),
+        rule: EgressRule::on(HostPattern::Below("example.com".to_owned())),
     };
     NetworkPolicy { rules: vec![rule] }
 }
