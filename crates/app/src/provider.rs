@@ -11,7 +11,7 @@ use model::{Secret, SessionId};
 use session::{Egress, Providers, UsageBook};
 use store::Store;
 
-use crate::config::Config;
+use crate::config::{Config, ProviderConfig};
 
 /// Longest file with a key, bytes.
 const MAX_KEY_FILE_BYTES: u64 = 8192;
@@ -69,6 +69,15 @@ pub(crate) fn egress(config: &Config, store: &Store) -> anyhow::Result<Egress> {
         ledger,
         usage: Some(book),
     })
+}
+
+/// Whether files with a key or with prices can be used.
+///
+/// # Errors
+/// As for [`egress`].
+pub(crate) fn check_files(provider: &ProviderConfig) -> anyhow::Result<()> {
+    provider.api_key_file.as_deref().map(key_in).transpose()?;
+    prices(provider.budgets.prices_file.as_deref()).map(drop)
 }
 
 fn prices(operators: Option<&Path>) -> anyhow::Result<Prices> {

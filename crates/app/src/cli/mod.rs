@@ -7,6 +7,7 @@ mod client;
 mod context;
 mod demo;
 mod doctor;
+mod door;
 mod error;
 mod image;
 mod output;

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use egress::{Allowance, Usd};
+use egress::{Allowance, Usd, check_base_url};
 use model::{Kernel, LimitName, RuntimeClass};
 use sandbox_docker::{Tcp, images::is_digest};
 use session::ProviderName;
@@ -15,6 +15,7 @@ use toml::Value;
 use super::{
     AgentChoice, BackendChoice, Config, ConfigError, Environment, Flags, Key, Kind, Paths, keys,
     layers::{Given, Layers},
+    offered,
     provider::{BudgetConfig, Credentials, ProviderChoice, ProviderConfig},
     units::{UnitError, format_size, parse_cpus, parse_dollars, parse_duration, parse_size},
 };
@@ -83,6 +84,7 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigEr
         allow_protected_changes: reader.switch(&keys::ALLOW_PROTECTED_CHANGES)?,
         dangerously_accept_soft_limits: reader.switch(&keys::DANGEROUSLY_ACCEPT_SOFT_LIMITS)?,
     };
+    offered::check(&config, &layers, environment)?;
     let within_a_session = [
         (
             keys::DEFAULT_SESSION_TIMEOUT.name,
@@ -205,13 +207,13 @@ impl Reader<'_> {
         };
         Ok(ProviderConfig {
             choice,
-            first_party_base_url: self.text(&keys::ANTHROPIC_BASE_URL)?,
+            first_party_base_url: self.base_url(&keys::ANTHROPIC_BASE_URL)?,
             api_key_file: self.path(&keys::API_KEY_FILE)?,
             aws_region: self.text(&keys::AWS_REGION)?,
-            bedrock_base_url: self.text(&keys::BEDROCK_BASE_URL)?,
+            bedrock_base_url: self.base_url(&keys::BEDROCK_BASE_URL)?,
             vertex_project: self.text(&keys::VERTEX_PROJECT)?,
             vertex_region: self.text(&keys::VERTEX_REGION)?,
-            vertex_base_url: self.text(&keys::VERTEX_BASE_URL)?,
+            vertex_base_url: self.base_url(&keys::VERTEX_BASE_URL)?,
             vertex_token_command: self.words(&keys::VERTEX_TOKEN_COMMAND)?,
             model: self.text(&keys::MODEL)?,
             small_model: self.text(&keys::SMALL_MODEL)?,
@@ -385,6 +387,18 @@ impl Reader<'_> {
         }
     }
 
+    fn base_url(&self, key: &'static Key) -> Result<Option<String>, ConfigError> {
+        let text = self.text(key)?;
+        if let (Some(text), Some(given)) = (&text, self.layers.get(key)) {
+            check_base_url(text).map_err(|source| ConfigError::BaseUrl {
+                key: key.name,
+                origin: given.origin.clone(),
+                source,
+            })?;
+        }
+        Ok(text)
+    }
+
     fn path(&self, key: &'static Key) -> Result<Option<PathBuf>, ConfigError> {
         let Some(given) = self.layers.get(key) else {
             return Ok(None);
@@ -438,7 +452,7 @@ impl Reader<'_> {
                     key: key.name,
                     origin: given.origin.clone(),
                     path,
-                    why,
+                    why: why.into(),
                 });
             }
             directories.push(path);
@@ -458,12 +472,12 @@ impl Reader<'_> {
             None if text == "~" => home()?,
             None => PathBuf::from(text),
         };
-        let refused = |path: PathBuf, why| {
+        let refused = |path: PathBuf, why: &'static str| {
             Err(ConfigError::Path {
                 key: key.name,
                 origin: given.origin.clone(),
                 path,
-                why,
+                why: why.into(),
             })
         };
         if !path.is_absolute() {

@@ -86,7 +86,7 @@ pub fn healthy(action: &Action) -> Outcome {
         Action::CreateSession(_) | Action::GetSession(_) | Action::ExtendSession { .. } => {
             Outcome::Session(Box::new(session()))
         }
-        Action::ListSessions => Outcome::Sessions(vec![session(), ended_session()]),
+        Action::ListSessions { .. } => Outcome::Sessions(vec![session(), ended_session()]),
         Action::DestroySession(id) => Outcome::Destroyed(*id),
         Action::ExecuteCommand(_) | Action::GetExecution(_) => {
             Outcome::Execution(Box::new(execution()))
@@ -194,6 +194,7 @@ pub fn session() -> SessionView {
         }),
         running_executions: vec![],
         ended_because: None,
+        ended_at: None,
     }
 }
 
@@ -204,6 +205,7 @@ fn ended_session() -> SessionView {
         usage: None,
         provider_usage: None,
         ended_because: Some("its lifetime was over".to_owned()),
+        ended_at: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_003_600)),
         ..session()
     }
 }

@@ -26,6 +26,7 @@ use super::{
 };
 pub(super) use create::existing;
 use resolve::resolve;
+pub(super) use show::short_id;
 pub(super) use variables::variables;
 
 /// Carries out one command on sessions.

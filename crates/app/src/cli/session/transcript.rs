@@ -4,7 +4,7 @@ use mcp::reply::{LogLineReply, LogsReply, TranscriptKindName};
 use serde_json::json;
 
 use super::{CliError, Client, Context, EXIT_OK, resolve::resolve};
-use crate::cli::output::Color;
+use crate::cli::output::{Color, aligned};
 
 /// Lines of one page.
 const PAGE_LINES: u32 = 500;
@@ -59,7 +59,7 @@ fn print(context: &Context, line: &LogLineReply) -> Result<(), CliError> {
     let mut lines = line.text.lines();
     let first = lines.next().unwrap_or_default();
     let word = output.paint(color, &format!("{word:<6}"));
-    output.line(&format!("{}  {word}  {first}", line.at))?;
+    output.line(&format!("{}  {word}  {first}", aligned(&line.at)))?;
     for more in lines {
         output.line(&format!("                                  {more}"))?;
     }
