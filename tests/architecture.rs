@@ -32,7 +32,10 @@ const ARROWS: &[(&str, &[&str])] = &[
         "session",
         &["model", "policy", "store", "sandbox", "agent", "egress"],
     ),
-    ("control", &["model", "policy", "audit", "store", "session"]),
+    (
+        "control",
+        &["model", "policy", "audit", "store", "session", "egress"],
+    ),
     ("mcp", &["control", "model"]),
     (
         "app",

@@ -72,6 +72,7 @@ pub fn small_spec(owner: OwnerId, root: RootFileSystem, project: &Path) -> Sandb
         mounts: Vec::new(),
         agent: None,
         managed_settings: None,
+        certificates: None,
         limits: Limits {
             memory_bytes: limit(256 << 20),
             cpu_millis: limit(1_000),

@@ -29,14 +29,21 @@ pub const FIRST_ID: u32 = 1_300_000;
 /// # Panics
 /// When it fails there.
 pub fn is_inside(test: &str) -> bool {
+    is_inside_with(test, "docker", &["dockerd", "unshare", "setpriv", "ip"])
+}
+
+/// The same for a test of another leg, which needs root and these programs.
+///
+/// # Panics
+/// When it fails there.
+pub fn is_inside_with(test: &str, leg: &str, programs: &[&str]) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
     }
-    let programs = ["dockerd", "unshare", "setpriv", "ip"];
-    let missing = programs.into_iter().find(|name| !is_there(name));
+    let missing = programs.iter().find(|name| !is_there(name));
     if !rustix::process::geteuid().is_root() || missing.is_some() {
         let why = missing.map_or("not root".to_owned(), |name| format!("no {name}"));
-        skip("docker", &format!("{test}: {why}"));
+        skip(leg, &format!("{test}: {why}"));
         return false;
     }
     let status = Command::new("unshare")

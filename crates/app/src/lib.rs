@@ -14,6 +14,7 @@ mod backends;
 pub mod cli;
 pub mod config;
 pub mod front;
+mod network;
 mod provider;
 pub mod server;
 pub mod stream;

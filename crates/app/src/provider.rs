@@ -4,11 +4,11 @@ use std::{os::unix::fs::MetadataExt, path::Path, sync::Arc};
 
 use anyhow::{Context, bail};
 use egress::{
-    Caps, Credential, DailyBudgets, Ledger, LedgerConfig, MAX_PRICES_BYTES, Observer, Prices,
-    Relay, RelayLimits, RequestRecord, Trust,
+    Caps, Credential, DailyBudgets, Ledger, LedgerConfig, MAX_PRICES_BYTES, Prices, Relay,
+    RelayLimits, Trust,
 };
-use model::{Secret, SessionId};
-use session::{Egress, Providers, UsageBook};
+use model::Secret;
+use session::{Egress, Providers, TrafficLog, UsageBook};
 use store::Store;
 
 use crate::config::{Config, ProviderConfig};
@@ -22,7 +22,11 @@ const OTHERS: u32 = 0o077;
 ///
 /// # Errors
 /// When a file with a key or with prices cannot be used, what was used before cannot be read, or TLS cannot be set up.
-pub(crate) fn egress(config: &Config, store: &Store) -> anyhow::Result<Egress> {
+pub(crate) fn egress(
+    config: &Config,
+    store: &Store,
+    traffic: Arc<dyn TrafficLog>,
+) -> anyhow::Result<Egress> {
     let provider = &config.provider;
     let first_party = match &provider.api_key_file {
         Some(path) => Some(Credential::ApiKey(key_in(path)?)),
@@ -65,7 +69,7 @@ pub(crate) fn egress(config: &Config, store: &Store) -> anyhow::Result<Egress> {
                 ..Caps::default()
             },
         },
-        observer: Arc::new(Told),
+        traffic,
         ledger,
         usage: Some(book),
     })
@@ -109,24 +113,4 @@ fn key_in(path: &Path) -> anyhow::Result<Secret<String>> {
     let key = std::fs::read_to_string(path)
         .with_context(|| format!("{shown} cannot be read (`api_key_file`)"))?;
     Ok(Secret::new(key.trim().to_owned()))
-}
-
-/// The server's log hears of each request; nothing of its content is known here.
-struct Told;
-
-impl Observer for Told {
-    fn request_ended(&self, session: SessionId, record: &RequestRecord) {
-        tracing::info!(
-            %session,
-            shape = record.shape,
-            model = record.model.as_deref(),
-            status = record.status,
-            denied = record.denied,
-            tokens = record.tokens.total(),
-            cost = record.cost.map(tracing::field::display),
-            ending = ?record.ending,
-            milliseconds = u64::try_from(record.duration.as_millis()).unwrap_or(u64::MAX),
-            "a request to the provider"
-        );
-    }
 }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use anyhow::Context;
 use async_trait::async_trait;
 use audit::{AuditConfig, AuditLog, Event, Parameter};
-use control::{Control, KeeperSettings, Road, ServerFacts};
+use control::{Control, EgressAudit, KeeperSettings, Road, ServerFacts};
 use model::{BackendName, Limit, Limits};
 use policy::{Policy, PolicyConfig, PolicyError};
 use sandbox::{Capability, HostView};
@@ -17,7 +17,7 @@ use crate::{
     agent_program,
     backends::{self, Found},
     config::Config,
-    provider,
+    network, provider,
     server::House,
 };
 
@@ -63,7 +63,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Arc<dyn House>> {
         Vec::new()
     };
     let policy = Arc::new(policy(config, names)?);
-    let egress = provider::egress(config, &store)?;
+    let egress = provider::egress(config, &store, Arc::new(EgressAudit::new(audit.clone())))?;
     let (reap, reap_requests) = mpsc::unbounded_channel();
     let sessions = Sessions::new(Setup {
         store,
@@ -73,6 +73,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Arc<dyn House>> {
         host_view: HostView::read().context("the server's own namespaces cannot be read")?,
         allow_protected_changes: config.allow_protected_changes,
         egress,
+        network: network::network(),
         transcripts: config.paths.state_dir.join("transcripts"),
         reap,
     });
@@ -156,6 +157,7 @@ pub(crate) fn policy(config: &Config, backends: Vec<BackendName>) -> anyhow::Res
         permissions: Some(permissions(config)),
         dangerously_trust_project_settings: config.dangerously_trust_project_settings,
         permission_timeout: config.permission_timeout,
+        network: network::ceiling(config),
     })?;
     Ok(policy)
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use model::{Reason, SessionId};
 
 use crate::{
-    AuditError, AuditLog, Closing, Durability, Intent, Phase,
+    AuditError, AuditLog, Closing, Durability, Intent, Parameter, Phase,
     record::{self, Actor, Body, Client, Middle},
     writer::Class,
 };
@@ -16,6 +16,8 @@ pub struct Entry {
     log: AuditLog,
     operation: String,
     intent: Intent,
+    /// What became known on the way.
+    found: Vec<(&'static str, Parameter)>,
     actor: Actor,
     durability: Durability,
     started: Instant,
@@ -35,6 +37,7 @@ impl Entry {
             log,
             operation,
             intent,
+            found: Vec::new(),
             actor,
             durability,
             started: Instant::now(),
@@ -52,6 +55,18 @@ impl Entry {
         self.intent.session = Some(session);
     }
 
+    /// Adds a detail that was not known before; the result carries it.
+    pub fn note(&mut self, name: &'static str, value: Parameter) {
+        self.found.push((name, value));
+    }
+
+    /// Records the result and waits for nothing: for who cannot, such as a drop.
+    pub fn close_later(mut self, closing: Closing) {
+        let (result, reason) = words(closing);
+        let (middle, class) = self.settle(result, reason);
+        self.log.append_later(middle, class);
+    }
+
     /// Records the result. For a change it is written when this returns, so that the end of this program does not lose
     /// it, and synced a moment later; a read is not waited for.
     ///
@@ -59,11 +74,7 @@ impl Entry {
     /// [`AuditError::Unavailable`] when the result of a change is not on disk, not even in the reserve. The action is
     /// over all the same; the next gap record counts it.
     pub async fn close(mut self, closing: Closing) -> Result<(), AuditError> {
-        let (result, reason) = match closing {
-            Closing::Ok => ("ok", None),
-            Closing::Denied(reason) => ("denied", Some(reason)),
-            Closing::Failed(reason) => ("failed", Some(reason)),
-        };
+        let (result, reason) = words(closing);
         let (middle, class) = self.settle(result, reason);
         match class {
             Class::Read => {
@@ -108,10 +119,11 @@ impl Entry {
         reason: Option<Reason>,
         duration_ms: Option<u64>,
     ) -> Body {
-        let with_parameters = match (phase, self.durability) {
-            (Phase::Result, Durability::Durable | Durability::Reserve) => &[][..],
-            (Phase::Intent | Phase::Result | Phase::Event, _) => &self.intent.parameters[..],
+        let mut details = match (phase, self.durability) {
+            (Phase::Result, Durability::Durable | Durability::Reserve) => Vec::new(),
+            (Phase::Intent | Phase::Result | Phase::Event, _) => self.intent.parameters.clone(),
         };
+        details.extend(self.found.iter().cloned());
         Body {
             phase,
             op: Some(self.operation.clone()),
@@ -119,7 +131,7 @@ impl Entry {
             session_id: self.intent.session,
             actor: self.actor.clone(),
             client: Client::new(&self.intent.client),
-            parameters: record::parameters(with_parameters),
+            parameters: record::parameters(&details),
             result: result.to_owned(),
             reason: reason.map(|reason| reason.code().to_owned()),
             duration_ms,
@@ -133,5 +145,14 @@ impl Drop for Entry {
             let (middle, class) = self.settle("aborted", None);
             self.log.append_later(middle, class);
         }
+    }
+}
+
+const fn words(closing: Closing) -> (&'static str, Option<Reason>) {
+    match closing {
+        Closing::Ok => ("ok", None),
+        Closing::Denied(reason) => ("denied", Some(reason)),
+        Closing::Failed(reason) => ("failed", Some(reason)),
+        Closing::Aborted => ("aborted", None),
     }
 }

@@ -82,4 +82,6 @@ pub enum Closing {
     Denied(Reason),
     /// It was allowed and went wrong.
     Failed(Reason),
+    /// It was given up.
+    Aborted,
 }

@@ -17,7 +17,7 @@ use rustix::{fs::OFlags, rand::GetRandomFlags};
 use tokio::sync::oneshot;
 
 use crate::{
-    AuditError, Durability, Entry, Event, Intent,
+    AuditError, Closing, Durability, Entry, Event, Intent,
     files::{self, Place, at},
     head::{self, Head},
     ledger::{Ledger, WriteFailed},
@@ -147,16 +147,8 @@ impl AuditLog {
     /// # Errors
     /// [`AuditError::Unavailable`], for [`Durability::Durable`] alone: then nothing may be changed.
     pub async fn begin(&self, intent: Intent, durability: Durability) -> Result<Entry, AuditError> {
-        let number = self.0.next_operation.fetch_add(1, Ordering::Relaxed);
-        let actor = Actor::new(self.0.owner, &intent.principal);
         // From here on the entry reports `aborted` when this call is given up, also in the middle of the wait.
-        let entry = Entry::new(
-            self.clone(),
-            format!("{}-{number}", self.0.run),
-            intent,
-            actor,
-            durability,
-        );
+        let entry = self.entry(intent, durability);
         let class = match durability {
             Durability::Buffered => return Ok(entry),
             Durability::Durable => Class::Refusable,
@@ -173,6 +165,13 @@ impl AuditLog {
         }
     }
 
+    /// Records what is over already and lets nothing pass, such as a refusal: one line, and nobody waits for it. What could not
+    /// be written is counted in a gap.
+    pub fn write_behind(&self, intent: Intent, closing: Closing) {
+        self.entry(intent, Durability::Buffered)
+            .close_later(closing);
+    }
+
     /// Records something that nobody asked for. It is durable, if only in the reserve, when this returns.
     ///
     /// # Errors
@@ -187,6 +186,13 @@ impl AuditLog {
             "ok",
         );
         Ok(self.append(middle, Class::Needed).await?)
+    }
+
+    fn entry(&self, intent: Intent, durability: Durability) -> Entry {
+        let number = self.0.next_operation.fetch_add(1, Ordering::Relaxed);
+        let actor = Actor::new(self.0.owner, &intent.principal);
+        let operation = format!("{}-{number}", self.0.run);
+        Entry::new(self.clone(), operation, intent, actor, durability)
     }
 
     /// Whether the last write worked. A log that failed is tried again with each record, and once a second.

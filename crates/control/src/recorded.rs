@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use audit::Parameter;
 use model::{
-    Action, CommandLine, ConversationChoice, CreateSession, ExecuteCommand, ExecutePrompt,
-    PermissionAnswer, SessionId, TransferDirection,
+    Action, CommandLine, ConversationChoice, CreateSession, EgressRule, ExecuteCommand,
+    ExecutePrompt, PermissionAnswer, SessionId, TransferDirection,
 };
 
 /// The session that an action names.
@@ -16,6 +16,7 @@ pub(crate) const fn session(action: &Action) -> Option<SessionId> {
         Action::ExecutePrompt(request) => Some(request.session),
         Action::TransferFiles(request) => Some(request.session),
         Action::ReadTranscript(request) => Some(request.session),
+        Action::WidenNetwork(request) => Some(request.session),
         Action::GetSession(session)
         | Action::DestroySession(session)
         | Action::GetSessionLogs { session, .. }
@@ -95,6 +96,11 @@ pub(crate) fn parameters(action: &Action) -> Vec<(&'static str, Parameter)> {
             ("destination", Parameter::Path(request.destination.clone())),
         ],
         Action::ExtendSession { by, .. } => vec![("seconds", seconds(*by))],
+        Action::WidenNetwork(request) => {
+            let mut parameters = vec![("answered_by", word(request.by.as_str()))];
+            parameters.extend(rules(&request.allow));
+            parameters
+        }
         Action::RemoveRemains { backend, .. } => vec![("backend", word(backend.as_str()))],
         Action::ReapSession { because, .. } => vec![("because", word(format!("{because:?}")))],
         Action::ListSessions { .. }
@@ -137,6 +143,10 @@ fn create(request: &CreateSession) -> Vec<(&'static str, Parameter)> {
     if let Some(idle) = request.idle {
         parameters.push(("idle_seconds", seconds(idle)));
     }
+    if !request.network.presets.is_empty() {
+        parameters.push(("presets", word(request.network.presets.join(","))));
+    }
+    parameters.extend(rules(&request.network.allow));
     let agent = &request.agent;
     if agent.strict_permissions {
         parameters.push(("strict_permissions", word("yes")));
@@ -155,6 +165,20 @@ fn create(request: &CreateSession) -> Vec<(&'static str, Parameter)> {
         Parameter::Number(request.env.len() as u64),
     ));
     parameters
+}
+
+/// As many rules as fit one word; how many there are, and the digest of all, so that a longer list can be compared.
+fn rules(rules: &[EgressRule]) -> Vec<(&'static str, Parameter)> {
+    if rules.is_empty() {
+        return Vec::new();
+    }
+    let all: Vec<String> = rules.iter().map(ToString::to_string).collect();
+    let all = all.join(" ");
+    vec![
+        ("allow", word(&all)),
+        ("rules", Parameter::Number(rules.len() as u64)),
+        ("rules_digest", Parameter::content(all.as_bytes())),
+    ]
 }
 
 fn command(request: &ExecuteCommand) -> Vec<(&'static str, Parameter)> {

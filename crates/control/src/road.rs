@@ -334,6 +334,15 @@ impl Inner {
                     self.sessions.extend(permit).await?,
                 )))
             }
+            Action::WidenNetwork(request) => {
+                let owner = self.sessions.owner(request.session).await?;
+                let permit = self
+                    .policy
+                    .admit_widen(principal, request, owner.as_deref())?;
+                Ok(Outcome::Session(Box::new(
+                    self.sessions.widen(permit).await?,
+                )))
+            }
             Action::GetServerInfo => Ok(Outcome::ServerInfo(Box::new(self.server_info().await?))),
             Action::ReapSession { session, because } => {
                 let permit = self
@@ -412,6 +421,7 @@ impl Inner {
             max_sessions: server.max_sessions,
             default_session_timeout_seconds: server.default_session_timeout_seconds,
             max_session_seconds: server.max_session_seconds,
+            network: self.policy.network_told(),
             audit_ok: self.audit.is_healthy(),
             warnings: server.warnings.clone(),
         })
@@ -443,7 +453,8 @@ const fn durability(action: &Action) -> Durability {
         | Action::AnswerExecution { .. }
         | Action::RespondExecution { .. }
         | Action::TransferFiles(_)
-        | Action::ExtendSession { .. } => Durability::Durable,
+        | Action::ExtendSession { .. }
+        | Action::WidenNetwork(_) => Durability::Durable,
         Action::GetExecution(_)
         | Action::ResizeTerminal { .. }
         | Action::ListSessions { .. }
@@ -490,6 +501,7 @@ const fn closing_of(refusal: &Refusal) -> Closing {
         | Reason::LimitReached
         | Reason::LimitUnenforceable
         | Reason::PolicyDenied
+        | Reason::NetworkNotAllowed
         | Reason::ProviderUnavailable
         | Reason::ConversationBusy
         | Reason::ConversationNotFound

@@ -76,6 +76,7 @@ impl House {
             host_view: HostView::default(),
             allow_protected_changes: false,
             egress: session::Egress::none().expect("no way to a provider"),
+            network: network(),
             transcripts: path.join("transcripts"),
             reap: reap_sender,
         });
@@ -149,8 +150,9 @@ impl House {
 }
 
 fn create(project_path: PathBuf) -> Action {
-    Action::CreateSession(CreateSession {
+    Action::CreateSession(Box::new(CreateSession {
         agent: model::AgentRequest::default(),
+        network: model::NetworkRequest::default(),
         project_path,
         name: None,
         backend: None,
@@ -165,7 +167,7 @@ fn create(project_path: PathBuf) -> Action {
             model::Secret::new("canary-secret".to_owned()),
         )]),
         idempotency_key: None,
-    })
+    }))
 }
 
 fn run(session: SessionId, line: &str) -> Action {
@@ -220,6 +222,7 @@ fn policy(base: &Path) -> Policy {
         operator_mounts: Vec::new(),
         backends: vec![BackendName::Fake],
         runtime_classes: Vec::new(),
+        network: policy::NetworkConfig::default(),
     })
     .expect("a policy")
 }
@@ -580,4 +583,12 @@ async fn a_closed_road_refuses_everybody_but_the_server() {
         .handle(own)
         .await
         .expect("the server's own calls go on");
+}
+
+/// The way to hosts of a server; nothing here allows any.
+fn network() -> session::Network {
+    session::Network {
+        proxy: egress::proxy::Proxy::new(egress::proxy::ProxyLimits::default()),
+        resolver: Arc::new(egress::destination::SystemResolver::default()),
+    }
 }

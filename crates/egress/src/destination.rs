@@ -29,4 +29,4 @@ pub use ports::is_guarded_port;
 pub use presets::{PresetRule, preset, preset_names};
 pub use reach::{Dialled, Reach, ReachLimits};
 pub use resolve::{Resolve, SystemResolver};
-pub use rules::RuleSet;
+pub use rules::{Askable, RuleSet};

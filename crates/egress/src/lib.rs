@@ -1,7 +1,8 @@
 //! The way out of a sandbox, as the host decides it. How bytes arrive is somebody else's work: everything here takes
 //! streams that are known to belong to one session.
 //!
-//! Reading order: the [`relay`] to model providers; where else a session may go ([`destination`]).
+//! Reading order: the [`relay`] to model providers; where else a session may go ([`destination`]), and by
+//! which way it asks ([`proxy`]).
 //!
 //! What this does not stop: whatever the provider itself does for a request (its own web tools among it), and a sandbox
 //! that sends what it knows to a place that it may reach.
@@ -9,8 +10,11 @@
 #![forbid(unsafe_code)]
 
 pub mod destination;
+pub mod proxy;
+mod record;
 pub mod relay;
 
+pub use record::{Recording, Ticket, Unrecorded};
 pub use relay::{
     Allowance, AwsKeys, BudgetStop, Caps, Clock, Credential, CredentialError, DailyBudgets, Ending,
     Keep, Ledger, LedgerConfig, LeftToday, MAX_PRICES_BYTES, ModelList, ModelListError, Observer,

@@ -146,7 +146,7 @@ impl ServerHandler for Service {
     }
 
     fn get_tool(&self, name: &str) -> Option<Tool> {
-        find(name).map(|entry| entry.tool.clone())
+        find(name, self.is_person).map(|entry| entry.tool.clone())
     }
 
     async fn list_tools(
@@ -171,7 +171,7 @@ impl ServerHandler for Service {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let Some(entry) = find(&request.name) else {
+        let Some(entry) = find(&request.name, self.is_person) else {
             return Err(tools::unknown(&request.name));
         };
         let Ok(_permit) = self.open_calls.try_acquire() else {

@@ -1,5 +1,6 @@
 //! The tools, one file each. This file is what they have in common and the order in which they are listed.
 
+mod allow_network;
 mod cancel_execution;
 mod create_session;
 mod destroy_session;
@@ -56,6 +57,10 @@ static TOOLS: LazyLock<Vec<Entry>> = LazyLock::new(|| {
     ]
 });
 
+/// Tools of the command line alone: not listed, and not there for a client whose model calls.
+static PERSON_TOOLS: LazyLock<Vec<Entry>> =
+    LazyLock::new(|| vec![entry::<allow_network::AllowNetwork>()]);
+
 /// One tool: what is said about it and how it is called.
 pub(crate) struct Entry {
     /// As listed.
@@ -64,8 +69,7 @@ pub(crate) struct Entry {
     pub(crate) run: fn(JsonObject, Caller) -> BoxFuture<'static, Result<Value, Refusal>>,
 }
 
-/// What a tool does to the world, for clients that ask their user before some calls. No tool reaches an open world:
-/// sessions have no network.
+/// What a tool does to the world, for clients that ask their user before some calls.
 struct Hints {
     read_only: bool,
     destructive: bool,
@@ -87,6 +91,8 @@ trait Definition: 'static {
     /// For the model: what, when, lifetimes, what a disconnect does. At most 2,048 characters: clients cut the rest.
     const DESCRIPTION: &'static str;
     const HINTS: Hints;
+    /// What runs may reach hosts of an open world, where the session's network allows any.
+    const OPEN_WORLD: bool = false;
     /// The arguments as they come, in the names of the wire.
     type Parameters: DeserializeOwned + JsonSchema + Send;
     type Reply: Serialize + JsonSchema;
@@ -107,7 +113,7 @@ fn entry<D: Definition>() -> Entry {
         .read_only(D::HINTS.read_only)
         .destructive(D::HINTS.destructive)
         .idempotent(D::HINTS.idempotent)
-        .open_world(false);
+        .open_world(D::OPEN_WORLD);
     let tool = Tool::new(
         D::NAME,
         D::DESCRIPTION,
@@ -131,7 +137,7 @@ async fn run<D: Definition>(arguments: JsonObject, caller: Caller) -> Result<Val
 fn parse<D: Definition>(mut arguments: JsonObject) -> Result<D::Parameters, Refusal> {
     D::refuse_early(&arguments)?;
     let schema =
-        find(D::NAME).map_or_else(Arc::default, |entry| Arc::clone(&entry.tool.input_schema));
+        find(D::NAME, true).map_or_else(Arc::default, |entry| Arc::clone(&entry.tool.input_schema));
     arguments::check(D::NAME, &schema, &mut arguments)?;
     // What passed the schema has the right shape, so a failure here is a schema that does not tell the truth. The
     // cause is kept to ourselves: serde repeats values.
@@ -139,9 +145,13 @@ fn parse<D: Definition>(mut arguments: JsonObject) -> Result<D::Parameters, Refu
         .map_err(|_value_in_it| internal("arguments passed their schema but not their type"))
 }
 
-/// The tool of that name.
-pub(crate) fn find(name: &str) -> Option<&'static Entry> {
-    TOOLS.iter().find(|entry| entry.tool.name == name)
+/// The tool of that name, as it is there for a person or for a program.
+pub(crate) fn find(name: &str, is_person: bool) -> Option<&'static Entry> {
+    let own = PERSON_TOOLS.iter().filter(|_| is_person);
+    TOOLS
+        .iter()
+        .chain(own)
+        .find(|entry| entry.tool.name == name)
 }
 
 /// The protocol error for a tool that does not exist.

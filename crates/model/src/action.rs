@@ -4,14 +4,14 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use crate::{
     AgentRequest, AnsweredBy, BackendName, ConversationId, DockerOptions, ExecutePrompt,
-    ExecutionId, LimitName, PermissionAnswer, Secret, SessionId,
+    ExecutionId, LimitName, NetworkRequest, PermissionAnswer, Secret, SessionId, WidenNetwork,
 };
 
 /// Everything that can be asked of the server.
 #[derive(Debug, Clone)]
 pub enum Action {
     /// Create a session.
-    CreateSession(CreateSession),
+    CreateSession(Box<CreateSession>),
     /// Run a command in a session.
     ExecuteCommand(ExecuteCommand),
     /// Give Claude Code something to do in a session.
@@ -74,6 +74,8 @@ pub enum Action {
         /// By how much; capped by the operator's maximum lifetime.
         by: Duration,
     },
+    /// Let a session that runs reach more, never past the operator's ceiling.
+    WidenNetwork(WidenNetwork),
     /// What this server is and can do.
     GetServerInfo,
     /// End a session for a reason of the server's own: only [`crate::Principal::System`] may ask.
@@ -138,6 +140,7 @@ impl Action {
             Action::ReadTranscript(_) => "session.transcript",
             Action::TransferFiles(_) => "files.transfer",
             Action::ExtendSession { .. } => "session.extend",
+            Action::WidenNetwork(_) => "session.widen_network",
             Action::GetServerInfo => "server.read",
             Action::ReapSession { .. } => "session.reap",
             Action::AdoptSession(_) => "session.adopt",
@@ -157,6 +160,7 @@ impl Action {
             | Action::DestroySession(_)
             | Action::TransferFiles(_)
             | Action::ExtendSession { .. }
+            | Action::WidenNetwork(_)
             | Action::ReapSession { .. }
             | Action::AdoptSession(_)
             | Action::RemoveRemains { .. } => true,
@@ -216,6 +220,8 @@ pub struct CreateSession {
     pub idle: Option<Duration>,
     /// Environment of every execution in the session.
     pub env: BTreeMap<String, Secret<String>>,
+    /// What it may reach beside its model provider.
+    pub network: NetworkRequest,
     /// What Claude Code is to be in it.
     pub agent: AgentRequest,
     /// Two calls with the same key make one session.

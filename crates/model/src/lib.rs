@@ -28,7 +28,8 @@ pub use docker_options::{DockerOptions, OptionValue, Unreadable};
 pub use ids::{ExecutionId, IdError, OwnerId, SessionId};
 pub use limits::{Enforcement, Limit, LimitInForce, LimitName, Limits};
 pub use network::{
-    EgressRule, HostPattern, MAX_HOST_BYTES, NamedRule, NetworkPolicy, NetworkRequest, RuleError,
+    EgressRule, HostPattern, MAX_HOST_BYTES, NamedRule, NetworkOffer, NetworkPolicy,
+    NetworkRequest, RuleError, WidenNetwork,
 };
 pub use outcome::{
     BudgetLeft, BudgetScope, ExecutionState, ExecutionView, LogLine, Outcome, ProtectedChange,
@@ -45,8 +46,9 @@ pub use prompt::{
 pub use reason::{Reason, Refusal};
 pub use sandbox::{
     AGENT_DIRECTORY, AGENT_GID, AGENT_PROGRAM_NAME, AGENT_UID, BackendName, BindMount,
-    HostDirectory, Kernel, MANAGED_SETTINGS_DIRECTORY, MANAGED_SETTINGS_NAME, ProtectedPath,
-    Protection, RootFileSystem, RuntimeClass, STATE_PATH, SUPERVISOR_DIRECTORY, SandboxSpec,
-    TEMPORARY_PLACES, WORKSPACE_PATH,
+    CERTIFICATES_DIRECTORY, CERTIFICATES_NAME, HOSTS, HostDirectory, Kernel,
+    MANAGED_SETTINGS_DIRECTORY, MANAGED_SETTINGS_NAME, MAX_CERTIFICATES_BYTES, ProtectedPath,
+    Protection, RESOLVER_CONFIGURATION, RootFileSystem, RuntimeClass, STATE_PATH,
+    SUPERVISOR_DIRECTORY, SandboxSpec, TEMPORARY_PLACES, WORKSPACE_PATH,
 };
 pub use secret::Secret;

@@ -4,6 +4,8 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::{AnsweredBy, SessionId};
+
 /// Longest name of a host, bytes (RFC 1035, section 2.3.4: 255 on the wire are 253 written).
 pub const MAX_HOST_BYTES: usize = 253;
 /// Longest label of it (RFC 1035, section 2.3.4).
@@ -20,6 +22,28 @@ pub struct NetworkRequest {
     pub allow: Vec<EgressRule>,
 }
 
+/// What the operator lets callers ask for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NetworkOffer {
+    /// Named sets of rules.
+    pub presets: Vec<String>,
+    /// Single rules, each with all that is narrower.
+    pub allow: Vec<String>,
+    /// What every session has, unasked.
+    pub standing: Vec<String>,
+}
+
+/// See [`crate::Action::WidenNetwork`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WidenNetwork {
+    /// Which session.
+    pub session: SessionId,
+    /// What it is to reach beside what it may reach already.
+    pub allow: Vec<EgressRule>,
+    /// Whose word it is.
+    pub by: AnsweredBy,
+}
+
 /// What a session has: everything that no rule allows is refused. Without a rule it reaches its model provider alone.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -32,7 +56,7 @@ pub struct NetworkPolicy {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NamedRule {
-    /// `github/1`, `allow/2`, `operator/3`: the set and the place in it.
+    /// `github/1`, `default/1`, `allow/2`, `person/3`: the set and the place in it.
     pub name: String,
     /// What it allows.
     pub rule: EgressRule,
@@ -91,6 +115,17 @@ fn default_ports() -> Vec<u16> {
 }
 
 impl EgressRule {
+    /// All of a host, at the port of a rule that names none.
+    pub fn on(host: HostPattern) -> Self {
+        EgressRule {
+            host,
+            ports: default_ports(),
+            methods: Vec::new(),
+            paths: Vec::new(),
+            private: false,
+        }
+    }
+
     /// Whether the wire must be opened to see what the rule speaks of.
     pub fn opens_tls(&self) -> bool {
         !self.methods.is_empty() || !self.paths.is_empty()
@@ -198,11 +233,8 @@ impl FromStr for EgressRule {
                 .collect::<Result<_, _>>()?,
         };
         Ok(EgressRule {
-            host: host.parse()?,
             ports,
-            methods: Vec::new(),
-            paths: Vec::new(),
-            private: false,
+            ..EgressRule::on(host.parse()?)
         })
     }
 }

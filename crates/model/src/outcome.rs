@@ -5,7 +5,8 @@ use std::{path::PathBuf, time::SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Attestation, BackendName, ConversationId, ExecutionId, PromptView, SessionId, TokenUsage,
+    Attestation, BackendName, ConversationId, ExecutionId, NetworkOffer, NetworkPolicy, PromptView,
+    SessionId, TokenUsage,
 };
 
 /// The answer to an [`crate::Action`].
@@ -122,6 +123,8 @@ pub struct SessionView {
     pub idle_seconds: u64,
     /// What protects it, read back after start. `None` until it is ready.
     pub attestation: Option<Attestation>,
+    /// What it may reach beside its model provider. `None` until it is ready.
+    pub network: Option<NetworkPolicy>,
     /// Resources in use. `None` when it is not live.
     pub usage: Option<UsageView>,
     /// What it has used of its model provider, and what is left. `None` where it has none.
@@ -400,6 +403,8 @@ pub struct ServerInfo {
     pub default_session_timeout_seconds: u64,
     /// Longest lifetime that a session can be extended to, seconds.
     pub max_session_seconds: u64,
+    /// What sessions may reach beside their model provider.
+    pub network: NetworkOffer,
     /// Whether the audit log is in working order.
     pub audit_ok: bool,
     /// Things that the operator should know, each a sentence.

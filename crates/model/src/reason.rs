@@ -69,6 +69,8 @@ reasons! {
     HardeningNotInForce => "hardening_not_in_force",
     /// The policy does not allow it.
     PolicyDenied => "policy_denied",
+    /// What a session would reach is not what the operator allows.
+    NetworkNotAllowed => "network_not_allowed",
     /// Too many calls.
     RateLimited => "rate_limited",
     /// The same idempotency key came with other arguments.

@@ -24,6 +24,18 @@ pub const AGENT_PROGRAM_NAME: &str = "claude";
 pub const MANAGED_SETTINGS_DIRECTORY: &str = "/etc/claude-code";
 /// Their file there.
 pub const MANAGED_SETTINGS_NAME: &str = "managed-settings.json";
+/// Where the certificates stand inside that programs there trust, in a read-only directory of their own.
+pub const CERTIFICATES_DIRECTORY: &str = "/etc/claude-code-mcp";
+/// Their file there.
+pub const CERTIFICATES_NAME: &str = "certificates.pem";
+/// Most bytes of them: twice what distributions ship.
+pub const MAX_CERTIFICATES_BYTES: usize = 512 * 1024;
+/// What stands in `/etc/resolv.conf`. Where the session may use names, its supervisor listens there and the server answers;
+/// where it may not, nobody does, and a question is refused at once. Either way there is nothing to wait for, and nothing
+/// that a second server could add.
+pub const RESOLVER_CONFIGURATION: &str = "nameserver 127.0.0.1\noptions timeout:2 attempts:2\n";
+/// What stands in `/etc/hosts`.
+pub const HOSTS: &str = "127.0.0.1 localhost sandbox\n::1 localhost\n";
 
 /// The places that live in memory and share [`crate::LimitName::TemporaryBytes`], each with its sixteenths of it.
 pub const TEMPORARY_PLACES: [(&str, u64); 4] = [
@@ -171,6 +183,11 @@ pub struct SandboxSpec {
     /// what the root file system brings there, if anything.
     #[serde(default)]
     pub managed_settings: Option<String>,
+    /// What stands in [`CERTIFICATES_NAME`] of [`CERTIFICATES_DIRECTORY`], read-only and alone: certificates in PEM, at most
+    /// [`MAX_CERTIFICATES_BYTES`]. Nothing inside looks there by itself: variables of the session name the file. `None`:
+    /// what the root file system brings there, if anything.
+    #[serde(default)]
+    pub certificates: Option<String>,
     /// Resource limits.
     pub limits: Limits,
     /// A named limit that is only soft is accepted (`dangerously_accept_soft_limits`).

@@ -1,6 +1,6 @@
 //! The decisions about sessions and executions that exist, and what all decisions share.
 //!
-//! | principal | create, command, transfer, extend, stdin, resize | read, logs, destroy, cancel | list | system |
+//! | principal | create, command, transfer, extend, widen, stdin, resize | read, logs, destroy, cancel | list | system |
 //! |---|---|---|---|---|
 //! | the server's user | own sessions | own sessions | own sessions | – |
 //! | another user | – | – | nothing | – |
@@ -14,14 +14,15 @@ use std::{
 };
 
 use model::{
-    AnsweredBy, BackendName, ExecutionId, Kernel, Layer, LimitName, Limits, Principal, Reason,
-    Refusal, Requirement, SessionId,
+    AnsweredBy, BackendName, EgressRule, ExecutionId, Kernel, Layer, LimitName, Limits,
+    NetworkOffer, NetworkPolicy, Principal, Reason, Refusal, Requirement, SessionId, WidenNetwork,
 };
 
 use crate::{
     ExecutionPermit, ExtendPermit, ListingPermit, PolicyConfig, PolicyError, SessionPermit,
-    SystemPermit, command::MAX_STDIN_BYTES, docker_options::HostConfig, forbidden::ForbiddenPaths,
-    hardening::Hardening, managed_settings, protected::ProtectedPaths, roots::Roots,
+    SystemPermit, WidenPermit, command::MAX_STDIN_BYTES, docker_options::HostConfig,
+    forbidden::ForbiddenPaths, hardening::Hardening, managed_settings, network::Ceiling,
+    protected::ProtectedPaths, roots::Roots,
 };
 
 /// Decides. Holds the configuration and the built-in security data; looks at nothing else and keeps no state.
@@ -33,6 +34,7 @@ pub struct Policy {
     pub(crate) hardening: Hardening,
     pub(crate) managed_settings: String,
     pub(crate) host_config: HostConfig,
+    pub(crate) network: Ceiling,
 }
 
 /// What is done with a session that exists.
@@ -109,6 +111,7 @@ impl Policy {
         let hardening = Hardening::load()?;
         let host_config = HostConfig::load()?;
         config.check(&forbidden, &hardening)?;
+        let network = Ceiling::new(&config.network)?;
         Ok(Policy {
             config,
             forbidden,
@@ -116,6 +119,7 @@ impl Policy {
             hardening,
             managed_settings: managed_settings::load()?,
             host_config,
+            network,
         })
     }
 
@@ -227,6 +231,47 @@ impl Policy {
             | ExecutionVerb::Respond { .. }
             | ExecutionVerb::Resize => Ok(ExecutionPermit { execution, verb }),
         }
+    }
+
+    /// Decides on what a session that runs may reach beside what it reaches already.
+    ///
+    /// # Errors
+    /// [`Reason::SessionNotFound`]; [`Reason::PolicyDenied`] when it is not a person's word; [`Reason::InvalidArgument`] for
+    /// a rule that makes no sense; [`Reason::NetworkNotAllowed`] for one past the operator's ceiling.
+    pub fn admit_widen(
+        &self,
+        principal: &Principal,
+        asked: &WidenNetwork,
+        owner: Option<&str>,
+    ) -> Result<WidenPermit, Refusal> {
+        self.require_owner(principal, owner, Work::New)?;
+        match asked.by {
+            AnsweredBy::Person => {}
+            AnsweredBy::Caller => {
+                let message = "The calling model may not let a session reach more.";
+                let hint = "Tell your user: a person does so with `claude-code-mcp session allow SESSION HOST[:PORT]`.";
+                return Err(Refusal::new(Reason::PolicyDenied, message, hint));
+            }
+        }
+        Ok(WidenPermit {
+            session: asked.session,
+            rules: self.network.added(&asked.allow)?,
+        })
+    }
+
+    /// All that a session may ever reach; where the operator says so, at private addresses.
+    pub fn network_ceiling(&self) -> &[EgressRule] {
+        self.network.rules()
+    }
+
+    /// What callers may ask for, to tell them.
+    pub fn network_told(&self) -> NetworkOffer {
+        self.network.offer()
+    }
+
+    /// What of an earlier decision the operator allows now.
+    pub fn network_within(&self, decided: &NetworkPolicy) -> NetworkPolicy {
+        self.network.within(decided)
     }
 
     /// Decides on a later end of a session. The new end is cut at the operator's maximum lifetime.

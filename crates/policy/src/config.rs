@@ -7,7 +7,9 @@ use std::{
 
 use model::{BackendName, BindMount, LimitName, Limits, RuntimeClass};
 
-use crate::{forbidden::ForbiddenPaths, hardening::Hardening, lexical, limits, mounts};
+use crate::{
+    NetworkConfig, forbidden::ForbiddenPaths, hardening::Hardening, lexical, limits, mounts,
+};
 
 /// The operator's side of every decision.
 #[derive(Debug, Clone)]
@@ -55,6 +57,8 @@ pub struct PolicyConfig {
     pub dangerously_trust_project_settings: bool,
     /// How long what Claude Code asks waits for an answer; then it is denied.
     pub permission_timeout: Duration,
+    /// What sessions may reach beside their model provider.
+    pub network: NetworkConfig,
 }
 
 /// A configuration that makes no sense. Found at start, before any socket opens.
@@ -94,7 +98,7 @@ const MAX_LEASE: Duration = Duration::from_secs(3600);
 /// Longest lifetime that can be configured: 30 days. Beyond that a session is no session but a server.
 const MAX_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 
-fn option(name: impl Into<String>, why: impl Into<String>) -> PolicyError {
+pub(crate) fn option(name: impl Into<String>, why: impl Into<String>) -> PolicyError {
     PolicyError::Option {
         option: name.into(),
         why: why.into(),

@@ -27,7 +27,8 @@ impl Policy {
     /// # Errors
     /// [`Reason::PathNotAllowed`], [`Reason::PathForbidden`], [`Reason::PathProtected`], [`Reason::PathNotFound`],
     /// [`Reason::PathUnsafe`] or [`Reason::WorkspaceNotMappable`] for the project and the mounts;
-    /// [`Reason::InvalidArgument`], [`Reason::TooLarge`] or [`Reason::PolicyDenied`] for the rest.
+    /// [`Reason::NetworkNotAllowed`] for what it would reach; [`Reason::InvalidArgument`], [`Reason::TooLarge`] or
+    /// [`Reason::PolicyDenied`] for the rest.
     pub fn admit_create(
         &self,
         principal: &Principal,
@@ -63,6 +64,7 @@ impl Policy {
         let limits = limits::narrow(&self.config.limits, &named, &self.hardening)?;
         check_tasks(kernel, &limits)?;
         self.check_protectable(&facts)?;
+        let network = self.network.policy(&asked.network)?;
         let ttl = asked
             .ttl
             .unwrap_or(self.config.default_ttl)
@@ -83,6 +85,8 @@ impl Policy {
                 ttl,
                 idle: asked.idle.unwrap_or(self.config.default_idle).min(ttl),
                 lease: self.config.lease,
+                network,
+                may_widen: self.network.allows_anything(),
                 env: asked.env.clone(),
                 agent: AgentParts {
                     request: asked.agent.clone(),

@@ -179,6 +179,20 @@ impl ForbiddenPaths {
     }
 }
 
+/// Why an absolute and clean host path is none to mount into a container, by the list that holds for sessions; `None` where
+/// nothing speaks against it.
+///
+/// # Errors
+/// The list itself is not sound.
+pub fn why_host_path_is_forbidden(
+    path: &Path,
+    home: &Path,
+    state_directory: &Path,
+) -> Result<Option<String>, PolicyError> {
+    let forbidden = ForbiddenPaths::load(home, state_directory)?;
+    Ok(forbidden.why_forbidden(path).map(str::to_owned))
+}
+
 fn check(data: &Data) -> Result<(), PolicyError> {
     let system = data
         .system

@@ -53,6 +53,7 @@ mod lexical;
 mod limits;
 mod managed_settings;
 mod mounts;
+mod network;
 mod permit;
 mod prompt;
 mod protected;
@@ -70,12 +71,14 @@ pub use config::{PolicyConfig, PolicyError};
 pub use create::{MAX_IDEMPOTENCY_KEY_BYTES, MAX_NAME_CHARACTERS};
 pub use environment::{MAX_ENVIRONMENT_BYTES, MAX_ENVIRONMENT_VARIABLES};
 pub use facts::{CreateFacts, EntryKind, PathFacts};
-pub use forbidden::OfferedPaths;
+pub use forbidden::{OfferedPaths, why_host_path_is_forbidden};
 pub use limits::key as limit_key;
 pub use mounts::MAX_MOUNTS;
+pub use network::{MAX_NETWORK_RULES, NetworkConfig, Standing};
 pub use permit::{
     CommandParts, CommandPermit, CreateParts, CreatePermit, ExecutionPermit, ExtendPermit,
     ListingPermit, PromptPermit, SessionPermit, SystemPermit, TransferParts, TransferPermit,
+    WidenPermit,
 };
 pub use prompt::{AgentParts, MAX_PROMPT_BYTES, PromptParts};
 pub use protected::{ProtectedPaths, Rule, RuleKind, WhenMissing};

@@ -7,8 +7,9 @@ use std::{
 };
 
 use model::{
-    BackendName, BindMount, CommandLine, ExecutionId, HostDirectory, Layer, Limits, ProtectedPath,
-    Requirement, RuntimeClass, Secret, SessionId, Terminal, TransferDirection,
+    BackendName, BindMount, CommandLine, EgressRule, ExecutionId, HostDirectory, Layer, Limits,
+    NetworkPolicy, ProtectedPath, Requirement, RuntimeClass, Secret, SessionId, Terminal,
+    TransferDirection,
 };
 
 use crate::{AgentParts, ExecutionVerb, PromptParts, SessionVerb, SystemVerb};
@@ -51,6 +52,10 @@ pub struct CreateParts {
     pub idle: Duration,
     /// How long the sandbox lives without a renewal.
     pub lease: Duration,
+    /// What it may reach beside its model provider.
+    pub network: NetworkPolicy,
+    /// A person may let it reach more while it runs, since the operator's ceiling has something.
+    pub may_widen: bool,
     /// Environment of every execution.
     pub env: BTreeMap<String, Secret<String>>,
     /// What Claude Code is in it.
@@ -251,6 +256,31 @@ impl ExtendPermit {
     /// Both.
     pub fn into_parts(self) -> (SessionId, SystemTime) {
         (self.session, self.expires_at)
+    }
+}
+
+/// A session may reach more.
+#[derive(Debug)]
+#[must_use = "a permit that is dropped was a decision for nothing"]
+pub struct WidenPermit {
+    pub(crate) session: SessionId,
+    pub(crate) rules: Vec<EgressRule>,
+}
+
+impl WidenPermit {
+    /// Which session.
+    pub const fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// The rules that it gets beside its own; where they may lead to private addresses they say so.
+    pub fn rules(&self) -> &[EgressRule] {
+        &self.rules
+    }
+
+    /// Both.
+    pub fn into_parts(self) -> (SessionId, Vec<EgressRule>) {
+        (self.session, self.rules)
     }
 }
 

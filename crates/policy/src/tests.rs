@@ -6,6 +6,7 @@ mod create;
 mod docker_options;
 mod fixture;
 mod hostile;
+mod network;
 mod properties;
 mod protected;
 mod roles;

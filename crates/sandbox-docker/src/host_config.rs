@@ -41,6 +41,9 @@ const MASKED_DIRECTORIES: [&str; 5] = [
 const READ_ONLY_PATHS: [&str; 4] = ["/proc/sys", "/proc/bus", "/proc/fs", "/proc/irq"];
 /// Control groups are of no use inside, and version 1 shows them in a tmpfs that is writable.
 const HIDDEN_CONTROL_GROUPS: (&str, &str) = ("/sys/fs/cgroup", "ro,nosuid,nodev,noexec,size=4k");
+/// The first port that the agent may listen on, in the container's own network namespace alone: the one for names, which
+/// the supervisor takes before anything else runs. Some engines open all of them, some none.
+const FIRST_PORT: (&str, &str) = ("net.ipv4.ip_unprivileged_port_start", "53");
 
 /// The supervisor's program inside.
 pub(crate) fn supervisor_program() -> String {
@@ -131,6 +134,10 @@ fn host_config(spec: &SandboxSpec, making: &Making<'_>) -> HostConfig {
         readonly_paths: Some(READ_ONLY_PATHS.map(str::to_owned).to_vec()),
         mounts: Some(making.staged.iter().map(bind).collect()),
         tmpfs: Some(tmpfs(&temporary)),
+        sysctls: Some(HashMap::from([(
+            FIRST_PORT.0.to_owned(),
+            FIRST_PORT.1.to_owned(),
+        )])),
         log_config: Some(HostConfigLogConfig {
             typ: Some("none".to_owned()),
             config: None,

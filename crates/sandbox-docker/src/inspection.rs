@@ -361,6 +361,7 @@ pub(crate) mod tests {
             mounts: Vec::new(),
             agent: None,
             managed_settings: None,
+            certificates: None,
             limits: Limits {
                 memory_bytes: limit,
                 cpu_millis: limit,

@@ -22,6 +22,7 @@ mod host_config;
 pub mod images;
 mod inspection;
 mod machine;
+mod own_files;
 mod place;
 mod record;
 mod removal;

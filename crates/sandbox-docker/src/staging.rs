@@ -3,18 +3,17 @@
 //! nobody but the server can enter. They are taken away as soon as the container has its own.
 
 use std::{
-    fs,
-    io::{self, Write},
+    fs, io,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+        unix::fs::{DirBuilderExt, MetadataExt},
     },
     path::{Path, PathBuf},
 };
 
 use model::{
-    AGENT_DIRECTORY, HostDirectory, Kernel, MANAGED_SETTINGS_DIRECTORY, MANAGED_SETTINGS_NAME,
-    Protection, STATE_PATH, SUPERVISOR_DIRECTORY, SandboxSpec, WORKSPACE_PATH,
+    AGENT_DIRECTORY, HostDirectory, Kernel, Protection, STATE_PATH, SUPERVISOR_DIRECTORY,
+    SandboxSpec, WORKSPACE_PATH,
 };
 use rustix::{
     fs::{CWD, FileType, OFlags, fstat},
@@ -22,12 +21,12 @@ use rustix::{
     mount::{UnmountFlags, unmount},
 };
 use sandbox_host::{
-    At, Failure, FailureKind, NO_DEVICES, NO_EXECUTION, NO_SUID, OwnerMaps, Owners, READ_ONLY,
-    agent_directory, cover, open_beneath, open_host_directory, open_verified, open_without_links,
-    own_directory, protect, tree_of,
+    At, Failure, FailureKind, NO_DEVICES, NO_SUID, OwnerMaps, Owners, READ_ONLY, agent_directory,
+    cover, open_beneath, open_host_directory, open_verified, open_without_links, own_directory,
+    protect, tree_of,
 };
 
-use crate::record::staging;
+use crate::{own_files, record::staging};
 
 /// A directory or file that stands ready for the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,11 +101,9 @@ pub(crate) fn make(
         let target = Path::new(AGENT_DIRECTORY);
         put("agent".to_owned(), agent_directory(agent)?, target, true)?;
     }
-    if let Some(content) = &spec.managed_settings {
-        let set = READ_ONLY | NO_SUID | NO_DEVICES | NO_EXECUTION;
-        let settings = own_directory(&write_settings(instance, content)?, set)?;
-        let target = Path::new(MANAGED_SETTINGS_DIRECTORY);
-        put("settings".to_owned(), settings, target, true)?;
+    for file in own_files::of(spec) {
+        let mount = file.write(instance)?;
+        put(file.name.to_owned(), mount, Path::new(file.target), true)?;
     }
     for (number, mount) in spec.mounts.iter().enumerate() {
         let opened = open_host_directory(&mount.source, mount.read_only, &mut owners)?;
@@ -118,30 +115,6 @@ pub(crate) fn make(
         )?;
     }
     Ok(staged)
-}
-
-/// Where the managed settings of one session stand on the host.
-fn settings(instance: &Path) -> PathBuf {
-    instance.join("settings")
-}
-
-/// Writes them in a directory of their own, which is seen inside: everybody there may read them.
-fn write_settings(instance: &Path, content: &str) -> Result<PathBuf, Failure> {
-    let step = "write the managed settings";
-    let directory = settings(instance);
-    fs::DirBuilder::new()
-        .mode(0o755)
-        .create(&directory)
-        .at(step)?;
-    let mut options = fs::OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create_new(true)
-        .mode(0o444)
-        .open(directory.join(MANAGED_SETTINGS_NAME))
-        .at(step)?;
-    file.write_all(content.as_bytes()).at(step)?;
-    Ok(directory)
 }
 
 /// Puts a mount at a new directory or file, and opens what is there then.
@@ -217,13 +190,12 @@ pub(crate) fn arrived(pid: i32, instance: &Path, spec: &SandboxSpec) -> Result<(
         .try_for_each(|(target, directory)| shows(pid, target, directory))?;
     let target = Path::new(SUPERVISOR_DIRECTORY);
     shows_inode(pid, target, (own_found.dev(), own_found.ino()), &own)?;
-    if spec.managed_settings.is_none() {
-        return Ok(());
-    }
-    let path = settings(instance);
-    let ours = fs::symlink_metadata(&path).at("look at the managed settings")?;
-    let target = Path::new(MANAGED_SETTINGS_DIRECTORY);
-    shows_inode(pid, target, (ours.dev(), ours.ino()), &path)
+    own_files::of(spec).try_for_each(|file| {
+        let path = file.path(instance);
+        let ours = fs::symlink_metadata(&path).at("look at a file of the session")?;
+        let target = Path::new(file.target);
+        shows_inode(pid, target, (ours.dev(), ours.ino()), &path)
+    })
 }
 
 fn shows(pid: i32, target: &Path, directory: &HostDirectory) -> Result<(), Failure> {

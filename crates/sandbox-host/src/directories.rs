@@ -111,7 +111,20 @@ pub fn open_host_directory(
 /// When a system call fails.
 pub fn own_directory(path: &Path, set: u64) -> Result<OwnedFd, Failure> {
     let fd = open_without_links(CWD, path, OFlags::DIRECTORY).at("open the session's directory")?;
-    let tree = detach_alone(fd.as_fd()).at("take the session's directory")?;
+    own(fd.as_fd(), set)
+}
+
+/// The same for a single file.
+///
+/// # Errors
+/// As for [`own_directory`].
+pub fn own_file(path: &Path, set: u64) -> Result<OwnedFd, Failure> {
+    let fd = open_without_links(CWD, path, OFlags::empty()).at("open a file of the session")?;
+    own(fd.as_fd(), set)
+}
+
+fn own(fd: BorrowedFd<'_>, set: u64) -> Result<OwnedFd, Failure> {
+    let tree = detach_alone(fd).at("take the session's directory")?;
     let attributes = MountAttributes {
         set,
         recursive: true,

@@ -28,7 +28,7 @@ pub use arguments::supervisor_arguments;
 pub use deletion::delete;
 pub use directories::{
     NO_DEVICES, NO_EXECUTION, NO_SUID, READ_ONLY, agent_directory, open_host_directory, open_same,
-    open_verified, open_without_links, own_directory,
+    open_verified, open_without_links, own_directory, own_file,
 };
 pub use failure::{At, Failure, FailureKind};
 pub use groups::{Groups, mount_points};

@@ -8,8 +8,9 @@ use std::{
 };
 
 use model::{
-    AGENT_DIRECTORY, AGENT_GID, AGENT_UID, LimitName, MANAGED_SETTINGS_DIRECTORY,
-    MANAGED_SETTINGS_NAME,
+    AGENT_DIRECTORY, AGENT_GID, AGENT_UID, CERTIFICATES_DIRECTORY, CERTIFICATES_NAME, HOSTS,
+    LimitName, MANAGED_SETTINGS_DIRECTORY, MANAGED_SETTINGS_NAME, RESOLVER_CONFIGURATION,
+    SandboxSpec,
 };
 use rustix::{
     fs::{Mode, OFlags, mkdirat, openat, symlinkat},
@@ -37,8 +38,11 @@ use crate::{
 /// Where the new root stands while it is built: any directory that every system has. What is there is only hidden, in
 /// the new mount namespace.
 const BUILDING_SITE: &str = "/usr";
-/// Size of the root and of `/dev`, bytes: mount points, links and a few small files.
+/// Size of the root, bytes, beside what the session brings: mount points, links and a few small files.
 const SKELETON_BYTES: u64 = 1024 * 1024;
+/// The first port that whoever is not root of the machine may listen on, in this network namespace alone: the one for
+/// names. The supervisor takes it before anything untrusted runs.
+const FIRST_PORT: (&str, &str) = ("sys/net/ipv4/ip_unprivileged_port_start", "53");
 /// What `/proc` tells about the machine rather than the sandbox, besides [`MASKED_PROC_FILES`]: hidden directories.
 const MASKED_DIRECTORIES: [&str; 3] = ["scsi", "asound", "acpi"];
 /// What `/proc` lets root of the machine change: read-only.
@@ -52,7 +56,7 @@ pub(crate) fn build(plan: &Plan, sources: Sources) -> Result<(), Failure> {
     let temporary = Temporary::split(plan.spec.limits.get(LimitName::TemporaryBytes).value);
     let root = tmpfs(
         TmpfsOptions {
-            bytes: SKELETON_BYTES,
+            bytes: SKELETON_BYTES + own_bytes(&plan.spec),
             mode: "755",
             owner: owner_of_root(plan),
         },
@@ -71,10 +75,10 @@ pub(crate) fn build(plan: &Plan, sources: Sources) -> Result<(), Failure> {
         place(root, placement)?;
     }
     write_etc(root)?;
-    if let Some(settings) = &plan.spec.managed_settings {
-        let directory = relative(Path::new(MANAGED_SETTINGS_DIRECTORY))?;
+    for (directory, name, content) in own_files(&plan.spec) {
+        let directory = relative(Path::new(directory))?;
         make_directories(root, directory)?;
-        write_file(root, &directory.join(MANAGED_SETTINGS_NAME), settings)?;
+        write_file(root, &directory.join(name), content)?;
     }
     build_dev(root, sources.devices, &temporary, plan)?;
     build_proc(root)?;
@@ -91,6 +95,28 @@ pub(crate) fn build(plan: &Plan, sources: Sources) -> Result<(), Failure> {
     let workspace = open_beneath(root, Path::new("workspace")).at("open the workspace")?;
     protect(workspace.as_fd(), &plan.spec.protected)?;
     pivot(root)
+}
+
+/// Files that the session brings, each alone in its directory: directory, name, content.
+fn own_files(spec: &SandboxSpec) -> impl Iterator<Item = (&str, &str, &str)> {
+    let settings = (
+        MANAGED_SETTINGS_DIRECTORY,
+        MANAGED_SETTINGS_NAME,
+        &spec.managed_settings,
+    );
+    let certificates = (
+        CERTIFICATES_DIRECTORY,
+        CERTIFICATES_NAME,
+        &spec.certificates,
+    );
+    let files = [settings, certificates].into_iter();
+    files.filter_map(|(directory, name, content)| Some((directory, name, content.as_deref()?)))
+}
+
+fn own_bytes(spec: &SandboxSpec) -> u64 {
+    own_files(spec)
+        .map(|(_, _, content)| content.len() as u64)
+        .sum()
 }
 
 /// Root's sandboxes have an id 0 inside that nobody uses; for a user's the agent is often all there is.
@@ -212,19 +238,17 @@ fn write_etc(root: BorrowedFd<'_>) -> Result<(), Failure> {
          nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
     );
     let group = format!("root:x:0:\nagent:x:{AGENT_GID}:\nnogroup:x:65534:\n");
-    // Nothing answers: there is no network. Without the file resolvers would ask loopback, and wait.
-    let resolver = "options attempts:1 timeout:1\n";
     let files = [
         ("etc/passwd", passwd.as_str()),
         ("etc/group", group.as_str()),
-        ("etc/hosts", "127.0.0.1 localhost sandbox\n::1 localhost\n"),
+        ("etc/hosts", HOSTS),
         ("etc/hostname", "sandbox\n"),
         (
             "etc/nsswitch.conf",
             "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n",
         ),
         ("etc/profile", "PS1='sandbox:\\w\\$ '\numask 022\n"),
-        ("etc/resolv.conf", resolver),
+        ("etc/resolv.conf", RESOLVER_CONFIGURATION),
     ];
     files
         .iter()
@@ -290,6 +314,8 @@ fn terminals() -> Result<OwnedFd, Failure> {
 
 fn build_proc(root: BorrowedFd<'_>) -> Result<(), Failure> {
     let proc = mount_proc()?;
+    // On a kernel that refuses, the supervisor does not get the port, and a session that is to use names is refused.
+    let _ = open_ports(proc.as_fd());
     attach(root, Path::new("proc"), &proc)?;
     let proc = open_beneath(root, Path::new("proc")).at("open /proc")?;
     let null = open_beneath(root, Path::new("dev/null")).at("open /dev/null")?;
@@ -324,6 +350,14 @@ fn build_proc(root: BorrowedFd<'_>) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// By the new `/proc`: the one around us may be read-only.
+fn open_ports(proc: BorrowedFd<'_>) -> std::io::Result<()> {
+    let (path, first) = FIRST_PORT;
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = openat(proc, path, flags, Mode::empty())?;
+    std::fs::File::from(file).write_all(first.as_bytes())
 }
 
 /// A `/proc` of the new pid namespace.

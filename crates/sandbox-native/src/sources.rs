@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use model::{AGENT_DIRECTORY, HostDirectory, MANAGED_SETTINGS_DIRECTORY, RootFileSystem};
+use model::{
+    AGENT_DIRECTORY, CERTIFICATES_DIRECTORY, HostDirectory, MANAGED_SETTINGS_DIRECTORY,
+    RootFileSystem,
+};
 use rustix::{
     fs::{AtFlags, CWD, FileType, OFlags, fstat, readlinkat, statat},
     io::Errno,
@@ -172,10 +175,13 @@ fn ours(plan: &Plan) -> Vec<&'static Path> {
     let agent = spec.agent.as_ref().map(|_| AGENT_DIRECTORY);
     let settings = spec.managed_settings.as_ref();
     let settings = settings.map(|_| MANAGED_SETTINGS_DIRECTORY);
+    let certificates = spec.certificates.as_ref();
+    let certificates = certificates.map(|_| CERTIFICATES_DIRECTORY);
     let relative = |path: &'static str| Path::new(path).strip_prefix("/").ok();
     agent
         .into_iter()
         .chain(settings)
+        .chain(certificates)
         .filter_map(relative)
         .collect()
 }

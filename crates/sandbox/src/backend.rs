@@ -5,8 +5,8 @@ use std::{io, path::PathBuf};
 
 use async_trait::async_trait;
 use model::{
-    BackendName, Enforcement, Layer, LayerInForce, LimitInForce, LimitName, Requirement,
-    SandboxSpec, SessionId, UsageView,
+    BackendName, Enforcement, Layer, LayerInForce, LimitInForce, LimitName, MAX_CERTIFICATES_BYTES,
+    Requirement, SandboxSpec, SessionId, UsageView,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -119,8 +119,15 @@ impl Capability {
     /// Refuses what this machine cannot enforce, before anything is made.
     ///
     /// # Errors
-    /// [`BackendError::LayerUnavailable`] and [`BackendError::LimitUnenforceable`].
+    /// [`BackendError::LayerUnavailable`] and [`BackendError::LimitUnenforceable`]; [`BackendError::Unsupported`] for more
+    /// certificates than may be.
     pub fn check(&self, spec: &SandboxSpec) -> Result<(), BackendError> {
+        let certificates = spec.certificates.as_ref().map_or(0, String::len);
+        if certificates > MAX_CERTIFICATES_BYTES {
+            return Err(BackendError::Unsupported(format!(
+                "{certificates} bytes of certificates are more than {MAX_CERTIFICATES_BYTES}"
+            )));
+        }
         let missing = spec
             .layers
             .iter()

@@ -5,6 +5,7 @@
 //! commands that it runs are `/bin/sh` and coreutils, and `bash` where it is there.
 
 mod execution;
+mod files;
 mod lasting;
 mod lifecycle;
 mod output;
@@ -153,6 +154,21 @@ pub const LINES: &[Line] = &[
     line(
         "connections to a relayed port reach the host, and its answers come back",
         |harness| Box::pin(in_room(harness, relay::both_ways)),
+    ),
+    line(
+        "connections and datagrams to the port for names reach the host, and its answers come back",
+        |harness| Box::pin(in_room(harness, relay::names)),
+    ),
+    line("a port that is not relayed refuses at once", |harness| {
+        Box::pin(in_room(harness, relay::refuses))
+    }),
+    line(
+        "names are asked of loopback, whatever the agent does",
+        |harness| Box::pin(in_room(harness, files::resolver)),
+    ),
+    line(
+        "certificates stand where programs find them, and nobody replaces them",
+        |harness| Box::pin(files::certificates(harness)),
     ),
     line("executions survive a new server", |harness| {
         Box::pin(lasting::new_server(harness))

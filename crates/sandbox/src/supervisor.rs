@@ -22,7 +22,8 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use wire::{
     ExecutionKey, ExecutionStatus, FaultKind, Hello, MAX_CHUNK_BYTES, MAX_WAIT_MS, OutputChunk,
-    PROTOCOL_VERSION, Reply, Request, StartSpec, Stream, TerminalSize, TransferKind, TransferSpec,
+    PROTOCOL_VERSION, RelayTakes, Reply, Request, StartSpec, Stream, TerminalSize, TransferKind,
+    TransferSpec,
 };
 
 use crate::Link;
@@ -40,7 +41,7 @@ const REPLY_MARGIN: Duration = Duration::from_secs(10);
 /// Time for the supervisor to dial a data connection once it said that it has.
 const DATA_CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections from inside that may wait to be taken; one more is closed.
-const WAITING_RELAYED: usize = 32;
+const WAITING_RELAYED: usize = 128;
 /// Time for a sandbox to be gone after it was told to end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -329,10 +330,30 @@ impl Supervisor {
     /// # Errors
     /// [`SupervisorError::Fault`] with `System` when the port is taken, and as every request.
     pub async fn open_relay(&self, port: u16) -> Result<mpsc::Receiver<Relayed>, SupervisorError> {
+        self.relay(port, RelayTakes::Streams).await
+    }
+
+    /// The same for UDP datagrams, too: each arrives as a connection on which one message comes and one answer is awaited,
+    /// framed as DNS over TCP is. See [`RelayTakes::StreamsAndDatagrams`].
+    ///
+    /// # Errors
+    /// As for [`Supervisor::open_relay`].
+    pub async fn open_relay_with_datagrams(
+        &self,
+        port: u16,
+    ) -> Result<mpsc::Receiver<Relayed>, SupervisorError> {
+        self.relay(port, RelayTakes::StreamsAndDatagrams).await
+    }
+
+    async fn relay(
+        &self,
+        port: u16,
+        takes: RelayTakes,
+    ) -> Result<mpsc::Receiver<Relayed>, SupervisorError> {
         let (taker, relayed) = mpsc::channel(WAITING_RELAYED);
         // First: connections may come before the answer.
         self.handle.desk.expect_relayed(port, taker)?;
-        self.done(Request::OpenRelay { port }).await?;
+        self.done(Request::OpenRelay { port, takes }).await?;
         Ok(relayed)
     }
 

@@ -62,6 +62,7 @@ impl Harness for OnFake {
             mounts: Vec::new(),
             agent: None,
             managed_settings: None,
+            certificates: None,
             limits,
             accept_soft_limits: false,
             layers: layers.map(|layer| (layer, Requirement::Required)).to_vec(),
@@ -105,7 +106,9 @@ async fn a_line_that_cannot_be_asked_is_reported_as_skipped() {
 }
 
 /// What these break, other lines are built on: each of them may fail a few more than its own.
-const BROAD: [Break; 7] = [
+const BROAD: [Break; 9] = [
+    Break::LosesExitCodes,
+    Break::RelaysNothing,
     Break::DestroysOnce,
     Break::InventsSessions,
     Break::IgnoresCancel,

@@ -40,6 +40,7 @@ fn spec() -> SandboxSpec {
         mounts: Vec::new(),
         agent: None,
         managed_settings: None,
+        certificates: None,
         limits: Limits {
             memory_bytes: limit,
             cpu_millis: limit,

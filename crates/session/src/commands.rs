@@ -81,7 +81,7 @@ impl Sessions {
             protected_changes: None,
             prompt: None,
         };
-        let spec = start_spec(execution.id, parts, stdin_open);
+        let spec = start_spec(execution.id, parts, stdin_open, live.network.is_open());
         // Side by side: an execution without a row is found again by its supervisor, a row without one is closed.
         let (stored, started) = tokio::join!(
             self.0.stored(move |store| store.insert_execution(&record)),
@@ -271,7 +271,12 @@ async fn feed(execution: Arc<Execution>, stdin: Secret<Vec<u8>>, close: bool) {
     }
 }
 
-fn start_spec(id: ExecutionId, parts: &CommandParts, stdin_open: bool) -> StartSpec {
+fn start_spec(
+    id: ExecutionId,
+    parts: &CommandParts,
+    stdin_open: bool,
+    has_network: bool,
+) -> StartSpec {
     let argv = match &parts.command {
         CommandLine::Shell(line) => vec![
             b"/bin/sh".to_vec(),
@@ -284,7 +289,7 @@ fn start_spec(id: ExecutionId, parts: &CommandParts, stdin_open: bool) -> StartS
         execution: *id.as_bytes(),
         argv,
         cwd: parts.cwd.as_os_str().as_bytes().to_vec(),
-        env: environment::of_execution(&parts.env, parts.terminal.is_some()),
+        env: environment::of_execution(&parts.env, parts.terminal.is_some(), has_network),
         stdin: if stdin_open { Stdin::Open } else { Stdin::Null },
         terminal: parts.terminal.map(size),
         deadline_ms: u64::try_from(parts.deadline.as_millis()).ok(),

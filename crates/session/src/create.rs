@@ -29,6 +29,7 @@ use store::{Reserved, SessionChange, SessionRecord};
 use crate::{
     environment,
     live::{Live, Parts, ProtectedBy},
+    network::NetworkRecord,
     prompts::SessionAgent,
     protected::Scanner,
     refusals,
@@ -102,6 +103,7 @@ impl Sessions {
             mounts: parts.mounts.clone(),
             agent: self.agent()?.map(|agent| agent.directory),
             managed_settings: Some(parts.managed_settings.clone()),
+            certificates: None,
             limits: parts.limits,
             accept_soft_limits: parts.accept_soft_limits,
             layers: parts.layers.clone(),
@@ -199,7 +201,12 @@ impl Inner {
             spec.agent.is_some(),
             self.setup.egress.choose(&parts.agent.request.provider)?,
         );
+        let network = NetworkRecord {
+            is_open: parts.may_widen || !parts.network.rules.is_empty(),
+            policy: parts.network,
+        };
         let change = SessionChange {
+            network: serde_json::to_vec(&network).ok(),
             state: Some(SessionState::Ready),
             agent: serde_json::to_vec(&about).ok(),
             spec: serde_json::to_vec(spec).ok(),
@@ -209,17 +216,32 @@ impl Inner {
         let id = record.id;
         // Secrets go in only now that the walls are verified.
         made.supervisor
-            .set_environment(environment::of_session(&parts.env))
+            .set_environment(environment::of_session(&parts.env, network.is_open))
             .await
             .map_err(|error| refusals::supervisor(&error))?;
         let provider = &parts.agent.request.provider;
+        let traffic = self.setup.egress.traffic.of(id, &parts.owner);
         let agent = self
-            .live_agent(id, &parts.owner, &made.supervisor, about, Some(provider))
+            .live_agent(
+                id,
+                &parts.owner,
+                &made.supervisor,
+                about,
+                Some(provider),
+                Arc::clone(&traffic),
+            )
+            .await?;
+        let kept = change.network.clone();
+        let network = self
+            .setup
+            .network
+            .open(id, network, &self.setup.policy, &made.supervisor, traffic)
             .await?;
         let live = Live::new(
             Parts {
                 id,
                 agent,
+                network,
                 owner: parts.owner,
                 backend: parts.backend,
                 workspace: parts.workspace,
@@ -244,6 +266,7 @@ impl Inner {
         let mut record = record.clone();
         record.state = SessionState::Ready;
         record.attestation = serde_json::to_vec(&made.attestation).ok();
+        record.network = kept;
         Ok(self.view(&record).await)
     }
 
@@ -338,6 +361,7 @@ fn new_record(id: SessionId, parts: &CreateParts) -> SessionRecord {
         spec: None,
         attestation: None,
         agent: None,
+        network: None,
         ended_because: None,
         ended_at_ms: None,
     }
@@ -373,7 +397,7 @@ fn digest(parts: &CreateParts) -> [u8; 32] {
         hash.update(bytes);
     };
     let shape = format!(
-        "{:?}{:?}{:?}{:?}{:?}{:?}{:?}{:?}{:?}",
+        "{:?}{:?}{:?}{:?}{:?}{:?}{:?}{:?}{:?}{:?}",
         parts.name,
         parts.backend,
         parts.runtime,
@@ -382,6 +406,7 @@ fn digest(parts: &CreateParts) -> [u8; 32] {
         parts.limits,
         parts.ttl,
         parts.idle,
+        parts.network,
         // Keys of a provider do not print.
         parts.agent.request
     );

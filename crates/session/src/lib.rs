@@ -17,6 +17,7 @@ mod heard;
 mod keeper;
 mod live;
 mod logs;
+mod network;
 mod output;
 mod prompts;
 pub mod protected;
@@ -31,7 +32,8 @@ mod view;
 mod watch;
 
 pub use backends::Backends;
-pub use providers::{Egress, NoEgress, ProviderName, Providers};
+pub use network::Network;
+pub use providers::{Egress, NoEgress, ProviderName, Providers, Traffic, TrafficLog};
 pub use recover::{Remains, Survey};
 pub use sessions::{AgentLookup, AgentProgram, ReapRequest, Sessions, Setup};
 pub use usage::{UsageBook, UsageBookError};

@@ -17,6 +17,7 @@ use tokio::{sync::Notify, task::AbortHandle, time::Instant};
 
 use crate::{
     execution::Execution,
+    network::LiveNetwork,
     prompts::LiveAgent,
     protected::{Protects, ScanReport, Scanner},
     sessions::lock,
@@ -33,6 +34,8 @@ pub(crate) struct Live {
     pub(crate) lease: Duration,
     /// Claude Code in it.
     pub(crate) agent: LiveAgent,
+    /// What it may reach.
+    pub(crate) network: LiveNetwork,
     /// `None` where the workspace is not the user's own directory, so that nothing in it reaches the host.
     scanner: Option<Arc<Mutex<Scanner>>>,
     policy: Arc<Policy>,
@@ -65,6 +68,7 @@ pub(crate) struct Parts {
     pub(crate) policy: Arc<Policy>,
     pub(crate) allow_protected_changes: bool,
     pub(crate) agent: LiveAgent,
+    pub(crate) network: LiveNetwork,
 }
 
 impl Live {
@@ -79,6 +83,7 @@ impl Live {
             idle: parts.idle,
             lease: parts.lease,
             agent: parts.agent,
+            network: parts.network,
             scanner: parts.scanner.map(|scanner| Arc::new(Mutex::new(scanner))),
             policy: parts.policy,
             allow_protected_changes: parts.allow_protected_changes,

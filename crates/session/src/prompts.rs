@@ -23,7 +23,7 @@ use crate::{
     execution::{End, Execution},
     live::Live,
     output::Cursors,
-    providers::{Account, Chosen, RELAY_PORT},
+    providers::{Account, Chosen, RELAY_PORT, Traffic},
     refusals,
     sessions::{Inner, Sessions, lock, now_ms},
     transcripts::{journal, on_record},
@@ -104,6 +104,7 @@ impl Inner {
         supervisor: &sandbox::Supervisor,
         about: SessionAgent,
         asked: Option<&model::ProviderRequest>,
+        traffic: Arc<dyn Traffic>,
     ) -> Result<LiveAgent, Refusal> {
         let egress = &self.setup.egress;
         let connections = supervisor
@@ -120,7 +121,7 @@ impl Inner {
             used_before: crate::usage::used(&recorded),
         };
         // Without one the session does all but prompts.
-        let relay = match egress.open(&account, &about.provider, asked) {
+        let relay = match egress.open(&account, &about.provider, asked, traffic) {
             Ok(relay) => Some(relay),
             Err(refusal) => {
                 tracing::info!(%session, why = %refusal.message, "the session has no provider");

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use egress::{
-    AwsKeys, Caps, Credential, Ledger, ModelList, Observer, PricesError, Provider, Relay,
-    RelayLimits, SessionConfig, SessionRelay, Trust, TrustError, Usage, Used,
+    AwsKeys, Caps, Credential, Ledger, ModelList, Observer, PricesError, Provider, Recording,
+    Relay, RelayLimits, RequestRecord, SessionConfig, SessionRelay, Ticket, Trust, TrustError,
+    Unrecorded, Usage, Used,
+    proxy::{Decision, Recorder, TunnelEnd},
 };
 use model::{ProviderRequest, Reason, Refusal, Secret, SessionId};
 use sandbox::Relayed;
@@ -59,8 +61,8 @@ pub struct Egress {
     pub relay: Relay,
     /// What is configured.
     pub providers: Providers,
-    /// Told of each request.
-    pub observer: Arc<dyn Observer>,
+    /// Where sessions' traffic is put on record.
+    pub traffic: Arc<dyn TrafficLog>,
     /// Prices, and what callers may use and have used day by day.
     pub ledger: Ledger,
     /// What puts on record what is used; `None`: nothing does.
@@ -73,6 +75,17 @@ pub(crate) struct Account<'a> {
     pub(crate) owner: &'a str,
     pub(crate) used_before: Used,
 }
+
+/// Keeps the record of all sessions' traffic.
+pub trait TrafficLog: Send + Sync {
+    /// That of one session, as long as it is at hand. `owner`: [`model::Principal::name`].
+    fn of(&self, session: SessionId, owner: &str) -> Arc<dyn Traffic>;
+}
+
+/// Keeps the record of one session's traffic: what cannot be recorded does not pass.
+pub trait Traffic: Observer + Recorder {}
+
+impl<T: Observer + Recorder> Traffic for T {}
 
 /// A provider's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,11 +123,38 @@ pub enum NoEgress {
     Prices(#[from] PricesError),
 }
 
-/// Hears nothing.
-struct Deaf;
+/// No record at all, so that nothing passes.
+struct NoTraffic;
 
-impl Observer for Deaf {
-    fn request_ended(&self, _session: SessionId, _record: &egress::RequestRecord) {}
+impl TrafficLog for NoTraffic {
+    fn of(&self, _session: SessionId, _owner: &str) -> Arc<dyn Traffic> {
+        Arc::new(NoTraffic)
+    }
+}
+
+impl Observer for NoTraffic {
+    fn request_begins<'a>(
+        &'a self,
+        _session: SessionId,
+        _record: &'a RequestRecord,
+    ) -> Recording<'a> {
+        Box::pin(std::future::ready(Err(no_record())))
+    }
+
+    fn request_ended(&self, _session: SessionId, _ticket: Option<Ticket>, _record: &RequestRecord) {
+    }
+}
+
+impl Recorder for NoTraffic {
+    fn decided<'a>(&'a self, _session: SessionId, _decision: &'a Decision) -> Recording<'a> {
+        Box::pin(std::future::ready(Err(no_record())))
+    }
+
+    fn ended(&self, _session: SessionId, _ticket: Ticket, _end: &TunnelEnd) {}
+}
+
+fn no_record() -> Unrecorded {
+    Unrecorded("no traffic is recorded here".to_owned())
 }
 
 impl Egress {
@@ -145,7 +185,7 @@ impl Egress {
                 models: Vec::new(),
                 caps: Caps::default(),
             },
-            observer: Arc::new(Deaf),
+            traffic: Arc::new(NoTraffic),
             ledger: Ledger::unlimited()?,
             usage: None,
         })
@@ -181,6 +221,7 @@ impl Egress {
         account: &Account<'_>,
         chosen: &Chosen,
         asked: Option<&ProviderRequest>,
+        traffic: Arc<dyn Traffic>,
     ) -> Result<Arc<SessionRelay>, Refusal> {
         let provider = self.provider(chosen)?;
         let credential = match (chosen.has_own_credential, asked) {
@@ -200,7 +241,7 @@ impl Egress {
             caps: self.providers.caps,
             token: Secret::new(chosen.token.clone()),
             used_before: usage(&account.used_before),
-            observer: self.observer.clone(),
+            observer: traffic,
         };
         SessionRelay::new(config).map_err(|error| unavailable(&error.to_string()))
     }

@@ -187,14 +187,31 @@ impl Sessions {
         let about = record.agent.as_deref();
         let about = about.and_then(|json| serde_json::from_slice(json).ok());
         let about = about.ok_or_else(refusals::made_by_another_version)?;
+        let traffic = self.0.setup.egress.traffic.of(record.id, &record.principal);
         let agent = self
             .0
-            .live_agent(record.id, &record.principal, &supervisor, about, None)
+            .live_agent(
+                record.id,
+                &record.principal,
+                &supervisor,
+                about,
+                None,
+                Arc::clone(&traffic),
+            )
+            .await?;
+        let network = self.0.recorded_network(record).await?;
+        let policy = &self.0.setup.policy;
+        let network = self
+            .0
+            .setup
+            .network
+            .open(record.id, network, policy, &supervisor, traffic)
             .await?;
         let live = Live::new(
             Parts {
                 id: record.id,
                 agent,
+                network,
                 owner: record.principal.clone(),
                 backend: record.backend,
                 workspace: spec.workspace,

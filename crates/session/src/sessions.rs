@@ -20,6 +20,7 @@ use crate::{
     backends::Backends,
     execution::Execution,
     live::{Live, ProtectedBy},
+    network::Network,
     protected::ScanReport,
     providers::Egress,
     refusals, view,
@@ -47,6 +48,8 @@ pub struct Setup {
     pub allow_protected_changes: bool,
     /// The way to model providers.
     pub egress: Egress,
+    /// The way to other hosts.
+    pub network: Network,
     /// Directory of the conversations' journals, one directory for each session below it.
     pub transcripts: PathBuf,
     /// Where sessions that must be ended are reported: whoever listens puts a call on the road.

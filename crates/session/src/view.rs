@@ -9,6 +9,8 @@ use model::{
 };
 use store::SessionRecord;
 
+use crate::network::NetworkRecord;
+
 pub(crate) fn time(milliseconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(milliseconds)
 }
@@ -45,6 +47,7 @@ pub(crate) fn session(
             .attestation
             .as_deref()
             .and_then(|json| serde_json::from_slice(json).ok()),
+        network: NetworkRecord::of(record).map(|network| network.policy),
         usage,
         provider_usage: None,
         running_executions: running.unwrap_or_default(),

@@ -37,6 +37,8 @@ pub struct SessionRecord {
     pub attestation: Option<Vec<u8>>,
     /// JSON of what Claude Code is in it; no secrets.
     pub agent: Option<Vec<u8>>,
+    /// JSON of what it may reach.
+    pub network: Option<Vec<u8>>,
     /// Why it ended.
     pub ended_because: Option<String>,
     /// When it ended.
@@ -58,6 +60,8 @@ pub struct SessionChange {
     pub attestation: Option<Vec<u8>>,
     /// See [`SessionRecord::agent`].
     pub agent: Option<Vec<u8>>,
+    /// See [`SessionRecord::network`].
+    pub network: Option<Vec<u8>>,
     /// See [`SessionRecord::ended_because`].
     pub ended_because: Option<String>,
     /// See [`SessionRecord::ended_at_ms`].

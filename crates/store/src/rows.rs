@@ -52,6 +52,7 @@ pub(crate) fn session(row: &Row<'_>) -> Result<SessionRecord, StoreError> {
         spec: get(row, "spec")?,
         attestation: get(row, "attestation")?,
         agent: get(row, "agent")?,
+        network: get(row, "network")?,
         ended_because: get(row, "ended_because")?,
         ended_at_ms: optional_unsigned(row, "ended_at_ms")?,
     })

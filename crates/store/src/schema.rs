@@ -79,8 +79,9 @@ ALTER TABLE sessions ADD COLUMN agent BLOB;
 ALTER TABLE executions ADD COLUMN prompt BLOB;
 ";
 
-/// What was used of model providers: by each session, and by each caller day by day. A day outlives its sessions.
+/// What a session may reach; and what was used of model providers: by each session, and by each caller day by day. A day outlives its sessions.
 const VERSION_3: &str = "
+ALTER TABLE sessions ADD COLUMN network BLOB;
 CREATE TABLE session_usage (
     session TEXT PRIMARY KEY REFERENCES sessions (id) ON DELETE CASCADE,
     requests INTEGER NOT NULL,
@@ -166,7 +167,7 @@ pub(crate) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     if version < 3 {
         transaction
             .execute_batch(VERSION_3)
-            .map_err(failed_to("add what budgets need"))?;
+            .map_err(failed_to("add networks and budgets"))?;
     }
     transaction
         .execute_batch(&format!(

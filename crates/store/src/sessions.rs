@@ -13,9 +13,11 @@ use crate::{
 
 const INSERT: &str = "
 INSERT INTO sessions (id, principal, name, state, backend, project_path, created_at_ms, expires_at_ms, idle_ms,
-    last_used_at_ms, idempotency_key, arguments_digest, spec, attestation, agent, ended_because, ended_at_ms)
+    last_used_at_ms, idempotency_key, arguments_digest, spec, attestation, agent, network, ended_because,
+    ended_at_ms)
 VALUES (:id, :principal, :name, :state, :backend, :project_path, :created_at_ms, :expires_at_ms, :idle_ms,
-    :last_used_at_ms, :idempotency_key, :arguments_digest, :spec, :attestation, :agent, :ended_because, :ended_at_ms)";
+    :last_used_at_ms, :idempotency_key, :arguments_digest, :spec, :attestation, :agent, :network, :ended_because,
+    :ended_at_ms)";
 
 impl Store {
     /// Takes a place among at most `max_live` live sessions and inserts the row, all in one transaction: exact however
@@ -66,7 +68,7 @@ impl Store {
              expires_at_ms = COALESCE(:expires_at_ms, expires_at_ms), \
              last_used_at_ms = COALESCE(:last_used_at_ms, last_used_at_ms), \
              spec = COALESCE(:spec, spec), attestation = COALESCE(:attestation, attestation), \
-             agent = COALESCE(:agent, agent), \
+             agent = COALESCE(:agent, agent), network = COALESCE(:network, network), \
              ended_because = COALESCE(:ended_because, ended_because), \
              ended_at_ms = COALESCE(:ended_at_ms, ended_at_ms) \
              WHERE id = :id AND state IN ({})",
@@ -85,6 +87,7 @@ impl Store {
                 ":spec": change.spec,
                 ":attestation": change.attestation,
                 ":agent": change.agent,
+                ":network": change.network,
                 ":ended_because": change.ended_because,
                 ":ended_at_ms": optional_number("ended_at_ms", change.ended_at_ms)?,
             })
@@ -225,6 +228,7 @@ fn insert(connection: &Connection, record: &SessionRecord) -> Result<(), StoreEr
             ":spec": record.spec,
             ":attestation": record.attestation,
             ":agent": record.agent,
+            ":network": record.network,
             ":ended_because": record.ended_because,
             ":ended_at_ms": optional_number("ended_at_ms", record.ended_at_ms)?,
         })

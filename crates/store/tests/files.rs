@@ -114,6 +114,7 @@ fn a_file_of_the_first_schema_is_brought_up_to_date_with_what_stands_in_it() {
         .unwrap()
         .execute_batch(
             "DROP TABLE session_usage; DROP TABLE daily_usage; ALTER TABLE sessions DROP COLUMN agent; \
+             ALTER TABLE sessions DROP COLUMN network; \
              ALTER TABLE executions DROP COLUMN prompt; PRAGMA user_version = 1;",
         )
         .unwrap();
@@ -134,7 +135,8 @@ fn a_file_of_the_second_schema_gets_the_tables_of_usage() {
     let path = directory.path().join("state.db");
     rusqlite::Connection::open(&path)
         .unwrap()
-        .execute_batch("DROP TABLE session_usage; DROP TABLE daily_usage; PRAGMA user_version = 2;")
+        .execute_batch("DROP TABLE session_usage; DROP TABLE daily_usage; ALTER TABLE sessions DROP COLUMN network; \
+             PRAGMA user_version = 2;")
         .unwrap();
     let (store, opened) = Store::open(&path).unwrap();
     assert!(opened.quarantined.is_none());

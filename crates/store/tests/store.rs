@@ -523,7 +523,7 @@ prop_compose! {
             id: SessionId::from_bytes(id), principal, name, state: SessionState::ALL[state],
             backend: BackendName::ALL[backend], project_path: std::ffi::OsString::from_vec(path).into(),
             created_at_ms, expires_at_ms, idle_ms, last_used_at_ms, idempotency_key: key, arguments_digest,
-            spec, attestation, agent: None, ended_because, ended_at_ms,
+            spec, attestation, agent: None, network: None, ended_because, ended_at_ms,
         }
     }
 }

@@ -98,16 +98,11 @@ impl Carrier {
     /// # Errors
     /// `ENOTCONN` while no host is attached, `EMFILE` when there are as many channels as may be.
     pub fn dial(&mut self, purpose: Purpose) -> io::Result<OwnedFd> {
-        let attachment = self.attachment.as_mut().ok_or(Errno::NOTCONN)?;
-        let urgent = purpose == Purpose::Control;
-        // Whatever inside connects to, there is room for what the host asks.
-        let most = match purpose {
-            Purpose::Control | Purpose::Content => MAX_CHANNELS,
-            Purpose::Relayed => MAX_RELAYED_CHANNELS,
-        };
-        if attachment.channels.len() >= most {
+        if self.attachment.is_some() && !self.has_room_for(purpose) {
             return Err(Errno::MFILE);
         }
+        let attachment = self.attachment.as_mut().ok_or(Errno::NOTCONN)?;
+        let urgent = purpose == Purpose::Control;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (local, handed_out) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         let number = attachment.next_channel;
@@ -129,6 +124,16 @@ impl Carrier {
             urgent,
         });
         Ok(handed_out)
+    }
+
+    /// Whether a channel for that can be opened: whatever inside connects to, there is room for what the host asks.
+    pub fn has_room_for(&self, purpose: Purpose) -> bool {
+        let most = match purpose {
+            Purpose::Control | Purpose::Content => MAX_CHANNELS,
+            Purpose::Relayed => MAX_RELAYED_CHANNELS,
+        };
+        let attachment = self.attachment.as_ref();
+        attachment.is_some_and(|attachment| attachment.channels.len() < most)
     }
 
     /// A host attached since this was last asked.

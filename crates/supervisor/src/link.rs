@@ -121,6 +121,15 @@ impl Link {
         self.dial_host(Purpose::Relayed)
     }
 
+    /// Whether connections from inside can be dialled on: else they wait where they are.
+    pub fn takes_relayed(&self) -> bool {
+        let has_room = match &self.host {
+            Host::Socket(_) => true,
+            Host::Carrier(carrier) => carrier.has_room_for(Purpose::Relayed),
+        };
+        self.up() && has_room
+    }
+
     fn dial_host(&mut self, purpose: Purpose) -> io::Result<OwnedFd> {
         match &mut self.host {
             Host::Socket(address) => dial_socket(address),

@@ -108,7 +108,7 @@ impl Supervisor {
             Request::OpenTransfer(spec) => {
                 self.workers.open(spec, &mut self.link, &mut self.own)?
             }
-            Request::OpenRelay { port } => self.relays.open(port)?,
+            Request::OpenRelay { port, takes } => self.relays.open(port, takes)?,
             Request::Shutdown => return Ok(Outcome::Shutdown),
         }
         Ok(done)

@@ -34,8 +34,9 @@ pub const CARRIER_WINDOW_BYTES: u32 = 256 * 1024;
 /// Channels of one attachment: a control connection, as many transfers as a supervisor runs, those that still end, and
 /// connections from inside.
 pub const MAX_CHANNELS: usize = MAX_RELAYED_CHANNELS + 32;
-/// No connection from inside gets a channel when there are so many.
-pub const MAX_RELAYED_CHANNELS: usize = 64;
+/// No connection from inside gets a channel when there are so many: more wait. Package managers have some dozens open at
+/// once; each may hold [`CARRIER_WINDOW_BYTES`] on either side.
+pub const MAX_RELAYED_CHANNELS: usize = 128;
 
 /// Bytes of the code at the end of each message: HMAC-SHA-256, cut to its half (RFC 2104, section 5).
 const CODE_BYTES: usize = 16;

@@ -24,12 +24,12 @@ pub use frame::{
     Decoder, MAX_CHUNK_BYTES, MAX_TO_HOST_BYTES, MAX_TO_SUPERVISOR_BYTES, WireError, encode,
 };
 pub use message::{
-    Attestation, Cause, Ended, Entry, EntryKind, ExecutionKey, ExecutionStatus, Exit, Fault,
-    FaultKind, Hello, MAX_ENVIRONMENT_BYTES, MAX_EXECUTIONS, MAX_MOUNT_FACTS, MAX_OPEN_REQUESTS,
-    MAX_RELAY_PORTS, MAX_RELAYED, MAX_WAIT_MS, MountFact, OutputChunk, OutputMode,
-    PROTOCOL_VERSION, Reply, Request, SoftLimits, StartSpec, Stdin, Stream, StreamStatus,
-    TerminalSize, ToHost, ToSupervisor, TransferEnd, TransferFrame, TransferKind, TransferSpec,
-    Welcome,
+    Attestation, Cause, DATAGRAM_TIMEOUT_MS, Ended, Entry, EntryKind, ExecutionKey,
+    ExecutionStatus, Exit, Fault, FaultKind, Hello, MAX_DATAGRAM_BYTES, MAX_ENVIRONMENT_BYTES,
+    MAX_EXECUTIONS, MAX_MOUNT_FACTS, MAX_OPEN_DATAGRAMS, MAX_OPEN_REQUESTS, MAX_RELAY_PORTS,
+    MAX_RELAYED, MAX_WAIT_MS, MountFact, OutputChunk, OutputMode, PROTOCOL_VERSION, RelayTakes,
+    Reply, Request, SoftLimits, StartSpec, Stdin, Stream, StreamStatus, TerminalSize, ToHost,
+    ToSupervisor, TransferEnd, TransferFrame, TransferKind, TransferSpec, Welcome,
 };
 pub use trial::{
     MAX_TRIAL_BYTES, MAX_TRIAL_DETAIL_BYTES, Probe, TRIAL_OPTION, TrialError, TrialFinding,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Raised with every change of meaning. Host and supervisor come from one build, so they differ only across an update
 /// of the server under a running sandbox: the host then keeps the sandbox until its lease ends and starts nothing new.
-pub const PROTOCOL_VERSION: u16 = 3;
+pub const PROTOCOL_VERSION: u16 = 4;
 /// Executions that one supervisor remembers, running and ended together. The oldest ended one makes place.
 pub const MAX_EXECUTIONS: usize = 256;
 /// Requests that may be open at once; one more is answered [`FaultKind::TooMany`].
@@ -23,6 +23,14 @@ pub const MAX_ENVIRONMENT_BYTES: usize = 256 * 1024;
 pub const MAX_RELAY_PORTS: usize = 8;
 /// Connections from inside that are carried to the host at once; more wait until one has ended.
 pub const MAX_RELAYED: usize = 256;
+/// Longest datagram that is carried, bytes, and longest answer to one: what resolvers that announce a size for their
+/// answers commonly take.
+pub const MAX_DATAGRAM_BYTES: usize = 4096;
+/// Datagrams that wait for the host's answer at once; more wait in the kernel, which drops what it has no room for. A
+/// package manager asks for some dozens of names together, each twice.
+pub const MAX_OPEN_DATAGRAMS: usize = 64;
+/// How long a datagram waits for its answer, milliseconds. Whoever sent it has asked again by then.
+pub const DATAGRAM_TIMEOUT_MS: u64 = 5_000;
 
 /// The host's name for an execution, 128 random bits.
 pub type ExecutionKey = [u8; 16];
@@ -172,14 +180,29 @@ pub enum Request {
     OpenTransfer(TransferSpec),
     /// Listen on this port of the loopback interface, as long as the sandbox lives. Every connection there becomes a
     /// data connection that starts with [`ToHost::RelayHello`] and goes on with the bytes as they come, both ways. While
-    /// no host is connected, connections wait. A second request for the same port changes nothing. → [`Reply::Done`],
-    /// or [`FaultKind::System`] when the port is taken, [`FaultKind::TooMany`] over [`MAX_RELAY_PORTS`].
+    /// no host is connected, connections wait. A second request for the same port changes nothing, but that it can add
+    /// datagrams. → [`Reply::Done`], or [`FaultKind::System`] when the port is taken, [`FaultKind::TooMany`] over
+    /// [`MAX_RELAY_PORTS`].
     OpenRelay {
         /// Which port, not 0.
         port: u16,
+        /// What is taken there.
+        takes: RelayTakes,
     },
     /// End the sandbox now. No reply: the connection closes.
     Shutdown,
+}
+
+/// What a relayed port takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RelayTakes {
+    /// TCP connections.
+    Streams,
+    /// These, and UDP datagrams. Each becomes a data connection of its own, as if a client had connected, sent this one
+    /// message, and waited for one answer: before either stands its length, two bytes, the higher one first, as in DNS
+    /// over TCP (RFC 7766, section 8). Over [`MAX_DATAGRAM_BYTES`], empty, or without an answer within
+    /// [`DATAGRAM_TIMEOUT_MS`]: dropped, as datagrams may be.
+    StreamsAndDatagrams,
 }
 
 /// What to start.

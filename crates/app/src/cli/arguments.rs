@@ -136,6 +136,9 @@ pub enum Command {
     /// Check or read the audit log
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Look at Compose files
+    #[command(subcommand)]
+    Compose(ComposeCommand),
     /// Run the server in the foreground (for systemd and containers)
     ///
     /// Clients start a server by themselves when none runs; this one stays until it is told to end. SIGTERM and SIGINT
@@ -212,6 +215,9 @@ pub struct RunArguments {
     /// Environment of everything inside.
     #[command(flatten)]
     pub environment: EnvironmentArguments,
+    /// What the session reaches.
+    #[command(flatten)]
+    pub network: NetworkArguments,
 }
 
 /// A time in which something can happen.
@@ -423,6 +429,31 @@ pub struct UnpackArguments {
     pub to: Option<PathBuf>,
 }
 
+const LINT_HELP: &str = "\
+Exit codes:
+  0  nothing found
+  1  findings
+  2  the file cannot be judged: not there, too large, no YAML, no Compose file
+
+Examples:
+  claude-code-mcp compose lint docker-compose.yml
+  docker compose config | claude-code-mcp compose lint - --json";
+
+/// `compose …`
+#[derive(Debug, Subcommand)]
+pub enum ComposeCommand {
+    /// Say what is wrong with a Compose file: what breaks isolation, what is missing, why, and what to write instead
+    ///
+    /// Each finding has a stable id, a severity and a line. Only the file is read; no engine is asked. What other files bring
+    /// in (extends, include, env_file) and variables without a default are told as not seen: lint the output of
+    /// `docker compose config` to have them judged.
+    #[command(after_help = LINT_HELP)]
+    Lint {
+        /// Which file; - is standard input
+        file: PathBuf,
+    },
+}
+
 /// `audit …`
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
@@ -534,6 +565,14 @@ pub enum SessionCommand {
         #[arg(long, conflicts_with = "sessions")]
         all: bool,
     },
+    /// Let a session reach more hosts while it runs, of those that the operator allows
+    Allow {
+        /// Which session
+        session: String,
+        /// Hosts: example.com, *.example.com:80,443; port 443 where none is named
+        #[arg(required = true, value_name = "HOST[:PORT]")]
+        hosts: Vec<String>,
+    },
     /// Let a session live longer
     Extend {
         /// Which session
@@ -549,6 +588,7 @@ Examples:
   claude-code-mcp session create                      a session on the current directory
   claude-code-mcp session create ~/src/app --name app --memory 2g --cpus 1.5 --ttl 2h
   claude-code-mcp session create --mount /srv/data:/data --env-from CI
+  claude-code-mcp session create --network-preset github --allow-host registry.example.com
   claude-code-mcp session create --docker-opts '{\"Memory\": \"2g\", \"CpuQuota\": 50000}'";
 
 /// Flags of `session create`.
@@ -592,6 +632,20 @@ pub struct CreateArguments {
     /// Further host directory, read-only unless :rw is added
     #[arg(long = "mount", value_name = "HOST:INSIDE[:rw]")]
     pub mounts: Vec<String>,
+    /// What it reaches.
+    #[command(flatten)]
+    pub network: NetworkArguments,
+}
+
+/// Flags that say what a session reaches.
+#[derive(Debug, Default, Args)]
+pub struct NetworkArguments {
+    /// Let it reach a named set of hosts that the operator allows, such as github, crates or pypi
+    #[arg(long = "network-preset", value_name = "NAME")]
+    pub presets: Vec<String>,
+    /// Let it reach a host that the operator allows: example.com, *.example.com:80,443
+    #[arg(long = "allow-host", value_name = "HOST[:PORT]")]
+    pub allow: Vec<String>,
 }
 
 /// Flags that set variables.

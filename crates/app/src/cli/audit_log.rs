@@ -134,6 +134,27 @@ fn print(context: &Context, record: &serde_json::Value) -> Result<(), CliError> 
         format!(" ({reason})")
     };
     context.output.line(&format!(
-        "{timestamp}  {phase:<6}  {action:<18}  {session:<14}  {result}{reason}"
+        "{timestamp}  {phase:<6}  {action:<18}  {session:<14}  {result}{reason}{}",
+        details(record)
     ))
+}
+
+/// What is known of it, `name=value`; a digest by its beginning.
+fn details(record: &serde_json::Value) -> String {
+    use serde_json::Value;
+    let parameters = record.get("parameters").and_then(Value::as_object);
+    let one = |(name, value): (&String, &Value)| match value {
+        Value::String(text) => format!("  {name}={text}"),
+        Value::Object(content) => {
+            let digest = content.get("sha256").and_then(Value::as_str);
+            let digest = digest.and_then(|digest| digest.get(..8)).unwrap_or("?");
+            let bytes = content.get("bytes").and_then(Value::as_u64);
+            format!(
+                "  {name}=sha256:{digest}…({} bytes)",
+                bytes.unwrap_or_default()
+            )
+        }
+        other => format!("  {name}={other}"),
+    };
+    parameters.into_iter().flatten().map(one).collect()
 }

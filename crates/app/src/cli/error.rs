@@ -5,6 +5,7 @@ use std::{io, path::PathBuf};
 use mcp::reply::ErrorBody;
 use model::Reason;
 
+use super::compose::ComposeError;
 use crate::{
     config::{ConfigError, PathsError},
     front::{CopyError, FrontError},
@@ -103,6 +104,15 @@ pub enum CliError {
         #[source]
         source: anyhow::Error,
     },
+    /// A Compose file that cannot be judged.
+    #[error("cannot judge {path}", path = path.display())]
+    Compose {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: ComposeError,
+    },
 }
 
 impl CliError {
@@ -111,7 +121,7 @@ impl CliError {
         match self {
             // What clap would have refused had it known the server's bounds.
             CliError::Refused(body) if body.code == Reason::InvalidArgument.code() => EXIT_USAGE,
-            CliError::Config(_) | CliError::Usage(_) => EXIT_USAGE,
+            CliError::Config(_) | CliError::Usage(_) | CliError::Compose { .. } => EXIT_USAGE,
             CliError::NotRun(_) => EXIT_NOT_RUN,
             CliError::Refused(_)
             | CliError::StillRuns(_)
@@ -163,6 +173,7 @@ impl CliError {
             | CliError::File { .. }
             | CliError::Terminal(_)
             | CliError::Runtime(_)
+            | CliError::Compose { .. }
             | CliError::Audit { .. } => None,
         }
     }

@@ -4,6 +4,7 @@ mod agent;
 pub mod arguments;
 mod audit_log;
 mod client;
+mod compose;
 mod context;
 mod demo;
 mod doctor;
@@ -24,6 +25,7 @@ use std::{io, process::ExitCode};
 use clap::CommandFactory;
 
 use arguments::{Command, CommandLine};
+pub use compose::ComposeError;
 pub use context::{Context, VERSION};
 pub use error::{
     CliError, EXIT_AGENT_ENDED, EXIT_BUDGET_LIMIT, EXIT_MODEL_REFUSED, EXIT_NOT_RUN, EXIT_OK,
@@ -78,6 +80,7 @@ fn dispatch(command_line: CommandLine, environment: Environment) -> Result<u8, C
         Some(Command::Session(command)) => session::run(&context, command),
         Some(Command::Server(command)) => server::run(&context, &command),
         Some(Command::Audit(command)) => audit_log::run(&context, &command),
+        Some(Command::Compose(command)) => compose::run(&context, &command),
         Some(Command::Image(command)) => image::run(&context, command),
         Some(Command::Agent(command)) => agent::run(&context, command),
         Some(Command::Demo(arguments)) => demo::run(&context, &arguments),

@@ -10,7 +10,7 @@ use super::{
     client::{Client, read},
     output::note,
     prompt::{Follower, Interrupts, Look, OnInterrupt, Teller, order, report, words},
-    session::{existing, short_id, variables},
+    session::{existing, network, short_id, variables},
 };
 
 /// Signal of Ctrl-C.
@@ -71,6 +71,7 @@ fn creation(
         "projectPath": project,
         "backend": arguments.backend,
         "strictPermissions": arguments.strict,
+        "network": network(&arguments.network),
         "env": variables(context, &arguments.environment)?,
         "ttlSeconds": timeout.map(|timeout| timeout.as_secs().saturating_add(TTL_MARGIN_SECONDS)),
     }))

@@ -66,6 +66,10 @@ fn kind(kind: Kind) -> String {
             "list of absolute paths, or `~/…`; in a variable separated by colons".to_owned()
         }
         Kind::Words { .. } => "list of words; in a variable separated by commas".to_owned(),
+        Kind::Rules => {
+            "list of `host`, `host:port` or `host:port,port`, the host exact or `*.suffix`; in a variable separated by spaces"
+                .to_owned()
+        }
         Kind::Seconds { min, max } => {
             format!("seconds from {min} to {max}, or a text such as `\"15m\"`")
         }

@@ -92,6 +92,29 @@ pub enum ConfigError {
         /// The bound, seconds.
         limit: u64,
     },
+    /// A rule of a network that is none.
+    #[error("`{key}` {origin} has a rule that cannot be read")]
+    Rule {
+        /// The key.
+        key: &'static str,
+        /// Where it stands.
+        origin: Origin,
+        /// Which, and why.
+        #[source]
+        source: model::RuleError,
+    },
+    /// A preset that does not exist.
+    #[error("`{key}` {origin} names the preset `{name}`, but there are {}", known.join(", "))]
+    Preset {
+        /// The key.
+        key: &'static str,
+        /// Where it stands.
+        origin: Origin,
+        /// The name.
+        name: String,
+        /// Those that exist.
+        known: Vec<&'static str>,
+    },
     /// A path that is not accepted.
     #[error("`{key}` {origin}: {path} {why}", path = path.display())]
     Path {

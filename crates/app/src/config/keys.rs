@@ -49,6 +49,8 @@ pub enum Kind {
         /// Longest word, bytes.
         max: usize,
     },
+    /// Several rules of a network, `host`, `host:port` or `host:port,port`: a TOML list, or separated by spaces in a variable.
+    Rules,
     /// Any text but none.
     Text {
         /// Longest, bytes.
@@ -206,6 +208,18 @@ keys! {
         Kind::Count { min: 0, max: 1_000_000_000 }, "0", "Requests to the model provider of one session; `0`: no limit.";
     SESSION_MAX_TOKENS = "session_max_tokens", "CLAUDE_CODE_MCP_SESSION_MAX_TOKENS",
         Kind::Count { min: 0, max: 4_000_000_000 }, "0", "Tokens of all kinds of one session; `0`: no limit.";
+    NETWORK_PRESETS = "network_presets", "CLAUDE_CODE_MCP_NETWORK_PRESETS", Kind::Words { max: 64 }, "[]",
+        "Named sets of hosts that callers may let their sessions reach: `github`, `debian`, `crates`, `pypi`, `npm`, `anthropic`. \
+         `docs/network.md` says what each has. Nothing here and in the next two keys: sessions reach their model provider alone.";
+    NETWORK_ALLOW = "network_allow", "CLAUDE_CODE_MCP_NETWORK_ALLOW", Kind::Rules, "[]",
+        "Hosts that callers may let their sessions reach, each with all that is narrower: `registry.example.com`, \
+         `*.example.com:80,443`. No session gets past these, `network_presets` and `network_default`, whoever asks.";
+    NETWORK_DEFAULT = "network_default", "CLAUDE_CODE_MCP_NETWORK_DEFAULT", Kind::Rules, "[]",
+        "What every session reaches unasked: presets by name, and hosts as in `network_allow`. A word without a dot and a port is \
+         a preset.";
+    NETWORK_PRIVATE = "network_private", "CLAUDE_CODE_MCP_NETWORK_PRIVATE", Kind::Rules, "[]",
+        "Of what the three keys above allow: hosts that may be at a private or loopback address, such as \
+         `registry.corp.example:443`. Any other host whose name leads to one is refused.";
     MAX_USD_PER_SESSION = "max_usd_per_session", "CLAUDE_CODE_MCP_MAX_USD_PER_SESSION",
         Kind::Dollars { min: 0, max: MOST_MICRO_USD }, "0",
         "What the requests of one session may cost, by the price table; `0`: no limit. Where any limit is in dollars, a model \

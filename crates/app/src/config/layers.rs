@@ -209,6 +209,7 @@ fn from_text(key: &Key, text: &str) -> Value {
     match key.kind {
         Kind::PathList => list(text.split(':')),
         Kind::Words { .. } => list(text.split(',').map(str::trim)),
+        Kind::Rules => list(text.split_whitespace()),
         Kind::Switch => match text.to_ascii_lowercase().as_str() {
             "1" | "true" | "yes" => Value::Boolean(true),
             "0" | "false" | "no" => Value::Boolean(false),

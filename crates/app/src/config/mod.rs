@@ -26,7 +26,8 @@ pub use paths::{Paths, PathsError, check_private_directory, make_private_directo
 pub use provider::{Credentials, ProviderChoice, ProviderConfig};
 pub use resolve::load;
 
-use model::{LimitName, RuntimeClass};
+use model::{EgressRule, LimitName, RuntimeClass};
+use policy::Standing;
 
 /// Which walls sessions are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +49,19 @@ pub enum AgentChoice {
     None,
     /// The one of the store whose hash begins so.
     Hash(String),
+}
+
+/// What the operator lets sessions reach. Nothing by default.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NetworkSettings {
+    /// Presets that callers may ask for; each exists.
+    pub presets: Vec<String>,
+    /// Rules that callers may ask for.
+    pub allow: Vec<EgressRule>,
+    /// What every session has.
+    pub default: Vec<Standing>,
+    /// What of it may be at a private address.
+    pub private: Vec<EgressRule>,
 }
 
 /// The resolved configuration. Made by [`load`] alone, so every value is within its bounds.
@@ -98,6 +112,8 @@ pub struct Config {
     pub agent: AgentChoice,
     /// The model provider.
     pub provider: ProviderConfig,
+    /// What sessions may reach beside it.
+    pub network: NetworkSettings,
     /// The calling model may answer what Claude Code asks.
     pub caller_may_answer: bool,
     /// How long what Claude Code asks waits for an answer.

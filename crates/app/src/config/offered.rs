@@ -9,7 +9,8 @@ use super::{Config, ConfigError, Environment, Key, keys, layers::Layers, layers:
 /// The home of a server's user whose home is not known: what is root's is forbidden to everybody.
 const UNKNOWN_HOME: &str = "/root";
 
-/// Looks at each directory as it is written and where it really stands.
+/// Looks at each directory as it is written and where it really stands. Gives those of `extra_read_only` with their links
+/// resolved: what was judged is what is offered, whatever becomes of the links.
 ///
 /// # Errors
 /// When no session may have one of them, or it would not be seen inside.
@@ -17,19 +18,22 @@ pub(super) fn check(
     config: &Config,
     layers: &Layers,
     environment: &Environment,
-) -> Result<(), ConfigError> {
+) -> Result<Vec<PathBuf>, ConfigError> {
     let offer = Offer::new(environment, &config.paths.state_dir)?;
     for path in &config.project_roots {
         if let Some(why) = offer.why_forbidden(path) {
             return Err(refused(&keys::PROJECT_ROOTS, layers, path, why));
         }
     }
+    let mut offered = Vec::with_capacity(config.extra_read_only.len());
     for path in &config.extra_read_only {
-        if let Some(why) = offer.why_not(path) {
+        let real = real(path);
+        if let Some(why) = offer.why_not(path).or_else(|| offer.why_not(&real)) {
             return Err(refused(&keys::EXTRA_READ_ONLY, layers, path, why));
         }
+        offered.push(real);
     }
-    Ok(())
+    Ok(offered)
 }
 
 /// Judges directories of the host.

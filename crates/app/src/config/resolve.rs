@@ -7,14 +7,16 @@ use std::{
 };
 
 use egress::{Allowance, Usd, check_base_url};
-use model::{Kernel, LimitName, RuntimeClass};
+use model::{EgressRule, Kernel, LimitName, RuntimeClass};
+use policy::Standing;
 use sandbox_docker::{Tcp, images::is_digest};
 use session::ProviderName;
 use toml::Value;
 
 use super::{
-    AgentChoice, BackendChoice, Config, ConfigError, Environment, Flags, Key, Kind, Paths, keys,
-    layers::{Given, Layers},
+    AgentChoice, BackendChoice, Config, ConfigError, Environment, Flags, Key, Kind,
+    NetworkSettings, Paths, keys,
+    layers::{Given, Layers, Origin},
     offered,
     provider::{BudgetConfig, Credentials, ProviderChoice, ProviderConfig},
     units::{UnitError, format_size, parse_cpus, parse_dollars, parse_duration, parse_size},
@@ -49,7 +51,7 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigEr
     };
     let (image, image_digest) = reader.image()?;
     let image_max_age = reader.seconds(&keys::IMAGE_MAX_AGE)?;
-    let config = Config {
+    let mut config = Config {
         file: layers.file.clone(),
         audit_log: reader
             .path(&keys::AUDIT_LOG)?
@@ -74,6 +76,7 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigEr
         native_root: reader.path(&keys::NATIVE_ROOT)?,
         agent: reader.agent()?,
         provider: reader.provider()?,
+        network: reader.network()?,
         caller_may_answer: reader.switch(&keys::CALLER_MAY_ANSWER)?,
         permission_timeout: reader.seconds(&keys::PERMISSION_TIMEOUT)?,
         permission_allow: reader.words(&keys::PERMISSION_ALLOW)?,
@@ -84,7 +87,7 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigEr
         allow_protected_changes: reader.switch(&keys::ALLOW_PROTECTED_CHANGES)?,
         dangerously_accept_soft_limits: reader.switch(&keys::DANGEROUSLY_ACCEPT_SOFT_LIMITS)?,
     };
-    offered::check(&config, &layers, environment)?;
+    config.extra_read_only = offered::check(&config, &layers, environment)?;
     let within_a_session = [
         (
             keys::DEFAULT_SESSION_TIMEOUT.name,
@@ -130,6 +133,9 @@ const KNOWN_RUNTIMES: [(&str, Kernel); 3] = [
 /// Longest name of a runtime, bytes, as the key's documentation says.
 const MAX_RUNTIME_NAME_BYTES: usize = 64;
 
+/// Characters of a wrong name that an error shows.
+const MAX_SHOWN_CHARACTERS: usize = 64;
+
 struct Reader<'a> {
     layers: &'a Layers,
     environment: &'a Environment,
@@ -173,6 +179,7 @@ impl Reader<'_> {
             Kind::Path
             | Kind::PathList
             | Kind::Words { .. }
+            | Kind::Rules
             | Kind::Switch
             | Kind::Text { .. }
             | Kind::Choice(_) => {
@@ -222,6 +229,69 @@ impl Reader<'_> {
             max_tokens: self.count(&keys::SESSION_MAX_TOKENS)?.into(),
             budgets: self.budgets()?,
             credentials: Credentials::of(self.environment),
+        })
+    }
+
+    fn network(&self) -> Result<NetworkSettings, ConfigError> {
+        let key = &keys::NETWORK_PRESETS;
+        let presets = self.words(key)?;
+        for name in &presets {
+            self.known_preset(key, name)?;
+        }
+        let rules = |key| self.rules(key, |text| self.rule(key, text));
+        let key = &keys::NETWORK_DEFAULT;
+        let default = self.rules(key, |text| match text.contains(['.', ':']) {
+            true => self.rule(key, text).map(Standing::Rule),
+            false => self.known_preset(key, text).map(Standing::Preset),
+        })?;
+        Ok(NetworkSettings {
+            presets,
+            allow: rules(&keys::NETWORK_ALLOW)?,
+            default,
+            private: rules(&keys::NETWORK_PRIVATE)?,
+        })
+    }
+
+    fn rules<T>(
+        &self,
+        key: &'static Key,
+        read: impl Fn(&str) -> Result<T, ConfigError>,
+    ) -> Result<Vec<T>, ConfigError> {
+        let Some(given) = self.layers.get(key) else {
+            return Ok(Vec::new());
+        };
+        let wrong = || wrong_type(key, Some(given), "a list of texts");
+        let list = given.value.as_array().ok_or_else(wrong)?;
+        list.iter()
+            .map(|entry| read(entry.as_str().ok_or_else(wrong)?))
+            .collect()
+    }
+
+    fn rule(&self, key: &'static Key, text: &str) -> Result<EgressRule, ConfigError> {
+        text.parse().map_err(|source| ConfigError::Rule {
+            key: key.name,
+            origin: self.origin(key),
+            source,
+        })
+    }
+
+    fn known_preset(&self, key: &'static Key, name: &str) -> Result<String, ConfigError> {
+        let mut known = egress::destination::preset_names();
+        match known.any(|known| known == name) {
+            true => Ok(name.to_owned()),
+            false => Err(ConfigError::Preset {
+                key: key.name,
+                origin: self.origin(key),
+                name: name.chars().take(MAX_SHOWN_CHARACTERS).collect(),
+                known: egress::destination::preset_names().collect(),
+            }),
+        }
+    }
+
+    fn origin(&self, key: &'static Key) -> Origin {
+        let given = self.layers.get(key);
+        given.map_or(Origin::Flag("(built-in default)"), |given| {
+            given.origin.clone()
         })
     }
 
@@ -557,6 +627,7 @@ fn shown(kind: Kind, value: u64) -> String {
         | Kind::Path
         | Kind::PathList
         | Kind::Words { .. }
+        | Kind::Rules
         | Kind::Switch
         | Kind::Text { .. }
         | Kind::Choice(_) => value.to_string(),
@@ -580,7 +651,7 @@ fn runtime_class(text: &str) -> Option<RuntimeClass> {
 }
 
 fn wrong_type(key: &'static Key, given: Option<&Given>, expected: &str) -> ConfigError {
-    let origin = given.map_or(super::layers::Origin::Flag("(built-in default)"), |given| {
+    let origin = given.map_or(Origin::Flag("(built-in default)"), |given| {
         given.origin.clone()
     });
     ConfigError::WrongType {

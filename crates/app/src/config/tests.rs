@@ -163,6 +163,10 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         models = ["claude-*"]
         session_max_requests = 1000
         session_max_tokens = 2000000
+        network_presets = ["github", "crates"]
+        network_allow = ["registry.example.com", "*.example.com:80,443"]
+        network_default = ["debian", "time.example.com:8080"]
+        network_private = ["registry.example.com:443"]
         max_usd_per_session = 2.5
         max_usd_per_caller_per_day = "10.000001"
         max_usd_per_day = 100
@@ -263,6 +267,16 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         ("CLAUDE_CODE_MCP_MODELS", "claude-*"),
         ("CLAUDE_CODE_MCP_SESSION_MAX_REQUESTS", "1000"),
         ("CLAUDE_CODE_MCP_SESSION_MAX_TOKENS", "2000000"),
+        ("CLAUDE_CODE_MCP_NETWORK_PRESETS", "github,crates"),
+        (
+            "CLAUDE_CODE_MCP_NETWORK_ALLOW",
+            "registry.example.com *.example.com:80,443",
+        ),
+        (
+            "CLAUDE_CODE_MCP_NETWORK_DEFAULT",
+            "debian time.example.com:8080",
+        ),
+        ("CLAUDE_CODE_MCP_NETWORK_PRIVATE", "registry.example.com"),
         ("CLAUDE_CODE_MCP_MAX_USD_PER_SESSION", "2.5"),
         ("CLAUDE_CODE_MCP_MAX_USD_PER_CALLER_PER_DAY", "10.000001"),
         ("CLAUDE_CODE_MCP_MAX_USD_PER_DAY", "100"),
@@ -307,6 +321,42 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         format!("{:?}", from_flags.unwrap()),
         format!("{from_file:?}")
     );
+}
+
+#[test]
+fn what_is_no_rule_and_no_preset_is_told_with_its_key() {
+    let case = Case::new();
+    for (file, sentence_part) in [
+        (
+            "network_allow = [\"10.0.0.1\"]",
+            "`network_allow` in FILE has a rule that cannot be read: \"10.0.0.1\" is no host",
+        ),
+        ("network_allow = [\"*.com\"]", "too wide"),
+        (
+            "network_allow = \"example.com\"",
+            "`network_allow` in FILE must be a list of texts",
+        ),
+        (
+            "network_private = [\"example.com:0\"]",
+            "`network_private` in FILE",
+        ),
+        (
+            "network_presets = [\"gihub\"]",
+            "`network_presets` in FILE names the preset `gihub`, but there are anthropic, github",
+        ),
+        (
+            "network_default = [\"localhost\"]",
+            "`network_default` in FILE names the preset `localhost`",
+        ),
+    ] {
+        let error = case.load(file, &[], &[]).unwrap_err();
+        let told = sentence(&case, &error);
+        assert!(told.contains(sentence_part), "{told}");
+    }
+    let local = case
+        .load("network_default = [\"localhost:8080\"]", &[], &[])
+        .unwrap();
+    assert_eq!(local.network.default.len(), 1);
 }
 
 #[test]
@@ -560,6 +610,13 @@ fn what_no_session_may_have_is_not_offered_either() {
         }
         offered(key, "~/tools").unwrap();
     }
+    std::os::unix::fs::symlink(home.join("tools"), home.join("current")).unwrap();
+    let config = offered("extra_read_only", "~/current").unwrap();
+    assert_eq!(
+        config.extra_read_only,
+        [home.join("tools")],
+        "as it was judged"
+    );
     let error = offered("extra_read_only", "/tmp/tools").unwrap_err();
     assert_eq!(
         sentence(&case, &error),

@@ -3,6 +3,8 @@
 
 use std::{fmt, io, net::IpAddr};
 
+use model::SessionId;
+
 use super::{
     address::AddressClass,
     name::{HostName, NameError},
@@ -22,6 +24,8 @@ pub enum Denial {
         host: HostName,
         /// The port that was asked for.
         port: u16,
+        /// A person may let this session reach it.
+        person: Option<SessionId>,
     },
     /// A rule names the host with other ports.
     PortNotAllowed {
@@ -33,6 +37,8 @@ pub enum Denial {
         rule: String,
         /// The ports of that rule.
         ports: Vec<u16>,
+        /// A person may let this session reach it.
+        person: Option<SessionId>,
     },
     /// The port commands machines or sends mail, and no `private` rule of the operator names it.
     GuardedPort {
@@ -193,19 +199,22 @@ impl fmt::Display for Denial {
                 f,
                 "this session reaches its model provider and nothing else; name what it needs in `network` when a session is made, or ask the operator"
             ),
-            Denial::HostNotAllowed { host, port } => write!(
+            Denial::HostNotAllowed { host, port, person } => write!(
                 f,
-                "{host}:{port} is not reached: no rule of this session names {host}; {HOW_TO_ASK}"
+                "{host}:{port} is not reached: no rule of this session names {host}; {}",
+                Ask(host, *port, *person)
             ),
             Denial::PortNotAllowed {
                 host,
                 port,
                 rule,
                 ports,
+                person,
             } => write!(
                 f,
-                "{host}:{port} is not reached: the rule {rule} allows {host} at {}; {HOW_TO_ASK}",
-                Ports(ports)
+                "{host}:{port} is not reached: the rule {rule} allows {host} at {}; {}",
+                Ports(ports),
+                Ask(host, *port, *person)
             ),
             Denial::GuardedPort { host, port } => write!(
                 f,
@@ -291,6 +300,22 @@ impl From<NameError> for Denial {
             NameError::Empty | NameError::TooLong | NameError::NotText | NameError::Form(_) => {
                 Denial::BadName(why)
             }
+        }
+    }
+}
+
+/// How a caller gets a host at a port: by a person's word at once, where the operator's ceiling has it.
+struct Ask<'a>(&'a HostName, u16, Option<SessionId>);
+
+impl fmt::Display for Ask<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Ask(host, port, person) = self;
+        match person {
+            Some(session) => write!(
+                f,
+                "a person allows it, outside of this sandbox, with: claude-code-mcp session allow {session} {host}:{port}"
+            ),
+            None => f.write_str(HOW_TO_ASK),
         }
     }
 }

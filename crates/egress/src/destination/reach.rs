@@ -176,6 +176,7 @@ fn fits(host: &HostName, port: u16, named: &NamedRule) -> Result<(), Denial> {
         return Err(Denial::HostNotAllowed {
             host: host.clone(),
             port,
+            person: None,
         });
     }
     if !named.rule.ports.contains(&port) {
@@ -184,6 +185,7 @@ fn fits(host: &HostName, port: u16, named: &NamedRule) -> Result<(), Denial> {
             port,
             rule: named.name.clone(),
             ports: named.rule.ports.clone(),
+            person: None,
         });
     }
     if is_guarded_port(port) && !named.rule.private {

@@ -1,6 +1,8 @@
 //! The rules of one session, as a snapshot that never changes: a new policy is a new snapshot.
 
-use model::{NamedRule, NetworkPolicy};
+use std::sync::Arc;
+
+use model::{EgressRule, NamedRule, NetworkPolicy, SessionId};
 
 use super::{denial::Denial, name::HostName, ports::is_guarded_port};
 
@@ -12,6 +14,33 @@ pub struct RuleSet {
     /// Those that leave the wire closed first, and among these the operator's `private` ones: the first that fits is the one
     /// that allows most.
     rules: Vec<NamedRule>,
+    askable: Option<Askable>,
+}
+
+/// What a person may let a session reach while it runs: refusals of that say how.
+#[derive(Debug, Clone)]
+pub struct Askable {
+    session: SessionId,
+    ceiling: Arc<[EgressRule]>,
+}
+
+impl Askable {
+    /// For that session, all that the operator allows any.
+    pub fn new(session: SessionId, ceiling: Vec<EgressRule>) -> Self {
+        Askable {
+            session,
+            ceiling: ceiling.into(),
+        }
+    }
+
+    fn session_for(&self, host: &HostName, port: u16) -> Option<SessionId> {
+        let opens = |rule: &&EgressRule| {
+            rule.host.matches(host.as_str())
+                && rule.ports.contains(&port)
+                && (rule.private || !is_guarded_port(port))
+        };
+        self.ceiling.iter().find(opens).map(|_| self.session)
+    }
 }
 
 impl RuleSet {
@@ -19,7 +48,19 @@ impl RuleSet {
     pub fn new(policy: NetworkPolicy) -> RuleSet {
         let mut rules = policy.rules;
         rules.sort_by_key(|named| (named.rule.opens_tls(), !named.rule.private));
-        RuleSet { rules }
+        RuleSet {
+            rules,
+            askable: None,
+        }
+    }
+
+    /// The same, whose refusals say what a person may allow.
+    #[must_use]
+    pub fn askable(self, askable: Askable) -> RuleSet {
+        RuleSet {
+            askable: Some(askable),
+            ..self
+        }
     }
 
     /// The rule by which a host may be reached at a port: of several the one that restricts least.
@@ -30,13 +71,18 @@ impl RuleSet {
         if let Some(found) = self.matching(host, port).next() {
             return Ok(found);
         }
-        if self.rules.is_empty() {
+        let person = self
+            .askable
+            .as_ref()
+            .and_then(|askable| askable.session_for(host, port));
+        if self.rules.is_empty() && person.is_none() {
             return Err(Denial::NetworkOff);
         }
         let Some(named) = self.naming(host).next() else {
             return Err(Denial::HostNotAllowed {
                 host: host.clone(),
                 port,
+                person,
             });
         };
         if is_guarded_port(port) {
@@ -50,6 +96,7 @@ impl RuleSet {
             port,
             rule: named.name.clone(),
             ports: named.rule.ports.clone(),
+            person,
         })
     }
 

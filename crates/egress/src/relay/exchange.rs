@@ -9,6 +9,8 @@ use http::Method;
 use model::SessionId;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::{Recording, Ticket};
+
 use super::{
     account::Spent,
     ledger::{Booking, Used},
@@ -19,12 +21,19 @@ use super::{
     usage::{Seen, Tokens, reckoned},
 };
 
-/// Told of each request once it has ended. Called from within the relay: it must be quick and must not block.
-///
-/// A sandbox may make requests as fast as it likes, refused ones too: who writes them down decides how many.
+/// Told of each request. A sandbox may make requests as fast as it likes, refused ones too: who writes them down decides how
+/// many.
 pub trait Observer: Send + Sync {
-    /// One request of this session has ended.
-    fn request_ended(&self, session: SessionId, record: &RequestRecord);
+    /// One request of this session passed every check and is about to go to the provider.
+    ///
+    /// # Errors
+    /// When that could not be made durable: the request does not go then.
+    fn request_begins<'a>(&'a self, session: SessionId, record: &'a RequestRecord)
+    -> Recording<'a>;
+
+    /// One request of this session has ended. Called from within the relay: it must be quick and must not block. `ticket`:
+    /// that of its beginning; none where it was refused before.
+    fn request_ended(&self, session: SessionId, ticket: Option<Ticket>, record: &RequestRecord);
 }
 
 /// What is known of a request: nothing of its content. Answers of the relay to a client that only looks whether it is
@@ -117,6 +126,7 @@ pub(crate) struct Exchange {
     _slot: OwnedSemaphorePermit,
     started: Instant,
     pub(crate) record: RequestRecord,
+    ticket: Option<Ticket>,
     model: String,
     billed: bool,
     max_tokens: Option<u64>,
@@ -171,6 +181,7 @@ impl Exchange {
             _slot: slot,
             started,
             record,
+            ticket: None,
             model: terms.model,
             billed: terms.billed,
             max_tokens: terms.max_tokens,
@@ -180,6 +191,22 @@ impl Exchange {
         };
         exchange.observe(&Seen::default());
         Ok(exchange)
+    }
+
+    /// Puts on record that the request is about to go out.
+    pub(crate) async fn announce(&mut self) -> Result<(), Denial> {
+        let announced = self
+            .session
+            .observer
+            .request_begins(self.session.session, &self.record);
+        match announced.await {
+            Ok(ticket) => self.ticket = Some(ticket),
+            Err(error) => {
+                tracing::error!(%error, "no request goes to the provider");
+                return Err(Denial::AuditUnavailable);
+            }
+        }
+        Ok(())
     }
 
     /// Charges what is known now. Says which cap the session is past with it.
@@ -258,6 +285,6 @@ impl Drop for Exchange {
         self.record.duration = self.started.elapsed();
         self.session
             .observer
-            .request_ended(self.session.session, &self.record);
+            .request_ended(self.session.session, self.ticket, &self.record);
     }
 }

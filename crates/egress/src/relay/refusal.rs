@@ -61,6 +61,8 @@ pub(crate) enum Denial {
     ResponseTimeout {
         seconds: u64,
     },
+    /// The request could not be put on record.
+    AuditUnavailable,
     Internal,
 }
 
@@ -89,6 +91,7 @@ impl Denial {
             Denial::Credential(_) => "credential_command",
             Denial::ConnectionFailed => "connection_failed",
             Denial::ResponseTimeout { .. } => "response_timeout",
+            Denial::AuditUnavailable => "audit_unavailable",
             Denial::Internal => "internal",
         }
     }
@@ -111,7 +114,9 @@ impl Denial {
             | Denial::PriceUnknown(_)
             | Denial::Concurrency(_)
             | Denial::Buffers => StatusCode::TOO_MANY_REQUESTS,
-            Denial::NoCredential | Denial::Credential(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Denial::NoCredential | Denial::Credential(_) | Denial::AuditUnavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Denial::ConnectionFailed => StatusCode::BAD_GATEWAY,
             Denial::ResponseTimeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             Denial::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -142,6 +147,7 @@ impl Denial {
             Denial::Credential(why) => format!("{why}; the operator's log and configuration have the rest"),
             Denial::ConnectionFailed => "connection_failed: the provider could not be reached from the host (name, connection or TLS); the operator's log has the cause".to_owned(),
             Denial::ResponseTimeout { seconds } => format!("the provider did not begin to answer within {seconds} s"),
+            Denial::AuditUnavailable => "the server could not record this request, so it did not go to the provider; the operator is to look at the audit log".to_owned(),
             Denial::Internal => "the relay could not put the request together; this is a defect of it".to_owned(),
         }
     }

@@ -146,7 +146,9 @@ impl Relay {
                 record.deny(&denial);
                 record.duration = started.elapsed();
                 session.count_denied(&denial);
-                session.observer.request_ended(session.session, &record);
+                session
+                    .observer
+                    .request_ended(session.session, None, &record);
                 denial.response(session.provider.kind()).map(whole)
             }
         }
@@ -212,7 +214,10 @@ impl Relay {
         } = onward;
         let secrets = presented.secrets();
         let sent = match build(session, &path_and_query, headers, body, presented) {
-            Ok(request) => self.send(request, session).await,
+            Ok(request) => match exchange.announce().await {
+                Ok(()) => self.send(request, session).await,
+                Err(denial) => Err(denial),
+            },
             Err(denial) => Err(denial),
         };
         // The answer has begun: the body is out of memory, or as good as.

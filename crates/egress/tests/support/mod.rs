@@ -14,8 +14,8 @@ use std::{
 };
 
 use egress::{
-    Caps, Credential, Ledger, ModelList, Observer, Provider, Relay, RelayLimits, RequestRecord,
-    SessionConfig, SessionRelay, Trust, Usage,
+    Caps, Credential, Ledger, ModelList, Observer, Provider, Recording, Relay, RelayLimits,
+    RequestRecord, SessionConfig, SessionRelay, Ticket, Trust, Unrecorded, Usage,
 };
 use model::{Secret, SessionId};
 use tokio::{
@@ -186,11 +186,30 @@ pub fn end(output: u64) -> String {
 
 /// Keeps the records of a session.
 #[derive(Default)]
-pub struct Records(Mutex<Vec<RequestRecord>>);
+pub struct Records {
+    /// The models of requests that were about to go out.
+    pub begun: Mutex<Vec<Option<String>>>,
+    /// No request can be put on record.
+    pub is_full: bool,
+    pub ended: Mutex<Vec<(Option<Ticket>, RequestRecord)>>,
+}
 
 impl Observer for Records {
-    fn request_ended(&self, _: SessionId, record: &RequestRecord) {
-        self.0.lock().unwrap().push(record.clone());
+    fn request_begins<'a>(&'a self, _: SessionId, record: &'a RequestRecord) -> Recording<'a> {
+        let mut begun = self.begun.lock().unwrap();
+        begun.push(record.model.clone());
+        let ticket = Ticket(begun.len() as u64);
+        let is_full = self.is_full;
+        Box::pin(async move {
+            match is_full {
+                true => Err(Unrecorded("the disk is full".to_owned())),
+                false => Ok(ticket),
+            }
+        })
+    }
+
+    fn request_ended(&self, _: SessionId, ticket: Option<Ticket>, record: &RequestRecord) {
+        self.ended.lock().unwrap().push((ticket, record.clone()));
     }
 }
 
@@ -198,7 +217,7 @@ impl Observer for Records {
 pub struct Bench {
     pub relay: Relay,
     pub session: Arc<SessionRelay>,
-    records: Arc<Records>,
+    pub records: Arc<Records>,
 }
 
 /// What a test changes of the usual bench.
@@ -237,7 +256,11 @@ impl Setting {
     }
 
     pub fn bench(self) -> Bench {
-        let records = Arc::new(Records::default());
+        self.bench_with(Records::default())
+    }
+
+    pub fn bench_with(self, records: Records) -> Bench {
+        let records = Arc::new(records);
         let config = SessionConfig {
             session: SessionId::from_bytes(Default::default()),
             caller: self.caller.to_owned(),
@@ -290,8 +313,14 @@ impl Bench {
 
     /// The records so far, once there are `count` of them.
     pub async fn records(&self, count: usize) -> Vec<RequestRecord> {
+        let records = self.told(count).await;
+        records.into_iter().map(|(_, record)| record).collect()
+    }
+
+    /// The same, each with the ticket of its beginning.
+    pub async fn told(&self, count: usize) -> Vec<(Option<Ticket>, RequestRecord)> {
         for _ in 0..500 {
-            let records = self.records.0.lock().unwrap().clone();
+            let records = self.records.ended.lock().unwrap().clone();
             if records.len() >= count {
                 return records;
             }

@@ -27,6 +27,12 @@ pub struct ServerInfoReply {
     pub default_session_timeout_seconds: u64,
     /// Longest lifetime that a session can be given or extended to, seconds.
     pub max_session_seconds: u64,
+    /// Presets that create_session takes in network.
+    pub network_presets: Vec<String>,
+    /// What create_session takes in network.allow: these, and whatever is narrower.
+    pub network_allow: Vec<String>,
+    /// What every session reaches unasked.
+    pub network_default: Vec<String>,
     /// The audit log is in working order; nothing is changed while it is not.
     pub audit_ok: bool,
     /// What the operator should know, a sentence each.

@@ -36,6 +36,9 @@ pub struct SessionReply {
     /// The same in the words of dockerOpts, on every backend: what the kernel holds, read back after start. Not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub docker_opts_in_force: Option<DockerOptionsReply>,
+    /// Which hosts it may reach beside its model provider. Not in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkReply>,
     /// Resources in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<UsageReply>,
@@ -157,6 +160,35 @@ pub struct LimitReply {
     pub enforcement: String,
     /// What holds it.
     pub mechanism: String,
+}
+
+/// Which hosts a session may reach beside its model provider.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkReply {
+    /// Whatever none of these allows is refused; none at all: no network.
+    pub rules: Vec<NetworkRuleReply>,
+}
+
+/// One rule of a session's network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkRuleReply {
+    /// Its name in refusals and in the audit log.
+    pub name: String,
+    /// Exact, or *.suffix.
+    pub host: String,
+    /// Ports.
+    pub ports: Vec<u16>,
+    /// Methods of HTTP; absent: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub methods: Vec<String>,
+    /// How paths begin; absent: any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<String>,
+    /// The host may lie at a private address: the operator says so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub private: bool,
 }
 
 /// Resources in use by a session.

@@ -3,15 +3,15 @@
 use std::time::SystemTime;
 
 use model::{
-    Attestation, BudgetLeft, BudgetScope, Enforcement, LimitName, ProviderUsageView, SessionState,
-    SessionView,
+    Attestation, BudgetLeft, BudgetScope, Enforcement, LimitName, NetworkPolicy, ProviderUsageView,
+    SessionState, SessionView,
 };
 
 use super::{docker_options, prompt::tokens};
 use crate::{
     reply::{
-        BudgetLeftReply, HardeningReply, LayerReply, LimitReply, LimitsReply, ProviderUsageReply,
-        SessionReply, UsageReply,
+        BudgetLeftReply, HardeningReply, LayerReply, LimitReply, LimitsReply, NetworkReply,
+        NetworkRuleReply, ProviderUsageReply, SessionReply, UsageReply,
     },
     text,
 };
@@ -33,6 +33,7 @@ pub(crate) fn session(view: &SessionView) -> SessionReply {
         limits: view.attestation.as_ref().map(limits),
         hardening: view.attestation.as_ref().map(hardening),
         docker_opts_in_force: view.attestation.as_ref().map(docker_options::in_force),
+        network: view.network.as_ref().map(network),
         ..listed_session(view)
     }
 }
@@ -52,6 +53,7 @@ pub(crate) fn listed_session(view: &SessionView) -> SessionReply {
         limits: None,
         hardening: None,
         docker_opts_in_force: None,
+        network: None,
         usage: view.usage.as_ref().map(|usage| UsageReply {
             memory_bytes: usage.memory_bytes,
             cpu_us: usage.cpu_us,
@@ -117,6 +119,20 @@ fn limits(attestation: &Attestation) -> LimitsReply {
         };
     }
     limits
+}
+
+fn network(network: &NetworkPolicy) -> NetworkReply {
+    let rules = network.rules.iter().map(|named| NetworkRuleReply {
+        name: named.name.clone(),
+        host: named.rule.host.to_string(),
+        ports: named.rule.ports.clone(),
+        methods: named.rule.methods.clone(),
+        paths: named.rule.paths.clone(),
+        private: named.rule.private,
+    });
+    NetworkReply {
+        rules: rules.collect(),
+    }
 }
 
 fn hardening(attestation: &Attestation) -> HardeningReply {

@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use model::{
-    Action, AgentRequest, BackendName, CreateSession as Create, DockerOptions, LimitName,
-    LimitRequest, MountRequest, Outcome, ProviderRequest, Refusal, Secret,
+    Action, AgentRequest, BackendName, CreateSession as Create, DockerOptions, EgressRule,
+    LimitName, LimitRequest, MountRequest, NetworkRequest, Outcome, ProviderRequest, Refusal,
+    Secret,
 };
 use rmcp::model::JsonObject;
 use schemars::JsonSchema;
@@ -24,6 +25,10 @@ const MAX_NAME_CHARACTERS: u64 = 64;
 const MAX_RUNTIME_CLASS: u64 = 64;
 /// Further host directories of one session.
 const MAX_MOUNTS: usize = 16;
+/// Named sets of hosts of one session.
+const MAX_PRESETS: usize = 16;
+/// Rules of one session in each list.
+const MAX_RULES: usize = 128;
 
 /// Arguments of the original and of later versions. They are refused by name, never dropped: whoever passes one counts
 /// on it.
@@ -73,6 +78,9 @@ pub(super) struct Parameters {
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, String>")]
     env: BTreeMap<String, Secret<String>>,
+    /// Which hosts what runs inside may reach, by names the operator allows; get_server_info tells which. Default: none but the model
+    /// provider, and what the operator gives every session. Nothing of it can be widened by a later call of yours.
+    network: Option<Network>,
     /// Nothing is allowed to Claude Code but what a person or a rule of the operator allows; what it asks stands in
     /// pendingPermissions. Default: false, all is allowed, and the sandbox is the wall.
     #[serde(default)]
@@ -115,6 +123,74 @@ pub(super) struct Parameters {
     /// Resource limits. They can only narrow the server's; a limit named here is enforced by the kernel, or the call is
     /// refused. Default: the server's limits, shown in the reply.
     limits: Option<Limits>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Network {
+    /// Named sets of hosts, such as github, debian, crates, pypi, npm.
+    #[serde(default)]
+    #[schemars(length(max = MAX_PRESETS))]
+    presets: Vec<String>,
+    /// Hosts: host, host:port or host:port,port, the host exact or *.suffix, by name and not by address; port 443 where none is
+    /// named.
+    #[serde(default)]
+    #[schemars(length(max = MAX_RULES))]
+    allow: Vec<String>,
+    /// Hosts of which only some requests are allowed.
+    #[serde(default)]
+    #[schemars(length(max = MAX_RULES))]
+    rules: Vec<NetworkRule>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct NetworkRule {
+    /// Exact, or *.suffix.
+    #[schemars(length(min = 1, max = 255))]
+    host: String,
+    /// Default: 443.
+    #[serde(default)]
+    #[schemars(length(max = 16), inner(range(min = 1, max = 65_535)))]
+    ports: Vec<u16>,
+    /// Methods of HTTP in capital letters. Default: all.
+    #[serde(default)]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 16)))]
+    methods: Vec<String>,
+    /// How paths must begin. Default: any.
+    #[serde(default)]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 256)))]
+    paths: Vec<String>,
+}
+
+impl Network {
+    fn request(self) -> Result<NetworkRequest, Refusal> {
+        let texts = self.allow.iter().enumerate();
+        let texts = texts
+            .map(|(index, text)| fields::network_rule(&format!("network.allow[{index}]"), text));
+        let rules = self.rules.into_iter().enumerate();
+        let rules = rules.map(|(index, rule)| rule.rule(&format!("network.rules[{index}]")));
+        Ok(NetworkRequest {
+            presets: self.presets,
+            allow: texts.chain(rules).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl NetworkRule {
+    fn rule(self, field: &str) -> Result<EgressRule, Refusal> {
+        let host = fields::network_host(&format!("{field}.host"), &self.host)?;
+        let usual = EgressRule::on(host);
+        Ok(EgressRule {
+            ports: match self.ports.is_empty() {
+                true => usual.ports.clone(),
+                false => self.ports,
+            },
+            methods: self.methods,
+            paths: self.paths,
+            ..usual
+        })
+    }
 }
 
 #[derive(Clone, Copy, Deserialize, JsonSchema)]
@@ -205,7 +281,7 @@ impl Parameters {
                 format!("`env` is larger than {} bytes.", fields::MAX_START_BYTES),
             ));
         }
-        Ok(Action::CreateSession(Create {
+        Ok(Action::CreateSession(Box::new(Create {
             project_path: fields::host_path("projectPath", &self.project_path)?,
             name: self.session_name,
             backend: self.backend.map(|backend| match backend {
@@ -222,6 +298,7 @@ impl Parameters {
             idle: self.idle_seconds.map(Duration::from_secs),
             env,
             docker_options,
+            network: self.network.unwrap_or_default().request()?,
             agent: AgentRequest {
                 strict_permissions: self.strict_permissions,
                 mcp_servers: self.mcp_config.map(mcp_servers).transpose()?,
@@ -237,7 +314,7 @@ impl Parameters {
                 },
             },
             idempotency_key: self.idempotency_key,
-        }))
+        })))
     }
 }
 
@@ -297,7 +374,7 @@ impl Definition for CreateSession {
     const NAME: &'static str = "create_session";
     const TITLE: &'static str = "Create a sandbox session";
     const DESCRIPTION: &'static str = "Creates an isolated session on a project directory of the host: a hardened \
-        sandbox without network, in which execute_in_session gives Claude Code work and execute_command runs commands. Use one session per project or experiment; \
+        sandbox, by default without network, in which execute_in_session gives Claude Code work and execute_command runs commands. Use one session per project or experiment; \
         several run in parallel.\n\n\
         The project stands at /workspace and is changed in place; /state is kept for the session, /tmp and home live in \
         memory, everything else is read-only. Files that the host itself would execute or trust (such as .git/hooks) \

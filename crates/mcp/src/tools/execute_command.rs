@@ -154,6 +154,7 @@ impl Definition for ExecuteCommand {
         destructive: true,
         idempotent: false,
     };
+    const OPEN_WORLD: bool = true;
     type Parameters = Parameters;
     type Reply = ExecutionReply;
 

@@ -144,6 +144,7 @@ impl Definition for ExecuteInSession {
         destructive: true,
         idempotent: false,
     };
+    const OPEN_WORLD: bool = true;
     type Parameters = Parameters;
     type Reply = ExecutionReply;
 

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use model::{Action, ExecutionId, IdError, Refusal, Secret, SessionId, WORKSPACE_PATH};
+use model::{
+    Action, EgressRule, ExecutionId, HostPattern, IdError, Refusal, RuleError, Secret, SessionId,
+    WORKSPACE_PATH,
+};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -84,6 +87,23 @@ pub(super) fn host_path(field: &str, path: &str) -> Result<PathBuf, Refusal> {
         ));
     }
     Ok(path.to_owned())
+}
+
+/// A rule of a session's network, as text.
+pub(super) fn network_rule(field: &str, text: &str) -> Result<EgressRule, Refusal> {
+    text.parse()
+        .map_err(|error: RuleError| invalid(field, not_a_rule(field, &error)))
+}
+
+/// A host of such a rule.
+pub(super) fn network_host(field: &str, text: &str) -> Result<HostPattern, Refusal> {
+    text.parse()
+        .map_err(|error: RuleError| invalid(field, not_a_rule(field, &error)))
+}
+
+/// The error repeats what was written, escaped, and no more of it than a name may have.
+fn not_a_rule(field: &str, error: &RuleError) -> String {
+    text::sentence(&format!("`{field}` is no rule: {error}."))
 }
 
 /// A path inside a session; a relative one is meant from `/workspace`.

@@ -52,6 +52,9 @@ fn reply(info: &ServerInfo) -> ServerInfoReply {
         max_sessions: info.max_sessions,
         default_session_timeout_seconds: info.default_session_timeout_seconds,
         max_session_seconds: info.max_session_seconds,
+        network_presets: info.network.presets.clone(),
+        network_allow: info.network.allow.clone(),
+        network_default: info.network.standing.clone(),
         audit_ok: info.audit_ok,
         warnings: info
             .warnings

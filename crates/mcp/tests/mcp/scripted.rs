@@ -9,9 +9,10 @@ use async_trait::async_trait;
 use control::Road;
 use model::{
     Action, Attestation, BackendName, BudgetLeft, BudgetScope, Call, Enforcement, ExecutionId,
-    ExecutionState, ExecutionView, Layer, LayerInForce, LimitInForce, LimitName, LogLine, Outcome,
-    PromptStop, PromptView, ProviderUsageView, Refusal, ServerInfo, SessionId, SessionState,
-    SessionView, StreamView, TokenUsage, TransferReport, UsageView,
+    ExecutionState, ExecutionView, Layer, LayerInForce, LimitInForce, LimitName, LogLine,
+    NamedRule, NetworkOffer, NetworkPolicy, Outcome, PromptStop, PromptView, ProviderUsageView,
+    Refusal, ServerInfo, SessionId, SessionState, SessionView, StreamView, TokenUsage,
+    TransferReport, UsageView,
 };
 
 /// What the road does with a call.
@@ -83,9 +84,10 @@ impl Road for ScriptedRoad {
 /// What a healthy server answers.
 pub fn healthy(action: &Action) -> Outcome {
     match action {
-        Action::CreateSession(_) | Action::GetSession(_) | Action::ExtendSession { .. } => {
-            Outcome::Session(Box::new(session()))
-        }
+        Action::CreateSession(_)
+        | Action::GetSession(_)
+        | Action::ExtendSession { .. }
+        | Action::WidenNetwork(_) => Outcome::Session(Box::new(session())),
         Action::ListSessions { .. } => Outcome::Sessions(vec![session(), ended_session()]),
         Action::DestroySession(id) => Outcome::Destroyed(*id),
         Action::ExecuteCommand(_) | Action::GetExecution(_) => {
@@ -160,6 +162,7 @@ pub fn session() -> SessionView {
         expires_at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_003_600),
         idle_seconds: 900,
         attestation: Some(attestation()),
+        network: Some(network()),
         usage: Some(UsageView {
             memory_bytes: Some(1_048_576),
             cpu_us: Some(1500),
@@ -198,10 +201,19 @@ pub fn session() -> SessionView {
     }
 }
 
+fn network() -> NetworkPolicy {
+    let rule = NamedRule {
+        name: "allow/1".to_owned(),
+        rule: "*.example.com:80,443".parse().unwrap(),
+    };
+    NetworkPolicy { rules: vec![rule] }
+}
+
 fn ended_session() -> SessionView {
     SessionView {
         state: SessionState::Expired,
         attestation: None,
+        network: None,
         usage: None,
         provider_usage: None,
         ended_because: Some("its lifetime was over".to_owned()),
@@ -306,6 +318,11 @@ fn server_info() -> ServerInfo {
         max_sessions: 10,
         default_session_timeout_seconds: 3600,
         max_session_seconds: 86_400,
+        network: NetworkOffer {
+            presets: vec!["github".to_owned()],
+            allow: vec!["*.example.com:80,443".to_owned()],
+            standing: vec![],
+        },
         audit_ok: true,
         warnings: vec!["swap is not limited on this machine".to_owned()],
     }

@@ -22,6 +22,8 @@ pub(super) const OPERATOR_ROOT: &str = "/srv/code";
 /// The client's root.
 pub(super) const CLIENT_ROOT: &str = "/home/alice/work";
 pub(super) const PROJECT: &str = "/srv/code/app";
+/// What callers may let sessions reach.
+pub(super) const ALLOWED: &str = "registry.example";
 pub(super) const SESSION: SessionId = SessionId::from_bytes([7; 16]);
 
 pub(super) fn config() -> PolicyConfig {
@@ -47,6 +49,10 @@ pub(super) fn config() -> PolicyConfig {
         permissions: None,
         dangerously_trust_project_settings: false,
         permission_timeout: std::time::Duration::from_secs(300),
+        network: crate::NetworkConfig {
+            allow: vec![ALLOWED.parse().unwrap()],
+            ..crate::NetworkConfig::default()
+        },
     }
 }
 
@@ -74,6 +80,7 @@ pub(super) fn create(project: impl Into<PathBuf>) -> CreateSession {
         ttl: None,
         idle: None,
         env: BTreeMap::new(),
+        network: model::NetworkRequest::default(),
         idempotency_key: None,
     }
 }

@@ -7,6 +7,7 @@ use std::{
 
 use model::{
     AnsweredBy, CommandLine, ExecutionId, Principal, Reason, TransferDirection, TransferFiles,
+    WidenNetwork,
 };
 
 use super::fixture::*;
@@ -39,6 +40,14 @@ fn verdicts(
     };
     let session = |verb| code(policy.admit_session(who, verb, SESSION, owner));
     let execution = |verb| code(policy.admit_execution(who, verb, EXECUTION, owner));
+    let widen = |by| {
+        let asked = WidenNetwork {
+            session: SESSION,
+            allow: vec![ALLOWED.parse().unwrap()],
+            by,
+        };
+        code(policy.admit_widen(who, &asked, owner))
+    };
     vec![
         (
             "create",
@@ -57,6 +66,8 @@ fn verdicts(
             "extend",
             code(policy.admit_extend(who, SESSION, owner, Duration::from_secs(1), times)),
         ),
+        ("widen as a person", widen(AnsweredBy::Person)),
+        ("widen as the calling model", widen(AnsweredBy::Caller)),
         ("read", session(SessionVerb::Read)),
         ("logs", session(SessionVerb::Logs)),
         ("transcript", session(SessionVerb::Transcript)),
@@ -102,14 +113,14 @@ fn the_role_table_holds() {
     #[rustfmt::skip]
     let table = [
         // create, then work in a session, then upkeep of it, then executions, then the server's own
-        (alice(), mine, ["ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", denied], denied),
-        (alice(), theirs, ["ok", session, session, session, session, session, session, session, session, execution, execution, execution, execution, execution, execution], denied),
-        (alice(), unknown, ["ok", session, session, session, session, session, session, session, session, execution, execution, execution, execution, execution, execution], denied),
-        (stranger.clone(), mine, [denied, session, session, session, session, session, session, session, session, execution, execution, execution, execution, execution, execution], denied),
-        (stranger.clone(), theirs, [denied, session, session, session, session, session, session, session, session, execution, execution, execution, execution, execution, execution], denied),
-        (Principal::System, mine, [denied, denied, denied, denied, denied, "ok", "ok", "ok", "ok", "ok", "ok", denied, denied, denied, denied], "ok"),
-        (Principal::System, theirs, [denied, denied, denied, denied, denied, "ok", "ok", "ok", "ok", "ok", "ok", denied, denied, denied, denied], "ok"),
-        (Principal::System, unknown, [denied, denied, denied, denied, denied, session, session, session, session, execution, execution, denied, denied, denied, denied], "ok"),
+        (alice(), mine, ["ok", "ok", "ok", "ok", "ok", "ok", denied, "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", denied], denied),
+        (alice(), theirs, ["ok", session, session, session, session, session, session, session, session, session, session, execution, execution, execution, execution, execution, execution], denied),
+        (alice(), unknown, ["ok", session, session, session, session, session, session, session, session, session, session, execution, execution, execution, execution, execution, execution], denied),
+        (stranger.clone(), mine, [denied, session, session, session, session, session, session, session, session, session, session, execution, execution, execution, execution, execution, execution], denied),
+        (stranger.clone(), theirs, [denied, session, session, session, session, session, session, session, session, session, session, execution, execution, execution, execution, execution, execution], denied),
+        (Principal::System, mine, [denied, denied, denied, denied, denied, denied, denied, "ok", "ok", "ok", "ok", "ok", "ok", denied, denied, denied, denied], "ok"),
+        (Principal::System, theirs, [denied, denied, denied, denied, denied, denied, denied, "ok", "ok", "ok", "ok", "ok", "ok", denied, denied, denied, denied], "ok"),
+        (Principal::System, unknown, [denied, denied, denied, denied, denied, denied, denied, session, session, session, session, execution, execution, denied, denied, denied, denied], "ok"),
     ];
     for (who, owner, expected, system) in table {
         let verdicts = verdicts(&policy, &who, owner);

@@ -15,7 +15,7 @@ const USE_TIMEOUT: Duration = Duration::from_secs(40);
 /// Time for a supervisor to greet.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Lease of a sandbox whose line is not about leases.
-const LEASE: Duration = Duration::from_secs(120);
+pub(super) const LEASE: Duration = Duration::from_secs(120);
 /// What short programs may take on a busy machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 /// Output kept of each stream unless the line is about that.

@@ -39,6 +39,16 @@ pub enum Break {
     LosesTheEnvironment,
     /// Nobody listens on relayed ports.
     RelaysNothing,
+    /// Datagrams to relayed ports go nowhere.
+    RelaysNoDatagrams,
+    /// Ports that are not relayed lead to the host, too.
+    RelaysEverything,
+    /// The agent can have names looked up somewhere else.
+    LetsTheResolverBeChanged,
+    /// Certificates are thrown away.
+    LosesCertificates,
+    /// The agent can replace the certificates.
+    LetsCertificatesBeReplaced,
     /// Standard input is thrown away.
     DropsInput,
     /// Programs that do not exist are started.
@@ -102,6 +112,11 @@ impl Break {
         Break::LeaksEnvironment,
         Break::LosesTheEnvironment,
         Break::RelaysNothing,
+        Break::RelaysNoDatagrams,
+        Break::RelaysEverything,
+        Break::LetsTheResolverBeChanged,
+        Break::LosesCertificates,
+        Break::LetsCertificatesBeReplaced,
         Break::DropsInput,
         Break::RunsAnything,
         Break::IgnoresDeadlines,
@@ -150,6 +165,16 @@ impl Break {
             }
             Break::RelaysNothing => {
                 "connections to a relayed port reach the host, and its answers come back"
+            }
+            Break::RelaysNoDatagrams => {
+                "connections and datagrams to the port for names reach the host, and its answers come back"
+            }
+            Break::RelaysEverything => "a port that is not relayed refuses at once",
+            Break::LetsTheResolverBeChanged => {
+                "names are asked of loopback, whatever the agent does"
+            }
+            Break::LosesCertificates | Break::LetsCertificatesBeReplaced => {
+                "certificates stand where programs find them, and nobody replaces them"
             }
             Break::DropsInput => "input arrives and ends",
             Break::RunsAnything => "an unknown program is refused with its errno",

@@ -28,7 +28,7 @@ use super::{
     Break,
     output::Output,
     sandbox::Sandbox,
-    script::{Program, ShellAction, Statement, Target},
+    script::{Program, ShellAction, Statement, Target, Transport},
 };
 
 /// What one write of a program carries, as a pipe's buffer does.
@@ -241,18 +241,22 @@ impl Process {
                 self.write(target, &[directory, b"\n"].concat()).await;
             }
             Program::ShowEnvironment => self.show_environment(target).await,
-            Program::Talk(port, said) => return self.talk(port, &said, target).await,
+            Program::Talk(transport, port, said) => {
+                return self.talk((transport, port), &said, target).await;
+            }
             Program::Shell(statements) => return self.run_shell(statements).await,
         }
         0
     }
 
-    async fn talk(&self, port: u16, said: &[u8], target: &Target) -> i32 {
-        let is_open = self.sandbox.state().relays.contains(&port);
+    async fn talk(&self, to: (Transport, u16), said: &[u8], target: &Target) -> i32 {
+        let is_open = self.sandbox.state().relays.contains(&to)
+            || self.sandbox.broken() == Some(Break::RelaysEverything);
         let connection = match is_open {
             true => self.sandbox.dial().await,
             false => None,
         };
+        let (transport, port) = to;
         let hello = encode(&ToHost::RelayHello { port }, MAX_TO_HOST_BYTES);
         let (Some(mut connection), Ok(hello)) = (connection, hello) else {
             self.write(&Target::Stderr, b"bash: connect: Connection refused\n")
@@ -261,8 +265,18 @@ impl Process {
         };
         let mut heard = Vec::new();
         let talked = async {
-            connection.write_all(&[&hello[..], said].concat()).await?;
-            connection.read_to_end(&mut heard).await
+            connection.write_all(&hello).await?;
+            if transport == Transport::Datagram {
+                connection.write_u16(said.len() as u16).await?;
+            }
+            connection.write_all(said).await?;
+            match transport {
+                Transport::Stream => connection.read_to_end(&mut heard).await,
+                Transport::Datagram => {
+                    heard.resize(usize::from(connection.read_u16().await?), 0);
+                    connection.read_exact(&mut heard).await
+                }
+            }
         };
         let code = i32::from(talked.await.is_err());
         self.write(target, &heard).await;
@@ -304,8 +318,13 @@ impl Process {
                     continue;
                 }
             };
-            if let Target::File(path) = &target {
-                self.sandbox.empty_file(&self.spec.cwd, path);
+            if let Target::File(path) = &target
+                && !self.sandbox.empty_file(&self.spec.cwd, path)
+            {
+                let said = b"sh: cannot create: Read-only file system\n";
+                self.write(&Target::Stderr, said).await;
+                code = 2;
+                continue;
             }
             let mut running = self.run(program, target);
             if in_background {

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use model::{
+    CERTIFICATES_DIRECTORY, CERTIFICATES_NAME, HOSTS, RESOLVER_CONFIGURATION, SandboxSpec,
+};
 use wire::{Entry, EntryKind, Fault, FaultKind};
 
-use super::sandbox::fault;
+use super::{Break, sandbox::fault};
 
 /// Directories that every sandbox has.
 const DIRECTORIES: [&str; 9] = [
@@ -68,7 +71,21 @@ impl Node {
 }
 
 impl Files {
-    pub(super) fn new() -> Self {
+    /// What a session has from its beginning.
+    pub(super) fn of(spec: &SandboxSpec, broken: Option<Break>) -> Self {
+        let mut files = Self::new();
+        files.append(b"/etc/resolv.conf", RESOLVER_CONFIGURATION.as_bytes());
+        files.append(b"/etc/hosts", HOSTS.as_bytes());
+        if let Some(certificates) = &spec.certificates
+            && broken != Some(Break::LosesCertificates)
+        {
+            let path = format!("{CERTIFICATES_DIRECTORY}/{CERTIFICATES_NAME}");
+            files.append(path.as_bytes(), certificates.as_bytes());
+        }
+        files
+    }
+
+    fn new() -> Self {
         let directory = || Node {
             content: Content::Directory,
             mode: 0o755,

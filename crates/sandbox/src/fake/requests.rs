@@ -13,15 +13,16 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use wire::{
-    ExecutionKey, Fault, FaultKind, MAX_CHUNK_BYTES, MAX_ENVIRONMENT_BYTES, MAX_WAIT_MS, Reply,
-    Request, StartSpec, Stream,
+    ExecutionKey, Fault, FaultKind, MAX_CHUNK_BYTES, MAX_ENVIRONMENT_BYTES, MAX_WAIT_MS,
+    RelayTakes, Reply, Request, StartSpec, Stream,
 };
 
 use super::{
     Break,
     execution::{Execution, MAX_ORDERS, Order, Process},
     sandbox::{Sandbox, fault},
-    script, transfer,
+    script::{self, Transport},
+    transfer,
 };
 
 /// `ENOENT` of Linux.
@@ -71,17 +72,24 @@ impl Sandbox {
             Request::List => return Ok(Reply::Executions(self.list())),
             Request::Forget { execution } => self.forget(execution)?,
             Request::OpenTransfer(spec) => transfer::open(&self, spec).await?,
-            Request::OpenRelay { port: 0 } => {
+            Request::OpenRelay { port: 0, .. } => {
                 return Err(fault(FaultKind::Invalid, "no such port"));
             }
-            Request::OpenRelay { port } => {
-                if self.broken() != Some(Break::RelaysNothing) {
-                    self.state().relays.insert(port);
-                }
-            }
+            Request::OpenRelay { port, takes } => self.open_relay(port, takes),
             Request::Shutdown => {}
         }
         Ok(Reply::Done)
+    }
+
+    fn open_relay(&self, port: u16, takes: RelayTakes) {
+        let datagrams = takes == RelayTakes::StreamsAndDatagrams;
+        let mut state = self.state();
+        if self.broken() != Some(Break::RelaysNothing) {
+            state.relays.insert((Transport::Stream, port));
+        }
+        if datagrams && self.broken() != Some(Break::RelaysNoDatagrams) {
+            state.relays.insert((Transport::Datagram, port));
+        }
     }
 
     fn set_environment(&self, env: Vec<Vec<u8>>) -> Result<(), Fault> {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures::stream::{FuturesUnordered, StreamExt};
-use model::SandboxSpec;
+use model::{CERTIFICATES_DIRECTORY, SandboxSpec};
 use tokio::{
     io::{AsyncWriteExt, duplex, split},
     sync::{mpsc, watch},
@@ -23,7 +23,7 @@ use wire::{
     MAX_TO_SUPERVISOR_BYTES, PROTOCOL_VERSION, Request, Stream, ToHost, ToSupervisor, encode,
 };
 
-use super::{Break, FakeOptions, execution::Execution, files::Files, honest};
+use super::{Break, FakeOptions, execution::Execution, files::Files, honest, script::Transport};
 use crate::{Connection, Link, supervisor::channel::FrameReader};
 
 /// Connections that may wait to be taken by the host.
@@ -52,7 +52,7 @@ pub(super) struct State {
     pub(super) order: Vec<ExecutionKey>,
     pub(super) files: Files,
     pub(super) environment: Vec<Vec<u8>>,
-    pub(super) relays: BTreeSet<u16>,
+    pub(super) relays: BTreeSet<(Transport, u16)>,
 }
 
 pub(super) fn fault(kind: FaultKind, step: &str) -> Fault {
@@ -80,7 +80,7 @@ impl Sandbox {
     ) -> (Arc<Self>, Link) {
         let (sender, connections) = mpsc::channel(LINK_CONNECTIONS);
         let lease_until = Instant::now() + Duration::from_millis(u64::from(spec.lease_ms));
-        let files = Files::new();
+        let files = Files::of(&spec, options.broken);
         let sandbox = Arc::new(Sandbox {
             spec,
             options,
@@ -162,12 +162,26 @@ impl Sandbox {
         self.with_files(|files| files.append(&path, data));
     }
 
-    pub(super) fn empty_file(&self, directory: &[u8], path: &[u8]) {
+    /// False where the agent writes nothing.
+    pub(super) fn empty_file(&self, directory: &[u8], path: &[u8]) -> bool {
         let path = absolute(directory, path);
+        if !self.may_write(&path) {
+            return false;
+        }
         self.with_files(|files| {
             files.remove(&path);
             files.append(&path, b"");
         });
+        true
+    }
+
+    fn may_write(&self, path: &[u8]) -> bool {
+        let own = CERTIFICATES_DIRECTORY.as_bytes();
+        match self.broken() {
+            Some(Break::LetsTheResolverBeChanged) if path == b"/etc/resolv.conf" => true,
+            Some(Break::LetsCertificatesBeReplaced) if path.starts_with(own) => true,
+            Some(_) | None => !path.starts_with(b"/etc/"),
+        }
     }
 
     /// What a program may read now: empty when it must wait, `None` at the end.

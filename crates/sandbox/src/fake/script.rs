@@ -24,9 +24,16 @@ pub(super) enum Program {
     /// Writes the environment.
     ShowEnvironment,
     /// Connects to that port of loopback, writes these bytes there, and copies what comes back.
-    Talk(u16, Vec<u8>),
+    Talk(Transport, u16, Vec<u8>),
     /// Runs a script.
     Shell(Vec<Statement>),
+}
+
+/// How a program connects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Transport {
+    Stream,
+    Datagram,
 }
 
 /// One statement of a script.
@@ -92,15 +99,32 @@ pub(super) fn parse(argv: &[Vec<u8>]) -> Option<Program> {
     })
 }
 
-/// `exec 3<>/dev/tcp/127.0.0.1/PORT; seq FIRST LAST >&3; cat <&3`
+/// `exec 3<>/dev/tcp/127.0.0.1/PORT; COMMAND >&3; …`, or the same with `udp`, where the command is `seq FIRST LAST` or
+/// `printf TEXT`, and the rest copies what comes back.
 fn talk(script: &str) -> Option<Program> {
-    let rest = script.strip_prefix("exec 3<>/dev/tcp/127.0.0.1/")?;
-    let (port, rest) = rest.split_once("; seq ")?;
-    let (range, _) = rest.split_once(" >&3; cat <&3")?;
-    let (first, last) = range.split_once(' ')?;
-    let range = first.parse::<u64>().ok()?..=last.parse().ok()?;
-    let said: String = range.map(|number| format!("{number}\n")).collect();
-    Some(Program::Talk(port.parse().ok()?, said.into_bytes()))
+    let rest = script.strip_prefix("exec 3<>/dev/")?;
+    let (transport, rest) = rest.split_once("/127.0.0.1/")?;
+    let transport = match transport {
+        "tcp" => Transport::Stream,
+        "udp" => Transport::Datagram,
+        _ => return None,
+    };
+    let (port, rest) = rest.split_once("; ")?;
+    let (command, _) = rest.split_once(" >&3; ")?;
+    let command: Vec<_> = command
+        .split(' ')
+        .map(|word| word.as_bytes().to_vec())
+        .collect();
+    let program = parse(&command)?;
+    let said = if let Program::Print(said) = program {
+        said
+    } else if let Program::Count(first, last) = program {
+        let numbers: String = (first..=last).map(|number| format!("{number}\n")).collect();
+        numbers.into_bytes()
+    } else {
+        return None;
+    };
+    Some(Program::Talk(transport, port.parse().ok()?, said))
 }
 
 /// `printf`: `%s` takes the next argument, and the format is repeated while there are any.

@@ -4,7 +4,7 @@ use model::{Enforcement, LimitInForce, LimitName, Limits, SandboxSpec};
 
 use super::{
     WeakLimit,
-    mounts::{is_cover, is_roots_dev},
+    mounts::{is_cover, is_device, is_roots_dev},
 };
 use crate::Inspection;
 
@@ -60,7 +60,8 @@ fn tmpfs_sizes(inside: &wire::Attestation) -> Found {
         .mounts
         .iter()
         .filter(|mount| mount.kind == "tmpfs" && !mount.read_only)
-        .filter(|mount| !is_cover(&mount.target) && !is_roots_dev(inside, mount));
+        .filter(|mount| !is_cover(&mount.target) && !is_device(&mount.target))
+        .filter(|mount| !is_roots_dev(inside, mount));
     let total = writable
         .map(|mount| mount.size_bytes)
         .try_fold(0u64, |total, size| match size {

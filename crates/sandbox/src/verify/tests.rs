@@ -74,6 +74,7 @@ fn good_spec() -> SandboxSpec {
         }],
         agent: Some(directory()),
         managed_settings: Some("{}".to_owned()),
+        certificates: None,
         limits: Limits {
             memory_bytes: limit,
             cpu_millis: limit,
@@ -620,4 +621,31 @@ fn an_engines_devices_pass_only_where_the_agent_can_make_none() {
             "{target}: {weakness}"
         );
     }
+}
+
+/// A server in a container binds the container's device files, which lie on a tmpfs of 64 MiB: once for each was counted.
+#[test]
+fn devices_on_the_tmpfs_of_a_container_are_no_temporary_space() {
+    let total = |case: &Case| {
+        let attestation = judge(case).expect("a good sandbox");
+        let temporary = attestation.limits.iter();
+        temporary
+            .filter(|found| found.limit == LimitName::TemporaryBytes)
+            .filter_map(|found| found.in_force)
+            .sum::<u64>()
+    };
+    let before = total(&good());
+    let mut case = good();
+    for device in ["/dev/null", "/dev/zero", "/dev/urandom"] {
+        case.inside.mounts.retain(|mount| mount.target != device);
+        case.inside
+            .mounts
+            .push(mount(device, "tmpfs", false, 64 << 20));
+    }
+    assert_eq!(total(&case), before);
+    // The control: a directory beside them counts.
+    case.inside
+        .mounts
+        .push(mount("/dev/other", "tmpfs", false, 64 << 20));
+    assert!(judge(&case).is_err());
 }

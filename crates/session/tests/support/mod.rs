@@ -77,6 +77,7 @@ impl House {
     pub fn request(&self) -> CreateSession {
         CreateSession {
             agent: model::AgentRequest::default(),
+            network: model::NetworkRequest::default(),
             project_path: self.project(),
             name: None,
             backend: None,
@@ -283,6 +284,7 @@ fn sessions(
         host_view: HostView::default(),
         allow_protected_changes: false,
         egress: session::Egress::none().expect("no way to a provider"),
+        network: network(),
         transcripts: std::env::temp_dir().join("no-transcripts"),
         reap,
     });
@@ -313,6 +315,7 @@ fn policy(base: &Path) -> Policy {
         operator_mounts: Vec::new(),
         backends: vec![BackendName::Fake],
         runtime_classes: Vec::new(),
+        network: policy::NetworkConfig::default(),
     })
     .expect("a policy")
 }
@@ -334,5 +337,13 @@ fn directory(path: &Path) -> HostDirectory {
         inode: found.ino(),
         uid: found.uid(),
         gid: found.gid(),
+    }
+}
+
+/// The way to hosts of a server; nothing here allows any.
+fn network() -> session::Network {
+    session::Network {
+        proxy: egress::proxy::Proxy::new(egress::proxy::ProxyLimits::default()),
+        resolver: Arc::new(egress::destination::SystemResolver::default()),
     }
 }

@@ -21,6 +21,7 @@ pub fn session() -> SessionRecord {
         spec: None,
         attestation: None,
         agent: None,
+        network: None,
         ended_because: None,
         ended_at_ms: None,
     }

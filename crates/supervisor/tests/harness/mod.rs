@@ -251,6 +251,17 @@ impl Sandbox {
         Connection::new(accept(&self.listener, &mut self.child))
     }
 
+    /// The next connection that is no control connection, as it is.
+    pub fn accept_raw(&mut self) -> UnixStream {
+        accept(&self.listener, &mut self.child)
+    }
+
+    pub fn nothing_dials_within(&self, silence: Duration) -> bool {
+        std::thread::sleep(silence);
+        self.listener.set_nonblocking(true).unwrap();
+        self.listener.accept().is_err()
+    }
+
     /// Pid 1 as the host sees it.
     pub fn supervisor_pid(&self) -> u32 {
         let unshare = self.child.id();
@@ -284,6 +295,18 @@ impl Sandbox {
             .find(|line| line.starts_with("VmRSS:"))
             .unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// What pid 1 has used of a processor.
+    pub fn processor_seconds(&self) -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.supervisor_pid())).unwrap();
+        let fields = stat.rsplit(')').next().unwrap().split_whitespace();
+        let ticks: u64 = fields
+            .skip(11)
+            .take(2)
+            .map(|field| field.parse::<u64>().unwrap())
+            .sum();
+        ticks as f64 / 100.0
     }
 
     /// Waits until pid 1 has ended; true for a clean exit.

@@ -174,6 +174,7 @@ fn spec(
         mounts: Vec::new(),
         agent: None,
         managed_settings: None,
+        certificates: None,
         limits: wiring::limits(config)?,
         accept_soft_limits: config.dangerously_accept_soft_limits,
         layers: Policy::required_layers(BackendName::Docker, kernel)?,

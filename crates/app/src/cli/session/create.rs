@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{
     super::arguments::CreateArguments, CliError, Client, Context, EXIT_OK,
-    docker_options::docker_options, read, variables::variables,
+    docker_options::docker_options, network::network, read, variables::variables,
 };
 use crate::{
     cli::output::{Color, note},
@@ -43,6 +43,7 @@ pub(super) async fn run(context: &Context, arguments: CreateArguments) -> Result
         "env": variables(context, &arguments.environment)?,
         "limits": named.then(|| without_nulls(limits)),
         "dockerOpts": docker_options(arguments.docker_opts.as_deref())?,
+        "network": network(&arguments.network),
         "mcpMounts": mounts.iter().map(Mount::json).collect::<Vec<_>>(),
     });
     let client = Client::connect(context, offered).await?;

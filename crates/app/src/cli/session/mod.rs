@@ -8,6 +8,7 @@ mod destroy;
 mod docker_options;
 mod exec;
 mod logs;
+mod network;
 mod prompt;
 mod resolve;
 mod run;
@@ -25,6 +26,7 @@ use super::{
     client::{Client, read},
 };
 pub(super) use create::existing;
+pub(super) use network::network;
 use resolve::resolve;
 pub(super) use show::short_id;
 pub(super) use variables::variables;
@@ -59,6 +61,9 @@ pub(super) fn run(context: &Context, command: SessionCommand) -> Result<u8, CliE
         } => block_on(cp::run(context, &source, &destination)),
         SessionCommand::Destroy { sessions, all } => {
             block_on(destroy::run(context, &sessions, all))
+        }
+        SessionCommand::Allow { session, hosts } => {
+            block_on(network::allow(context, &session, &hosts))
         }
         SessionCommand::Extend { session, by } => block_on(extend(context, &session, by)),
     }

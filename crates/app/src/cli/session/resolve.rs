@@ -122,6 +122,7 @@ mod tests {
             expires_at: String::new(),
             idle_seconds: 1,
             limits: None,
+            network: None,
             hardening: None,
             docker_opts_in_force: None,
             usage: None,

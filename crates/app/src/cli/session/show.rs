@@ -7,7 +7,7 @@ use mcp::reply::{SessionListReply, SessionReply, SessionStateName};
 use serde_json::json;
 
 use super::{
-    CliError, Client, Context, EXIT_OK, read,
+    CliError, Client, Context, EXIT_OK, network, read,
     resolve::{is_live, resolve},
 };
 use crate::{
@@ -113,6 +113,8 @@ pub(super) async fn show(context: &Context, session: &str) -> Result<u8, CliErro
     }
     let reply: SessionReply = read("get_session", content)?;
     facts(context.output, &reply)?;
+    context.output.line("")?;
+    network::show(context.output, reply.network.as_ref())?;
     hardening(context.output, &reply)?;
     Ok(EXIT_OK)
 }

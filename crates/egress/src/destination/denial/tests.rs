@@ -13,6 +13,7 @@ fn a_sentence_says_what_by_which_rule_and_how_to_ask() {
         port: 22,
         rule: "allow/2".to_owned(),
         ports: vec![80, 443],
+        person: None,
     };
     assert_eq!(
         denial.to_string(),
@@ -21,11 +22,21 @@ fn a_sentence_says_what_by_which_rule_and_how_to_ask() {
     let denial = Denial::HostNotAllowed {
         host: host(),
         port: 443,
+        person: None,
     };
     assert!(
         denial.to_string().contains("example.com:443")
             && denial.to_string().contains("`network.allow`")
     );
+    // What the operator's ceiling has, a person can allow at once.
+    let session = SessionId::from_bytes([7; 16]);
+    let denial = Denial::HostNotAllowed {
+        host: host(),
+        port: 443,
+        person: Some(session),
+    };
+    let command = format!("claude-code-mcp session allow {session} example.com:443");
+    assert!(denial.to_string().ends_with(&command), "{denial}");
 }
 
 #[test]

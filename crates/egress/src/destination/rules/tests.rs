@@ -179,3 +179,43 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_refusal_names_the_way_by_a_person_only_where_the_ceiling_has_the_host_and_the_port() {
+    let session = model::SessionId::from_bytes([7; 16]);
+    let ceiling = ["*.example.com:443,8443,2375", "forge.example"];
+    let ceiling = ceiling.map(|text| text.parse().unwrap()).to_vec();
+    let host = |name: &str| HostName::parse(name.as_bytes()).unwrap();
+    let rule = NamedRule {
+        name: "allow/1".to_owned(),
+        rule: "a.example.com".parse().unwrap(),
+    };
+    let policy = NetworkPolicy { rules: vec![rule] };
+    let with = RuleSet::new(policy).askable(Askable::new(session, ceiling));
+    let told = |name: &str, port| with.find(&host(name), port).unwrap_err().to_string();
+    let command = "claude-code-mcp session allow";
+    assert!(told("b.example.com", 443).contains(command));
+    assert!(told("a.example.com", 8443).contains(command));
+    for (name, port) in [
+        ("b.example.com", 80),
+        ("a.example.com", 80),
+        ("example.org", 443),
+        // A guarded port stays shut without the operator's mark.
+        ("a.example.com", 2375),
+    ] {
+        assert!(!told(name, port).contains(command), "{name}:{port}");
+    }
+    // A session without a rule is told, too, and else that it has none.
+    let nothing = RuleSet::default();
+    assert_eq!(
+        nothing
+            .find(&host("forge.example"), 443)
+            .unwrap_err()
+            .code(),
+        "network_off"
+    );
+    let askable = Askable::new(session, vec!["forge.example".parse().unwrap()]);
+    let told = nothing.askable(askable);
+    let denial = told.find(&host("forge.example"), 443).unwrap_err();
+    assert!(denial.to_string().contains(command) && denial.code() == "host_not_allowed");
+}

@@ -1,0 +1,97 @@
+use model::{EgressRule, NetworkPolicy};
+
+use super::*;
+
+fn ask(host: &str, port: u16, http: Option<(&str, &str)>) -> Ask {
+    Ask {
+        way: Way::Http,
+        host: HostName::parse(host.as_bytes()).unwrap(),
+        port,
+        http: http.map(|(method, path)| (method.parse().unwrap(), path.to_owned())),
+    }
+}
+
+fn rules(rules: &[(&str, &[&str], &[&str])]) -> RuleSet {
+    let named = rules
+        .iter()
+        .enumerate()
+        .map(|(index, (text, methods, paths))| {
+            let owned = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
+            NamedRule {
+                name: format!("allow/{index}"),
+                rule: EgressRule {
+                    methods: owned(methods),
+                    paths: owned(paths),
+                    ..text.parse().unwrap()
+                },
+            }
+        });
+    RuleSet::new(NetworkPolicy {
+        rules: named.collect(),
+    })
+}
+
+fn code(rules: &RuleSet, ask: &Ask) -> &'static str {
+    judge(rules, ask).map_or_else(|denial| denial.code(), |_| "ok")
+}
+
+#[test]
+fn methods_and_paths_of_plain_http() {
+    let rules = rules(&[
+        ("a.example:80", &["GET", "HEAD"], &["/pub/"]),
+        ("a.example:80", &["POST"], &[]),
+    ]);
+    for (method, path, expected) in [
+        ("GET", "/pub/a", "ok"),
+        ("HEAD", "/pub/a/b", "ok"),
+        ("POST", "/any", "ok"),
+        ("GET", "/private", "path_not_allowed"),
+        ("GET", "/", "path_not_allowed"),
+        ("get", "/pub/a", "method_not_allowed"),
+        ("DELETE", "/pub/a", "method_not_allowed"),
+        // Ways around.
+        ("GET", "/pub/../private", "path_not_allowed"),
+        ("GET", "/pub/./a", "path_not_allowed"),
+        ("GET", "/pub/%2e%2E/private", "path_not_allowed"),
+        ("GET", "/pub/..%2fprivate", "path_not_allowed"),
+        ("GET", "/pub/%252e", "path_not_allowed"),
+        ("GET", "/pub//private", "path_not_allowed"),
+        ("GET", "/pub/..;/private", "path_not_allowed"),
+        ("GET", "/pub/\\..\\private", "path_not_allowed"),
+        ("GET", "/PUB/a", "path_not_allowed"),
+    ] {
+        let ask = ask("a.example", 80, Some((method, path)));
+        assert_eq!(code(&rules, &ask), expected, "{method} {path}");
+    }
+}
+
+#[test]
+fn what_cannot_be_looked_into_is_no_way_around_a_rule_that_looks() {
+    let looking = rules(&[("a.example:80,443", &["GET"], &[])]);
+    assert_eq!(code(&looking, &ask("a.example", 443, None)), "unsupported");
+    assert_eq!(code(&looking, &ask("a.example", 80, None)), "unsupported");
+    let both = rules(&[
+        ("a.example:443", &["GET"], &[]),
+        ("a.example:443", &[], &[]),
+    ]);
+    assert_eq!(code(&both, &ask("a.example", 443, None)), "ok");
+    // In clear at the port of TLS.
+    assert_eq!(
+        code(&both, &ask("a.example", 443, Some(("GET", "/")))),
+        "not_tls"
+    );
+}
+
+#[test]
+fn what_is_recorded_can_be_read_and_holds_no_query() {
+    let whole = ask("a.example", 80, Some(("PURGE", "/a")));
+    let decision = Asked::Whole(&whole).decision();
+    assert_eq!(
+        (decision.host.as_str(), decision.method),
+        ("a.example", Some("other"))
+    );
+    let written = Asked::Written(Way::Socks, &[b'a', 0, 0xff, b'\n', b'"']).decision();
+    assert_eq!(written.host, r#"a\x00\xff\n\""#);
+    let long = Asked::Written(Way::Socks, &[b'a'; 300]).decision();
+    assert_eq!(long.host.len(), MAX_WRITTEN_CHARS);
+}

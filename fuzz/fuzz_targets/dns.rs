@@ -1,0 +1,6 @@
+//! What a sandbox can ask the stub DNS. `cargo +nightly fuzz run dns`
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| egress::proxy::fuzzing::dns(bytes));
