@@ -621,7 +621,7 @@ pub struct NetworkArguments {
     pub presets: Vec<String>,
     /// Let it reach a host that the operator allows: example.com, *.example.com:80,443
     #[arg(long = "allow-host", value_name = "HOST[:PORT]")]
-    pub allow: Vec<String>,
+    pub hosts: Vec<String>,
 }
 
 /// Flags that set variables.
