@@ -647,8 +647,8 @@ pub struct NetworkArguments {
     #[arg(long = "network-preset", value_name = "NAME")]
     pub presets: Vec<String>,
     /// Let it reach a host that the operator allows: example.com, *.example.com:80,443
-    #[arg(long = "allow-host", id = "allow_host", value_name = "HOST[:PORT]")]
-    pub allow: Vec<String>,
+    #[arg(long = "allow-host", value_name = "HOST[:PORT]")]
+    pub hosts: Vec<String>,
 }
 
 /// Flags that set variables.
