@@ -65,6 +65,17 @@ pub(crate) fn egress(
     })
 }
 
+/// Whether what the credentials come from, and the prices, can be used.
+///
+/// # Errors
+/// As for [`egress`].
+pub(crate) fn check_files(provider: &ProviderConfig) -> anyhow::Result<()> {
+    first_party(provider)?;
+    bedrock(provider)?;
+    vertex(provider)?;
+    prices(provider.budgets.prices_file.as_deref()).map(drop)
+}
+
 fn prices(operators: Option<&Path>) -> anyhow::Result<Prices> {
     let Some(path) = operators else {
         return Prices::new(None).context("the built-in price table is broken");

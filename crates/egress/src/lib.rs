@@ -21,5 +21,5 @@ pub use relay::{
     LedgerConfig, LeftToday, MAX_PRICES_BYTES, ModelList, ModelListError, Observer, Prices,
     PricesError, Provider, ProviderError, ProviderKind, Relay, RelayLimits, RequestRecord, Scanner,
     Scope, ServeError, SessionConfig, SessionRelay, Settled, Source, Spent, TokenCommand, Tokens,
-    Trust, TrustError, Usage, Usd, Used, UsedBefore,
+    Trust, TrustError, Usage, Usd, Used, UsedBefore, check_base_url,
 };

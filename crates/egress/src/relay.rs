@@ -40,7 +40,7 @@ pub use ledger::{
 pub use models::{ModelList, ModelListError};
 pub use money::Usd;
 pub use prices::{MAX_PRICES_BYTES, Prices, PricesError};
-pub use provider::{Provider, ProviderError, ProviderKind};
+pub use provider::{Provider, ProviderError, ProviderKind, check_base_url};
 pub use road::{Relay, RelayLimits, ServeError};
 pub use session::{BudgetStop, Caps, SessionConfig, SessionRelay, Usage};
 pub use upstream::{Trust, TrustError};

@@ -8,6 +8,7 @@ mod compose;
 mod context;
 mod demo;
 mod doctor;
+mod door;
 mod error;
 mod hand_over;
 mod image;

@@ -106,8 +106,10 @@ keys! {
         "Directories below which a session's project may stand, beside the project directory that each client hands \
          over. Never `/` or the home directory itself.";
     EXTRA_READ_ONLY = "extra_read_only", "CLAUDE_CODE_MCP_EXTRA_READ_ONLY", Kind::PathList, "[]",
-        "Host directories that every session sees read-only at the same path: toolchains under a home or `/opt`. \
-         `claude-code-mcp doctor` prints the line for the entries of your `PATH`.";
+        "Host directories that every session of the embedded runtime sees read-only at the same path: toolchains under a \
+         home or `/opt`. Sessions on a Docker engine see none of them: their tools belong in the image. What \
+         `profiles/forbidden-paths.json` keeps from projects and mounts is refused here too, and so is what would be \
+         hidden inside (`/tmp`). `claude-code-mcp doctor` prints the line for the entries of your `PATH`.";
     STATE_DIR = "state_dir", "CLAUDE_CODE_MCP_STATE_DIR", Kind::Path,
         "`$XDG_STATE_HOME/claude-code-mcp`, else `~/.local/state/claude-code-mcp`; as root `/var/lib/claude-code-mcp`",
         "Where the server keeps its state. One server runs per user and state directory. Made with mode 0700. \

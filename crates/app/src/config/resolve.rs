@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use egress::check_base_url;
 use model::{EgressRule, Kernel, LimitName, RuntimeClass};
 use policy::Standing;
 use sandbox_docker::{Tcp, images::is_digest};
@@ -17,6 +18,7 @@ use super::{
     AgentChoice, BackendChoice, Config, ConfigError, Environment, Flags, Key, Kind,
     NetworkSettings, Paths, keys,
     layers::{Given, Layers, Origin},
+    offered,
     units::{UnitError, format_size, parse_cpus, parse_dollars, parse_duration, parse_size},
 };
 
@@ -49,7 +51,7 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigEr
     };
     let (image, image_digest) = reader.image()?;
     let image_max_age = reader.seconds(&keys::IMAGE_MAX_AGE)?;
-    let config = Config {
+    let mut config = Config {
         file: layers.file.clone(),
         audit_log: reader
             .path(&keys::AUDIT_LOG)?
@@ -85,6 +87,7 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigEr
         allow_protected_changes: reader.switch(&keys::ALLOW_PROTECTED_CHANGES)?,
         dangerously_accept_soft_limits: reader.switch(&keys::DANGEROUSLY_ACCEPT_SOFT_LIMITS)?,
     };
+    config.extra_read_only = offered::check(&config, &layers, environment)?;
     let within_a_session = [
         (
             keys::DEFAULT_SESSION_TIMEOUT.name,
@@ -415,6 +418,18 @@ impl Reader<'_> {
         }
     }
 
+    pub(super) fn base_url(&self, key: &'static Key) -> Result<Option<String>, ConfigError> {
+        let text = self.text(key)?;
+        if let (Some(text), Some(given)) = (&text, self.layers.get(key)) {
+            check_base_url(text).map_err(|source| ConfigError::BaseUrl {
+                key: key.name,
+                origin: given.origin.clone(),
+                source,
+            })?;
+        }
+        Ok(text)
+    }
+
     fn path(&self, key: &'static Key) -> Result<Option<PathBuf>, ConfigError> {
         let Some(given) = self.layers.get(key) else {
             return Ok(None);
@@ -468,7 +483,7 @@ impl Reader<'_> {
                     key: key.name,
                     origin: given.origin.clone(),
                     path,
-                    why,
+                    why: why.into(),
                 });
             }
             directories.push(path);
@@ -488,12 +503,12 @@ impl Reader<'_> {
             None if text == "~" => home()?,
             None => PathBuf::from(text),
         };
-        let refused = |path: PathBuf, why| {
+        let refused = |path: PathBuf, why: &'static str| {
             Err(ConfigError::Path {
                 key: key.name,
                 origin: given.origin.clone(),
                 path,
-                why,
+                why: why.into(),
             })
         };
         if !path.is_absolute() {

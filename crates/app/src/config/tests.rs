@@ -667,6 +667,84 @@ fn neither_the_whole_machine_nor_a_whole_home_is_ever_offered() {
 }
 
 #[test]
+fn what_no_session_may_have_is_not_offered_either() {
+    let case = Case::new();
+    let home = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let home = home.path().canonicalize().unwrap();
+    for directory in [".ssh", "tools"] {
+        std::fs::create_dir(home.join(directory)).unwrap();
+    }
+    std::os::unix::fs::symlink(home.join(".ssh"), home.join("link")).unwrap();
+    let variables = [("HOME", home.to_str().unwrap())];
+    let offered =
+        |key: &str, path: &str| case.load(&format!("{key} = [{path:?}]"), &variables, &[]);
+    for key in ["project_roots", "extra_read_only"] {
+        let keys = home.join(".ssh").display().to_string();
+        let link = home.join("link").display().to_string();
+        for path in [
+            "~/.ssh",
+            "~/.ssh/deeper",
+            "~/link",
+            "/etc",
+            "/root/x",
+            &keys,
+            &link,
+        ] {
+            let error = offered(key, path).expect_err(path);
+            let said = sentence(&case, &error);
+            assert!(
+                said.starts_with(&format!("`{key}` in FILE: "))
+                    && said.contains("that no session may have"),
+                "{key} {path}: {said}"
+            );
+        }
+        offered(key, "~/tools").unwrap();
+    }
+    std::os::unix::fs::symlink(home.join("tools"), home.join("current")).unwrap();
+    let config = offered("extra_read_only", "~/current").unwrap();
+    assert_eq!(
+        config.extra_read_only,
+        [home.join("tools")],
+        "as it was judged"
+    );
+    let error = offered("extra_read_only", "/tmp/tools").unwrap_err();
+    assert_eq!(
+        sentence(&case, &error),
+        "`extra_read_only` in FILE: /tmp/tools would not be seen inside: the session's temporary files"
+    );
+    offered("project_roots", "/tmp/tools").unwrap();
+}
+
+#[test]
+fn an_address_of_a_provider_is_checked_before_anything_starts() {
+    let case = Case::new();
+    let keys = ["anthropic_base_url", "bedrock_base_url", "vertex_base_url"];
+    for key in keys {
+        for fit in ["https://gateway.example/x", "http://127.0.0.1:8080"] {
+            case.load("", &[], &[&format!("{key}={fit}")]).unwrap();
+        }
+        let error = |url: &str| {
+            let error = case.load("", &[], &[&format!("{key}={url}")]);
+            sentence(&case, &error.expect_err(url))
+        };
+        let plain = error("http://example.org");
+        assert!(
+            plain.starts_with(&format!(
+                "`{key}` in the flag --set cannot be used: plain http"
+            )),
+            "{plain}"
+        );
+        assert!(error("ftp://x").contains("is not a base URL"));
+    }
+    let error = case.load("", &[("ANTHROPIC_BASE_URL", "http://example.org")], &[]);
+    let said = sentence(&case, &error.unwrap_err());
+    assert!(
+        said.contains("in the variable ANTHROPIC_BASE_URL"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_file_that_others_can_write_is_not_trusted() {
     let case = Case::new();
     let flags = Flags {

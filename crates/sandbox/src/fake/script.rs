@@ -115,13 +115,14 @@ fn talk(script: &str) -> Option<Program> {
         .split(' ')
         .map(|word| word.as_bytes().to_vec())
         .collect();
-    let said = match parse(&command)? {
-        Program::Print(said) => said,
-        Program::Count(first, last) => {
-            let numbers: String = (first..=last).map(|number| format!("{number}\n")).collect();
-            numbers.into_bytes()
-        }
-        _ => return None,
+    let program = parse(&command)?;
+    let said = if let Program::Print(said) = program {
+        said
+    } else if let Program::Count(first, last) = program {
+        let numbers: String = (first..=last).map(|number| format!("{number}\n")).collect();
+        numbers.into_bytes()
+    } else {
+        return None;
     };
     Some(Program::Talk(transport, port.parse().ok()?, said))
 }

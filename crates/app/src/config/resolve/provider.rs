@@ -25,17 +25,17 @@ impl Reader<'_> {
         };
         Ok(ProviderConfig {
             choice,
-            first_party_base_url: self.text(&keys::ANTHROPIC_BASE_URL)?,
+            first_party_base_url: self.base_url(&keys::ANTHROPIC_BASE_URL)?,
             api_key_file: self.path(&keys::API_KEY_FILE)?,
             auth_token_file: self.path(&keys::AUTH_TOKEN_FILE)?,
             auth_token_command: self.words(&keys::AUTH_TOKEN_COMMAND)?,
             bedrock_token_file: self.path(&keys::BEDROCK_TOKEN_FILE)?,
             aws: self.aws()?,
             aws_region: self.text(&keys::AWS_REGION)?,
-            bedrock_base_url: self.text(&keys::BEDROCK_BASE_URL)?,
+            bedrock_base_url: self.base_url(&keys::BEDROCK_BASE_URL)?,
             vertex_project: self.text(&keys::VERTEX_PROJECT)?,
             vertex_region: self.text(&keys::VERTEX_REGION)?,
-            vertex_base_url: self.text(&keys::VERTEX_BASE_URL)?,
+            vertex_base_url: self.base_url(&keys::VERTEX_BASE_URL)?,
             vertex_credentials: match self.choice(&keys::VERTEX_CREDENTIALS)? {
                 Some("command") => VertexCredentials::Command,
                 Some("default") => VertexCredentials::Default,
