@@ -647,7 +647,7 @@ pub struct NetworkArguments {
     #[arg(long = "network-preset", value_name = "NAME")]
     pub presets: Vec<String>,
     /// Let it reach a host that the operator allows: example.com, *.example.com:80,443
-    #[arg(long = "allow-host", value_name = "HOST[:PORT]")]
+    #[arg(long = "allow-host", id = "allow_host", value_name = "HOST[:PORT]")]
     pub allow: Vec<String>,
 }
 
