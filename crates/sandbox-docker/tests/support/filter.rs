@@ -43,7 +43,8 @@ pub enum Fault {
     Unheard,
     /// Nobody hears anything for so long, and the engine never of it.
     Silent(Duration),
-    /// Whoever asked is hung up on, and the engine does it so much later.
+    /// Whoever asked is hung up on, and the engine does it so much later, without mounts: as one does that had looked
+    /// for their sources by then.
     Late(Duration),
     /// The engine is asked for something else: the body of the request as this makes it.
     Changed(fn(&[u8]) -> Vec<u8>),
@@ -141,7 +142,12 @@ fn pass(
     client.read_exact(&mut body[have..])?;
     let mut replaced = "connection:";
     let mut length = String::new();
-    if let Some(Fault::Changed(change)) = fault {
+    let change = match fault {
+        Some(Fault::Changed(change)) => Some(change),
+        Some(Fault::Late(_)) => Some(without_mounts as fn(&[u8]) -> Vec<u8>),
+        _ => None,
+    };
+    if let Some(change) = change {
         body = change(&body);
         length = format!("Content-Length: {}\r\n", body.len());
         replaced = "content-length:";
@@ -173,6 +179,12 @@ fn pass(
         return io::copy(&mut engine, &mut io::sink()).map(drop);
     }
     io::copy(&mut engine, &mut client).map(drop)
+}
+
+fn without_mounts(body: &[u8]) -> Vec<u8> {
+    let mut body: serde_json::Value = serde_json::from_slice(body).unwrap();
+    body["HostConfig"]["Mounts"] = serde_json::json!([]);
+    body.to_string().into_bytes()
 }
 
 fn read_head(client: &mut UnixStream) -> io::Result<(String, Vec<u8>)> {
