@@ -161,7 +161,7 @@ pub(crate) fn backend(error: &BackendError) -> Refusal {
              xfs, btrfs, tmpfs), or a copy of it in such a place.",
         )
         .in_field("projectPath"),
-        BackendError::PathChanged { .. } => Refusal::new(
+        BackendError::PathChanged { .. } | BackendError::ProtectedGone { .. } => Refusal::new(
             Reason::PathUnsafe,
             "A directory changed, or became a link, while the session was being made.",
             "Check what changes the directory, then try again.",
