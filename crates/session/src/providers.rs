@@ -198,6 +198,8 @@ impl Egress {
             Some(true) => ProviderName::Bedrock,
             Some(false) if configured.default == ProviderName::Bedrock => ProviderName::FirstParty,
             _ if asked.api_key.is_some() => ProviderName::FirstParty,
+            // Whose keys they are says for which provider they are.
+            None if asked.aws_access_key_id.is_some() => ProviderName::Bedrock,
             _ => configured.default,
         };
         let is_bedrock = name == ProviderName::Bedrock;

@@ -707,7 +707,8 @@ const APPROVE_EXAMPLES: &str = "\
 Examples:
   claude-code-mcp session approve app                     what waits for an answer
   claude-code-mcp session approve app --yes               the only one that waits
-  claude-code-mcp session approve app 3f2a --no --answer 'Use the mirror instead'";
+  claude-code-mcp session approve app 3f2a --no --answer 'Use the mirror instead'
+An answer needs a terminal, or `caller_may_answer = true` in the configuration.";
 
 /// Flags of `session approve`.
 #[derive(Debug, Args)]
