@@ -63,8 +63,5 @@ pub(super) fn show(output: Output, network: Option<&NetworkReply>) -> Result<(),
     if rows.is_empty() {
         return output.line("network   none but its model provider");
     }
-    output.table(
-        &["RULE", "HOST", "PORTS", "ONLY", "ADDRESS"],
-        rows.into_iter(),
-    )
+    output.table(&["RULE", "HOST", "PORTS", "ONLY", "ADDRESS"], rows)
 }
