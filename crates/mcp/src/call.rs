@@ -112,8 +112,16 @@ impl Work {
     async fn run(mut self) -> Result<Value, Refusal> {
         if let Some(back) = self.back {
             self.caller.back_to = Some(back.execution);
+            // The person answered each of them, and is not asked again: one that is refused, since somebody else was first or
+            // its time was over, takes none of the others with it.
+            let mut refused = None;
             for (question, answer) in back.answers {
-                self.caller.answer(back.execution, question, answer).await?;
+                if let Err(refusal) = self.caller.answer(back.execution, question, answer).await {
+                    refused.get_or_insert(refusal);
+                }
+            }
+            if let Some(refusal) = refused {
+                return Err(refusal);
             }
         }
         (self.entry.run)(self.arguments, self.caller).await

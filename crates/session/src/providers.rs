@@ -198,6 +198,8 @@ impl Egress {
             Some(true) => ProviderName::Bedrock,
             Some(false) if configured.default == ProviderName::Bedrock => ProviderName::FirstParty,
             _ if asked.api_key.is_some() => ProviderName::FirstParty,
+            // Whose keys they are says for which provider they are.
+            None if asked.aws_access_key_id.is_some() => ProviderName::Bedrock,
             _ => configured.default,
         };
         let is_bedrock = name == ProviderName::Bedrock;
@@ -404,6 +406,7 @@ fn unavailable(why: &str) -> Refusal {
         Reason::ProviderUnavailable,
         format!("Claude Code cannot reach a model: {why}."),
         "Set ANTHROPIC_API_KEY (or the variables of Bedrock or Vertex) where the server is started, or name it in the \
-         configuration file; commands and files work without it.",
+         configuration file. A server that is already running keeps what it started with: end it (claude-code-mcp server \
+         stop), and the next call starts one. Commands and files work without it.",
     )
 }

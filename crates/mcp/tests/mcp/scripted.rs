@@ -88,7 +88,7 @@ pub fn healthy(action: &Action) -> Outcome {
         | Action::GetSession(_)
         | Action::ExtendSession { .. }
         | Action::WidenNetwork(_) => Outcome::Session(Box::new(session())),
-        Action::ListSessions => Outcome::Sessions(vec![session(), ended_session()]),
+        Action::ListSessions { .. } => Outcome::Sessions(vec![session(), ended_session()]),
         Action::DestroySession(id) => Outcome::Destroyed(*id),
         Action::ExecuteCommand(_) | Action::GetExecution(_) => {
             Outcome::Execution(Box::new(execution()))
@@ -197,6 +197,7 @@ pub fn session() -> SessionView {
         }),
         running_executions: vec![],
         ended_because: None,
+        ended_at: None,
     }
 }
 
@@ -216,6 +217,7 @@ fn ended_session() -> SessionView {
         usage: None,
         provider_usage: None,
         ended_because: Some("its lifetime was over".to_owned()),
+        ended_at: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_003_600)),
         ..session()
     }
 }
