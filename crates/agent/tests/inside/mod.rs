@@ -35,7 +35,7 @@ pub struct Process {
 struct State {
     processes: HashMap<ExecutionKey, Process>,
     latest: Option<ExecutionKey>,
-    /// Answers to starts that are lost with their connection.
+    /// Answers to starts that never come.
     lost_starts: usize,
     cancelled: Vec<ExecutionKey>,
 }
@@ -167,10 +167,7 @@ impl Inside {
                 let ToSupervisor::Request { id, request } = message else {
                     continue;
                 };
-                let Some(result) = self.answer(id, request, &mut parked) else {
-                    return;
-                };
-                if let Some(result) = result {
+                if let Some(result) = self.answer(id, request, &mut parked) {
                     say(&mut stream, &ToHost::Reply { id, result }).await;
                 }
             }
@@ -188,8 +185,7 @@ impl Inside {
         }
     }
 
-    /// `None`: the connection is lost. `Some(None)`: it is answered later, or never.
-    #[allow(clippy::option_option, reason = "the two are told apart above")]
+    /// `None`: it is answered later, or never.
     #[allow(
         clippy::wildcard_enum_match_arm,
         reason = "the rest is done by saying so"
@@ -199,7 +195,7 @@ impl Inside {
         id: u64,
         request: Request,
         parked: &mut Vec<Parked>,
-    ) -> Option<Option<Result<Reply, Fault>>> {
+    ) -> Option<Result<Reply, Fault>> {
         let mut state = self.state.lock().unwrap();
         let reply = match request {
             Request::Start(spec) => {
@@ -218,7 +214,7 @@ impl Inside {
                 close,
             } => {
                 let Some(process) = state.processes.get_mut(&execution) else {
-                    return Some(Some(Err(unknown())));
+                    return Some(Err(unknown()));
                 };
                 process.input.extend_from_slice(&data);
                 if close {
@@ -229,7 +225,7 @@ impl Inside {
             Request::Cancel { execution, .. } => {
                 state.cancelled.push(execution);
                 let Some(process) = state.processes.get_mut(&execution) else {
-                    return Some(Some(Err(unknown())));
+                    return Some(Err(unknown()));
                 };
                 end(process, Exit::Signal(15), Cause::Cancelled);
                 Reply::Done
@@ -242,7 +238,7 @@ impl Inside {
             } => {
                 let process = state.processes.get(&execution);
                 if process.is_none_or(|process| process.ended.is_none()) {
-                    return Some(None);
+                    return None;
                 }
                 Reply::Output(OutputChunk {
                     offset,
@@ -257,7 +253,7 @@ impl Inside {
                 execution, offset, ..
             } => {
                 let Some(process) = state.processes.get_mut(&execution) else {
-                    return Some(Some(Err(unknown())));
+                    return Some(Err(unknown()));
                 };
                 process.kept_from = process.kept_from.max(offset as usize);
                 parked.push(Parked {
@@ -265,16 +261,16 @@ impl Inside {
                     key: execution,
                     offset: offset as usize,
                 });
-                return Some(None);
+                return None;
             }
             Request::Wait { execution, .. } => match state.processes.get(&execution) {
                 Some(process) => Reply::Status(status(execution, process)),
-                None => return Some(Some(Err(unknown()))),
+                None => return Some(Err(unknown())),
             },
             _ => Reply::Done,
         };
         self.changed.notify_one();
-        Some(Some(Ok(reply)))
+        Some(Ok(reply))
     }
 
     fn due(&self, parked: &mut Vec<Parked>) -> Vec<(u64, OutputChunk)> {
