@@ -297,7 +297,7 @@ fn the_command_line_takes_the_same_options() {
     }
     for (options, code, says) in [
         (r#"{"Privileged": true}"#, 1, "rule H13"),
-        (r#"{"Memory": 1.5}"#, 1, "rule F03"),
+        (r#"{"Memory": 1.5}"#, 2, "rule F03"),
         (r#"{"Memory": "1g", "Memory": "2g"}"#, 2, "given twice"),
         ("Memory=1g", 2, "JSON"),
     ] {
