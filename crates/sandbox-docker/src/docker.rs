@@ -78,10 +78,12 @@ enum Failed {
 
 impl Failed {
     const fn by(error: &BackendError) -> Self {
-        match error {
-            BackendError::AlreadyExists => Failed::NameTaken,
-            BackendError::Unavailable { .. } => Failed::Unanswered,
-            _ => Failed::Otherwise,
+        if matches!(error, BackendError::AlreadyExists) {
+            Failed::NameTaken
+        } else if matches!(error, BackendError::Unavailable { .. }) {
+            Failed::Unanswered
+        } else {
+            Failed::Otherwise
         }
     }
 }

@@ -87,15 +87,12 @@ impl DiskWalk {
     }
 
     fn count_entry(&mut self, mut current: Current) -> bool {
-        match current.directory.read() {
-            Some(Ok(entry)) => {
-                if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                    self.count(&current, &entry);
-                }
-                self.current = Some(current);
+        // At its end it is dropped; one that vanishes meanwhile was counted as far as it went.
+        if let Some(Ok(entry)) = current.directory.read() {
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                self.count(&current, &entry);
             }
-            // One that vanishes meanwhile was counted as far as it went.
-            Some(Err(_)) | None => {}
+            self.current = Some(current);
         }
         true
     }

@@ -266,9 +266,9 @@ impl Supervisor {
         let mut carrier_is_ready = false;
         Ok(ready
             // One turn moves all that the carrier has, whichever of its descriptors are ready.
-            .filter(|(_, source)| match source {
-                Source::Carrier => !std::mem::replace(&mut carrier_is_ready, true),
-                _ => true,
+            .filter(|(_, source)| {
+                !matches!(source, Source::Carrier)
+                    || !std::mem::replace(&mut carrier_is_ready, true)
             })
             .map(|(flags, source)| (source, flags))
             .collect())

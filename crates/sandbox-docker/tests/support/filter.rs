@@ -145,7 +145,7 @@ fn pass(
     let change = match fault {
         Some(Fault::Changed(change)) => Some(change),
         Some(Fault::Late(_)) => Some(without_mounts as fn(&[u8]) -> Vec<u8>),
-        _ => None,
+        Some(Fault::Refused | Fault::Unheard | Fault::Silent(_)) | None => None,
     };
     if let Some(change) = change {
         body = change(&body);
