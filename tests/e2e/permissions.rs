@@ -255,7 +255,7 @@ fn a_client_that_cannot_ask_lists_what_is_pending_and_a_person_elsewhere_answers
     // A person may.
     let answered = stage
         .machine
-        .cli(&["session", "approve", &session, "--yes"]);
+        .cli_on_terminal(&["session", "approve", &session, "--yes"]);
     let said = String::from_utf8_lossy(&answered.stderr);
     assert!(answered.status.success(), "{said}");
     let done = finish(&mut client, seen);

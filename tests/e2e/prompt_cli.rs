@@ -327,13 +327,20 @@ fn what_is_asked_in_a_strict_session_is_listed_and_answered() {
             session = id.to_owned();
             stdout(&cli(&stage, &["session", "approve", id])).contains("touch /workspace/made")
         });
-        let unnamed = cli(&stage, &["session", "approve", &session, "ffff", "--yes"]);
+        let nobody = cli(&stage, &["session", "approve", &session, answer]);
+        assert!(
+            stderr(&nobody).contains("policy_denied"),
+            "{}",
+            stderr(&nobody)
+        );
+        let person = |arguments: &[&str]| stage.machine.cli_on_terminal(arguments);
+        let unnamed = person(&["session", "approve", &session, "ffff", "--yes"]);
         assert!(
             stderr(&unnamed).contains("question_not_found"),
             "{}",
             stderr(&unnamed)
         );
-        let answered = cli(&stage, &["session", "approve", &session, answer]);
+        let answered = person(&["session", "approve", &session, answer]);
         assert!(answered.status.success(), "{}", stderr(&answered));
         let done = child.wait_with_output().expect("its end");
         assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));

@@ -181,7 +181,7 @@ fn the_servers_own_environment_holds_no_credential() {
             .expect("a server in the foreground");
         until("the server listens", || machine.server_pid().is_some());
         check(&machine);
-        assert!(machine.cli(&["server", "stop"]).status.success());
+        server.kill().expect("killed");
         server.wait().expect("ended");
     }
 }

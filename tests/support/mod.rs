@@ -231,6 +231,22 @@ impl Machine {
             .expect("the program runs")
     }
 
+    /// The same with a terminal as its standard input, as a person has.
+    pub fn cli_on_terminal(&self, arguments: &[&str]) -> std::process::Output {
+        let master =
+            rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY)
+                .expect("a terminal");
+        rustix::pty::grantpt(&master).expect("granted");
+        rustix::pty::unlockpt(&master).expect("unlocked");
+        let name = rustix::pty::ptsname(&master, Vec::new()).expect("its name");
+        let terminal = fs::File::open(name.to_str().expect("a path")).expect("its other end");
+        self.command(program())
+            .args(arguments)
+            .stdin(terminal)
+            .output()
+            .expect("the program runs")
+    }
+
     /// A stdio front with its client, greeted.
     pub fn client(&self) -> Client {
         self.client_that_can(&serde_json::json!({}))

@@ -4,22 +4,23 @@
 mod clock;
 mod questions;
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, io, time::Duration};
 
-use model::{ConversationId, ExecutionId, PromptOptions, PromptStop};
-use serde_json::Value;
+use model::{ConversationId, ExecutionId, PromptOptions, PromptStop, PromptView};
+use sandbox::SupervisorError;
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
 };
 
 use crate::{
+    actor::questions::Asked,
     conversation::{MAX_WAITING_PROMPTS, Order, Progress, Prompt, Refused, Setup},
     host_tools,
-    journal::{Entry, Journal},
+    journal::{self, Entry, Journal},
     past::Past,
     process::{Came, Process},
-    protocol::{self, Event, Line},
+    protocol::{self, Ask, Event, Line},
     turn::Turn,
     words,
 };
@@ -42,6 +43,10 @@ pub(crate) struct Actor {
     /// The next start says the opposite about whether the conversation exists.
     was_turned: bool,
     idle_since: Instant,
+    /// What an earlier server left unanswered and need not wait for anybody.
+    unanswered: Vec<(String, Ask)>,
+    /// The process works for a prompt that is over for everybody else.
+    is_astray: bool,
 }
 
 struct Waiting {
@@ -66,18 +71,6 @@ struct Current {
 struct Ending {
     stop: PromptStop,
     kill_at: Instant,
-}
-
-/// A request of Claude Code that somebody must answer.
-struct Asked {
-    request: String,
-    what: What,
-    denied_at: Instant,
-}
-
-enum What {
-    Permission(Value),
-    Question(Value),
 }
 
 impl Actor {
@@ -109,9 +102,9 @@ impl Actor {
             prompt,
         });
         let waiting = waiting.collect();
-        let mut unanswered = Vec::new();
+        let (mut asked, mut is_astray) = (Vec::new(), false);
         let process = past.process.map(|process| {
-            unanswered = process.unanswered;
+            (asked, is_astray) = (process.unanswered, process.is_astray);
             Process::found(
                 &setup.supervisor,
                 process.key,
@@ -130,20 +123,27 @@ impl Actor {
             is_begun: past.is_begun,
             was_turned: false,
             idle_since: now,
+            unanswered: Vec::new(),
+            is_astray,
         };
-        for event in unanswered {
-            if let Event::Request { id, ask } = event {
-                actor.hold(id, ask);
-            }
+        for (asked_at_ms, request, ask) in asked {
+            let left = actor.hold(request, ask, asked_at_ms);
+            actor.unanswered.extend(left);
         }
         actor.publish();
+        let ended = past.ended.into_iter();
+        found.extend(ended.map(|(execution, progress)| (execution, watch::channel(progress).1)));
         (actor, found)
     }
 
     /// Drives until nobody holds the conversation any more.
     pub(crate) async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
-        // What an earlier server left unanswered and need not wait for anybody.
-        self.answer_what_needs_nobody().await;
+        if self.is_astray {
+            self.kill_process().await;
+        }
+        for (request, ask) in std::mem::take(&mut self.unanswered) {
+            self.answer_at_once(request, &ask).await;
+        }
         loop {
             self.begin_next().await;
             let due = self.next_due();
@@ -216,7 +216,10 @@ impl Actor {
         };
         if let Err(error) = self.journal.add(&entry) {
             tracing::error!(conversation = %self.id, %error, "a prompt cannot be put on record");
-            return Err(Refused::Closed);
+            return Err(match journal::is_too_long(&error) {
+                true => Refused::TooLong,
+                false => Refused::Closed,
+            });
         }
         let progress = watch::Sender::new(Progress::queued(self.id));
         let watched = progress.subscribe();
@@ -277,7 +280,9 @@ impl Actor {
             process: key,
             options: options.clone(),
         };
-        self.journal.add(&entry).map_err(not_on_record)?;
+        self.journal
+            .add(&entry)
+            .map_err(|error| not_on_record(&error))?;
         let resume = self.is_begun != self.was_turned;
         let setup = &self.setup;
         let program = &setup.program;
@@ -290,11 +295,17 @@ impl Actor {
             options.clone(),
         )
         .await;
-        let process = started.map_err(|error| {
-            tracing::warn!(conversation = %self.id, %error, "Claude Code was not started");
-            "Claude Code could not be started in the session; `claude-code-mcp agent install` installs it".to_owned()
-        })?;
-        self.process = Some(process);
+        match started {
+            Ok(process) => self.process = Some(process),
+            Err(error) => {
+                tracing::warn!(conversation = %self.id, %error, "Claude Code was not started");
+                let gone = Entry::Gone { process: key };
+                self.journal
+                    .add(&gone)
+                    .map_err(|error| not_on_record(&error))?;
+                return Err(not_started(&error));
+            }
+        }
         self.write(&protocol::initialize("initialize", &[host_tools::SERVER]))
             .await;
         Ok(())
@@ -329,14 +340,16 @@ impl Actor {
             execution,
             message: message.clone(),
         };
-        self.journal.add(&begun).map_err(not_on_record)?;
+        self.journal
+            .add(&begun)
+            .map_err(|error| not_on_record(&error))?;
         let line = protocol::user_message(&message, current.prompt.text.expose());
         self.publish();
         match self.write(&line).await {
             true => self
                 .journal
                 .add(&Entry::Sent { execution })
-                .map_err(not_on_record),
+                .map_err(|error| not_on_record(&error)),
             false => Ok(()),
         }
     }
@@ -347,24 +360,33 @@ impl Actor {
         };
         process.lines.skip_to(offset);
         for line in process.lines.push(data) {
-            if self.on_line(line).await.is_err() {
-                return self.give_up().await;
+            if let Err(error) = self.on_line(line).await {
+                return self.give_up(&error).await;
             }
         }
-        // The next read acknowledges the beginning of a line, too.
-        if let Some(process) = &self.process
-            && !process.lines.partial().is_empty()
-        {
-            let partial = Entry::partial(process.lines.offset(), process.lines.partial());
-            if self.journal.add(&partial).is_err() {
-                self.give_up().await;
-            }
+        if let Err(error) = self.record_partial() {
+            self.give_up(&error).await;
         }
     }
 
-    async fn on_line(&mut self, line: Line) -> std::io::Result<()> {
-        let event = line.bytes.as_deref().map_or(Event::Other, protocol::parse);
-        let is_kept = match &event {
+    /// The next read acknowledges the beginning of a line, too.
+    fn record_partial(&mut self) -> io::Result<()> {
+        let Some(process) = &mut self.process else {
+            return Ok(());
+        };
+        let (end, bytes) = (
+            process.lines.offset(),
+            process.lines.partial_from(process.recorded),
+        );
+        if !bytes.is_empty() {
+            self.journal.add(&Entry::partial(end, bytes))?;
+            process.recorded = end;
+        }
+        Ok(())
+    }
+
+    fn record_line(&mut self, line: Line, event: &Event) -> io::Result<()> {
+        let is_kept = match event {
             Event::Delta(_) => false,
             Event::Other | Event::Garbage | Event::Assistant { .. } | Event::ToolResults(_) => {
                 !self.journal.is_full()
@@ -375,17 +397,27 @@ impl Actor {
             | Event::Retry { .. }
             | Event::Result(_)
             | Event::Request { .. }
+            | Event::Withdrawn { .. }
             | Event::Response { .. } => true,
         };
-        if is_kept {
-            let value = line
-                .bytes
-                .and_then(|bytes| serde_json::from_slice(&bytes).ok());
-            self.journal.add(&Entry::Output {
-                end: line.end,
-                event: value,
-            })?;
+        if !is_kept {
+            return Ok(());
         }
+        let end = line.end;
+        let line = line
+            .bytes
+            .filter(|_| *event != Event::Garbage)
+            .and_then(|bytes| String::from_utf8(bytes).ok());
+        self.journal.add(&Entry::Output { end, line })?;
+        if let Some(process) = &mut self.process {
+            process.recorded = end;
+        }
+        Ok(())
+    }
+
+    async fn on_line(&mut self, line: Line) -> io::Result<()> {
+        let event = line.bytes.as_deref().map_or(Event::Other, protocol::parse);
+        self.record_line(line, &event)?;
         if matches!(event, Event::Init { .. }) {
             self.is_begun = true;
             self.was_turned = false;
@@ -393,18 +425,23 @@ impl Actor {
         let Some(current) = &mut self.current else {
             // A turn that nobody asked for: something in the background has ended.
             if let Event::Request { id, ask } = event {
-                self.answer_alone(id, &ask).await;
+                self.answer_at_once(id, &ask).await;
             }
             return Ok(());
         };
         current.last_event = Instant::now();
-        if current.turn.take(&event) {
+        let is_shown = current.turn.take(&event);
+        if current.turn.is_received() {
+            current.resend_at = None;
+        }
+        if is_shown {
             self.total_cost = current.turn.total_cost();
             self.publish();
         }
         if let Event::Request { id, ask } = event {
-            self.hold(id, ask);
-            self.answer_what_needs_nobody().await;
+            self.on_request(id, ask).await;
+        } else if let Event::Withdrawn { id } = event {
+            self.withdraw(&id);
         }
         if self
             .current
@@ -424,10 +461,8 @@ impl Actor {
             .position(|waiting| waiting.prompt.execution == execution)
         {
             if let Some(waiting) = self.waiting.remove(index) {
-                self.record_end(execution);
-                waiting
-                    .progress
-                    .send_modify(|progress| progress.end(stop, None));
+                let view = PromptView::new(self.id);
+                self.end(execution, &waiting.progress, view, stop, None);
             }
             return;
         }
@@ -469,14 +504,11 @@ impl Actor {
             return;
         };
         let ending = process.ending().await;
-        if self
-            .journal
-            .add(&Entry::Gone {
-                process: process.key,
-            })
-            .is_err()
-        {
-            return self.fail(PromptStop::AgentEnded, not_on_record(""));
+        let gone = Entry::Gone {
+            process: process.key,
+        };
+        if let Err(error) = self.journal.add(&gone) {
+            return self.fail(PromptStop::AgentEnded, not_on_record(&error));
         }
         tracing::debug!(conversation = %self.id, how = %ending.words, "a process of Claude Code has ended");
         let Some(current) = &mut self.current else {
@@ -529,12 +561,14 @@ impl Actor {
                 Some("Claude Code gave no result".to_owned()),
             ),
         };
-        self.record_end(current.prompt.execution);
-        current.progress.send_modify(|progress| {
-            progress.view = current.turn.view().clone();
-            progress.end(stop, failure);
-        });
-        self.idle_since = Instant::now();
+        let view = current.turn.view().clone();
+        self.end(
+            current.prompt.execution,
+            &current.progress,
+            view,
+            stop,
+            failure,
+        );
         if let Some(process) = &mut self.process
             && process.is_spent
             && process.kill_at.is_none()
@@ -548,30 +582,54 @@ impl Actor {
         let Some(current) = self.current.take() else {
             return;
         };
-        self.record_end(current.prompt.execution);
-        current.progress.send_modify(|progress| {
-            progress.view = current.turn.view().clone();
-            progress.end(stop, Some(why));
-        });
-        self.idle_since = Instant::now();
+        let view = current.turn.view().clone();
+        self.end(
+            current.prompt.execution,
+            &current.progress,
+            view,
+            stop,
+            Some(why),
+        );
     }
 
     /// The journal cannot be written: what the process says cannot be kept, so it must not go on.
-    async fn give_up(&mut self) {
+    async fn give_up(&mut self, error: &io::Error) {
         self.kill_process().await;
-        self.fail(PromptStop::AgentEnded, not_on_record(""));
+        if self.current.is_some() {
+            tracing::error!(conversation = %self.id, %error, "what Claude Code says cannot be put on record");
+        }
+        self.fail(PromptStop::AgentEnded, not_on_record(error));
     }
 
-    fn record_end(&mut self, execution: ExecutionId) {
-        if let Err(error) = self.journal.add(&Entry::Ended { execution }) {
+    /// A prompt has ended: that is put on record, and told.
+    fn end(
+        &mut self,
+        execution: ExecutionId,
+        progress: &watch::Sender<Progress>,
+        view: PromptView,
+        stop: PromptStop,
+        failure: Option<String>,
+    ) {
+        let mut last = progress.borrow().clone();
+        last.view = view;
+        last.end(stop, failure);
+        let entry = Entry::Ended {
+            execution,
+            view: Box::new(last.view.clone()),
+            failure: last.failure.clone(),
+        };
+        if let Err(error) = self.journal.add(&entry) {
             tracing::error!(conversation = %self.id, %error, "the end of a prompt is not in its journal");
         }
+        progress.send_replace(last);
+        self.idle_since = Instant::now();
     }
 
     fn publish(&self) {
         if let Some(current) = &self.current {
             current.progress.send_modify(|progress| {
                 progress.is_queued = false;
+                progress.began.get_or_insert_with(std::time::Instant::now);
                 progress.view = current.turn.view().clone();
                 // Not over before all of it is.
                 progress.view.stop = None;
@@ -587,8 +645,23 @@ async fn next_of(process: &mut Option<Process>) -> Came {
     }
 }
 
-fn not_on_record<E>(_error: E) -> String {
-    "the conversation's journal cannot be written".to_owned()
+fn not_on_record(error: &io::Error) -> String {
+    match journal::is_too_long(error) {
+        true => format!(
+            "the conversation has said all that is kept of one ({} MiB); start a new one",
+            journal::MAX_BYTES >> 20
+        ),
+        false => "the conversation's journal cannot be written".to_owned(),
+    }
+}
+
+fn not_started(error: &SupervisorError) -> String {
+    let words = if matches!(error, SupervisorError::Fault(_)) {
+        "Claude Code could not be started in the session; `claude-code-mcp agent install` installs it"
+    } else {
+        "the session did not answer when Claude Code was to be started; try again"
+    };
+    words.to_owned()
 }
 
 fn said(complaint: &str) -> String {

@@ -9,10 +9,11 @@
 //! A server that was killed reads the journal and goes on where it was: the process goes on inside meanwhile.
 
 use std::{
+    collections::HashSet,
     io,
     path::Path,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use model::{
@@ -23,7 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     actor::Actor,
-    journal::{Entry, Journal},
+    journal::Journal,
     past::Past,
     program::{Patience, Program},
 };
@@ -51,6 +52,8 @@ pub struct Prompt {
 pub struct Progress {
     /// Its turn has not come.
     pub is_queued: bool,
+    /// When its turn came, or this server took it up; `None` before, and where it ended before that.
+    pub began: Option<Instant>,
     /// It has ended; `view.stop` says how.
     pub is_ended: bool,
     /// What there is to see of it.
@@ -70,6 +73,13 @@ pub struct Setup {
     pub patience: Patience,
 }
 
+/// A conversation as its journal tells of it. Nobody drives it yet, and its process goes on inside.
+pub struct Kept {
+    id: ConversationId,
+    journal: Journal,
+    past: Past,
+}
+
 /// A handle to one; clones drive the same one. Dropping the last one stops driving, and the process is left as it is.
 #[derive(Clone)]
 pub struct Conversation {
@@ -81,10 +91,8 @@ pub struct Conversation {
 pub struct Opened {
     /// To drive it.
     pub conversation: Conversation,
-    /// Its prompts that have not ended.
+    /// Its prompts that have not ended, and those whose end nobody has heard of.
     pub prompts: Vec<(ExecutionId, watch::Receiver<Progress>)>,
-    /// Executions of the sandbox that are its processes.
-    pub processes: Vec<ExecutionId>,
 }
 
 /// Why a prompt was not taken.
@@ -96,6 +104,9 @@ pub enum Refused {
     /// Another prompt has its turn, and this one was not to wait.
     #[error("another prompt has its turn")]
     Busy,
+    /// As much was said as is kept of one conversation.
+    #[error("the conversation is too long")]
+    TooLong,
     /// The journal cannot be written, or the conversation is over.
     #[error("the conversation cannot be continued")]
     Closed,
@@ -117,32 +128,50 @@ pub(crate) enum Order {
     },
 }
 
-impl Conversation {
-    /// Opens a conversation with its journal in that file; a new one, or one that an earlier server drove.
+impl Kept {
+    /// Reads a journal, or makes it for a new conversation. `open` are the prompts that have not ended as far as others know:
+    /// how one of them ended is told by [`Kept::drive`], and any other is over, even where its end could not be written.
     ///
     /// # Errors
-    /// When the journal cannot be used.
-    pub fn open(setup: Setup, id: ConversationId, journal: &Path) -> io::Result<Opened> {
-        let (journal, entries) = Journal::open(journal)?;
-        let process = |entry: &Entry| {
-            if let Entry::Process { process, .. } = entry {
-                Some(*process)
-            } else {
-                None
-            }
-        };
-        let processes = entries.iter().filter_map(process).collect();
-        let past = Past::read(id, entries);
+    /// See [`Journal::open`].
+    pub fn read(
+        id: ConversationId,
+        journal: &Path,
+        open: &HashSet<ExecutionId>,
+    ) -> io::Result<Kept> {
+        let mut past = Past::new();
+        let journal = Journal::open(journal, |at_ms, entry| past.take(id, open, at_ms, entry))?;
+        past.keep_open(open);
+        Ok(Kept { id, journal, past })
+    }
+
+    /// Executions of the sandbox that are or were its processes.
+    pub fn processes(&self) -> &[ExecutionId] {
+        &self.past.processes
+    }
+
+    /// The prompts that [`Kept::drive`] tells of.
+    pub fn prompts(&self) -> impl Iterator<Item = ExecutionId> {
+        let (past, ended) = (&self.past, self.past.ended.iter());
+        let current = past.current.iter().map(|current| &current.prompt);
+        let unfinished = current.chain(&past.waiting).map(|prompt| prompt.execution);
+        unfinished.chain(ended.map(|(execution, _)| *execution))
+    }
+
+    /// Goes on where it stands.
+    pub fn drive(self, setup: Setup) -> Opened {
+        let Kept { id, journal, past } = self;
         let (orders, waiting) = mpsc::channel(WAITING_ORDERS);
         let (actor, prompts) = Actor::new(setup, id, journal, past);
         tokio::spawn(actor.run(waiting));
-        Ok(Opened {
+        Opened {
             conversation: Conversation { id, orders },
             prompts,
-            processes,
-        })
+        }
     }
+}
 
+impl Conversation {
     /// Its id.
     pub const fn id(&self) -> ConversationId {
         self.id
@@ -201,9 +230,21 @@ impl Progress {
     pub(crate) fn queued(conversation: ConversationId) -> Self {
         Progress {
             is_queued: true,
+            began: None,
             is_ended: false,
             view: PromptView::new(conversation),
             failure: None,
+        }
+    }
+
+    /// One that ended under an earlier server.
+    pub(crate) const fn ended(view: PromptView, failure: Option<String>) -> Self {
+        Progress {
+            is_queued: false,
+            began: None,
+            is_ended: true,
+            view,
+            failure,
         }
     }
 

@@ -21,6 +21,6 @@ mod turn;
 mod words;
 
 pub use conversation::{
-    Conversation, MAX_WAITING_PROMPTS, Opened, Progress, Prompt, Refused, Setup,
+    Conversation, Kept, MAX_WAITING_PROMPTS, Opened, Progress, Prompt, Refused, Setup,
 };
 pub use program::{Patience, Program};

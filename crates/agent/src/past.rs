@@ -1,13 +1,13 @@
 //! Where a conversation stands, as its journal tells.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use model::{ConversationId, ExecutionId, PromptOptions, Secret};
 
 use crate::{
-    Prompt,
+    Progress, Prompt,
     journal::{Entry, partial_bytes},
-    protocol::{Event, Lines, parse},
+    protocol::{Ask, Event, Lines, parse},
     turn::Turn,
 };
 
@@ -17,7 +17,11 @@ pub(crate) struct Past {
     /// Prompts that have not ended, oldest first; the one that has its turn is not among them.
     pub(crate) waiting: VecDeque<Prompt>,
     pub(crate) current: Option<PastTurn>,
+    /// Prompts that have ended, as far as somebody waits to hear how.
+    pub(crate) ended: Vec<(ExecutionId, Progress)>,
     pub(crate) process: Option<PastProcess>,
+    /// All processes that ever were.
+    pub(crate) processes: Vec<ExecutionId>,
     /// Cost by now, dollars.
     pub(crate) total_cost: f64,
     /// Claude Code has begun the conversation: it is resumed, not made.
@@ -38,27 +42,51 @@ pub(crate) struct PastProcess {
     pub(crate) key: ExecutionId,
     pub(crate) options: PromptOptions,
     pub(crate) lines: Lines,
-    /// What it asked and was not answered.
-    pub(crate) unanswered: Vec<Event>,
+    /// What it asked and was not answered, and when, milliseconds since 1970.
+    pub(crate) unanswered: Vec<(u64, String, Ask)>,
+    /// It works for a prompt that is over for everybody else.
+    pub(crate) is_astray: bool,
 }
 
 impl Past {
-    pub(crate) fn read(conversation: ConversationId, entries: Vec<Entry>) -> Self {
-        let mut past = Past {
+    pub(crate) const fn new() -> Self {
+        Past {
             waiting: VecDeque::new(),
             current: None,
+            ended: Vec::new(),
             process: None,
+            processes: Vec::new(),
             total_cost: 0.0,
             is_begun: false,
-        };
-        for entry in entries {
-            past.take(conversation, entry);
         }
-        past
     }
 
-    fn take(&mut self, conversation: ConversationId, entry: Entry) {
+    /// Only those prompts are open on record. What is not among them is over, even where its end could not be written here.
+    pub(crate) fn keep_open(&mut self, open: &HashSet<ExecutionId>) {
+        self.ended.retain(|(execution, _)| open.contains(execution));
+        self.waiting
+            .retain(|prompt| open.contains(&prompt.execution));
+        if let Some(current) = &self.current
+            && !open.contains(&current.prompt.execution)
+        {
+            self.current = None;
+            if let Some(process) = &mut self.process {
+                process.is_astray = true;
+            }
+        }
+    }
+
+    /// Takes the next entry. `open` are the prompts of whose end somebody waits to hear.
+    pub(crate) fn take(
+        &mut self,
+        conversation: ConversationId,
+        open: &HashSet<ExecutionId>,
+        at_ms: u64,
+        entry: Entry,
+    ) {
         match entry {
+            // The first line, of which there is one.
+            Entry::Journal { .. } => {}
             Entry::Prompt {
                 execution,
                 text,
@@ -71,11 +99,13 @@ impl Past {
                 deadline_ms,
             }),
             Entry::Process { process, options } => {
+                self.processes.push(process);
                 self.process = Some(PastProcess {
                     key: process,
                     options,
                     lines: Lines::default(),
                     unanswered: Vec::new(),
+                    is_astray: false,
                 });
             }
             Entry::Begun { execution, message } => {
@@ -97,23 +127,29 @@ impl Past {
                     current.is_sent = true;
                 }
             }
-            Entry::Output { end, event } => {
-                let event = event.map(|event| parse(event.to_string().as_bytes()));
-                self.output(end, event.unwrap_or(Event::Other));
+            Entry::Output { end, line } => {
+                let event = line.map_or(Event::Other, |line| parse(line.as_bytes()));
+                self.output(at_ms, end, event);
             }
             Entry::Partial { end, bytes } => {
                 if let Some(process) = &mut self.process {
-                    process.lines = Lines::at(end, partial_bytes(&bytes));
+                    process.lines.resume(end, &partial_bytes(&bytes));
                 }
             }
             Entry::Answered { request } => {
                 if let Some(process) = &mut self.process {
-                    process.unanswered.retain(
-                        |event| !matches!(event, Event::Request { id, .. } if *id == request),
-                    );
+                    process.unanswered.retain(|(_, id, _)| *id != request);
                 }
             }
-            Entry::Ended { execution } => {
+            Entry::Ended {
+                execution,
+                view,
+                failure,
+            } => {
+                if open.contains(&execution) {
+                    let ended = Progress::ended(*view, failure);
+                    self.ended.push((execution, ended));
+                }
                 self.waiting.retain(|prompt| prompt.execution != execution);
                 if self
                     .current
@@ -121,13 +157,17 @@ impl Past {
                     .is_some_and(|current| current.prompt.execution == execution)
                 {
                     self.current = None;
+                    // What it asked is answered no more, and must not be asked in the next one's name.
+                    if let Some(process) = &mut self.process {
+                        process.unanswered.clear();
+                    }
                 }
             }
             Entry::Gone { .. } => self.process = None,
         }
     }
 
-    fn output(&mut self, end: u64, event: Event) {
+    fn output(&mut self, at_ms: u64, end: u64, event: Event) {
         self.is_begun |= matches!(event, Event::Init { .. });
         if let Some(current) = &mut self.current {
             current.turn.take(&event);
@@ -135,8 +175,10 @@ impl Past {
         }
         if let Some(process) = &mut self.process {
             process.lines = Lines::at(end, Vec::new());
-            if matches!(event, Event::Request { .. }) {
-                process.unanswered.push(event);
+            if let Event::Request { id, ask } = event {
+                process.unanswered.push((at_ms, id, ask));
+            } else if let Event::Withdrawn { id } = event {
+                process.unanswered.retain(|(_, asked, _)| *asked != id);
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::{program::Program, protocol::Lines};
 const WINDOW_BYTES: u64 = 4 * 1024 * 1024;
 /// How long one question for output stays open.
 const READ_WAIT: Duration = Duration::from_secs(30);
-/// Between SIGTERM and SIGKILL.
+/// How long a process whose output is over may take to end before it is ended, and between SIGTERM and SIGKILL then.
 const GRACE: Duration = Duration::from_secs(1);
 /// Last words on standard error that are kept, bytes.
 const COMPLAINT_BYTES: usize = 2048;
@@ -23,6 +23,8 @@ const COMPLAINT_BYTES: usize = 2048;
 const INPUT_PATIENCE: Duration = Duration::from_secs(20);
 /// Pause before input that was not taken is offered again, and before a failed question is repeated.
 const RETRY: Duration = Duration::from_millis(20);
+/// How long a start is asked for whose answer does not come.
+const START_PATIENCE: Duration = Duration::from_secs(60);
 
 type Reading = BoxFuture<'static, Result<OutputChunk, SupervisorError>>;
 
@@ -31,6 +33,8 @@ pub(crate) struct Process {
     pub(crate) key: ExecutionId,
     pub(crate) options: PromptOptions,
     pub(crate) lines: Lines,
+    /// Offset up to which its output is on record.
+    pub(crate) recorded: u64,
     /// It had a prompt with limits of its own, or was told to end: the next one gets another process.
     pub(crate) is_spent: bool,
     /// It was told to end, or had ended before it could be told anything.
@@ -83,8 +87,22 @@ impl Process {
                 window_bytes: WINDOW_BYTES,
             },
         };
-        supervisor.start(spec).await?;
-        Ok(Process::found(supervisor, key, options, Lines::default()))
+        let process = Process::found(supervisor, key, options, Lines::default());
+        let asked_until = tokio::time::Instant::now() + START_PATIENCE;
+        loop {
+            // One key is started once, however often it is asked for.
+            match supervisor.start(spec.clone()).await {
+                Ok(_) => return Ok(process),
+                Err(error) if is_passing(&error) && tokio::time::Instant::now() < asked_until => {
+                    tokio::time::sleep(RETRY).await;
+                }
+                Err(error) => {
+                    // It may run all the same, and nobody would listen to it.
+                    let _ = supervisor.cancel(*key.as_bytes(), GRACE).await;
+                    return Err(error);
+                }
+            }
+        }
     }
 
     /// One that an earlier server started, whose output was read up to there.
@@ -96,6 +114,7 @@ impl Process {
     ) -> Self {
         Process {
             key,
+            recorded: lines.offset(),
             lines,
             // Limits count for a process, not for a prompt.
             is_spent: options.max_turns.is_some() || options.max_budget_micro_usd.is_some(),
@@ -157,16 +176,21 @@ impl Process {
         }
     }
 
-    /// Writes a whole message.
+    /// Writes a whole message. A piece whose answer is lost is not written again: it may have been taken, and half a message
+    /// twice is none.
     pub(crate) async fn write(&mut self, message: &[u8]) -> Result<(), SupervisorError> {
         let writing = async {
             let mut rest = message;
             while !rest.is_empty() {
                 let piece = &rest[..rest.len().min(MAX_CHUNK_BYTES)];
-                let taken = self
+                let asked = self
                     .supervisor
-                    .write_stdin(*self.key.as_bytes(), piece, false)
-                    .await?;
+                    .write_stdin(*self.key.as_bytes(), piece, false);
+                let taken = match asked.await {
+                    // It was not asked at all.
+                    Err(SupervisorError::TooManyOpen) => 0,
+                    answer => answer?,
+                };
                 rest = &rest[taken.min(rest.len())..];
                 if taken < piece.len() {
                     tokio::time::sleep(RETRY).await;
@@ -201,6 +225,11 @@ impl Process {
     /// How it ended; its output and memory inside are given back.
     pub(crate) async fn ending(&mut self) -> Ending {
         let key = *self.key.as_bytes();
+        // Output can be over without an end: its stream was closed. Nobody listens to it then.
+        let early = self.supervisor.wait(key, GRACE).await;
+        if early.is_ok_and(|status| status.ended.is_none()) {
+            let _ = self.supervisor.cancel(key, GRACE).await;
+        }
         if let Ok(chunk) = read(&self.supervisor, key, Stream::Stderr, self.error_offset).await {
             self.take_errors(&chunk);
         }

@@ -5,6 +5,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
+    ops::Range,
     os::unix::fs::OpenOptionsExt,
     path::Path,
     time::{Duration, UNIX_EPOCH},
@@ -27,8 +28,8 @@ const MAX_GIVEN_BYTES: usize = 1024;
 const MAX_PAGE_BYTES: usize = 20 * 1024;
 /// Journal that one page reads at most, bytes: a call is to answer soon.
 const MAX_SCANNED_BYTES: u64 = 8 * 1024 * 1024;
-/// Longest line of a journal, bytes: an event with its escapes and its envelope.
-const MAX_JOURNAL_LINE_BYTES: u64 = 2 * MAX_LINE_BYTES as u64;
+/// Longest line of a journal that is told, bytes: an event with its escapes, at most one for a byte, and its envelope.
+const MAX_JOURNAL_LINE_BYTES: u64 = 2 * MAX_LINE_BYTES as u64 + 1024;
 
 /// A page.
 #[derive(Debug, Default)]
@@ -90,7 +91,7 @@ fn turn_of(file: &mut File, execution: ExecutionId) -> io::Result<Option<u64>> {
             }) = entry(line).map(|line| line.entry)
             && begun == execution
         {
-            found = Some(at);
+            found = Some(at.start);
         }
         found.is_none()
     })?;
@@ -107,23 +108,24 @@ fn page(mut file: File, from: u64, most: usize) -> io::Result<Page> {
         let told = entry(line).map(tell).unwrap_or_default();
         let size: usize = told.iter().map(|line| line.text.len()).sum();
         let is_over = page.lines.len() + told.len() > most || bytes + size > MAX_PAGE_BYTES;
-        if is_over && !page.lines.is_empty() || at - from > MAX_SCANNED_BYTES {
+        if is_over && !page.lines.is_empty() || at.start - from > MAX_SCANNED_BYTES {
             page.has_more = true;
             return false;
         }
         bytes += size;
         page.lines.extend(told);
-        page.cursor = Some(at + line.len() as u64);
+        page.cursor = Some(at.end);
         true
     })?;
     Ok(page)
 }
 
-/// Reads whole lines from there on, newline included, while the reader wants more.
+/// Reads whole lines from there on, newline included, while the reader wants more: `take` is told where the line begins, where
+/// the next one does, and its bytes, which are cut where it is too long.
 fn each_line(
     file: &mut File,
     from: u64,
-    mut take: impl FnMut(u64, &[u8]) -> bool,
+    mut take: impl FnMut(Range<u64>, &[u8]) -> bool,
 ) -> io::Result<()> {
     file.seek(SeekFrom::Start(from))?;
     let mut reader = BufReader::new(file);
@@ -131,12 +133,18 @@ fn each_line(
     loop {
         line.clear();
         let mut limited = reader.by_ref().take(MAX_JOURNAL_LINE_BYTES);
-        let count = limited.read_until(b'\n', &mut line)?;
+        let mut count = limited.read_until(b'\n', &mut line)?;
+        let is_cut = count as u64 == MAX_JOURNAL_LINE_BYTES && !line.ends_with(b"\n");
+        if is_cut {
+            count += reader.skip_until(b'\n')?;
+        }
+        let end = at + count as u64;
         // The last line may be in the making.
-        if line.last() != Some(&b'\n') || !take(at, &line) {
+        let is_whole = is_cut || line.ends_with(b"\n");
+        if !is_whole || !take(at..end, &line) {
             return Ok(());
         }
-        at += count as u64;
+        at = end;
     }
 }
 
@@ -158,14 +166,15 @@ fn tell(stamped: Stamped<Entry>) -> Vec<TranscriptLine> {
             execution, text, ..
         } => vec![line(TranscriptKind::Prompt, &text, Some(execution))],
         Entry::Begun { execution, .. } => vec![line(TranscriptKind::Begun, "", Some(execution))],
-        Entry::Ended { execution } => vec![line(TranscriptKind::Ended, "", Some(execution))],
+        Entry::Ended { execution, .. } => vec![line(TranscriptKind::Ended, "", Some(execution))],
         Entry::Output {
-            event: Some(event), ..
-        } => said(&event)
+            line: Some(event), ..
+        } => said(event.as_bytes())
             .into_iter()
             .map(|(kind, text)| line(kind, &text, None))
             .collect(),
-        Entry::Output { event: None, .. }
+        Entry::Output { line: None, .. }
+        | Entry::Journal { .. }
         | Entry::Process { .. }
         | Entry::Sent { .. }
         | Entry::Partial { .. }
@@ -174,12 +183,13 @@ fn tell(stamped: Stamped<Entry>) -> Vec<TranscriptLine> {
     }
 }
 
-fn said(event: &Value) -> Vec<(TranscriptKind, String)> {
-    match parse(event.to_string().as_bytes()) {
+fn said(event: &[u8]) -> Vec<(TranscriptKind, String)> {
+    match parse(event) {
         Event::Assistant {
             blocks,
             of_subagent,
             failure,
+            ..
         } => {
             let is_answer = !of_subagent && failure.is_none();
             let told = blocks.into_iter().filter_map(|block| match block {
@@ -219,6 +229,7 @@ fn said(event: &Value) -> Vec<(TranscriptKind, String)> {
         | Event::State(_)
         | Event::Lifecycle { .. }
         | Event::Delta(_)
+        | Event::Withdrawn { .. }
         | Event::Response { .. }
         | Event::Other
         | Event::Garbage => Vec::new(),
@@ -237,7 +248,8 @@ fn for_people(errors: &[String]) -> String {
 }
 
 /// What tools gave, with the beginning of their words.
-fn given(event: &Value) -> Vec<(TranscriptKind, String)> {
+fn given(event: &[u8]) -> Vec<(TranscriptKind, String)> {
+    let event: Value = serde_json::from_slice(event).unwrap_or_default();
     let blocks = event.pointer("/message/content").and_then(Value::as_array);
     let results = blocks.into_iter().flatten();
     results
@@ -283,16 +295,16 @@ fn clean(text: &str, most: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use model::PromptOptions;
+    use model::{ConversationId, PromptOptions, PromptView};
     use serde_json::json;
 
     use super::*;
     use crate::journal::Journal;
 
-    fn output(event: Value) -> Entry {
+    fn output(event: &Value) -> Entry {
         Entry::Output {
             end: 1,
-            event: Some(event),
+            line: Some(event.to_string()),
         }
     }
 
@@ -308,22 +320,26 @@ mod tests {
                 execution,
                 message: "m".to_owned(),
             },
-            output(json!({"type": "assistant", "message": {"content": [
+            output(&json!({"type": "assistant", "message": {"content": [
                 {"type": "text", "text": "I look\u{1b}[2J first."},
                 {"type": "tool_use", "id": "t", "name": "Read", "input": {"file_path": "/workspace/a"}}]}})),
-            output(json!({"type": "user", "message": {"content": [
+            output(&json!({"type": "user", "message": {"content": [
                 {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "x".repeat(5000)}]}]}})),
             output(
-                json!({"type": "result", "subtype": "success", "is_error": false, "result": "done"}),
+                &json!({"type": "result", "subtype": "success", "is_error": false, "result": "done"}),
             ),
-            Entry::Ended { execution },
+            Entry::Ended {
+                execution,
+                view: Box::new(PromptView::new(ConversationId::random().unwrap())),
+                failure: None,
+            },
         ]
     }
 
     fn written(prompts: u8) -> (tempfile::TempDir, std::path::PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("journal.jsonl");
-        let (mut journal, _) = Journal::open(&path).unwrap();
+        let mut journal = Journal::open(&path, |_, _| ()).unwrap();
         for prompt in 0..prompts {
             for entry in one_prompt(ExecutionId::from_bytes([prompt; 16])) {
                 journal.add(&entry).unwrap();
@@ -363,6 +379,23 @@ mod tests {
         assert_eq!((told.len(), page.has_more), (6, false));
         let again = read(&path, TranscriptStart::Cursor(page.cursor.unwrap()), 100).unwrap();
         assert!(again.lines.is_empty() && !again.has_more);
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_hides_nothing_that_follows() {
+        use std::io::Write;
+        let (_directory, path) = written(1);
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(&vec![b'x'; MAX_JOURNAL_LINE_BYTES as usize + 5])
+            .unwrap();
+        let told = |from| read(&path, TranscriptStart::Cursor(from), 100).unwrap();
+        assert_eq!(told(0).lines.len(), 6, "it may be in the making");
+        file.write_all(b"\n").unwrap();
+        let (_other, more) = written(1);
+        file.write_all(&std::fs::read(more).unwrap()).unwrap();
+        let first = told(0);
+        let rest = told(first.cursor.unwrap());
+        assert_eq!(first.lines.len() + rest.lines.len(), 12);
     }
 
     #[test]

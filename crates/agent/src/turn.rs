@@ -1,4 +1,5 @@
 //! What the events of one prompt add up to. Pure: the same events give the same view, live or read again after a restart.
+//! Pieces of answers are not kept, so all that must be known then follows from whole ones.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -8,7 +9,7 @@ use model::{
 use serde_json::Value;
 
 use crate::{
-    protocol::{ApiFailure, Block, Delta, Event, Lifecycle, State, TurnResult},
+    protocol::{ApiFailure, Block, Delta, Event, Lifecycle, State, TooLong, TurnResult},
     words,
 };
 
@@ -16,6 +17,13 @@ use crate::{
 const MAX_HEARD_BYTES: usize = 4096;
 /// Denials that a view lists.
 const MAX_DENIALS: usize = 100;
+/// Tools that are known to run at once.
+const MAX_TOOLS: usize = 256;
+/// Longest path that is listed, bytes: the kernel's PATH_MAX.
+const MAX_PATH_BYTES: usize = 4096;
+/// What is said instead of a structured answer that is too long.
+const NO_STRUCTURED_OUTPUT: &str =
+    "[The structured answer is longer than 1 MiB and is not passed on.]";
 
 /// One prompt, from its message to the end of its turns.
 #[derive(Debug, Clone)]
@@ -29,6 +37,8 @@ pub(crate) struct Turn {
     /// What the model says right now.
     heard: String,
     failure: Option<ApiFailure>,
+    /// The answer that was counted last.
+    counted: Option<String>,
     /// Claude Code took the message.
     received: bool,
     /// The message's own turn is over.
@@ -59,6 +69,7 @@ impl Turn {
             tools: BTreeMap::new(),
             heard: String::new(),
             failure: None,
+            counted: None,
             received: false,
             answered: false,
             over: false,
@@ -119,10 +130,16 @@ impl Turn {
             }
             Event::Delta(delta) => return self.delta(delta),
             Event::Assistant {
+                answer,
                 blocks,
                 of_subagent,
                 failure,
-            } => self.answer(blocks, *of_subagent, failure.as_ref()),
+            } => {
+                if !of_subagent && failure.is_none() {
+                    self.count(answer.as_deref());
+                }
+                self.answer(blocks, *of_subagent, failure.as_ref());
+            }
             Event::ToolResults(results) => {
                 for result in results {
                     self.tools.remove(&result.id);
@@ -143,6 +160,7 @@ impl Turn {
             Event::Lifecycle { .. }
             | Event::State(State::Running | State::RequiresAction)
             | Event::Request { .. }
+            | Event::Withdrawn { .. }
             | Event::Response { .. }
             | Event::Other
             | Event::Garbage => return false,
@@ -153,7 +171,6 @@ impl Turn {
     fn delta(&mut self, delta: &Delta) -> bool {
         match delta {
             Delta::Begins => {
-                self.view.turns += 1;
                 self.heard.clear();
                 self.phase = Phase::Streaming;
                 self.doing("thinking");
@@ -168,10 +185,21 @@ impl Turn {
                 }
                 self.doing(words::saying(&self.heard));
             }
-            Delta::Goes => return false,
+            Delta::Goes => {
+                self.phase = Phase::Streaming;
+                return false;
+            }
             Delta::Ends => self.tell_tools(),
         }
         true
+    }
+
+    /// An answer comes in parts, one for each block.
+    fn count(&mut self, answer: Option<&str>) {
+        if answer.is_some() && self.counted.as_deref() != answer {
+            self.view.turns = self.view.turns.saturating_add(1);
+            self.counted = answer.map(str::to_owned);
+        }
     }
 
     fn answer(&mut self, blocks: &[Block], of_subagent: bool, failure: Option<&ApiFailure>) {
@@ -183,8 +211,11 @@ impl Turn {
                 Block::Text(text) if !of_subagent => self.view.result = Some(text.clone()),
                 Block::Text(_) | Block::Thinking => {}
                 Block::ToolUse { id, name, input } => {
-                    self.view.tool_uses += 1;
-                    self.tools.insert(id.clone(), words::tool(name, input));
+                    self.view.tool_uses = self.view.tool_uses.saturating_add(1);
+                    self.phase = Phase::Tools;
+                    if self.tools.len() < MAX_TOOLS {
+                        self.tools.insert(id.clone(), words::tool(name, input));
+                    }
                     self.changed(name, input);
                 }
             }
@@ -198,7 +229,8 @@ impl Turn {
             "NotebookEdit" => "notebook_path",
             _ => return,
         };
-        let Some(path) = input.get(field).and_then(Value::as_str) else {
+        let path = input.get(field).and_then(Value::as_str);
+        let Some(path) = path.filter(|path| path.len() <= MAX_PATH_BYTES) else {
             return;
         };
         let path = Path::new(path);
@@ -229,13 +261,16 @@ impl Turn {
         if result.text.is_some() {
             view.result.clone_from(&result.text);
         }
-        if let Some(output) = &result.structured_output {
-            view.structured_output = Some(output.to_string());
+        match &result.structured_output {
+            Some(Ok(json)) => view.structured_output = Some(json.clone()),
+            Some(Err(TooLong)) => view.result = Some(NO_STRUCTURED_OUTPUT.to_owned()),
+            None => {}
         }
-        view.usage.input += result.usage.input;
-        view.usage.output += result.usage.output;
-        view.usage.cache_read += result.usage.cache_read;
-        view.usage.cache_write += result.usage.cache_write;
+        let (sum, more) = (&mut view.usage, &result.usage);
+        sum.input = sum.input.saturating_add(more.input);
+        sum.output = sum.output.saturating_add(more.output);
+        sum.cache_read = sum.cache_read.saturating_add(more.cache_read);
+        sum.cache_write = sum.cache_write.saturating_add(more.cache_write);
         if let Some(total) = result.total_cost_usd.filter(|total| total.is_finite()) {
             self.total_cost = Some(total);
             let cost = (total - self.cost_before).max(0.0);
@@ -297,7 +332,7 @@ mod tests {
 
     const BEGIN: &str = r#"{"type":"stream_event","event":{"type":"message_start"}}"#;
     const END: &str = r#"{"type":"stream_event","event":{"type":"message_stop"}}"#;
-    const TOOL: &str = r#"{"type":"assistant","message":{"content":[{"type":"tool_use","id":"t1","name":"Write","input":{"file_path":"/workspace/src/a.rs"}}]}}"#;
+    const TOOL: &str = r#"{"type":"assistant","message":{"id":"msg_1","content":[{"type":"tool_use","id":"t1","name":"Write","input":{"file_path":"/workspace/src/a.rs"}}]}}"#;
     const DONE: &str = r#"{"type":"command_lifecycle","command_uuid":"u1","state":"completed"}"#;
     const IDLE: &str = r#"{"type":"system","subtype":"session_state_changed","state":"idle"}"#;
     const RESULT: &str = r#"{"type":"result","subtype":"success","is_error":false,"result":"all good","total_cost_usd":1.25,"usage":{"input_tokens":5,"output_tokens":7},"terminal_reason":"completed"}"#;
@@ -320,6 +355,50 @@ mod tests {
         assert_eq!(view.cost_micro_usd, Some(250_000));
         assert_eq!(view.changed_files, [Path::new("src/a.rs")]);
         assert_eq!((view.turns, view.tool_uses, view.usage.output), (1, 1, 7));
+    }
+
+    #[test]
+    fn what_must_be_known_after_a_restart_does_not_hang_on_pieces_that_are_not_kept() {
+        let text = r#"{"type":"assistant","message":{"id":"msg_1","content":[{"type":"text","text":"I write."}]}}"#;
+        let next = TOOL.replace("msg_1", "msg_2").replace("t1", "t2");
+        let other = TOOL.replace("msg_1", "msg_3").replace(
+            r#""type":"assistant""#,
+            r#""type":"assistant","parent_tool_use_id":"t1""#,
+        );
+        let live = played(&[BEGIN, text, TOOL, END, &other, BEGIN, &next, END]);
+        let kept = played(&[text, TOOL, &other, &next]);
+        for turn in [live, kept] {
+            assert_eq!((turn.view().turns, turn.phase()), (2, Phase::Tools));
+        }
+    }
+
+    #[test]
+    fn a_model_that_falls_silent_behind_a_tools_use_is_not_taken_for_a_tool() {
+        let goes = r#"{"type":"stream_event","event":{"type":"message_delta"}}"#;
+        assert_eq!(played(&[BEGIN, TOOL, goes]).phase(), Phase::Streaming);
+        assert_eq!(played(&[BEGIN, TOOL, goes, END]).phase(), Phase::Tools);
+    }
+
+    #[test]
+    fn whatever_a_sandbox_says_of_itself_a_view_stays_small() {
+        let long = "y".repeat(3 << 20);
+        let mut lines = vec![
+            format!(r#"{{"type":"system","subtype":"init","model":"{long}"}}"#),
+            format!(r#"{{"type":"assistant","message":{{"content":[]}},"error":"{long}"}}"#),
+            format!(
+                r#"{{"type":"result","is_error":true,"result":"{long}","structured_output":{{"a":"{long}"}}}}"#
+            ),
+        ];
+        for number in 0..1000 {
+            lines.push(TOOL.replace("t1", &format!("t{number}")));
+            lines.push(TOOL.replace("src/a.rs", &format!("{number}{}", "z".repeat(8000))));
+        }
+        let turn = played(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+        let bytes = serde_json::to_vec(turn.view()).unwrap().len();
+        assert!(bytes < 1 << 20, "{bytes}");
+        assert!(turn.tools.len() <= MAX_TOOLS);
+        assert_eq!(turn.view().tool_uses, 2000);
+        assert_eq!(turn.view().result.as_deref(), Some(NO_STRUCTURED_OUTPUT));
     }
 
     #[test]

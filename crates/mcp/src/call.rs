@@ -112,8 +112,16 @@ impl Work {
     async fn run(mut self) -> Result<Value, Refusal> {
         if let Some(back) = self.back {
             self.caller.back_to = Some(back.execution);
+            // Each is passed on whatever became of the others: the person is not asked again.
+            let mut refused = None;
             for (question, answer) in back.answers {
-                self.caller.answer(back.execution, question, answer).await?;
+                let passed_on = self.caller.answer(back.execution, question, answer).await;
+                // Somebody else was first, or its time was over: the call goes on, and its reply says where it stands.
+                let refusal = passed_on.err();
+                refused = refused.or(refusal.filter(|it| it.reason != Reason::QuestionNotFound));
+            }
+            if let Some(refusal) = refused {
+                return Err(refusal);
             }
         }
         (self.entry.run)(self.arguments, self.caller).await

@@ -138,6 +138,19 @@ fn check_provider(asked: &ProviderRequest) -> Result<(), Refusal> {
             "awsSecretAccessKey",
         ));
     }
+    if asked.aws_session_token.is_some() && asked.aws_access_key_id.is_none() {
+        let message = "`awsSessionToken` is part of a key, and there is none.";
+        let hint = "Give awsAccessKeyId and awsSecretAccessKey with it, or leave it out.";
+        return Err(invalid(message, hint, "awsSessionToken"));
+    }
+    if asked.aws_access_key_id.is_some() && asked.use_bedrock == Some(false) {
+        let message = "`awsAccessKeyId` is a key for Amazon Bedrock, and `useBedrock` is false.";
+        return Err(invalid(message, "Leave one of them out.", "awsAccessKeyId"));
+    }
+    if asked.api_key.is_some() && asked.aws_access_key_id.is_some() {
+        let message = "`apiKey` is a key of Anthropic, and `awsAccessKeyId` one of Amazon.";
+        return Err(invalid(message, "Give the keys of one provider.", "apiKey"));
+    }
     if asked.api_key.is_some() && asked.use_bedrock == Some(true) {
         let message = "`apiKey` is a key of Anthropic, and `useBedrock` asks Amazon.";
         return Err(invalid(message, "Leave one of them out.", "apiKey"));

@@ -1,20 +1,20 @@
 //! What callers do with prompts: give, watch, answer; and how prompts are found again after a restart.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     path::PathBuf,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use agent::{Conversation, Opened, Patience, Program, Progress, Prompt, Refused, Setup};
+use agent::{Conversation, Kept, Patience, Program, Progress, Prompt, Refused, Setup};
 use egress::BudgetStop;
 use model::{
     AGENT_DIRECTORY, AGENT_PROGRAM_NAME, ConversationChoice, ConversationId, ExecutionId,
     ExecutionState, ExecutionView, PermissionAnswer, PromptStop, PromptView, Reason, Refusal,
     SessionId, WhenBusy,
 };
-use policy::{AgentParts, ExecutionPermit, PromptPermit};
+use policy::{AgentParts, ExecutionPermit, PromptParts, PromptPermit};
 use serde::{Deserialize, Serialize};
 use store::ExecutionRecord;
 use tokio::sync::watch;
@@ -26,7 +26,7 @@ use crate::{
     providers::{Account, Chosen, RELAY_PORT, Traffic},
     refusals,
     sessions::{Inner, Sessions, lock, now_ms},
-    transcripts::{journal, on_record},
+    transcripts::{journal, latest, on_record, set_latest},
 };
 
 /// Conversations of one session at once; each may hold a process of about 200 MiB.
@@ -159,20 +159,11 @@ impl Inner {
         })
     }
 
-    /// Takes up the conversations of an earlier server; the sandbox's executions that are their processes.
-    pub(crate) fn adopt_conversations(self: &Arc<Self>, live: &Arc<Live>) -> Adopted {
-        let mut adopted = Adopted::default();
-        for id in on_record(&live.agent.directory) {
-            let opened = match live.agent.open(id) {
-                Ok(opened) => opened,
-                Err(error) => {
-                    tracing::error!(session = %live.id, conversation = %id, %error, "a conversation cannot be taken up");
-                    continue;
-                }
-            };
-            adopted.processes.extend(opened.processes);
+    /// Goes on with the conversations of an earlier server. Nothing in it fails: what was begun cannot be begun again.
+    pub(crate) fn adopt_conversations(self: &Arc<Self>, live: &Arc<Live>, kept: Vec<Kept>) {
+        for kept in kept {
+            let opened = kept.drive(live.agent.setup.clone());
             for (execution, progress) in opened.prompts {
-                adopted.prompts.push(execution);
                 let execution =
                     Execution::of_prompt(execution, live, handle(&opened.conversation, &progress));
                 live.enter(&execution, u32::MAX);
@@ -181,7 +172,7 @@ impl Inner {
             }
             live.agent.keep(opened.conversation);
         }
-        adopted
+        lock(&live.agent.conversations).latest = latest(&live.agent.directory);
     }
 
     /// Removes what was said in sessions that are not on record any more.
@@ -202,6 +193,53 @@ impl Inner {
         .await
     }
 
+    /// Gives a conversation a prompt, which is on record and followed then; or it is not, and nothing is left of it.
+    async fn give(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        conversation: &Conversation,
+        parts: PromptParts,
+    ) -> Result<Arc<Execution>, Refusal> {
+        let id = ExecutionId::random().map_err(|error| Refusal::internal(&error))?;
+        let (_, unseen) = watch::channel(Progress::of(conversation.id()));
+        let execution = Execution::of_prompt(id, live, handle(conversation, &unseen));
+        if !live.enter(&execution, parts.max_running_executions) {
+            return Err(refusals::too_many_executions(parts.max_running_executions));
+        }
+        let deadline_ms = u64::try_from(parts.deadline.as_millis()).unwrap_or(u64::MAX);
+        let record = prompt_record(id, live.id, deadline_ms);
+        if let Err(refusal) = self
+            .stored(move |store| store.insert_execution(&record))
+            .await
+        {
+            live.leave(id);
+            return Err(refusal);
+        }
+        let prompt = Prompt {
+            execution: id,
+            text: parts.prompt,
+            options: parts.options,
+            deadline_ms: Some(now_ms().saturating_add(deadline_ms)),
+        };
+        let only_if_free = parts.when_busy == WhenBusy::Refuse;
+        match conversation.submit(prompt, only_if_free).await {
+            Ok(progress) => {
+                self.insert_execution(execution.clone());
+                let following = self
+                    .clone()
+                    .follow(live.clone(), execution.clone(), progress);
+                tokio::spawn(following);
+                Ok(execution)
+            }
+            Err(refused) => {
+                live.leave(id);
+                let refusal = not_taken(refused);
+                self.record_end(id, &End::failed(&refusal.message, 0)).await;
+                Err(refusal)
+            }
+        }
+    }
+
     /// Follows a prompt to its end and puts that on record.
     async fn follow(
         self: Arc<Self>,
@@ -212,10 +250,9 @@ impl Inner {
         let Some(prompt) = &execution.prompt else {
             return;
         };
-        let began = Instant::now();
         let last = loop {
             let mut now = progress.borrow_and_update().clone();
-            if now.is_ended {
+            if let Some(began) = now.began.filter(|_| now.is_ended) {
                 let stopped = live
                     .agent
                     .relay
@@ -245,27 +282,50 @@ impl Inner {
     }
 }
 
-/// What of an earlier server's executions belongs to conversations.
-#[derive(Default)]
-pub(crate) struct Adopted {
-    pub(crate) prompts: Vec<ExecutionId>,
-    pub(crate) processes: Vec<ExecutionId>,
-}
-
 impl LiveAgent {
-    fn open(&self, id: ConversationId) -> std::io::Result<Opened> {
+    /// The conversations of an earlier server, with what became of the prompts that are open on record. Reads all journals,
+    /// which may be long. One that cannot be read is left as it is.
+    pub(crate) fn kept(&self, session: SessionId, open: &HashSet<ExecutionId>) -> Vec<Kept> {
+        let read = |id| {
+            let kept = Kept::read(id, &journal(&self.directory, id), open);
+            kept.inspect_err(|error| tracing::error!(%session, conversation = %id, %error, "a conversation cannot be taken up")).ok()
+        };
+        on_record(&self.directory)
+            .into_iter()
+            .filter_map(read)
+            .collect()
+    }
+
+    fn make(&self, id: ConversationId) -> std::io::Result<Conversation> {
         use std::os::unix::fs::DirBuilderExt;
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&self.directory)?;
-        Conversation::open(self.setup.clone(), id, &journal(&self.directory, id))
+        let kept = Kept::read(id, &journal(&self.directory, id), &HashSet::new())?;
+        Ok(kept.drive(self.setup.clone()).conversation)
     }
 
     fn keep(&self, conversation: Conversation) {
         let mut conversations = lock(&self.conversations);
-        conversations.latest = Some(conversation.id());
         conversations.open.insert(conversation.id(), conversation);
+    }
+
+    /// A conversation took a prompt: it is the latest, here and after a restart.
+    fn prefer(&self, id: ConversationId) {
+        let mut conversations = lock(&self.conversations);
+        conversations.latest = Some(id);
+        if let Err(error) = set_latest(&self.directory, id) {
+            tracing::error!(conversation = %id, %error, "which conversation is the latest is not on record");
+        }
+    }
+
+    /// A conversation that was made for a prompt did not get it, so it never was.
+    fn discard(&self, id: ConversationId) {
+        lock(&self.conversations).open.remove(&id);
+        if let Err(error) = std::fs::remove_file(journal(&self.directory, id)) {
+            tracing::error!(conversation = %id, %error, "the journal of a conversation that never was is left");
+        }
     }
 
     /// Conversations that have nothing to do give their memory back.
@@ -277,7 +337,8 @@ impl LiveAgent {
         }
     }
 
-    fn choose(&self, choice: ConversationChoice) -> Result<Conversation, Refusal> {
+    /// The conversation for a prompt, and whether it was made for it.
+    fn choose(&self, choice: ConversationChoice) -> Result<(Conversation, bool), Refusal> {
         let mut conversations = lock(&self.conversations);
         let wanted = match choice {
             ConversationChoice::Latest => conversations.latest,
@@ -286,11 +347,9 @@ impl LiveAgent {
         };
         if let Some(id) = wanted {
             let found = conversations.open.get(&id).cloned();
-            conversations.latest = found
-                .as_ref()
-                .map(Conversation::id)
-                .or(conversations.latest);
-            return found.ok_or_else(refusals::conversation_not_found);
+            return found
+                .map(|found| (found, false))
+                .ok_or_else(refusals::conversation_not_found);
         }
         if conversations.open.len() >= MAX_CONVERSATIONS {
             return Err(Refusal::new(
@@ -300,10 +359,9 @@ impl LiveAgent {
             ));
         }
         let id = ConversationId::random().map_err(|error| Refusal::internal(&error))?;
-        let opened = self.open(id).map_err(|error| Refusal::internal(&error))?;
-        conversations.latest = Some(id);
-        conversations.open.insert(id, opened.conversation.clone());
-        Ok(opened.conversation)
+        let made = self.make(id).map_err(|error| Refusal::internal(&error))?;
+        conversations.open.insert(id, made.clone());
+        Ok((made, true))
     }
 }
 
@@ -320,45 +378,17 @@ impl Sessions {
             .setup
             .egress
             .require_credential(&agent.about.provider, agent.heard)?;
-        let conversation = agent.choose(parts.conversation)?;
-        agent.let_others_rest(conversation.id());
-        let id = ExecutionId::random().map_err(|error| Refusal::internal(&error))?;
-        let (_, unseen) = watch::channel(agent::Progress::of(conversation.id()));
-        let execution = Execution::of_prompt(id, &live, handle(&conversation, &unseen));
-        if !live.enter(&execution, parts.max_running_executions) {
-            return Err(refusals::too_many_executions(parts.max_running_executions));
-        }
-        let deadline_ms = u64::try_from(parts.deadline.as_millis()).unwrap_or(u64::MAX);
-        let record = prompt_record(id, live.id, deadline_ms);
-        if let Err(refusal) = self
-            .0
-            .stored(move |store| store.insert_execution(&record))
-            .await
-        {
-            live.leave(id);
-            return Err(refusal);
-        }
-        let prompt = Prompt {
-            execution: id,
-            text: parts.prompt,
-            options: parts.options,
-            deadline_ms: Some(now_ms().saturating_add(deadline_ms)),
-        };
-        let only_if_free = parts.when_busy == WhenBusy::Refuse;
-        let progress = match conversation.submit(prompt, only_if_free).await {
-            Ok(progress) => progress,
-            Err(refused) => {
-                live.leave(id);
-                let refusal = not_taken(refused);
-                self.0
-                    .record_end(id, &End::failed(&refusal.message, 0))
-                    .await;
-                return Err(refusal);
+        let wait = parts.wait;
+        let (conversation, is_new) = agent.choose(parts.conversation)?;
+        let given = self.0.give(&live, &conversation, parts).await;
+        let execution = given.inspect_err(|_| {
+            if is_new {
+                agent.discard(conversation.id());
             }
-        };
-        self.0.insert_execution(execution.clone());
-        tokio::spawn(self.0.clone().follow(live, execution.clone(), progress));
-        execution.ended_or_asking(parts.wait).await;
+        })?;
+        agent.prefer(conversation.id());
+        agent.let_others_rest(conversation.id());
+        execution.ended_or_asking(wait).await;
         Ok(self.0.execution_view(&execution, Cursors::tail()).await)
     }
 
@@ -441,8 +471,8 @@ impl Execution {
 }
 
 /// Claude Code takes the word of a budget for one of the provider's. The relay knows better: `stopped` is what it said last,
-/// `began` when the prompt did.
-fn name_the_budget(view: &mut PromptView, stopped: Option<BudgetStop>, began: Instant) {
+/// `began` when the prompt's turn did: what stopped the one before it in the queue is not its end.
+fn name_the_budget(view: &mut PromptView, stopped: Option<BudgetStop>, began: std::time::Instant) {
     let is_candidate = matches!(
         view.stop,
         Some(PromptStop::Provider {
@@ -511,6 +541,11 @@ fn not_taken(refused: Refused) -> Refusal {
             "Wait for some of them.",
         )
         .retry_after_ms(5_000),
+        Refused::TooLong => Refusal::new(
+            Reason::LimitReached,
+            "The conversation has said all that is kept of one.",
+            "Start a new conversation.",
+        ),
         Refused::Closed => Refusal::new(
             Reason::Internal,
             "The conversation cannot be continued.",
@@ -526,7 +561,7 @@ mod tests {
 
     #[test]
     fn a_failure_that_the_relay_caused_while_the_prompt_ran_is_named_for_what_it_is() {
-        let began = Instant::now();
+        let began = std::time::Instant::now();
         let at = |at| BudgetStop {
             at,
             rule: "max_usd_per_session",

@@ -198,6 +198,8 @@ impl Egress {
             Some(true) => ProviderName::Bedrock,
             Some(false) if configured.default == ProviderName::Bedrock => ProviderName::FirstParty,
             _ if asked.api_key.is_some() => ProviderName::FirstParty,
+            // Whose keys they are says for which provider they are.
+            None if asked.aws_access_key_id.is_some() => ProviderName::Bedrock,
             _ => configured.default,
         };
         let is_bedrock = name == ProviderName::Bedrock;
@@ -407,4 +409,32 @@ fn unavailable(why: &str) -> Refusal {
          configuration file. A server that is already running keeps what it started with: end it (claude-code-mcp server \
          stop), and the next call starts one. Commands and files work without it.",
     )
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_provider_is_the_one_whose_keys_are_given_or_the_one_that_is_configured() {
+        let key = || Some(Secret::new("key".to_owned()));
+        let aws = ProviderRequest {
+            aws_access_key_id: key(),
+            aws_secret_access_key: key(),
+            ..ProviderRequest::default()
+        };
+        let anthropic = ProviderRequest {
+            api_key: key(),
+            ..ProviderRequest::default()
+        };
+        let mut egress = Egress::none().unwrap();
+        for default in [ProviderName::FirstParty, ProviderName::Bedrock] {
+            egress.providers.default = default;
+            let chosen = |asked| egress.choose(asked).unwrap().name;
+            assert_eq!(chosen(&aws), ProviderName::Bedrock);
+            assert_eq!(chosen(&anthropic), ProviderName::FirstParty);
+            assert_eq!(chosen(&ProviderRequest::default()), default);
+        }
+    }
 }

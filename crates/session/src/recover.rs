@@ -10,9 +10,10 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use agent::Kept;
 use model::{BackendName, ExecutionId, ExecutionState, ReapCause, Refusal, SandboxSpec, SessionId};
 use policy::{SystemPermit, SystemVerb};
-use sandbox::{Listed, Supervisor};
+use sandbox::{Listed, Supervisor, wire::ExecutionStatus};
 use store::{ExecutionChange, ExecutionRecord, Filter, SessionRecord};
 
 use crate::{
@@ -25,8 +26,6 @@ use crate::{
 
 /// How long a supervisor may take to dial again; it tries at least once a second.
 const REDIAL_TIMEOUT: Duration = Duration::from_secs(5);
-/// Executions of a session that are looked at when it is taken up again.
-const MAX_EXECUTIONS: u32 = 1_000;
 
 /// Where record and reality differ.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -244,69 +243,95 @@ impl Inner {
         Ok(record.is_some_and(|record| record.state.is_live() && record.backend == backend))
     }
 
-    /// Watches on what the supervisor remembers, and closes what it does not.
+    /// Watches on what the supervisor remembers, and closes what it does not. Whatever can fail comes first, so that a second
+    /// try finds nothing that drives a conversation already.
     async fn adopt_executions(self: Arc<Self>, live: &Arc<Live>) -> Result<(), Refusal> {
         let remembered = live
             .supervisor
             .list()
             .await
             .map_err(|error| refusals::supervisor(&error))?;
-        let (inner, of) = (Arc::clone(&self), Arc::clone(live));
+        let session = live.id;
+        let open = self
+            .stored(move |store| store.open_executions(session))
+            .await?;
+        let open: HashSet<ExecutionId> = open.iter().map(|record| record.id).collect();
+        let (of, among) = (Arc::clone(live), open.clone());
         // Journals are read whole, and may be long.
-        let conversations = tokio::task::spawn_blocking(move || inner.adopt_conversations(&of))
+        let kept = tokio::task::spawn_blocking(move || of.agent.kept(of.id, &among))
             .await
             .map_err(|error| Refusal::internal(&error))?;
-        let session = live.id;
-        let records = self
-            .stored(move |store| store.executions(session, MAX_EXECUTIONS))
-            .await?;
-        for status in &remembered {
-            let id = ExecutionId::from_bytes(status.execution);
-            if conversations.processes.contains(&id) {
-                continue;
+        let of_conversations: HashSet<ExecutionId> = kept
+            .iter()
+            .flat_map(|kept| kept.processes())
+            .copied()
+            .collect();
+        let prompts: HashSet<ExecutionId> = kept.iter().flat_map(Kept::prompts).collect();
+        let commands: Vec<_> = remembered
+            .into_iter()
+            .map(|status| (ExecutionId::from_bytes(status.execution), status))
+            .filter(|(id, _)| !of_conversations.contains(id))
+            .collect();
+        for id in &open {
+            if !prompts.contains(id) && !commands.iter().any(|(command, _)| command == id) {
+                self.close_lost(*id).await?;
             }
-            if !records.iter().any(|record| record.id == id) {
-                let record = ExecutionRecord {
-                    id,
-                    session,
-                    state: ExecutionState::Running,
-                    started_at_ms: started_at(status.duration_us),
-                    ended_at_ms: None,
-                    timeout_ms: None,
-                    exit_code: None,
-                    signal: None,
-                    oom_killed: false,
-                    duration_ms: 0,
-                    failure: None,
-                    protected_changes: None,
-                    prompt: None,
-                };
-                self.stored(move |store| store.insert_execution(&record))
-                    .await?;
+        }
+        let mut watched = Vec::new();
+        for (id, status) in commands {
+            let is_new = !open.contains(&id) && self.enter_unknown(session, id, &status).await?;
+            // One whose end is on record is nobody's news.
+            if is_new || open.contains(&id) || status.ended.is_none() {
+                watched.push(status);
             }
+        }
+        self.adopt_conversations(live, kept);
+        for status in &watched {
             self.adopt_execution(live, status);
         }
-        let open = |record: &&ExecutionRecord| {
-            !record.state.is_final() && !conversations.prompts.contains(&record.id)
-        };
-        for record in records.iter().filter(open) {
-            if !remembered
-                .iter()
-                .any(|status| ExecutionId::from_bytes(status.execution) == record.id)
-            {
-                let change = ExecutionChange {
-                    state: Some(ExecutionState::Failed),
-                    ended_at_ms: Some(now_ms()),
-                    failure: Some(
-                        "it was not running any more when the server came back".to_owned(),
-                    ),
-                    ..ExecutionChange::default()
-                };
-                let (id, open) = (record.id, [ExecutionState::Queued, ExecutionState::Running]);
-                self.stored(move |store| store.update_execution(id, &open, &change))
-                    .await?;
-            }
-        }
         Ok(())
+    }
+
+    /// An execution that is open on record and that nobody knows of inside.
+    async fn close_lost(&self, id: ExecutionId) -> Result<(), Refusal> {
+        let change = ExecutionChange {
+            state: Some(ExecutionState::Failed),
+            ended_at_ms: Some(now_ms()),
+            failure: Some("it was not running any more when the server came back".to_owned()),
+            ..ExecutionChange::default()
+        };
+        let open = [ExecutionState::Queued, ExecutionState::Running];
+        self.stored(move |store| store.update_execution(id, &open, &change))
+            .await?;
+        Ok(())
+    }
+
+    /// An execution that was started, if it has no row: the server ended in between. Whether it had none.
+    async fn enter_unknown(
+        &self,
+        session: SessionId,
+        id: ExecutionId,
+        status: &ExecutionStatus,
+    ) -> Result<bool, Refusal> {
+        let record = ExecutionRecord {
+            id,
+            session,
+            state: ExecutionState::Running,
+            started_at_ms: started_at(status.duration_us),
+            ended_at_ms: None,
+            timeout_ms: None,
+            exit_code: None,
+            signal: None,
+            oom_killed: false,
+            duration_ms: 0,
+            failure: None,
+            protected_changes: None,
+            prompt: None,
+        };
+        self.stored(move |store| match store.execution(id)? {
+            Some(_) => Ok(false),
+            None => store.insert_execution(&record).map(|()| true),
+        })
+        .await
     }
 }

@@ -11,6 +11,9 @@ use policy::SessionPermit;
 
 use crate::{refusals, sessions::Sessions};
 
+/// The file that names the latest conversation.
+const LATEST: &str = "latest";
+
 impl Sessions {
     /// A page of a conversation's transcript.
     ///
@@ -37,7 +40,7 @@ impl Sessions {
 }
 
 fn page(directory: &Path, request: ReadTranscript) -> Result<TranscriptPage, Refusal> {
-    let latest = || on_record(directory).pop();
+    let latest = || latest(directory);
     let conversation = request
         .conversation
         .or_else(latest)
@@ -75,19 +78,60 @@ pub(crate) fn journal(directory: &Path, conversation: ConversationId) -> PathBuf
     directory.join(format!("{conversation}.jsonl"))
 }
 
-/// Conversations that stand on record, the one that was written to last at the end.
+/// Conversations that stand on record.
 pub(crate) fn on_record(directory: &Path) -> Vec<ConversationId> {
     let Ok(entries) = std::fs::read_dir(directory) else {
         return Vec::new();
     };
-    let mut found: Vec<_> = entries
+    entries
         .flatten()
         .filter_map(|entry| {
-            let name = entry.file_name();
-            let id = name.to_str()?.strip_suffix(".jsonl")?.parse().ok()?;
-            Some((entry.metadata().ok()?.modified().ok()?, id))
+            entry
+                .file_name()
+                .to_str()?
+                .strip_suffix(".jsonl")?
+                .parse()
+                .ok()
         })
-        .collect();
-    found.sort_unstable();
-    found.into_iter().map(|(_, id)| id).collect()
+        .collect()
+}
+
+/// The conversation that took a prompt last. It has a file of its own: a journal also grows when its process ends, or when
+/// another server takes it up.
+pub(crate) fn latest(directory: &Path) -> Option<ConversationId> {
+    let name = std::fs::read_to_string(directory.join(LATEST)).ok()?;
+    name.parse().ok()
+}
+
+/// Puts on record which conversation took a prompt last.
+pub(crate) fn set_latest(directory: &Path, conversation: ConversationId) -> io::Result<()> {
+    let new = directory.join(format!("{LATEST}.new"));
+    std::fs::write(&new, conversation.to_string())?;
+    std::fs::rename(new, directory.join(LATEST))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_conversation_is_the_one_that_was_prompted_last_not_the_one_that_was_written_last()
+    {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path();
+        assert_eq!(latest(directory), None);
+        let ids = [(); 2].map(|()| ConversationId::random().unwrap());
+        for id in ids {
+            std::fs::write(journal(directory, id), "").unwrap();
+            set_latest(directory, id).unwrap();
+        }
+        std::fs::write(journal(directory, ids[0]), "its process ended").unwrap();
+        assert_eq!(latest(directory), Some(ids[1]));
+        let mut found = on_record(directory);
+        found.sort_unstable();
+        let mut due = ids.to_vec();
+        due.sort_unstable();
+        assert_eq!(found, due);
+    }
 }

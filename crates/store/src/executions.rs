@@ -113,6 +113,30 @@ impl Store {
             .transpose()
     }
 
+    /// The executions of a session that have not ended on record, oldest first.
+    ///
+    /// # Errors
+    /// When the database fails or holds an unknown value.
+    pub fn open_executions(&self, session: SessionId) -> Result<Vec<ExecutionRecord>, StoreError> {
+        let open = ExecutionState::ALL.into_iter();
+        let sql = format!(
+            "SELECT * FROM executions WHERE session = ?1 AND state IN ({}) ORDER BY number",
+            state_list(open.filter(|state| !state.is_final()))
+        );
+        let connection = self.connection();
+        let mut statement = connection
+            .prepare_cached(&sql)
+            .map_err(failed_to("list open executions"))?;
+        let mut found = statement
+            .query([session.to_string()])
+            .map_err(failed_to("list open executions"))?;
+        let mut executions = Vec::new();
+        while let Some(row) = found.next().map_err(failed_to("list open executions"))? {
+            executions.push(rows::execution(row)?);
+        }
+        Ok(executions)
+    }
+
     /// The newest `limit` executions of a session, newest first.
     ///
     /// # Errors

@@ -344,21 +344,14 @@ fn goes_on(response: &Response<Body>, bytes: u64) -> bool {
 fn credentials(url: &Url) -> Option<String> {
     let password = url.password().unwrap_or("");
     let decoded = |text: &str| {
-        let bytes: Vec<u8> = percent_decoded(text.as_bytes());
-        String::from_utf8(bytes).ok()
+        let bytes = percent_encoding::percent_decode_str(text);
+        bytes.decode_utf8().ok().map(String::from)
     };
     if url.username().is_empty() && password.is_empty() {
         return None;
     }
     let pair = format!("{}:{}", decoded(url.username())?, decoded(password)?);
     Some(format!("Basic {}", BASE64_STANDARD.encode(pair)))
-}
-
-fn percent_decoded(text: &[u8]) -> Vec<u8> {
-    url::form_urlencoded::parse(&[b"x=", text].concat())
-        .next()
-        .map(|(_, value)| value.into_owned().into_bytes())
-        .unwrap_or_default()
 }
 
 /// Whether we ask there at all: over TLS, or on this machine.
@@ -415,6 +408,10 @@ mod tests {
         let url = Url::parse("https://me:se%40cret@example.org/x?token=1#y").unwrap();
         assert_eq!(shown(&url), "https://example.org/x");
         let encoded = BASE64_STANDARD.encode("me:se@cret");
+        assert_eq!(credentials(&url), Some(format!("Basic {encoded}")));
+        // In a password, unlike in a form, these stand for themselves.
+        let url = Url::parse("https://me:a+b&c=d%2Be@example.org/").unwrap();
+        let encoded = BASE64_STANDARD.encode("me:a+b&c=d+e");
         assert_eq!(credentials(&url), Some(format!("Basic {encoded}")));
         assert_eq!(credentials(&Url::parse("https://x/").unwrap()), None);
     }

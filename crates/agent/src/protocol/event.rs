@@ -1,7 +1,19 @@
-//! What Claude Code says.
+//! What Claude Code says. The sandbox writes it, so nothing that is taken from it is longer than what it is for: words are
+//! cut, and what is compared or given back counts as absent where it is too long.
 
 use model::TokenUsage;
 use serde_json::{Map, Value};
+
+/// Longest id, bytes: those of Claude Code are UUIDs and `toolu_` with 24 letters.
+const MAX_ID_BYTES: usize = 256;
+/// Longest name of a model, a tool, a kind or a status, bytes.
+const MAX_NAME_BYTES: usize = 256;
+/// Longest words of a failure, bytes.
+const MAX_FAILURE_BYTES: usize = 4096;
+/// Longest answer, in words or as JSON, bytes. A model writes at most 128,000 tokens at once.
+pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+/// Parts of one message or result that are looked at: blocks, results, denials, servers, models.
+const MAX_PARTS: usize = 256;
 
 /// One line of its output. Fields that are absent or of another type count as absent.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +42,8 @@ pub enum Event {
     Assistant {
         /// What it holds.
         blocks: Vec<Block>,
+        /// Which answer it is a part of.
+        answer: Option<String>,
         /// It is a subagent's.
         of_subagent: bool,
         /// It is no answer but a failure of the provider.
@@ -56,6 +70,11 @@ pub enum Event {
         id: String,
         /// What.
         ask: Ask,
+    },
+    /// Claude Code needs no answer to a request any more.
+    Withdrawn {
+        /// The request's id.
+        id: String,
     },
     /// The answer to a request of ours; `Err` holds its words.
     Response {
@@ -166,13 +185,17 @@ pub struct TurnResult {
     pub total_cost_usd: Option<f64>,
     /// Tokens of this turn.
     pub usage: TokenUsage,
-    /// The structured answer.
-    pub structured_output: Option<Value>,
+    /// The structured answer, JSON; `Err` for one over [`MAX_ANSWER_BYTES`].
+    pub structured_output: Option<Result<String, TooLong>>,
     /// What was not allowed: tool and input.
     pub denials: Vec<(String, Value)>,
     /// Models that answered.
     pub models: Vec<String>,
 }
+
+/// It was longer than what is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooLong;
 
 /// What Claude Code asks.
 #[derive(Debug, Clone, PartialEq)]
@@ -210,6 +233,9 @@ pub fn parse(line: &[u8]) -> Event {
         Some("user") => tool_results(&event),
         Some("result") => Event::Result(Box::new(result(&event))),
         Some("control_request") => request(&event).unwrap_or(Event::Other),
+        Some("control_cancel_request") => {
+            id(&event, "request_id").map_or(Event::Other, |id| Event::Withdrawn { id })
+        }
         Some("control_response") => response(&event).unwrap_or(Event::Other),
         _ => Event::Other,
     }
@@ -218,11 +244,11 @@ pub fn parse(line: &[u8]) -> Event {
 fn system(event: &Map<String, Value>) -> Event {
     match text(event, "subtype") {
         Some("init") => Event::Init {
-            model: owned(event, "model"),
-            version: owned(event, "claude_code_version"),
+            model: name(event, "model"),
+            version: name(event, "claude_code_version"),
             mcp_servers: list(event, "mcp_servers")
                 .filter_map(Value::as_object)
-                .filter_map(|server| Some((owned(server, "name")?, owned(server, "status")?)))
+                .filter_map(|server| Some((name(server, "name")?, name(server, "status")?)))
                 .collect(),
         },
         Some("session_state_changed") => match text(event, "state") {
@@ -236,7 +262,7 @@ fn system(event: &Map<String, Value>) -> Event {
             most: number(event, "max_retries"),
             delay_ms: number(event, "retry_delay_ms"),
             failure: ApiFailure {
-                kind: owned(event, "error").unwrap_or_default(),
+                kind: name(event, "error").unwrap_or_default(),
                 status: status(event, "error_status"),
             },
         },
@@ -253,7 +279,7 @@ fn lifecycle(event: &Map<String, Value>) -> Option<Event> {
         _ => return None,
     };
     Some(Event::Lifecycle {
-        message: owned(event, "command_uuid")?,
+        message: id(event, "command_uuid")?,
         state,
     })
 }
@@ -279,11 +305,12 @@ fn assistant(event: &Map<String, Value>) -> Event {
     let blocks = message
         .into_iter()
         .flat_map(|message| list(message, "content"));
-    let failure = owned(event, "error").map(|kind| ApiFailure {
+    let failure = name(event, "error").map(|kind| ApiFailure {
         kind,
         status: status(event, "api_error_status"),
     });
     Event::Assistant {
+        answer: message.and_then(|message| id(message, "id")),
         blocks: blocks.filter_map(block).collect(),
         of_subagent: text(event, "parent_tool_use_id").is_some(),
         failure,
@@ -293,11 +320,11 @@ fn assistant(event: &Map<String, Value>) -> Event {
 fn block(block: &Value) -> Option<Block> {
     let block = block.as_object()?;
     Some(match text(block, "type")? {
-        "text" => Block::Text(owned(block, "text")?),
+        "text" => Block::Text(cut(text(block, "text")?, MAX_ANSWER_BYTES)),
         "thinking" | "redacted_thinking" => Block::Thinking,
         "tool_use" => Block::ToolUse {
-            id: owned(block, "id")?,
-            name: owned(block, "name")?,
+            id: id(block, "id")?,
+            name: name(block, "name")?,
             input: block.get("input").cloned().unwrap_or_default(),
         },
         _ => return None,
@@ -312,7 +339,7 @@ fn tool_results(event: &Map<String, Value>) -> Event {
         .filter_map(Value::as_object)
         .filter_map(|block| {
             Some(ToolResult {
-                id: owned(block, "tool_use_id")?,
+                id: id(block, "tool_use_id")?,
                 is_error: flag(block, "is_error"),
             })
         })
@@ -327,14 +354,14 @@ fn result(event: &Map<String, Value>) -> TurnResult {
     let usage = event.get("usage").and_then(Value::as_object);
     let models = event.get("modelUsage").and_then(Value::as_object);
     TurnResult {
-        subtype: owned(event, "subtype").unwrap_or_default(),
+        subtype: name(event, "subtype").unwrap_or_default(),
         is_error: flag(event, "is_error"),
-        text: owned(event, "result"),
+        text: text(event, "result").map(|text| cut(text, MAX_ANSWER_BYTES)),
         errors: list(event, "errors")
-            .filter_map(|error| error.as_str().map(str::to_owned))
+            .filter_map(|error| error.as_str().map(|error| cut(error, MAX_FAILURE_BYTES)))
             .collect(),
-        terminal_reason: owned(event, "terminal_reason"),
-        stop_reason: owned(event, "stop_reason"),
+        terminal_reason: name(event, "terminal_reason"),
+        stop_reason: name(event, "stop_reason"),
         api_status: status(event, "api_error_status"),
         turns: u32::try_from(number(event, "num_turns")).unwrap_or(u32::MAX),
         total_cost_usd: event.get("total_cost_usd").and_then(Value::as_f64),
@@ -342,17 +369,23 @@ fn result(event: &Map<String, Value>) -> TurnResult {
         structured_output: event
             .get("structured_output")
             .filter(|value| !value.is_null())
-            .cloned(),
+            .map(|value| {
+                let json = value.to_string();
+                (json.len() <= MAX_ANSWER_BYTES)
+                    .then_some(json)
+                    .ok_or(TooLong)
+            }),
         denials: list(event, "permission_denials")
             .filter_map(Value::as_object)
             .filter_map(|denial| {
                 let input = denial.get("tool_input").cloned().unwrap_or_default();
-                Some((owned(denial, "tool_name")?, input))
+                Some((name(denial, "tool_name")?, input))
             })
             .collect(),
         models: models
             .into_iter()
-            .flat_map(|models| models.keys().cloned())
+            .flat_map(|models| models.keys().map(|model| cut(model, MAX_NAME_BYTES)))
+            .take(MAX_PARTS)
             .collect(),
     }
 }
@@ -370,18 +403,18 @@ fn request(event: &Map<String, Value>) -> Option<Event> {
     let request = event.get("request")?.as_object()?;
     let ask = match text(request, "subtype")? {
         "can_use_tool" => Ask::Permission {
-            tool: owned(request, "tool_name")?,
+            tool: name(request, "tool_name")?,
             input: request.get("input").cloned().unwrap_or_default(),
-            tool_use: owned(request, "tool_use_id"),
+            tool_use: id(request, "tool_use_id"),
         },
         "mcp_message" => Ask::Mcp {
-            server: owned(request, "server_name")?,
+            server: name(request, "server_name")?,
             message: request.get("message")?.clone(),
         },
-        other => Ask::Other(other.to_owned()),
+        other => Ask::Other(cut(other, MAX_NAME_BYTES)),
     };
     Some(Event::Request {
-        id: owned(event, "request_id")?,
+        id: id(event, "request_id")?,
         ask,
     })
 }
@@ -390,10 +423,13 @@ fn response(event: &Map<String, Value>) -> Option<Event> {
     let response = event.get("response")?.as_object()?;
     let result = match text(response, "subtype")? {
         "success" => Ok(()),
-        _ => Err(owned(response, "error").unwrap_or_default()),
+        _ => Err(cut(
+            text(response, "error").unwrap_or_default(),
+            MAX_FAILURE_BYTES,
+        )),
     };
     Some(Event::Response {
-        id: owned(response, "request_id")?,
+        id: id(response, "request_id")?,
         result,
     })
 }
@@ -402,8 +438,19 @@ fn text<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     object.get(name).and_then(Value::as_str)
 }
 
-fn owned(object: &Map<String, Value>, name: &str) -> Option<String> {
-    text(object, name).map(str::to_owned)
+/// What is compared or given back: cut, it would be another one.
+fn id(object: &Map<String, Value>, field: &str) -> Option<String> {
+    text(object, field)
+        .filter(|id| id.len() <= MAX_ID_BYTES)
+        .map(str::to_owned)
+}
+
+fn name(object: &Map<String, Value>, field: &str) -> Option<String> {
+    text(object, field).map(|name| cut(name, MAX_NAME_BYTES))
+}
+
+fn cut(text: &str, bytes: usize) -> String {
+    text[..text.floor_char_boundary(bytes)].to_owned()
 }
 
 fn flag(object: &Map<String, Value>, name: &str) -> bool {
@@ -427,6 +474,7 @@ fn list<'a>(object: &'a Map<String, Value>, name: &str) -> impl Iterator<Item = 
         .and_then(Value::as_array)
         .into_iter()
         .flatten()
+        .take(MAX_PARTS)
 }
 
 #[cfg(test)]
@@ -489,6 +537,35 @@ mod tests {
         assert_eq!(result.usage.cache_write, 4);
         assert_eq!(result.denials[0].0, "Write");
         assert_eq!(result.models, ["claude-opus-5-5"]);
+    }
+
+    #[test]
+    fn words_are_cut_and_ids_are_whole_or_absent() {
+        let long = "ä".repeat(2 << 20);
+        let Event::Result(result) = read(&format!(
+            r#"{{"type":"result","result":"{long}","errors":["{long}"],"subtype":"{long}","structured_output":"{long}"}}"#
+        )) else {
+            panic!("not a result");
+        };
+        assert_eq!(result.text.map(|text| text.len()), Some(MAX_ANSWER_BYTES));
+        assert_eq!(result.errors[0].len(), MAX_FAILURE_BYTES);
+        assert_eq!(result.subtype.len(), MAX_NAME_BYTES);
+        assert_eq!(result.structured_output, Some(Err(TooLong)));
+        let request = |id: &str| {
+            read(&format!(
+                r#"{{"type":"control_request","request_id":"{id}","request":{{"subtype":"x"}}}}"#
+            ))
+        };
+        assert!(matches!(request("r"), Event::Request { .. }));
+        assert_eq!(request(&long), Event::Other);
+    }
+
+    #[test]
+    fn a_request_can_be_withdrawn() {
+        assert_eq!(
+            read(r#"{"type":"control_cancel_request","request_id":"r"}"#),
+            Event::Withdrawn { id: "r".to_owned() }
+        );
     }
 
     #[test]

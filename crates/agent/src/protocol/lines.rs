@@ -41,12 +41,28 @@ impl Lines {
         &self.partial
     }
 
-    /// Bytes before that offset are lost: the line that they belong to is thrown away.
+    /// What of the incomplete line has come behind that offset.
+    pub fn partial_from(&self, offset: u64) -> &[u8] {
+        let begin = self.offset - self.partial.len() as u64;
+        let known = offset.saturating_sub(begin).min(self.partial.len() as u64);
+        &self.partial[known as usize..]
+    }
+
+    /// Takes bytes up to that offset that belong to the same line: to the one that is incomplete if they begin where it
+    /// stands, and to a later one if they do not.
+    pub fn resume(&mut self, end: u64, bytes: &[u8]) {
+        if self.offset + bytes.len() as u64 == end {
+            self.push(bytes);
+        } else {
+            *self = Lines::at(end, bytes.to_vec());
+        }
+    }
+
+    /// Bytes before that offset are gone. Usually they were whole lines, as those are acknowledged without being kept that
+    /// decide nothing. Where they were half a line, its rest is no JSON object: a piece of one never is.
     pub fn skip_to(&mut self, offset: u64) {
         if offset > self.offset {
-            self.offset = offset;
-            self.partial = Vec::new();
-            self.oversized = true;
+            *self = Lines::at(offset, Vec::new());
         }
     }
 
@@ -110,11 +126,34 @@ mod tests {
     }
 
     #[test]
-    fn a_line_whose_beginning_is_lost_is_thrown_away() {
-        let mut lines = Lines::at(10, b"half".to_vec());
+    fn the_line_after_a_gap_is_not_lost_and_the_rest_of_one_is_no_event() {
+        let mut lines = Lines::at(10, br#"{"half":"#.to_vec());
         lines.skip_to(20);
-        let found = lines.push(b"rest\nnext\n");
-        assert_eq!((found[0].bytes.clone(), found[0].end), (None, 25));
-        assert_eq!(found[1].bytes.as_deref(), Some(&b"next"[..]));
+        let found = lines.push(b"{\"type\":\"system\"}\n");
+        let whole = found[0].bytes.as_deref().unwrap();
+        assert_eq!((whole, found[0].end), (&br#"{"type":"system"}"#[..], 38));
+        let event = r#"{"type":"system","a":{"b":[{"c":"{\"d\":{\"type\":\"result\"}}"}]},"e":{"type":"result"}}"#;
+        for cut in 1..event.len() {
+            let rest = &event.as_bytes()[cut..];
+            assert_eq!(super::super::parse(rest), super::super::Event::Garbage);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_of_an_incomplete_line_add_up_to_it(texts in prop::collection::vec("[a-c\n]{0,6}", 1..12)) {
+            let (mut live, mut kept) = (Lines::default(), Lines::default());
+            let mut recorded = 0;
+            for text in texts {
+                live.push(text.as_bytes());
+                let piece = live.partial_from(recorded);
+                if !piece.is_empty() {
+                    kept.resume(live.offset(), piece);
+                    recorded = live.offset();
+                    prop_assert_eq!(kept.partial(), live.partial());
+                    prop_assert_eq!(kept.offset(), live.offset());
+                }
+            }
+        }
     }
 }

@@ -6,7 +6,8 @@ mod input;
 mod lines;
 
 pub use event::{
-    ApiFailure, Ask, Block, Delta, Event, Lifecycle, State, ToolResult, TurnResult, parse,
+    ApiFailure, Ask, Block, Delta, Event, Lifecycle, MAX_ANSWER_BYTES, State, TooLong, ToolResult,
+    TurnResult, parse,
 };
 pub use input::{
     answer_mcp, answer_permission, initialize, interrupt, refuse_request, user_message,

@@ -647,8 +647,8 @@ pub struct NetworkArguments {
     #[arg(long = "network-preset", value_name = "NAME")]
     pub presets: Vec<String>,
     /// Let it reach a host that the operator allows: example.com, *.example.com:80,443
-    #[arg(long = "allow-host", id = "allow_host", value_name = "HOST[:PORT]")]
-    pub allow: Vec<String>,
+    #[arg(long = "allow-host", value_name = "HOST[:PORT]")]
+    pub hosts: Vec<String>,
 }
 
 /// Flags that set variables.
@@ -707,7 +707,8 @@ const APPROVE_EXAMPLES: &str = "\
 Examples:
   claude-code-mcp session approve app                     what waits for an answer
   claude-code-mcp session approve app --yes               the only one that waits
-  claude-code-mcp session approve app 3f2a --no --answer 'Use the mirror instead'";
+  claude-code-mcp session approve app 3f2a --no --answer 'Use the mirror instead'
+An answer needs a terminal, or `caller_may_answer = true` in the configuration.";
 
 /// Flags of `session approve`.
 #[derive(Debug, Args)]

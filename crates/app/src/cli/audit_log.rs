@@ -154,7 +154,9 @@ fn details(record: &serde_json::Value) -> String {
                 bytes.unwrap_or_default()
             )
         }
-        other => format!("  {name}={other}"),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => {
+            format!("  {name}={value}")
+        }
     };
     parameters.into_iter().flatten().map(one).collect()
 }

@@ -7,6 +7,8 @@ use model::{
     TokenUsage,
 };
 
+use serde_json::Value;
+
 use super::{
     execution::{Observed, execution},
     session::timestamp,
@@ -21,6 +23,9 @@ use crate::{
 
 /// Longest answer in a reply, bytes; the transcript has all of it.
 const MAX_RESULT_BYTES: usize = 64 * 1024;
+
+/// Longest structured answer in a reply, bytes: half of one is none.
+const MAX_STRUCTURED_BYTES: usize = 64 * 1024;
 
 /// The reply for an execution of either kind.
 pub(crate) fn of(observed: &Observed) -> ExecutionReply {
@@ -69,10 +74,7 @@ fn details(view: &PromptView) -> PromptReply {
             .result
             .as_deref()
             .map(|result| block(result, MAX_RESULT_BYTES)),
-        structured_output: view
-            .structured_output
-            .as_deref()
-            .and_then(|json| serde_json::from_str(json).ok()),
+        structured_output: view.structured_output.as_deref().and_then(structured),
         stop: view.stop.as_ref().map(|stop| stop.as_str().to_owned()),
         provider_error,
         turns: view.turns,
@@ -118,6 +120,26 @@ fn pending(pending: &PendingPermission) -> PendingReply {
         summary: block(&pending.summary, model::MAX_PERMISSION_INPUT_BYTES),
         input: block(&pending.input, model::MAX_PERMISSION_INPUT_BYTES),
         denied_at: timestamp(denied_at),
+    }
+}
+
+/// A structured answer whose texts are clean, unless it is too long.
+fn structured(json: &str) -> Option<Value> {
+    let is_short = json.len() <= MAX_STRUCTURED_BYTES;
+    is_short.then(|| serde_json::from_str(json).ok().map(clean))?
+}
+
+/// As deep as the reader of JSON lets it be.
+fn clean(value: Value) -> Value {
+    let text = |text: &str| block(text, MAX_STRUCTURED_BYTES);
+    match value {
+        Value::String(words) => Value::String(text(&words)),
+        Value::Array(items) => items.into_iter().map(clean).collect(),
+        Value::Object(fields) => fields
+            .into_iter()
+            .map(|(name, value)| (text(&name), clean(value)))
+            .collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => value,
     }
 }
 
@@ -171,6 +193,13 @@ fn message(view: &ExecutionView, prompt: &PromptView) -> String {
         }
         (_, Some(PromptStop::AgentEnded) | None) => format!("It failed {took}; failure says why."),
     };
+    let structured_bytes = prompt.structured_output.as_ref().map_or(0, String::len);
+    if structured_bytes > MAX_STRUCTURED_BYTES {
+        message.push_str(&format!(
+            " Its structured answer is left out, being longer than {} KiB: ask for less, or for a file.",
+            MAX_STRUCTURED_BYTES / 1024
+        ));
+    }
     let changes = view.protected_changes.len();
     if changes > 0 {
         message.push_str(&format!(
@@ -178,4 +207,20 @@ fn message(view: &ExecutionView, prompt: &PromptView) -> String {
         ));
     }
     message
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_structured_answer_is_clean_and_whole_or_absent() {
+        let evil = json!({"a\u{1b}[2Jb": ["x\u{202e}y", 3, {"n": null}]});
+        let shown = structured(&evil.to_string());
+        assert_eq!(shown, Some(json!({"ab": ["x\\u{202e}y", 3, {"n": null}]})));
+        let long = json!("x".repeat(MAX_STRUCTURED_BYTES)).to_string();
+        assert_eq!(structured(&long), None);
+    }
 }

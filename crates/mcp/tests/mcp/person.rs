@@ -385,6 +385,38 @@ async fn a_modern_client_gets_the_questions_as_a_result_and_comes_back_with_answ
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_that_comes_too_late_takes_no_other_with_it() {
+    let (road, answers) = asking(&[PendingKind::Permission, PendingKind::Permission]);
+    let mut client = able(&road, Era::Modern).await;
+    let first = client
+        .request("tools/call", call("get_execution", 20))
+        .await;
+    // Meanwhile somebody else denies the first one.
+    let id = execution_id().to_string();
+    let arguments = json!({"executionId": id, "permissionId": "q-0", "allow": false});
+    let other = json!({"name": "respond_execution", "arguments": arguments});
+    able(&road, Era::Modern)
+        .await
+        .request("tools/call", other)
+        .await;
+    let mut again = call("get_execution", 20);
+    again["requestState"] = first["result"]["requestState"].clone();
+    again["inputResponses"] = json!({"q-0": allow(), "q-1": allow()});
+    let last = client.request("tools/call", again).await;
+    assert_eq!(state(&last), "exited", "{last}");
+    let said = answers.lock().unwrap().clone();
+    let said: Vec<_> = said
+        .iter()
+        .map(|(id, answer, _)| (id.as_str(), answer))
+        .collect();
+    assert!(
+        matches!(said[0], ("q-0", PermissionAnswer::Deny(_))),
+        "{said:?}"
+    );
+    assert_eq!(said[1..], [("q-1", &PermissionAnswer::Allow)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_answered_that_was_not_asked_of_that_call() {
     let (road, answers) = asking(&[PendingKind::Permission]);
     let mut client = able(&road, Era::Modern).await;

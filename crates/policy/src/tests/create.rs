@@ -476,3 +476,30 @@ fn a_forbidden_path_is_called_so_whether_it_exists_or_not() {
         refused_as(result, Reason::PathForbidden, "projectPath", "keys");
     }
 }
+
+#[test]
+fn keys_of_two_providers_or_of_one_that_is_not_asked_are_refused() {
+    let key = || Some(Secret::new("key".to_owned()));
+    let field = |change: &dyn Fn(&mut model::ProviderRequest)| {
+        let refused = admit(|asked, _| change(&mut asked.agent.provider));
+        refused.err().and_then(|refusal| refusal.field)
+    };
+    let aws = |asked: &mut model::ProviderRequest| {
+        (asked.aws_access_key_id, asked.aws_secret_access_key) = (key(), key());
+    };
+    assert_eq!(field(&aws), None);
+    let with = |more: fn(&mut model::ProviderRequest)| {
+        field(&|asked| {
+            aws(asked);
+            more(asked);
+        })
+    };
+    assert_eq!(with(|asked| asked.use_bedrock = Some(true)), None);
+    let due = |name: &str| Some(name.to_owned());
+    let not_asked = with(|asked| asked.use_bedrock = Some(false));
+    assert_eq!(not_asked.map(Into::into), due("awsAccessKeyId"));
+    let two = with(|asked| asked.api_key = Some(Secret::new("key".to_owned())));
+    assert_eq!(two.map(Into::into), due("apiKey"));
+    let half = field(&|asked| asked.aws_session_token = key());
+    assert_eq!(half.map(Into::into), due("awsSessionToken"));
+}

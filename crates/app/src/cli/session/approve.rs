@@ -1,4 +1,10 @@
 //! `session approve`: what Claude Code asks in a session, shown or answered.
+//!
+//! An answer of it is a person's on record, so it must come from a terminal: a model whose client gives it a shell has none
+//! there. What this does not stop: a model that makes itself one (`script`, `</dev/tty`). It is the same user, who can do all
+//! that the person can; only the client's own rules for its shell keep it from that.
+
+use std::io::IsTerminal;
 
 use mcp::reply::{ErrorBody, ExecutionReply, PendingKindName, PendingReply, SessionReply};
 use model::Reason;
@@ -10,10 +16,15 @@ use super::{
 use crate::cli::prompt::{answer, describe};
 
 pub(super) async fn run(context: &Context, arguments: &ApproveArguments) -> Result<u8, CliError> {
+    let words = words(arguments)?;
+    if words.is_some() {
+        let is_terminal = std::io::stdin().is_terminal();
+        may_answer(is_terminal, context.config.caller_may_answer).map_err(CliError::Refused)?;
+    }
     let client = Client::connect(context, Vec::new()).await?;
     let session_id = resolve(&client, &arguments.session).await?;
     let waiting = waiting(&client, &session_id).await?;
-    let Some(words) = words(arguments)? else {
+    let Some(words) = words else {
         show(context, &waiting, arguments.permission.as_deref())?;
         return Ok(EXIT_OK);
     };
@@ -40,6 +51,21 @@ const fn done(arguments: &ApproveArguments) -> &'static str {
         (false, true) => "denied",
         (false, false) => "answered",
     }
+}
+
+/// Whoever may be anybody answers only where the operator lets anybody answer.
+fn may_answer(is_terminal: bool, caller_may_answer: bool) -> Result<(), ErrorBody> {
+    if is_terminal || caller_may_answer {
+        return Ok(());
+    }
+    Err(ErrorBody {
+        code: Reason::PolicyDenied.code().to_owned(),
+        message: "a person answers, and here is no terminal: standard input is not one".to_owned(),
+        hint: "Answer at a terminal. The operator lets programs and models answer with caller_may_answer = true."
+            .to_owned(),
+        field: None,
+        retry_after_ms: None,
+    })
 }
 
 /// What is answered; `None` to only look.
@@ -157,6 +183,13 @@ mod tests {
             denied_at: String::new(),
         };
         ("x".to_owned(), pending)
+    }
+
+    #[test]
+    fn only_a_terminal_or_the_operators_word_makes_an_answer() {
+        assert!(may_answer(true, false).is_ok());
+        assert!(may_answer(false, true).is_ok());
+        assert_eq!(may_answer(false, false).unwrap_err().code, "policy_denied");
     }
 
     #[test]
