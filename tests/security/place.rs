@@ -198,7 +198,7 @@ const GVISOR: Expected = Expected {
     opens_descriptors: true,
     links_of_others: &["socket:[", "host:[", "anon_inode:[", "/state", "/proc"],
     lacks_of_proc: &["pagemap", "stack", "syscall", "map_files/x"],
-    untaken: &["sched_setscheduler to batch", "sched_setattr", "ioprio_set"],
+    untaken: &["sched_setscheduler to idle", "sched_setattr", "ioprio_set"],
     supervisor_is_on_the_host: false,
     flood_bytes: 40_000_000,
     counts_files_in_memory: false,

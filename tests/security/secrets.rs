@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::{
     place::places,
     probe::{PRELUDE, Sandbox, each},
-    support::program,
+    support::{Machine, program, until, users},
 };
 
 #[test]
@@ -129,6 +129,60 @@ fn the_environment_of_server_and_client_does_not_come_in() {
             .sh("tr '\\0' '\\n' < /proc/1/environ | cut -d= -f1 | sort")
             .out;
         assert_eq!(names, "HOME\nHOSTNAME\nLD_PRELOAD\nPATH");
+    }
+}
+
+/// Of a server that a client started, and of one in the foreground. That it has the key all the same, the prompts of the
+/// end-to-end tests show: they are answered by a provider that takes no other.
+#[test]
+fn the_servers_own_environment_holds_no_credential() {
+    const CANARY: &str = "canary-of-the-server";
+    let environment = |pid: i32| {
+        fs::read_to_string(format!("/proc/{pid}/environ")).expect("the server's environment")
+    };
+    let check = |machine: &Machine| {
+        let pid = machine.server_pid().expect("a server");
+        let seen = environment(pid);
+        assert!(
+            seen.contains("SOMETHING_ELSE=canary-control"),
+            "the control: {seen}"
+        );
+        assert!(!seen.contains(CANARY), "{seen}");
+        let arguments = fs::read_to_string(format!("/proc/{pid}/cmdline")).expect("its arguments");
+        assert!(!arguments.contains(CANARY), "{arguments}");
+        let input = fs::read_link(format!("/proc/{pid}/fd/0")).expect("its standard input");
+        assert_eq!(input, Path::new("/dev/null"));
+    };
+    for user in users() {
+        let mut machine = Machine::new(user);
+        machine.set("SOMETHING_ELSE", "canary-control");
+        for name in [
+            "ANTHROPIC_API_KEY",
+            "ANTHROPIC_AUTH_TOKEN",
+            "AWS_BEARER_TOKEN_BEDROCK",
+            "AWS_ACCESS_KEY_ID",
+            "AWS_SECRET_ACCESS_KEY",
+            "AWS_SESSION_TOKEN",
+        ] {
+            machine.set(name, CANARY);
+        }
+        let client = machine.client();
+        check(&machine);
+        drop(client);
+        assert!(machine.cli(&["server", "stop", "--force"]).status.success());
+        machine.wait_for_server_end();
+        let mut server = machine
+            .command(program())
+            .arg("serve")
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("a server in the foreground");
+        until("the server listens", || machine.server_pid().is_some());
+        check(&machine);
+        server.kill().expect("killed");
+        server.wait().expect("ended");
     }
 }
 

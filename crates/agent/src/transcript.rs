@@ -213,8 +213,11 @@ fn said(event: &[u8]) -> Vec<(TranscriptKind, String)> {
         )],
         Event::Result(result) if result.is_error => {
             let TurnResult { text, errors, .. } = *result;
-            let words = text.unwrap_or_else(|| errors.join("; "));
-            vec![(TranscriptKind::Fails, words)]
+            let words = text.unwrap_or_else(|| for_people(&errors));
+            match words.is_empty() {
+                true => Vec::new(),
+                false => vec![(TranscriptKind::Fails, words)],
+            }
         }
         Event::Request {
             ask: Ask::Permission { tool, input, .. },
@@ -231,6 +234,17 @@ fn said(event: &[u8]) -> Vec<(TranscriptKind, String)> {
         | Event::Other
         | Event::Garbage => Vec::new(),
     }
+}
+
+/// Errors without Claude Code's notes to its own makers, which stand at every end from outside.
+fn for_people(errors: &[String]) -> String {
+    let of_makers = |error: &&String| error.starts_with("[ede_diagnostic]");
+    let errors: Vec<_> = errors
+        .iter()
+        .filter(|error| !of_makers(error))
+        .map(String::as_str)
+        .collect();
+    errors.join("; ")
 }
 
 /// What tools gave, with the beginning of their words.
@@ -332,6 +346,19 @@ mod tests {
             }
         }
         (directory, path)
+    }
+
+    #[test]
+    fn notes_of_claude_code_to_its_makers_are_not_told_and_errors_are() {
+        let errors = |errors: &[&str]| {
+            let owned: Vec<_> = errors.iter().map(|error| (*error).to_owned()).collect();
+            for_people(&owned)
+        };
+        assert_eq!(errors(&["[ede_diagnostic] result_type=user"]), "");
+        assert_eq!(
+            errors(&["[ede_diagnostic] x", "no room", "no time"]),
+            "no room; no time"
+        );
     }
 
     #[test]

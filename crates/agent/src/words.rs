@@ -53,6 +53,10 @@ pub(crate) fn saying(text: &str) -> String {
 /// A failed request that is tried again.
 pub(crate) fn retry(failure: &ApiFailure, attempt: u64, most: u64, delay_ms: u64) -> String {
     let what = match failure.status {
+        // What the relay answers where it gets no connection, or no answer, is not told apart from the provider's own.
+        Some(status @ (502 | 504)) => format!(
+            "the provider could not be reached, or answered {status} (the server's log has the cause)"
+        ),
         Some(status) => format!("the provider answered {status}"),
         None => "the provider could not be reached".to_owned(),
     };
@@ -124,6 +128,15 @@ mod tests {
         assert_eq!(
             retry(&failure, 2, 10, 4_700),
             "waiting: the provider answered 529; trying again in 5 s (attempt 2 of 10)"
+        );
+        let failure = ApiFailure {
+            kind: "server_error".to_owned(),
+            status: Some(502),
+        };
+        let words = retry(&failure, 1, 10, 1_000);
+        assert!(
+            words.contains("could not be reached, or answered 502"),
+            "{words}"
         );
     }
 }

@@ -64,12 +64,28 @@ pub(crate) async fn find(config: &Config, owner: OwnerId) -> anyhow::Result<Foun
     };
     let capability = first.capability.clone();
     let all: Vec<_> = std::iter::once(first).chain(second).collect();
+    let has_engine = all
+        .iter()
+        .any(|found| found.backend.name() == BackendName::Docker);
+    let lost = not_on_engines(config).filter(|_| has_engine);
+    let notes = notes
+        .into_iter()
+        .chain(lost.map(|(what, remedy)| format!("On Docker, {what}; what to do: {remedy}.")))
+        .collect();
     Ok(Found {
         names: all.iter().map(|found| found.backend.name()).collect(),
         backends: Backends::new(all.into_iter().map(|found| (found.backend, found.root))),
         capability,
         notes,
     })
+}
+
+/// What of the configuration sessions on an engine do not get, and what to do about it.
+pub(crate) fn not_on_engines(config: &Config) -> Option<(&'static str, &'static str)> {
+    (!config.extra_read_only.is_empty()).then_some((
+        "sessions see nothing of `extra_read_only`",
+        "put the tools into the image, or use `backend = \"native\"`",
+    ))
 }
 
 const NO_NATIVE: &str = "no sandbox can be built on this machine";

@@ -80,7 +80,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Arc<dyn House>> {
     let mut warnings: Vec<String> = capability
         .advice
         .iter()
-        .map(|advice| format!("{} {}", advice.missing, advice.remedy))
+        .map(|advice| format!("{}; what to do: {}.", advice.missing, advice.remedy))
         .chain(notes)
         .collect();
     if let Some(aside) = opened.quarantined {
@@ -122,7 +122,11 @@ pub(crate) fn limits(config: &Config) -> Result<Limits, PolicyError> {
     Ok(limits)
 }
 
-fn policy(config: &Config, backends: Vec<BackendName>) -> anyhow::Result<Policy> {
+/// The decisions, as configured.
+///
+/// # Errors
+/// When the configuration contradicts itself.
+pub(crate) fn policy(config: &Config, backends: Vec<BackendName>) -> anyhow::Result<Policy> {
     let limits = limits(config).context("the built-in hardening profile is broken")?;
     let home = std::env::home_dir()
         .filter(|home| home.is_absolute())

@@ -356,10 +356,10 @@ fn closing(record: &RequestRecord) -> Closing {
 fn reason(rule: &str) -> Reason {
     match rule {
         "audit_unavailable" => Reason::AuditUnavailable,
-        "no_credential" | "credential_command" | "connection_failed" | "response_timeout" => {
-            Reason::ProviderUnavailable
-        }
+        "no_credential" | "credential_command" | "credential_source" | "connection_failed"
+        | "response_timeout" => Reason::ProviderUnavailable,
         "internal" => Reason::Internal,
+        "budget_held" => Reason::LimitReached,
         limit if limit.starts_with("max_") => Reason::LimitReached,
         _ => Reason::PolicyDenied,
     }

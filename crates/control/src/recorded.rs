@@ -30,7 +30,7 @@ pub(crate) const fn session(action: &Action) -> Option<SessionId> {
         | Action::RespondExecution { .. }
         | Action::AnswerExecution { .. }
         | Action::ResizeTerminal { .. }
-        | Action::ListSessions
+        | Action::ListSessions { .. }
         | Action::GetServerInfo => None,
     }
 }
@@ -103,7 +103,7 @@ pub(crate) fn parameters(action: &Action) -> Vec<(&'static str, Parameter)> {
         }
         Action::RemoveRemains { backend, .. } => vec![("backend", word(backend.as_str()))],
         Action::ReapSession { because, .. } => vec![("because", word(format!("{because:?}")))],
-        Action::ListSessions
+        Action::ListSessions { .. }
         | Action::GetSession(_)
         | Action::DestroySession(_)
         | Action::AdoptSession(_)

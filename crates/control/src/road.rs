@@ -278,9 +278,10 @@ impl Inner {
                 self.sessions.resize(permit, *terminal).await?;
                 Ok(Outcome::Done)
             }
-            Action::ListSessions => {
+            Action::ListSessions { ended } => {
                 let permit = self.policy.admit_listing(principal);
-                Ok(Outcome::Sessions(self.sessions.list(permit).await?))
+                let sessions = self.sessions.list(permit, *ended).await?;
+                Ok(Outcome::Sessions(sessions))
             }
             Action::GetSession(session) => {
                 let permit = self.session(principal, SessionVerb::Read, *session).await?;
@@ -456,7 +457,7 @@ const fn durability(action: &Action) -> Durability {
         | Action::WidenNetwork(_) => Durability::Durable,
         Action::GetExecution(_)
         | Action::ResizeTerminal { .. }
-        | Action::ListSessions
+        | Action::ListSessions { .. }
         | Action::GetSession(_)
         | Action::GetSessionLogs { .. }
         | Action::ReadTranscript(_)

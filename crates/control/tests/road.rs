@@ -239,7 +239,10 @@ async fn every_call_has_an_intent_and_a_result_and_content_stays_out_of_the_log(
         .handle(run(session, "echo canary-argument"))
         .await
         .expect("an execution");
-    house.handle(Action::ListSessions).await.expect("a list");
+    house
+        .handle(Action::ListSessions { ended: false })
+        .await
+        .expect("a list");
     let unknown = SessionId::from_bytes([9; 16]);
     house
         .handle(Action::GetSession(unknown))
@@ -540,12 +543,30 @@ async fn a_flood_of_calls_is_refused_on_the_record_and_does_not_keep_a_session_f
 }
 
 #[tokio::test]
+async fn a_destroyed_session_is_listed_with_its_end_where_ended_ones_are_asked_for() {
+    let house = House::new();
+    let session = house.create().await;
+    house
+        .handle(Action::DestroySession(session))
+        .await
+        .expect("destroyed");
+    let listed = async |ended| match house.handle(Action::ListSessions { ended }).await {
+        Ok(Outcome::Sessions(views)) => views,
+        other => panic!("{other:?}"),
+    };
+    assert!(listed(false).await.is_empty());
+    let all = listed(true).await;
+    assert_eq!((all.len(), all[0].id), (1, session));
+    assert!(!all[0].state.is_live() && all[0].ended_at.is_some());
+}
+
+#[tokio::test]
 async fn a_closed_road_refuses_everybody_but_the_server() {
     let house = House::new();
     let session = house.create().await;
     house.control.close();
     let refused = house
-        .handle(Action::ListSessions)
+        .handle(Action::ListSessions { ended: false })
         .await
         .expect_err("closed");
     assert_eq!(refused.reason, Reason::ShuttingDown);

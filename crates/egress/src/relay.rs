@@ -29,7 +29,10 @@ mod response;
 mod usage;
 
 pub use account::{Allowance, Scope, Spent};
-pub use credential::{AwsKeys, Credential, CredentialError, TokenCommand};
+pub use credential::{
+    AwsChain, AwsKeys, AwsRole, Credential, CredentialError, Form, GoogleDefault, Guard,
+    HostClient, KeyFileError, Source, TokenCommand,
+};
 pub use exchange::{Ending, Observer, RequestRecord};
 pub use ledger::{
     Clock, DailyBudgets, Keep, Ledger, LedgerConfig, LeftToday, Settled, Used, UsedBefore,
@@ -37,7 +40,7 @@ pub use ledger::{
 pub use models::{ModelList, ModelListError};
 pub use money::Usd;
 pub use prices::{MAX_PRICES_BYTES, Prices, PricesError};
-pub use provider::{Provider, ProviderError, ProviderKind};
+pub use provider::{Provider, ProviderError, ProviderKind, check_base_url};
 pub use road::{Relay, RelayLimits, ServeError};
 pub use session::{BudgetStop, Caps, SessionConfig, SessionRelay, Usage};
 pub use upstream::{Trust, TrustError};

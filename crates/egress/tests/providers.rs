@@ -11,7 +11,7 @@ mod support;
 use std::time::Duration;
 
 use aws_smithy_eventstream::frame::{DecodedFrame, MessageFrameDecoder};
-use egress::{AwsKeys, Caps, Credential, Ending, ModelList, Provider, TokenCommand, Trust};
+use egress::{AwsKeys, Caps, Credential, Ending, ModelList, Provider, Source, TokenCommand, Trust};
 use scripted_api::{Accept, Block, Fault, KeyPair, Options, Script, ScriptedApi, Turn, Verdict};
 use support::*;
 use tokio::{
@@ -214,11 +214,11 @@ async fn vertex_gets_the_token_that_a_command_of_the_host_prints() {
     let mut setting = Setting::first_party(&api.url());
     setting.provider =
         Provider::vertex("my-proj", "us-east5", Some(&format!("{}/v1", api.url()))).unwrap();
-    setting.credential = Some(Credential::Command(TokenCommand {
+    setting.credential = Some(Credential::Source(Source::command(TokenCommand {
         argv: ["/bin/echo", "ya29.token"].map(str::to_owned).to_vec(),
         timeout: TokenCommand::TIMEOUT,
         refresh_after: TokenCommand::REFRESH_AFTER,
-    }));
+    })));
     setting.models = ModelList::new(["claude-opus-*"]).unwrap();
     let bench = setting.bench();
     for (verb, body, code) in [
@@ -259,13 +259,13 @@ async fn vertex_gets_the_token_that_a_command_of_the_host_prints() {
 #[tokio::test]
 async fn a_command_that_fails_is_told_without_what_it_printed() {
     let mut setting = Setting::first_party("http://127.0.0.1:9");
-    setting.credential = Some(Credential::Command(TokenCommand {
+    setting.credential = Some(Credential::Source(Source::command(TokenCommand {
         argv: ["/bin/sh", "-c", "echo canary; echo canary >&2; exit 1"]
             .map(str::to_owned)
             .to_vec(),
         timeout: TokenCommand::TIMEOUT,
         refresh_after: TokenCommand::REFRESH_AFTER,
-    }));
+    })));
     let bench = setting.bench();
     let said = bench.ask(BODY).await;
     assert_eq!(

@@ -48,7 +48,10 @@ pub enum Action {
         terminal: Terminal,
     },
     /// The caller's sessions.
-    ListSessions,
+    ListSessions {
+        /// Also those that have ended and are on record.
+        ended: bool,
+    },
     /// One session.
     GetSession(SessionId),
     /// End a session and remove everything of it.
@@ -130,7 +133,7 @@ impl Action {
             Action::CancelExecution(_) => "execution.cancel",
             Action::RespondExecution { .. } => "execution.stdin",
             Action::ResizeTerminal { .. } => "execution.resize",
-            Action::ListSessions => "session.list",
+            Action::ListSessions { .. } => "session.list",
             Action::GetSession(_) => "session.read",
             Action::DestroySession(_) => "session.destroy",
             Action::GetSessionLogs { .. } => "session.logs",
@@ -163,7 +166,7 @@ impl Action {
             | Action::RemoveRemains { .. } => true,
             Action::GetExecution(_)
             | Action::ResizeTerminal { .. }
-            | Action::ListSessions
+            | Action::ListSessions { .. }
             | Action::GetSession(_)
             | Action::GetSessionLogs { .. }
             | Action::ReadTranscript(_)

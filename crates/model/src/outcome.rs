@@ -133,6 +133,8 @@ pub struct SessionView {
     pub running_executions: Vec<ExecutionId>,
     /// Why it ended, for a session that is no longer live.
     pub ended_because: Option<String>,
+    /// When it ended. `None` while it is live.
+    pub ended_at: Option<SystemTime>,
 }
 
 /// Resources in use by a session.

@@ -52,6 +52,34 @@ struct PathEntry {
     reason: String,
 }
 
+/// Directories that an operator offers to all sessions, at the same path inside.
+pub struct OfferedPaths(ForbiddenPaths);
+
+impl OfferedPaths {
+    /// For a server whose user has that home and which keeps its state there; both absolute.
+    ///
+    /// # Errors
+    /// Never for the data that is built in; a test reads it.
+    pub fn new(home: &Path, state_directory: &Path) -> Result<Self, PolicyError> {
+        ForbiddenPaths::load(home, state_directory).map(OfferedPaths)
+    }
+
+    /// Why no session may have this absolute path of the host, as with what callers mount.
+    pub fn why_forbidden(&self, path: &Path) -> Option<&str> {
+        self.0.why_forbidden(path)
+    }
+
+    /// Why it would not be seen: something of the sandbox's own stands there.
+    pub fn why_hidden(&self, path: &Path) -> Option<&str> {
+        let hit = self
+            .0
+            .targets
+            .iter()
+            .find(|(reserved, _)| path.starts_with(reserved));
+        hit.map(|(_, reason)| reason.as_str())
+    }
+}
+
 /// See the module.
 #[derive(Debug, Clone)]
 pub(crate) struct ForbiddenPaths {
@@ -312,6 +340,27 @@ mod tests {
                 allowed,
                 "home {home}, path {path}"
             );
+        }
+    }
+
+    #[test]
+    fn what_an_operator_offers_is_neither_forbidden_nor_hidden() {
+        let offered =
+            OfferedPaths::new(Path::new("/srv/alice"), Path::new("/srv/state/server")).unwrap();
+        for tools in ["/opt", "/opt/x", "/srv/alice/.cargo/bin", "/snap/bin"] {
+            assert_eq!(offered.why_forbidden(Path::new(tools)), None, "{tools}");
+            assert_eq!(offered.why_hidden(Path::new(tools)), None, "{tools}");
+        }
+        for key in [
+            "/srv/alice/.ssh",
+            "/srv/alice/.ssh/id",
+            "/srv/alice",
+            "/etc",
+        ] {
+            assert!(offered.why_forbidden(Path::new(key)).is_some(), "{key}");
+        }
+        for place in ["/tmp/tools", "/var/tmp/tools", "/workspace", "/state/x"] {
+            assert!(offered.why_hidden(Path::new(place)).is_some(), "{place}");
         }
     }
 

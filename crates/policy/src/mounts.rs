@@ -19,9 +19,8 @@ pub(crate) struct HostRules<'a> {
     pub(crate) server_uid: u32,
 }
 
-const OTHER_DIRECTORY: &str = "Name the directory of a project below a root. Roots are set by the environment variable \
-    `CLAUDE_CODE_MCP_PROJECT_ROOTS`, or by `project_roots = [...]` in the configuration file; home directories themselves, \
-    system and credential directories are never allowed.";
+const OTHER_DIRECTORY: &str = "Name the directory of a project. Home directories themselves, system and credential directories are \
+    never allowed, whatever roots are configured.";
 
 impl HostRules<'_> {
     /// The directory that the caller named, if a session may have it.
@@ -101,7 +100,8 @@ impl HostRules<'_> {
     pub(crate) fn writable(&self, directory: &HostDirectory, field: &str) -> Result<(), Refusal> {
         if self.server_uid != 0 && directory.uid != self.server_uid {
             let message = "The directory belongs to another user, and without root its files could not stay theirs.";
-            let hint = "Use a directory of the user who runs the server, mount it read-only, or use `copy` mode.";
+            let hint = "Use a directory of the user who runs the server, or a copy of it that is theirs; what is only read can be \
+                a read-only mount.";
             return Err(Refusal::new(Reason::WorkspaceNotMappable, message, hint).in_field(field));
         }
         let relative = self

@@ -177,6 +177,26 @@ impl ProtectedPaths {
         pinned.chain(leaves).collect()
     }
 
+    /// A plan again, now that these of its paths are gone: as if they had been missing from the start.
+    pub fn plan_without(
+        &self,
+        plan: &[ProtectedPath],
+        gone: &BTreeSet<PathBuf>,
+    ) -> Vec<ProtectedPath> {
+        let again = |path: &ProtectedPath| {
+            if !gone.contains(&path.relative) {
+                return Some(path.clone());
+            }
+            let rule = self.rules.iter().find(|rule| rule.path == path.relative)?;
+            let protection = protection(rule, EntryKind::Missing)?;
+            Some(ProtectedPath {
+                relative: path.relative.clone(),
+                protection,
+            })
+        };
+        plan.iter().filter_map(again).collect()
+    }
+
     /// A protected path, or a directory on the way to one, that is a link, socket, device or pipe: it cannot be mounted
     /// over itself, and an agent could exchange it.
     pub(crate) fn unpinnable<'a>(

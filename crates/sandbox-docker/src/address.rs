@@ -141,9 +141,14 @@ fn plain(host: &str, name: &str, authority: String, tcp: &Tcp) -> Result<Address
             "is plain TCP to another place than 127.0.0.0/8 or ::1, which no setting allows: whoever is on the way is root there",
             USE_TLS,
         )),
-        (false, _) => Err(refused(
+        (false, true) => Err(refused(
             host,
-            "is plain TCP: whoever reaches that port is root on the engine's machine, on loopback every user and program of it",
+            "is plain TCP: every user and program of this machine that reaches that port is root by it",
+            USE_TLS_OR_ACCEPT,
+        )),
+        (false, false) => Err(refused(
+            host,
+            "is plain TCP: whoever reaches that port is root on the engine's machine",
             USE_TLS,
         )),
     }
@@ -151,6 +156,25 @@ fn plain(host: &str, name: &str, authority: String, tcp: &Tcp) -> Result<Address
 
 const USE_TLS: &str = "let the engine listen with TLS (`tlsverify` in its daemon.json), and set DOCKER_TLS_VERIFY=1 and \
     DOCKER_CERT_PATH; or use its unix socket";
+
+const USE_TLS_OR_ACCEPT: &str = "use the engine's unix socket, or let it listen with TLS (`tlsverify` in its daemon.json; \
+    DOCKER_TLS_VERIFY=1, DOCKER_CERT_PATH); or, where all who are on this machine may be root, set \
+    `dangerously_plain_loopback_engine = true`";
+
+/// Whether `DOCKER_HOST` names another machine; `None` where that does not show.
+pub(crate) fn is_elsewhere(host: &str) -> Option<bool> {
+    let (scheme, rest) = host.split_once("://")?;
+    match scheme {
+        "ssh" => Some(true),
+        "tcp" | "http" | "https" => {
+            let (name, _) = authority(rest, PLAIN_PORT)?;
+            let address = name.parse::<IpAddr>();
+            let is_here = address.is_ok_and(|address| address.is_loopback()) || name == "localhost";
+            Some(!is_here)
+        }
+        _ => None,
+    }
+}
 
 /// The host's name or address, and host and port as a URL has them.
 fn authority(rest: &str, port: u16) -> Option<(String, String)> {

@@ -4,7 +4,7 @@
 use std::{
     fs, io,
     os::unix::{fs::chown, net::UnixListener},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use bollard::models::ImageInspect;
@@ -25,7 +25,6 @@ use crate::{
     machine::Machine,
     place,
     record::Record,
-    removal,
     staging::{self, Staged},
 };
 
@@ -54,37 +53,29 @@ pub(crate) struct Ground<'server> {
     pub program: &'server Path,
 }
 
-/// Makes it.
+/// Where a sandbox is to be made, and of what.
+pub(crate) struct Begun {
+    image: String,
+    instance: PathBuf,
+}
+
+/// What comes before anything that is to be undone.
 ///
 /// # Errors
 /// See [`sandbox::Backend::create`].
-pub(crate) async fn create(
-    ground: &Ground<'_>,
-    spec: &SandboxSpec,
-) -> Result<Created, BackendError> {
+pub(crate) async fn begin(ground: &Ground<'_>, spec: &SandboxSpec) -> Result<Begun, BackendError> {
     let image = find_image(ground, spec).await?;
-    let session = spec.session;
-    let instance = match ground.layout.create_instance(session) {
+    let (layout, session) = (ground.layout.clone(), spec.session);
+    let instance = blocking(move || match layout.create_instance(session) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            return Err(BackendError::AlreadyExists);
+            Err(BackendError::AlreadyExists)
         }
-        instance => instance.map_err(|source| step("make the session's directory", source))?,
-    };
-    match build(ground, &instance, &image, spec).await {
-        Ok(created) => Ok(created),
-        Err(error) => {
-            undo(ground, spec, &error).await;
-            Err(error)
-        }
-    }
-}
-
-async fn undo(ground: &Ground<'_>, spec: &SandboxSpec, error: &BackendError) {
-    // A container of that name that was there before is not ours to remove.
-    let engine = (!matches!(error, BackendError::AlreadyExists)).then_some(ground.engine);
-    if let Err(error) = removal::remove(engine, ground.layout, &spec.owner, spec.session).await {
-        tracing::error!(session = %spec.session, %error, "remains of a failed creation stay until the next start");
-    }
+        instance => instance.map_err(|source| step("make the session's directory", source)),
+    });
+    Ok(Begun {
+        image,
+        instance: instance.await?,
+    })
 }
 
 /// The image by its id, so that nobody can put another one in its place meanwhile.
@@ -140,15 +131,19 @@ pub(crate) async fn look_up(
     }
 }
 
-async fn build(
+/// Makes it.
+///
+/// # Errors
+/// See [`sandbox::Backend::create`]; whatever came before is to be removed then.
+pub(crate) async fn build(
     ground: &Ground<'_>,
-    instance: &Path,
-    image: &str,
+    begun: &Begun,
     spec: &SandboxSpec,
 ) -> Result<Created, BackendError> {
+    let Begun { image, instance } = begun;
     let key = carrier_key(ground, spec)?;
     let staged = blocking({
-        let (instance, spec) = (instance.to_owned(), spec.clone());
+        let (instance, spec) = (instance.clone(), spec.clone());
         let program = ground.program.to_owned();
         let first_id = ground.machine.first_id;
         move || prepare(&instance, &program, &spec, (key, first_id))
@@ -167,9 +162,7 @@ async fn build(
         .create(&name, container(spec, &making))
         .await?;
     let road = match key {
-        None => Road::Socket(
-            link::bind(instance).map_err(|source| step("listen for the supervisor", source))?,
-        ),
+        None => Road::Socket(listen(instance.clone()).await?),
         // Before anything is written to them.
         Some(key) => Road::Streams(Key::First(key), Some(ground.engine.attach(&id).await?)),
     };
@@ -180,7 +173,7 @@ async fn build(
         Kernel::Shared => place::mapped(live.pid, ground.machine.first_id).await?,
     }
     blocking({
-        let (instance, spec, pid) = (instance.to_owned(), spec.clone(), live.pid);
+        let (instance, spec, pid) = (instance.clone(), spec.clone(), live.pid);
         move || {
             // A kernel of its own shows the host nothing of its mounts: its supervisor does, before it is believed.
             if spec.kernel() == Kernel::Shared {
@@ -193,6 +186,17 @@ async fn build(
     Ok(Created { live, road })
 }
 
+/// Binds the socket of a session.
+///
+/// # Errors
+/// When it cannot be bound.
+pub(crate) async fn listen(instance: PathBuf) -> Result<UnixListener, BackendError> {
+    blocking(move || {
+        link::bind(&instance).map_err(|source| step("listen for the supervisor", source))
+    })
+    .await
+}
+
 /// A key where frames travel over the standard streams: a kernel of the sandbox's own cannot dial a socket of the host's.
 fn carrier_key(
     ground: &Ground<'_>,
@@ -201,9 +205,9 @@ fn carrier_key(
     if !ground.attached_streams && spec.kernel() == Kernel::Shared {
         return Ok(None);
     }
-    let mut key = CarrierKey::default();
+    let mut key = [0; 32];
     getrandom::fill(&mut key).map_err(|error| step("make a key", io::Error::other(error)))?;
-    Ok(Some(key))
+    Ok(Some(CarrierKey::new(key)))
 }
 
 /// All that happens on the host before there is a container.

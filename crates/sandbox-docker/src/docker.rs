@@ -6,6 +6,7 @@ use std::{
     os::{fd::OwnedFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -16,7 +17,11 @@ use sandbox::{
     carrier::{self, Key, Streams},
 };
 use sandbox_host::{Groups, Layout, ended, kernel, link, supervisor_binary};
-use tokio::{io::unix::AsyncFd, sync::OnceCell};
+use tokio::{
+    io::unix::AsyncFd,
+    sync::OnceCell,
+    time::{Instant, sleep, timeout_at},
+};
 
 use crate::{
     config::DockerConfig,
@@ -28,8 +33,17 @@ use crate::{
     record::{OWNER_LABEL, Record, SESSION_LABEL},
     removal,
     seccomp::Profiles,
-    turns::Turns,
+    turns::{Turn, Turns},
 };
+
+/// What a verb takes at most with an engine that is silent: one call's limit.
+const VERB_LIMIT: Duration = Duration::from_secs(5);
+/// When to look for a container that an engine made after nobody waited for it any more: pauses.
+const LATE_LOOKS: [Duration; 3] = [
+    Duration::from_secs(2),
+    Duration::from_secs(8),
+    Duration::from_secs(60),
+];
 
 /// Sandboxes from a Docker engine.
 ///
@@ -50,6 +64,28 @@ struct Shared {
     turns: Turns,
     /// Those that this server created or found alive, for what is asked often.
     living: Mutex<BTreeMap<SessionId, Arc<Living>>>,
+}
+
+/// How a creation failed, as far as it matters to what is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failed {
+    /// There was a container of the name.
+    NameTaken,
+    /// The engine gave no answer: what it was asked may still happen.
+    Unanswered,
+    Otherwise,
+}
+
+impl Failed {
+    const fn by(error: &BackendError) -> Self {
+        if matches!(error, BackendError::AlreadyExists) {
+            Failed::NameTaken
+        } else if matches!(error, BackendError::Unavailable { .. }) {
+            Failed::Unanswered
+        } else {
+            Failed::Otherwise
+        }
+    }
 }
 
 /// Where a living sandbox's usage is read, without asking the engine.
@@ -187,7 +223,8 @@ impl Shared {
         })
     }
 
-    async fn create(&self, spec: &SandboxSpec) -> Result<Created, BackendError> {
+    async fn create(self: &Arc<Self>, spec: &SandboxSpec) -> Result<Created, BackendError> {
+        let until = Instant::now() + VERB_LIMIT;
         if spec.owner != self.config.owner {
             return Err(BackendError::Unsupported(
                 "sandboxes of another owner".to_owned(),
@@ -200,7 +237,7 @@ impl Shared {
         }
         machine.capability(spec.kernel()).check(spec)?;
         self.check_runtime(spec).await?;
-        let _turn = self.turns.take(spec.session).await;
+        let turn = self.turns.take(spec.session).await;
         let ground = Ground {
             engine: &self.engine,
             layout: &self.layout,
@@ -210,9 +247,45 @@ impl Shared {
             attached_streams: self.config.attached_streams,
             program: &self.program,
         };
-        let created = creation::create(&ground, spec).await?;
-        self.remember(spec.session, &created.live);
-        Ok(created)
+        let begun = creation::begin(&ground, spec).await?;
+        match creation::build(&ground, &begun, spec).await {
+            Ok(created) => {
+                self.remember(spec.session, &created.live);
+                Ok(created)
+            }
+            Err(error) => {
+                let undoing = Arc::clone(self).undo(spec.session, Failed::by(&error), turn);
+                // What takes longer goes on without the caller, and the turn lasts until then.
+                let _ = timeout_at(until, tokio::spawn(undoing)).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn undo(self: Arc<Self>, session: SessionId, failed: Failed, turn: Turn) {
+        // A container of that name that was there before is not ours to remove.
+        let engine = (failed != Failed::NameTaken).then_some(&self.engine);
+        self.remove_remains(engine, session).await;
+        drop(turn);
+        if failed == Failed::Unanswered {
+            tokio::spawn(self.remove_late(session));
+        }
+    }
+
+    /// An engine that gave no answer may make the container yet.
+    async fn remove_late(self: Arc<Self>, session: SessionId) {
+        for pause in LATE_LOOKS {
+            sleep(pause).await;
+            let _turn = self.turns.take(session).await;
+            self.remove_remains(Some(&self.engine), session).await;
+        }
+    }
+
+    async fn remove_remains(&self, engine: Option<&Engine>, session: SessionId) {
+        let removed = removal::remove(engine, &self.layout, &self.config.owner, session);
+        if let Err(error) = removed.await {
+            tracing::error!(%session, %error, "remains of a failed creation stay until the next start");
+        }
     }
 
     /// Only in the session's turn: what [`Backend::destroy`] forgets must not come back.
@@ -238,12 +311,9 @@ impl Shared {
     async fn list(&self) -> Result<Vec<Listed>, BackendError> {
         let label = format!("{OWNER_LABEL}={}", self.config.owner);
         let containers = self.engine.containers(&label).await?;
-        let mut sessions: BTreeSet<SessionId> = self
-            .layout
-            .list()
-            .map_err(|e| step("list sessions", e))?
-            .into_iter()
-            .collect();
+        let layout = self.layout.clone();
+        let listed = blocking(move || layout.list().map_err(|e| step("list sessions", e)));
+        let mut sessions: BTreeSet<SessionId> = listed.await?.into_iter().collect();
         let mut running = BTreeSet::new();
         for container in &containers {
             let Some(session) = session_of(container) else {
@@ -265,16 +335,15 @@ impl Shared {
         Ok(sessions.into_iter().map(listed).collect())
     }
 
-    async fn connect(&self, session: SessionId) -> Result<Created, BackendError> {
+    async fn connect(self: &Arc<Self>, session: SessionId) -> Result<Created, BackendError> {
         let _turn = self.turns.take(session).await;
         let live = self.live(session).await?;
         let instance = self.layout.instance(session);
-        let road = match self.record(session)?.carrier_key {
+        let shared = Arc::clone(self);
+        let record = blocking(move || shared.record(session)).await?;
+        let road = match record.carrier_key {
             Some(key) => Road::Streams(Key::Known(key), None),
-            None => {
-                let listener = link::bind(&instance);
-                Road::Socket(listener.map_err(|e| step("listen for the supervisor", e))?)
-            }
+            None => Road::Socket(creation::listen(instance).await?),
         };
         self.remember(session, &live);
         Ok(Created { live, road })
@@ -397,8 +466,11 @@ impl Backend for Docker {
         let living = self.shared.all_living().get(&session).cloned();
         match living {
             Some(living) if ended(&living.pidfd) => Err(BackendError::NotFound),
-            Some(living) => Ok(living.groups.usage()),
-            None => Ok(self.shared.live(session).await?.groups.usage()),
+            Some(living) => blocking(move || Ok(living.groups.usage())).await,
+            None => {
+                let live = self.shared.live(session).await?;
+                blocking(move || Ok(live.groups.usage())).await
+            }
         }
     }
 

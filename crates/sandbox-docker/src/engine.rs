@@ -373,8 +373,8 @@ impl Engine {
         match (io_kind(&error), address) {
             (Some(io::ErrorKind::PermissionDenied), Address::Unix(_)) => unavailable(
                 format!("this user may not speak to the engine at {address}"),
-                "use an engine of your own (rootless Docker), run the server as root, or use the native backend: \
-                 membership of the group `docker` is as good as root",
+                "use the native backend, which needs neither an engine nor root; or run the server as root. Membership of \
+                 the group `docker` is as good as root, and a rootless engine carries no sessions",
             ),
             (Some(io::ErrorKind::NotFound), Address::Unix(_)) => self.missing(),
             (Some(io::ErrorKind::ConnectionRefused), Address::Unix(_)) => unavailable(

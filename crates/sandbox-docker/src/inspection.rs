@@ -10,10 +10,10 @@ use model::{
 };
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use sandbox::{BackendError, Inspection};
-use sandbox_host::{Groups, Outside, ended};
+use sandbox_host::{Groups, Outside, ended, host_has_swap};
 
 use crate::{
-    creation::step,
+    creation::{blocking, step},
     engine::Engine,
     host_config::{agent, seccomp_option},
     record::{OWNER_LABEL, SESSION_LABEL},
@@ -81,7 +81,7 @@ pub(crate) async fn live(
     let Some(Owned { id, found }) = owned(engine, owner, session).await? else {
         return Ok(None);
     };
-    Ok(first_process(id, found))
+    blocking(move || Ok(first_process(id, found))).await
 }
 
 /// A handle of exactly the container's first process. Its control group tells it from a later process of that number:
@@ -305,7 +305,15 @@ fn said_by_engine(found: &ContainerInspectResponse, seccomp: &str) -> Vec<Said> 
 
 fn read_back(limit: LimitName, asked: &Limits, live: &Live, outside: &Outside) -> LimitInForce {
     let (in_force, enforcement, mechanism) = match live.groups.mechanism(limit) {
-        Some(mechanism) => (live.groups.read_back(limit), Enforcement::Hard, mechanism),
+        Some(mechanism) => {
+            let swaps = limit == LimitName::MemoryBytes && live.groups.can_swap(host_has_swap());
+            let enforcement = if swaps {
+                Enforcement::Soft
+            } else {
+                Enforcement::Hard
+            };
+            (live.groups.read_back(limit), enforcement, mechanism)
+        }
         None => carried(limit, outside),
     };
     LimitInForce {

@@ -1,5 +1,7 @@
 //! Taking a sandbox away, whatever state it is in. Every step may find its work done already.
 
+use std::path::Path;
+
 use model::{OwnerId, SessionId};
 use sandbox::BackendError;
 use sandbox_host::Layout;
@@ -22,20 +24,26 @@ pub(crate) async fn remove(
     owner: &OwnerId,
     session: SessionId,
 ) -> Result<(), BackendError> {
+    // Whatever the engine says: the project is behind these mounts.
+    let instance = layout.instance(session);
+    let unstaged = blocking(move || unstage(&instance)).await;
     if let Some(engine) = engine
         && let Some(container) = owned(engine, owner, session).await?
     {
         engine.remove(&container.id).await?;
     }
+    unstaged?;
     let layout = layout.clone();
     blocking(move || forget(&layout, session)).await
 }
 
-/// What is on the host: mounts, placeholders, the directory.
+fn unstage(instance: &Path) -> Result<(), BackendError> {
+    staging::remove(instance).map_err(|source| step("take the mounts away", source))
+}
+
+/// What else is on the host: placeholders, the directory.
 fn forget(layout: &Layout, session: SessionId) -> Result<(), BackendError> {
     let instance = layout.instance(session);
-    // Before anything is deleted: the project is behind them.
-    staging::remove(&instance).map_err(|source| step("take the mounts away", source))?;
     let record = Record::read(&instance).unwrap_or_else(|error| {
         tracing::error!(%session, %error, "the record is damaged; what bears the session's name is removed all the same");
         None

@@ -27,10 +27,10 @@ use bollard::{
     models::ContainerCreateBody,
     query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOptions},
 };
-use model::{OwnerId, Protection, RootFileSystem, SessionId};
+use model::{OwnerId, ProtectedPath, Protection, RootFileSystem, SessionId};
 use sandbox::{Backend, BackendError, Listed};
 use sandbox_docker::{Docker, DockerConfig};
-use support::{Fault, Filter, Ground, IMAGE, Inside, engine, protected, small_spec};
+use support::{Fault, Filter, Ground, IMAGE, Inside, Scene, engine, protected, small_spec};
 
 /// What the issue promises, and a little for a busy machine.
 const PATIENCE: Duration = Duration::from_millis(5_500);
@@ -192,6 +192,120 @@ async fn a_creation_that_fails_anywhere_leaves_nothing() {
     ground.start().await.destroy().await;
 }
 
+/// Where frames travel over the standard streams, one more call can fail.
+#[tokio::test]
+async fn a_creation_whose_streams_cannot_be_had_leaves_nothing() {
+    let leg = "a_creation_whose_streams_cannot_be_had";
+    let Some(ground) = Ground::at(Scene::Attached, leg).await else {
+        return;
+    };
+    let attaching = ("POST", "/containers/{id}/attach");
+    ground.filter.break_call(Some((attaching, Fault::Refused)));
+    let mut spec = ground.spec();
+    spec.protected = vec![protected(".envrc", Protection::Masked { directory: false })];
+    assert!(ground.docker.create(&spec).await.is_err());
+    ground.filter.break_call(None);
+    ground.is_clean().await;
+    assert!(!ground.project().join(".envrc").exists());
+    ground.start().await.destroy().await;
+}
+
+/// The steps on the host, each at the point where it can go wrong.
+#[tokio::test]
+async fn a_creation_that_fails_on_the_host_leaves_nothing() {
+    let Some(ground) = Ground::new("a_creation_that_fails_on_the_host").await else {
+        return;
+    };
+    let project = ground.project();
+    fs::write(project.join("taken"), "the user's").unwrap();
+    let masked = |path: &str| protected(path, Protection::Masked { directory: false });
+    let faults: [(&str, Vec<ProtectedPath>); 3] = [
+        (
+            "a place that is taken",
+            vec![masked(".envrc"), masked("taken")],
+        ),
+        (
+            "what was there is gone",
+            vec![protected("gone", Protection::ReadOnly), masked(".envrc")],
+        ),
+        (
+            "a mount that cannot be made",
+            vec![protected("gone", Protection::Pinned), masked(".envrc")],
+        ),
+    ];
+    for (what, paths) in faults {
+        let mut spec = ground.spec();
+        spec.protected = paths;
+        let failed = ground.docker.create(&spec).await.err().unwrap();
+        let gone = matches!(failed, BackendError::ProtectedGone { .. });
+        let changed = matches!(failed, BackendError::PathChanged { .. });
+        assert!(gone || changed, "{what}: {failed:?}");
+        assert_eq!(gone, what == "what was there is gone", "{failed:?}");
+        ground.is_clean().await;
+        assert!(!project.join(".envrc").exists(), "{what}");
+    }
+    assert_eq!(fs::read(project.join("taken")).unwrap(), b"the user's");
+    ground.start().await.destroy().await;
+}
+
+#[tokio::test]
+async fn a_creation_with_a_silent_engine_is_over_in_time_and_undone_afterwards() {
+    let Some(ground) = Ground::new("a_creation_with_a_silent_engine").await else {
+        return;
+    };
+    ground.docker.capability().await.unwrap();
+    let starting = ("POST", "/containers/{id}/start");
+    let silence = Duration::from_secs(60);
+    ground
+        .filter
+        .break_call(Some((starting, Fault::Silent(silence))));
+    // Silent from now on to all that undoing needs, too.
+    let spec = ground.spec();
+    let begin = Instant::now();
+    let creating = ground.docker.create(&spec);
+    let silencing = async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let looking = ("GET", "/containers/{id}/json");
+        let fault = Fault::Silent(Duration::from_secs(3));
+        ground.filter.break_call(Some((looking, fault)));
+    };
+    let (created, ()) = tokio::join!(creating, silencing);
+    assert!(created.is_err());
+    let elapsed = begin.elapsed();
+    assert!(elapsed < PATIENCE + Duration::from_secs(1), "{elapsed:?}");
+    ground.filter.break_call(None);
+    ground.docker.destroy(spec.session).await.unwrap();
+    ground.is_clean().await;
+}
+
+#[tokio::test]
+async fn a_container_that_the_engine_makes_after_nobody_waits_for_it_is_removed() {
+    let Some(ground) = Ground::new("a_container_that_the_engine_makes_late").await else {
+        return;
+    };
+    ground.docker.capability().await.unwrap();
+    let creating = ("POST", "/containers/create");
+    let late = Fault::Late(Duration::from_secs(1));
+    ground.filter.break_call(Some((creating, late)));
+    let spec = ground.spec();
+    assert!(ground.docker.create(&spec).await.is_err());
+    let exists = async || {
+        let listed = ground.docker.list().await.unwrap();
+        listed.iter().any(|listed| listed.session == spec.session)
+    };
+    let (begin, mut came) = (Instant::now(), false);
+    loop {
+        let is_there = exists().await;
+        if came && !is_there {
+            break;
+        }
+        came |= is_there;
+        assert!(begin.elapsed() < 4 * PATIENCE, "came: {came}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    ground.is_clean().await;
+}
+
 #[tokio::test]
 async fn a_creation_that_cannot_be_undone_is_listed_and_removed_later() {
     let Some(ground) = Ground::new("a_creation_that_cannot_be_undone").await else {
@@ -207,6 +321,12 @@ async fn a_creation_that_cannot_be_undone_is_listed_and_removed_later() {
         running: true,
     };
     assert_eq!(ground.docker.list().await.unwrap(), [left]);
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let sessions = ground.directory.path().join("state/docker/sessions");
+    assert!(
+        !mounts.contains(sessions.to_str().unwrap()),
+        "the project stays mounted on the host while the engine does not answer"
+    );
     ground.filter.break_call(None);
     ground.docker.destroy(spec.session).await.unwrap();
     assert!(!ground.project().join(".envrc").exists());

@@ -1,9 +1,12 @@
 //! Deleting what an agent may have made: trees of any depth and any permissions.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs, io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStringExt,
+    },
     path::Path,
 };
 
@@ -12,8 +15,12 @@ use rustix::{
     io::Errno,
 };
 
-/// Deletes a tree of whatever depth, with two descriptors and no recursion: what has entries of its own is moved up to
-/// the top first. A tree made by an agent may be deeper than descriptors or the stack reach.
+/// Names held at once: an agent can put millions into one directory.
+const BATCH: usize = 1024;
+
+/// Deletes a tree of whatever depth and width, with three descriptors, a few names at a time and no recursion: what has
+/// entries of its own is moved up to the top first. A tree made by an agent may be deeper than descriptors or the stack
+/// reach, and wider than memory.
 ///
 /// # Errors
 /// When something stays.
@@ -24,66 +31,90 @@ pub fn delete(path: &Path) -> io::Result<()> {
         top => top?,
     };
     let mut moved = 0_u64;
-    loop {
-        let directories = clear(top.as_fd(), None)?;
-        if directories.is_empty() {
-            break;
-        }
-        for name in directories {
-            let directory = open_directory(top.as_fd(), name.clone())?;
-            clear(directory.as_fd(), Some((top.as_fd(), &mut moved)))?;
-            unlinkat(&top, &name, AtFlags::REMOVEDIR)?;
-        }
-    }
+    clear(top.as_fd(), |name| {
+        let directory = open_directory(top.as_fd(), name.clone())?;
+        clear(directory.as_fd(), |below| {
+            move_up(directory.as_fd(), &below, top.as_fd(), &mut moved)
+        })?;
+        Ok(unlinkat(&top, &name, AtFlags::REMOVEDIR)?)
+    })?;
     fs::remove_dir(path)
 }
 
-/// Removes all files of a directory, and moves its directories to `up` or returns their names.
+/// Empties a directory: `take_away` gets those of its directories that hold something.
 fn clear(
     directory: BorrowedFd<'_>,
-    mut up: Option<(BorrowedFd<'_>, &mut u64)>,
-) -> io::Result<Vec<OsString>> {
-    let mut directories = Vec::new();
-    // Read completely first: names that come while reading could be missed or met twice.
-    let mut names = Vec::new();
-    for entry in Dir::read_from(directory)? {
+    mut take_away: impl FnMut(OsString) -> io::Result<()>,
+) -> io::Result<()> {
+    loop {
+        let mut entries = Dir::read_from(directory)?;
+        let mut found = false;
+        loop {
+            let batch = batch(&mut entries)?;
+            if batch.is_empty() {
+                break;
+            }
+            found = true;
+            for (name, kind) in batch {
+                if !remove_simple(directory, &name, kind)? {
+                    take_away(name)?;
+                }
+            }
+        }
+        // Names that come or go while it is read could be missed: it is empty once a whole reading shows nothing.
+        if !found {
+            return Ok(());
+        }
+    }
+}
+
+/// The next [`BATCH`] entries at most; none at the end.
+fn batch(entries: &mut Dir) -> io::Result<Vec<(OsString, FileType)>> {
+    let mut batch = Vec::new();
+    while batch.len() < BATCH
+        && let Some(entry) = entries.read()
+    {
         let entry = entry?;
-        let name: OsString =
-            std::os::unix::ffi::OsStringExt::from_vec(entry.file_name().to_bytes().to_vec());
+        let name = OsString::from_vec(entry.file_name().to_bytes().to_vec());
         if name != "." && name != ".." {
-            names.push((name, entry.file_type()));
+            batch.push((name, entry.file_type()));
         }
     }
-    for (name, kind) in names {
-        if kind != FileType::Directory {
-            match unlinkat(directory, &name, AtFlags::empty()) {
-                Err(Errno::ISDIR) => {}
-                removed => {
-                    removed?;
-                    continue;
-                }
-            }
-        }
-        if unlinkat(directory, &name, AtFlags::REMOVEDIR).is_ok() {
-            continue;
-        }
-        match &mut up {
-            None => directories.push(name),
-            Some((top, moved)) => {
-                // Moving a directory writes to it: its name for the one above changes.
-                chmodat(directory, &name, Mode::RWXU, AtFlags::empty())?;
-                loop {
-                    **moved += 1;
-                    match renameat(directory, &name, *top, format!(".moved-{}", **moved)) {
-                        // The agent may have used the name.
-                        Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => {}
-                        renamed => break renamed?,
-                    }
-                }
-            }
+    Ok(batch)
+}
+
+/// False for a directory that holds something.
+fn remove_simple(directory: BorrowedFd<'_>, name: &OsStr, kind: FileType) -> io::Result<bool> {
+    if kind != FileType::Directory {
+        match unlinkat(directory, name, AtFlags::empty()) {
+            Err(Errno::ISDIR) => {}
+            // Some file systems show a name twice while others go.
+            Err(Errno::NOENT) => return Ok(true),
+            removed => return Ok(removed.map(|()| true)?),
         }
     }
-    Ok(directories)
+    match unlinkat(directory, name, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => Ok(true),
+        Err(_) => Ok(false),
+    }
+}
+
+fn move_up(
+    directory: BorrowedFd<'_>,
+    name: &OsStr,
+    top: BorrowedFd<'_>,
+    moved: &mut u64,
+) -> io::Result<()> {
+    // Moving a directory writes to it: its name for the one above changes.
+    chmodat(directory, name, Mode::RWXU, AtFlags::empty())?;
+    loop {
+        *moved += 1;
+        match renameat(directory, name, top, format!(".moved-{moved}")) {
+            // The agent may have used the name.
+            Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => {}
+            renamed => return Ok(renamed?),
+        }
+    }
 }
 
 fn open_directory(at: BorrowedFd<'_>, name: OsString) -> Result<OwnedFd, Errno> {
@@ -119,6 +150,22 @@ mod tests {
             at = open_directory(at.as_fd(), "d".into()).unwrap();
         }
         drop(at);
+        delete(&top).unwrap();
+        assert!(!top.exists());
+    }
+
+    #[test]
+    fn a_tree_of_many_names_is_deleted_a_few_at_a_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let top = directory.path().join("wide");
+        for number in 0..BATCH + 10 {
+            fs::create_dir_all(top.join(format!("below/{number}/d"))).unwrap();
+            fs::write(top.join(number.to_string()), "x").unwrap();
+        }
+        let opened = open_directory(rustix::fs::CWD, top.clone().into()).unwrap();
+        let mut entries = Dir::read_from(&opened).unwrap();
+        let sizes = [0; 3].map(|_| batch(&mut entries).unwrap().len());
+        assert_eq!(sizes, [BATCH, 11, 0]);
         delete(&top).unwrap();
         assert!(!top.exists());
     }

@@ -23,6 +23,8 @@ pub enum FailureKind {
     Step,
     /// A path is not what it was, or holds a link.
     PathChanged(PathBuf),
+    /// Protected paths of the workspace, relative to it, that existed when the decision fell.
+    ProtectedGone(Vec<PathBuf>),
     /// The owner of a directory cannot be mapped; why and what to do.
     NotMappable(String),
 }
@@ -58,6 +60,7 @@ impl From<Failure> for BackendError {
                 source: io::Error::from_raw_os_error(failure.errno),
             },
             FailureKind::PathChanged(path) => BackendError::PathChanged { path },
+            FailureKind::ProtectedGone(paths) => BackendError::ProtectedGone { paths },
             FailureKind::NotMappable(why) => BackendError::WorkspaceNotMappable(why),
         }
     }

@@ -141,6 +141,22 @@ impl Groups {
         }
     }
 
+    /// Whether a sandbox gets more than its memory by swapping: an engine whose kernel does not account for swap drops that
+    /// part of what it is asked, with a warning. `host_has_swap` says whether there is anything to swap to.
+    pub fn can_swap(&self, host_has_swap: bool) -> bool {
+        match (self.swap_beyond_memory(), self) {
+            (Some(beyond), _) => beyond > 0 && host_has_swap,
+            (None, Groups::Version1 { memory, .. }) => {
+                // The kernel swaps nothing of such a group (memory.txt of cgroup-v1, section 5.3).
+                let never = memory
+                    .as_ref()
+                    .and_then(|group| number(group, "memory.swappiness"));
+                never != Some(0) && host_has_swap
+            }
+            (None, Groups::Version2(_)) => host_has_swap,
+        }
+    }
+
     /// Resources in use.
     pub fn usage(&self) -> UsageView {
         match self {
@@ -171,6 +187,15 @@ impl Groups {
             },
         }
     }
+}
+
+/// Whether this machine swaps at all; where that cannot be read, it may.
+pub fn host_has_swap() -> bool {
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = memory
+        .lines()
+        .find_map(|line| line.strip_prefix("SwapTotal:"));
+    total.is_none_or(|total| total.trim() != "0 kB")
 }
 
 /// Mount points and super-block options of that file system type, from the lines of `mountinfo`.
@@ -208,6 +233,37 @@ fn field(path: &Path, name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_without_a_bound_on_swap_is_told_from_memory_alone() {
+        let check = |version_1: bool, files: &[(&str, &str)]| {
+            let group = tempfile::tempdir().unwrap();
+            for (name, content) in files {
+                fs::write(group.path().join(name), format!("{content}\n")).unwrap();
+            }
+            let memory = group.path().to_owned();
+            let groups = match version_1 {
+                true => Groups::Version1 {
+                    memory: Some(memory),
+                    pids: None,
+                    cpu: None,
+                    cpuacct: None,
+                },
+                false => Groups::Version2(memory),
+            };
+            assert!(!groups.can_swap(false), "there is nothing to swap to");
+            groups.can_swap(true)
+        };
+        let limit = ("memory.limit_in_bytes", "4096");
+        let both = |bytes| ("memory.memsw.limit_in_bytes", bytes);
+        assert!(!check(true, &[limit, both("4096")]));
+        assert!(check(true, &[limit, both("8192")]));
+        assert!(!check(true, &[limit, ("memory.swappiness", "0")]));
+        assert!(check(true, &[limit, ("memory.swappiness", "60")]));
+        assert!(!check(false, &[("memory.swap.max", "0")]));
+        assert!(check(false, &[("memory.swap.max", "max")]));
+        assert!(check(false, &[]), "not accounted for");
+    }
 
     #[test]
     fn a_process_is_found_in_every_controllers_group() {

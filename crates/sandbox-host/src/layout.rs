@@ -136,12 +136,21 @@ pub fn private_directory(path: &Path) -> io::Result<()> {
         .create(path)
 }
 
-/// Writes a session's record so that a reader sees the old one or the new one, never a part. Not flushed to the disk:
-/// what it is about does not survive the machine either.
+/// What a record is about outlives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outlives {
+    /// The server.
+    Server,
+    /// The machine's power: placeholders stand in the user's project until somebody who knows of them removes them.
+    Machine,
+}
+
+/// Writes a session's record so that a reader sees the old one or the new one, never a part; and flushes it to the disk
+/// where it must be found after the power failed.
 ///
 /// # Errors
 /// When it cannot be written.
-pub fn write_record(instance: &Path, record: &impl Serialize) -> io::Result<()> {
+pub fn write_record(instance: &Path, record: &impl Serialize, about: Outlives) -> io::Result<()> {
     let temporary = instance.join("record.new");
     let mut file = File::options()
         .write(true)
@@ -150,7 +159,18 @@ pub fn write_record(instance: &Path, record: &impl Serialize) -> io::Result<()> 
         .mode(0o600)
         .open(&temporary)?;
     file.write_all(&serde_json::to_vec(record)?)?;
-    fs::rename(temporary, instance.join(RECORD_NAME))
+    match about {
+        Outlives::Server => fs::rename(temporary, instance.join(RECORD_NAME)),
+        Outlives::Machine => {
+            file.sync_all()?;
+            fs::rename(temporary, instance.join(RECORD_NAME))?;
+            // Its name, and that of its directory.
+            let directories = instance.ancestors().take(2);
+            directories
+                .map(File::open)
+                .try_for_each(|directory| directory?.sync_all())
+        }
+    }
 }
 
 /// Reads a session's record; `None` when there is none.

@@ -31,8 +31,8 @@ pub use directories::{
     open_verified, open_without_links, own_directory, own_file,
 };
 pub use failure::{At, Failure, FailureKind};
-pub use groups::{Groups, mount_points};
-pub use layout::{Layout, private_directory, read_record, write_record};
+pub use groups::{Groups, host_has_swap, mount_points};
+pub use layout::{Layout, Outlives, private_directory, read_record, write_record};
 pub use outside::Outside;
 pub use owners::{OwnerMaps, Owners, RANGE_IDS, write_map};
 pub use process::{ProcessRecord, boot_id, ended, kill, living, reap, start_ticks};

@@ -17,7 +17,7 @@ use std::{
 use model::{HostDirectory, ProtectedPath, Protection};
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, chownat, flock, fstat, mkdirat,
+        AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, Stat, chownat, flock, fstat, mkdirat,
         openat, statat, unlinkat,
     },
     io::Errno,
@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     directories::{open_verified, open_without_links},
     failure::{At, Failure, FailureKind},
+    layout::Outlives,
 };
 
 /// Permissions of a placeholder. Unusual on purpose: only an empty file of just this mode is ever removed.
@@ -122,11 +123,20 @@ fn read_kept(instance: &Path) -> Option<Kept> {
     serde_json::from_slice(&fs::read(instance.join(RECORD_NAME)).ok()?).ok()
 }
 
+/// How long a record of these must last.
+pub const fn outlived_by(placeholders: &[Placeholder]) -> Outlives {
+    if placeholders.is_empty() {
+        Outlives::Server
+    } else {
+        Outlives::Machine
+    }
+}
+
 /// Makes what `protected` asks for. `on_record` writes the placeholders down: before they exist, and with their inodes
 /// before a neighbor looks.
 ///
 /// # Errors
-/// As for [`make`], or when the record cannot be written. What was made is on record then, too, as far as that goes.
+/// As for [`wanted`] and [`make`], or when the record cannot be written. What was made is on record then, too, as far as that goes.
 pub fn keep_free(
     instance: &Path,
     workspace: &HostDirectory,
@@ -169,7 +179,8 @@ pub fn give_up(
 /// Those that `protected` asks for: what does not exist, and what exists only because a neighbor keeps it free.
 ///
 /// # Errors
-/// When the workspace is not what it was.
+/// When the workspace is not what it was; [`FailureKind::ProtectedGone`] when what existed does not any more, as a
+/// neighbor's placeholders do once it has ended.
 pub fn wanted(
     workspace: &HostDirectory,
     protected: &[ProtectedPath],
@@ -179,26 +190,43 @@ pub fn wanted(
         return Ok(Vec::new());
     }
     let root = open_verified(workspace)?;
-    let placeholders = protected.iter().filter_map(|path| match path.protection {
-        Protection::Masked { directory } => Some(Placeholder {
-            relative: path.relative.clone(),
-            directory,
-            inode: None,
-        }),
-        Protection::ReadOnly => {
-            let (parent, name) = open_parent(root.as_fd(), &path.relative).ok()?;
-            let found = statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-            neighbors
-                .keep(&path.relative, found.st_ino)
-                .then(|| Placeholder {
-                    relative: path.relative.clone(),
-                    directory: FileType::from_raw_mode(found.st_mode) == FileType::Directory,
-                    inode: Some(found.st_ino),
-                })
+    let (mut placeholders, mut gone) = (Vec::new(), Vec::new());
+    for path in protected {
+        let relative = path.relative.clone();
+        match path.protection {
+            Protection::Masked { directory } => placeholders.push(Placeholder {
+                relative,
+                directory,
+                inode: None,
+            }),
+            Protection::ReadOnly => match look_at(root.as_fd(), &relative) {
+                Ok(found) if neighbors.keep(&relative, found.st_ino) => {
+                    placeholders.push(Placeholder {
+                        relative,
+                        directory: FileType::from_raw_mode(found.st_mode) == FileType::Directory,
+                        inode: Some(found.st_ino),
+                    });
+                }
+                Err(Errno::NOENT) => gone.push(relative),
+                // The user's, or something that is in the way: whoever mounts it finds out.
+                Ok(_) | Err(_) => {}
+            },
+            Protection::Pinned => {}
         }
-        Protection::Pinned => None,
-    });
-    Ok(placeholders.collect())
+    }
+    if gone.is_empty() {
+        return Ok(placeholders);
+    }
+    Err(Failure {
+        kind: FailureKind::ProtectedGone(gone),
+        step: "find what is to be protected".to_owned(),
+        errno: 0,
+    })
+}
+
+fn look_at(root: BorrowedFd<'_>, relative: &Path) -> Result<Stat, Errno> {
+    let (parent, name) = open_parent(root, relative)?;
+    statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW)
 }
 
 /// Makes them all, parents before children as they come.
@@ -407,6 +435,24 @@ mod tests {
         );
         remove(&workspace, &second, &alone()).unwrap();
         assert_eq!(fs::read_dir(project.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_neighbors_placeholder_that_went_since_the_decision_is_told_as_gone() {
+        let project = tempfile::tempdir().unwrap();
+        let workspace = workspace(project.path());
+        let mut first = two();
+        make(&workspace, &mut first, &alone()).unwrap();
+        let decided = [".envrc", ".git"].map(|path| ProtectedPath {
+            relative: path.into(),
+            protection: Protection::ReadOnly,
+        });
+        let kept = wanted(&workspace, &decided, &beside(first.clone())).unwrap();
+        assert_eq!(kept.len(), 2, "the control: while it stands, it is shared");
+        remove(&workspace, &first, &alone()).unwrap();
+        let failure = wanted(&workspace, &decided, &alone()).unwrap_err();
+        let gone = vec![PathBuf::from(".envrc"), PathBuf::from(".git")];
+        assert_eq!(failure.kind, FailureKind::ProtectedGone(gone));
     }
 
     #[test]

@@ -23,7 +23,8 @@ pub struct NativeConfig {
     pub helper: PathBuf,
     /// Its arguments.
     pub helper_arguments: Vec<String>,
-    /// Further directories of the host, visible read-only at the same path inside: toolchains under a home, say.
+    /// Further directories of the host, visible read-only at the same path inside: toolchains under a home, say. Without links:
+    /// none is followed.
     pub extra_read_only: Vec<PathBuf>,
     /// First host id of the ranges that a root server gives to its sandboxes.
     pub uid_range_base: u32,

@@ -4,7 +4,6 @@ use std::{
     collections::BTreeMap,
     fs, io,
     os::fd::OwnedFd,
-    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
@@ -39,7 +38,6 @@ struct Shared {
     config: NativeConfig,
     layout: Layout,
     program: OwnedFd,
-    extra_read_only: Vec<PathBuf>,
     filter: Filter,
     helpers: Helpers,
     /// Those that this server created or found alive, for what is asked often.
@@ -70,13 +68,10 @@ impl Native {
         layout
             .sweep_ranges()
             .map_err(|e| step("give back unused user ids", e))?;
-        let offered: io::Result<Vec<PathBuf>> = config
-            .extra_read_only
-            .iter()
-            .map(fs::canonicalize)
-            .collect();
-        let extra_read_only =
-            offered.map_err(|e| step("find a directory that the operator offers", e))?;
+        for path in &config.extra_read_only {
+            let find = || format!("find {}, which `extra_read_only` offers", path.display());
+            fs::metadata(path).map_err(|e| step(&find(), e))?;
+        }
         let program = sealed_supervisor().map_err(|e| step("seal the supervisor", e))?;
         let filter = Filter::compile()
             .map_err(|e| step("compile the system-call profile", io::Error::other(e)))?;
@@ -85,7 +80,6 @@ impl Native {
             config,
             layout,
             program,
-            extra_read_only,
             filter,
             helpers,
             living: Mutex::default(),
@@ -141,7 +135,7 @@ impl Shared {
             layout: &self.layout,
             machine: self.machine()?,
             program: &self.program,
-            extra_read_only: &self.extra_read_only,
+            extra_read_only: &self.config.extra_read_only,
             filter: &self.filter,
             helpers: &self.helpers,
         };

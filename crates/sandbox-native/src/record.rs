@@ -193,7 +193,8 @@ impl Record {
     /// # Errors
     /// When it cannot be written.
     pub fn write(&self, instance: &Path) -> io::Result<()> {
-        write_record(instance, self)
+        let about = placeholder::outlived_by(&self.placeholders);
+        write_record(instance, self, about)
     }
 
     /// Reads it; `None` when there is none.

@@ -293,7 +293,7 @@ fn operators(directories: &[PathBuf]) -> Result<Vec<Placement>, Failure> {
         }
         let fd = open_without_links(CWD, path, OFlags::empty()).map_err(|_| Failure {
             kind: FailureKind::PathChanged(path.clone()),
-            step: "open a directory that the operator offers".to_owned(),
+            step: format!("open {}, which `extra_read_only` offers", path.display()),
             errno: 0,
         })?;
         placements.extend(handle(&fd, target)?);

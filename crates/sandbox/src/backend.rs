@@ -270,6 +270,13 @@ pub enum BackendError {
         /// Which.
         path: PathBuf,
     },
+    /// Protected paths that existed when the decision fell are gone. A neighbor's placeholders go so, when its sandbox
+    /// ends meanwhile: whoever decided may look and decide again.
+    #[error("protected paths are gone: {paths:?}")]
+    ProtectedGone {
+        /// Which, relative to the workspace.
+        paths: Vec<PathBuf>,
+    },
     /// This machine cannot do that.
     #[error("not supported here: {0}")]
     Unsupported(String),

@@ -2,10 +2,11 @@
 //! protocol is that of [`wire::Carried`]; this is the host's side.
 //!
 //! Reading order: [`serve`] (for as long as the sandbox lives), `attachment` (one pair of streams, from its greeting to
-//! its end), `channel` (one connection in it).
+//! its end), `channel` (one connection in it), `end` (what is handed out of it).
 
 mod attachment;
 mod channel;
+mod end;
 
 use std::time::Duration;
 
@@ -15,13 +16,13 @@ use tokio::{
     sync::mpsc,
     time::{Instant, sleep},
 };
-use wire::CarrierKey;
+use wire::{CarrierKey, MAX_CHANNELS};
 
 use self::attachment::Attachment;
 use crate::{BackendError, Connection, Link};
 
-/// Connections that wait to be taken: a control connection and the data connections of a few transfers.
-const WAITING_CONNECTIONS: usize = 16;
+/// Connections that wait to be taken: all that an attachment can have open, so that none is refused because of others.
+const WAITING_CONNECTIONS: usize = MAX_CHANNELS;
 /// First pause before attaching again.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Longest pause: an engine that comes back finds its sandboxes taken up again within about a second.
@@ -81,6 +82,7 @@ async fn carry_until_the_end(
     sender: mpsc::Sender<Connection>,
 ) {
     let mut pause = FIRST_PAUSE;
+    let mut told = None;
     loop {
         let began = Instant::now();
         let carried = async {
@@ -108,8 +110,18 @@ async fn carry_until_the_end(
         };
         match carried {
             Ok(None) => return,
-            Ok(Some(why)) => tracing::debug!(why, "a sandbox's streams are attached anew"),
-            Err(error) => tracing::warn!(%error, "a sandbox's streams cannot be attached now"),
+            Ok(Some(why)) => {
+                told = None;
+                tracing::debug!(why, "a sandbox's streams are attached anew");
+            }
+            // Once for each reason: an engine may be down for hours.
+            Err(error) => {
+                let error = error.to_string();
+                if told.as_ref() != Some(&error) {
+                    tracing::warn!(error, "a sandbox's streams cannot be attached now");
+                    told = Some(error);
+                }
+            }
         }
         if began.elapsed() >= GOOD {
             pause = FIRST_PAUSE;

@@ -19,6 +19,7 @@ mod transfer;
 use std::{
     collections::BTreeMap,
     fmt,
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -26,7 +27,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use model::{BackendName, Enforcement, Layer, LimitName, SandboxSpec, SessionId, UsageView};
+use model::{
+    BackendName, Enforcement, Layer, LimitName, ProtectedPath, Protection, SandboxSpec, SessionId,
+    UsageView,
+};
 
 pub use broken::Break;
 use sandbox::Sandbox;
@@ -65,6 +69,8 @@ pub struct FakeOptions {
     pub absent_layers: Vec<Layer>,
     /// Limits that are in force with this value instead of the one asked.
     pub weakened_limits: Vec<(LimitName, u64)>,
+    /// Protected paths that are gone whenever a sandbox is made.
+    pub gone_paths: Vec<PathBuf>,
     /// The supervisor dials and greets, then never answers anything.
     pub hanging_supervisor: bool,
     /// The supervisor never dials.
@@ -198,6 +204,19 @@ impl Fake {
         }
     }
 
+    fn refuse_gone(&self, spec: &SandboxSpec) -> Result<(), BackendError> {
+        let gone = |path: &&ProtectedPath| {
+            path.protection == Protection::ReadOnly
+                && self.inner.options.gone_paths.contains(&path.relative)
+        };
+        let gone = spec.protected.iter().filter(gone);
+        let paths: Vec<PathBuf> = gone.map(|path| path.relative.clone()).collect();
+        if paths.is_empty() {
+            return Ok(());
+        }
+        Err(BackendError::ProtectedGone { paths })
+    }
+
     fn epoch(&self, session: SessionId) -> [u8; 16] {
         let number = self.inner.next_epoch.fetch_add(1, Ordering::Relaxed);
         (u128::from_le_bytes(*session.as_bytes()) ^ u128::from(number)).to_le_bytes()
@@ -224,6 +243,7 @@ impl Backend for Fake {
     async fn create(&self, spec: &SandboxSpec) -> Result<Link, BackendError> {
         self.may(Verb::Create)?;
         self.refuse_unenforceable(spec)?;
+        self.refuse_gone(spec)?;
         let mut sandboxes = lock(&self.inner.sandboxes);
         if sandboxes.contains_key(&spec.session) && self.broken() != Some(Break::CreatesTwice) {
             return Err(BackendError::AlreadyExists);

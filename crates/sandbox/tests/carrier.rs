@@ -19,9 +19,12 @@ use tokio::{
     sync::mpsc,
     time::timeout,
 };
-use wire::{CARRIER_WINDOW_BYTES, Carried, CarrierKey, Nonce, Opener, Sealer, Sender, Splitter};
+use wire::{
+    CARRIER_WINDOW_BYTES, Carried, CarrierKey, MAX_CHANNELS, Nonce, Opener, Sealer, Sender,
+    Splitter,
+};
 
-const KEY: CarrierKey = [9; 32];
+const KEY: CarrierKey = CarrierKey::new([9; 32]);
 const OWN: Nonce = [5; 16];
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -173,6 +176,50 @@ async fn channels_are_connections_and_end_as_such() {
     assert_eq!(said, Some(content));
     drop(other);
     assert_eq!(supervisor.hear().await, Some(Carried::Close { channel: 1 }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_ends_first_still_hears_what_comes() {
+    let (mut link, mut arriving) = start(Key::First(KEY));
+    let (mut supervisor, _) = Supervisor::answer(&mut arriving, b"").await;
+    supervisor.open(0).await;
+    let mut ends_first = connection(&mut link).await;
+    ends_first.write_all(b"answer").await.unwrap();
+    ends_first.shutdown().await.unwrap();
+    let answer = Carried::Data {
+        channel: 0,
+        bytes: b"answer".to_vec(),
+    };
+    assert_eq!(supervisor.hear().await, Some(answer));
+    assert_eq!(supervisor.hear().await, Some(Carried::End { channel: 0 }));
+    supervisor.content(0, b"the rest of an upload").await;
+    supervisor.say(&Carried::End { channel: 0 }).await;
+    let mut rest = Vec::new();
+    ends_first.read_to_end(&mut rest).await.unwrap();
+    assert_eq!(rest, b"the rest of an upload");
+    let nothing = timeout(Duration::from_secs(1), supervisor.hear()).await;
+    assert!(nothing.is_err(), "it is still held");
+    drop(ends_first);
+    assert_eq!(supervisor.hear().await, Some(Carried::Close { channel: 0 }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn as_many_connections_wait_to_be_taken_as_can_be_open() {
+    let (mut link, mut arriving) = start(Key::First(KEY));
+    let (mut supervisor, _) = Supervisor::answer(&mut arriving, b"").await;
+    let last = u32::try_from(MAX_CHANNELS).unwrap() - 1;
+    for channel in 0..=last {
+        supervisor.open(channel).await;
+    }
+    supervisor.content(last, b"from the last").await;
+    let mut waiting = Vec::new();
+    for _ in 0..=last {
+        waiting.push(connection(&mut link).await);
+    }
+    let mut heard = [0; 13];
+    let last = waiting.last_mut().unwrap();
+    last.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"from the last");
 }
 
 #[tokio::test(start_paused = true)]

@@ -22,7 +22,7 @@ use model::{
 };
 use policy::{CreateParts, CreatePermit};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
-use sandbox::Supervisor;
+use sandbox::{Backend, BackendError, Link, Supervisor};
 use sha2::{Digest, Sha256};
 use store::{Reserved, SessionChange, SessionRecord};
 
@@ -63,7 +63,7 @@ impl Sessions {
     ) -> Result<SessionView, Refusal> {
         let parts = permit.into_parts();
         let record = new_record(id, &parts);
-        let spec = self.spec(id, &parts)?;
+        let mut spec = self.spec(id, &parts)?;
         let _mark = self.0.creating(id);
         match self.0.reserve(&record, parts.max_sessions).await? {
             Reserved::New => {}
@@ -71,7 +71,7 @@ impl Sessions {
             Reserved::Conflict => return Err(conflict()),
             Reserved::LimitReached { live } => return Err(limit_reached(live)),
         }
-        let created = match self.0.build(&spec, parts.backend).await {
+        let created = match self.0.build(&mut spec, parts.backend).await {
             Ok(made) => self.0.ready_now(&record, &spec, parts, made).await,
             Err(refusal) => Err(refusal),
         };
@@ -119,13 +119,14 @@ impl Inner {
             .await
     }
 
-    async fn build(&self, spec: &SandboxSpec, backend: BackendName) -> Result<Made, Refusal> {
+    async fn build(&self, spec: &mut SandboxSpec, backend: BackendName) -> Result<Made, Refusal> {
         let backend = self.setup.backends.get(backend)?;
         let lease = Duration::from_millis(u64::from(spec.lease_ms));
-        let link = backend
-            .create(spec)
+        let link = self
+            .create_sandbox(backend.as_ref(), spec)
             .await
             .map_err(|error| refusals::backend(&error))?;
+        let spec = &*spec;
         let (attached, scanner) = tokio::join!(
             Supervisor::attach(link, lease, HANDSHAKE_TIMEOUT),
             self.scanner(spec, None)
@@ -143,6 +144,23 @@ impl Inner {
             attestation,
             scanner: scanner?,
         })
+    }
+
+    /// Decides once more where protected paths are gone since: another session's placeholders go when it ends.
+    async fn create_sandbox(
+        &self,
+        backend: &dyn Backend,
+        spec: &mut SandboxSpec,
+    ) -> Result<Link, BackendError> {
+        match backend.create(spec).await {
+            Err(BackendError::ProtectedGone { paths }) => {
+                let gone = paths.into_iter().collect();
+                let rules = self.setup.policy.protected();
+                spec.protected = rules.plan_without(&spec.protected, &gone);
+                backend.create(spec).await
+            }
+            created => created,
+        }
     }
 
     /// What stands in the workspace before anything untrusted runs; or, where a session began unseen by this server,

@@ -158,10 +158,10 @@ pub(crate) fn backend(error: &BackendError) -> Refusal {
             Reason::WorkspaceNotMappable,
             format!("The project cannot be mounted so that its files stay its owner's: {why}."),
             "Use a project that belongs to the user who runs the server, on a file system with idmapped mounts (ext4, \
-             xfs, btrfs, tmpfs), or a copy of it (`copy` mode, which a later version brings).",
+             xfs, btrfs, tmpfs), or a copy of it in such a place.",
         )
         .in_field("projectPath"),
-        BackendError::PathChanged { .. } => Refusal::new(
+        BackendError::PathChanged { .. } | BackendError::ProtectedGone { .. } => Refusal::new(
             Reason::PathUnsafe,
             "A directory changed, or became a link, while the session was being made.",
             "Check what changes the directory, then try again.",

@@ -186,18 +186,22 @@ impl Sessions {
         Ok(u32::try_from(live.len()).unwrap_or(u32::MAX))
     }
 
-    /// Live sessions, oldest first.
+    /// Live sessions, oldest first; with `ended` those that are only on record, too.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn list(&self, permit: ListingPermit) -> Result<Vec<SessionView>, Refusal> {
+    pub async fn list(
+        &self,
+        permit: ListingPermit,
+        ended: bool,
+    ) -> Result<Vec<SessionView>, Refusal> {
         let owner = permit.into_parts();
         let records = self
             .0
             .stored(move |store| {
                 store.sessions(Filter {
                     principal: owner.as_deref(),
-                    live_only: true,
+                    live_only: !ended,
                 })
             })
             .await?;

@@ -52,6 +52,7 @@ pub(crate) fn session(
         provider_usage: None,
         running_executions: running.unwrap_or_default(),
         ended_because: record.ended_because.clone(),
+        ended_at: record.ended_at_ms.map(time),
     }
 }
 

@@ -69,7 +69,11 @@ impl Inner {
         let end = execution.progress.borrow().end.clone();
         if let Some(end) = end {
             self.record_end(execution.id, &end).await;
-            let text = format!("execution {} {}", execution.id, end.sentence());
+            let what = match execution.prompt {
+                Some(_) => "prompt",
+                None => "command",
+            };
+            let text = format!("{what} {} {}", execution.id, end.sentence());
             self.note(live.id, text).await;
         }
         // On record now: who asks later is answered from there.

@@ -50,6 +50,29 @@ async fn a_session_lives_works_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn placeholders_that_a_neighbor_took_away_since_the_decision_are_decided_on_again() {
+    let gone = [".envrc", "mise.toml"];
+    let house = House::on(Fake::with_options(FakeOptions {
+        gone_paths: gone.iter().map(Into::into).collect(),
+        ..FakeOptions::default()
+    }));
+    let created = house.create_where(house.request(), &gone).await;
+    let record = house
+        .store
+        .session(created.expect("a session").id)
+        .expect("a store");
+    let spec = record.expect("a record").spec.expect("a spec");
+    let spec: model::SandboxSpec = serde_json::from_slice(&spec).expect("its spec");
+    let how = |name: &str| {
+        let path = spec.protected.iter().find(|path| path.relative == *name);
+        path.map(|path| path.protection)
+    };
+    let masked = model::Protection::Masked { directory: false };
+    assert_eq!(how(".envrc"), Some(masked), "as if it had been missing");
+    assert_eq!(how("mise.toml"), None, "left to the scan, as if missing");
+}
+
+#[tokio::test]
 async fn each_failing_step_of_a_creation_leaves_nothing_and_frees_the_place() {
     let step = || BackendError::Step {
         step: "do it".into(),

@@ -3,13 +3,18 @@
 //!
 //! Runs in the one loop of pid 1, which nothing inside can end: a process of its own could be killed by the agent.
 
+#[cfg(test)]
+mod tests;
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::{
     event::PollFlags,
     fs::{CWD, Mode, OFlags, fcntl_getfl, fcntl_setfl, openat},
     io::{self, Errno},
-    net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair},
+    net::{
+        AddressFamily, SendFlags, Shutdown, SocketFlags, SocketType, send, shutdown, socketpair,
+    },
     rand::{GetRandomFlags, getrandom},
 };
 use wire::{
@@ -58,6 +63,8 @@ struct Channel {
     credit: u32,
     /// Nothing more comes from the local end.
     ended: bool,
+    /// Nothing more comes from the host; the local end hears that once `incoming` is taken.
+    host_ended: bool,
     /// The host is done with it: it goes once `incoming` is taken.
     closing: bool,
 }
@@ -115,6 +122,7 @@ impl Carrier {
             uncredited: 0,
             credit: CARRIER_WINDOW_BYTES,
             ended: false,
+            host_ended: false,
             closing: false,
         };
         let place = if urgent { 0 } else { attachment.channels.len() };
@@ -253,6 +261,11 @@ impl Carrier {
                     return (channel.credit <= CARRIER_WINDOW_BYTES).then_some(());
                 }
             }
+            Carried::End { channel } => {
+                if let Some(channel) = attachment.find(channel)? {
+                    channel.host_ended = true;
+                }
+            }
             Carried::Close { channel } => {
                 if let Some(channel) = attachment.find(channel)? {
                     channel.closing = true;
@@ -261,7 +274,6 @@ impl Carrier {
             Carried::Attach { .. }
             | Carried::Attached { .. }
             | Carried::Open { .. }
-            | Carried::End { .. }
             | Carried::Lost => return None,
         }
         Some(())
@@ -372,8 +384,11 @@ impl Channel {
         self.closing && !self.has_incoming()
     }
 
-    /// `None` for more than the host had credit for.
+    /// `None` for more than the host had credit for, and for what comes behind its end.
     fn accept(&mut self, bytes: &[u8]) -> Option<()> {
+        if self.host_ended {
+            return None;
+        }
         self.incoming.drain(..self.taken);
         self.taken = 0;
         let unknown = self.incoming.len() + bytes.len() + self.uncredited as usize;
@@ -418,6 +433,10 @@ impl Channel {
                     self.taken = self.incoming.len();
                 }
             }
+        }
+        if self.host_ended {
+            // Once is enough, and more does no harm. The local end may have gone away first.
+            let _ = shutdown(&self.local, Shutdown::Write);
         }
     }
 

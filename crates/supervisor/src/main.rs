@@ -15,6 +15,7 @@ mod beneath;
 mod carrier;
 mod clock;
 mod confinement;
+mod disk_walk;
 mod environment;
 mod execution;
 mod fault;

@@ -115,6 +115,11 @@ impl ProcessTable {
         self.processes.values()
     }
 
+    /// Whether it was read.
+    pub fn knows(&self, pid: i32) -> bool {
+        self.processes.contains_key(&pid)
+    }
+
     /// How many parents a process has below pid 1.
     pub fn depth(&self, pid: i32) -> usize {
         let parents = std::iter::successors(self.processes.get(&pid), |process| {

@@ -31,9 +31,19 @@ const BACKLOG: i32 = 128;
 /// the loop would do nothing else.
 const SHORTAGE_PAUSE_MS: u64 = 100;
 
+/// What all connections together hold that came and could not be sent, bytes. Beyond it a connection gets no more than
+/// [`LEAST_READ_BYTES`] for each direction: all go on, and none takes the sandbox's memory.
+const MAX_PENDING_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes.
+const LEAST_READ_BYTES: usize = 4096;
+/// Descriptors of one connection that is carried: its inner end, its outer one, and the other end of that where it is a
+/// channel of standard input and output.
+const DESCRIPTORS_EACH: u64 = 3;
+
 /// The ports and what is carried.
-#[derive(Default)]
 pub struct Relays {
+    /// Most connections and datagrams at once.
+    most: usize,
     ports: Vec<Port>,
     carried: Vec<Carried>,
     datagrams: Datagrams,
@@ -59,6 +69,18 @@ pub enum Ready {
 }
 
 impl Relays {
+    /// For a pid 1 that may have so many open files: half of them are for connections from inside, whatever those do.
+    pub fn new(open_files: u64) -> Self {
+        let affordable = open_files / 2 / DESCRIPTORS_EACH;
+        Relays {
+            most: usize::try_from(affordable).map_or(MAX_RELAYED, |most| most.min(MAX_RELAYED)),
+            ports: Vec::new(),
+            carried: Vec::new(),
+            datagrams: Datagrams::default(),
+            paused_until: None,
+        }
+    }
+
     /// Listens on a port. Success also when it listens there already. Where it fails, nothing new listens.
     pub fn open(&mut self, port: u16, takes: RelayTakes) -> Result<(), Fault> {
         if port == 0 {
@@ -88,7 +110,7 @@ impl Relays {
         &self,
         host_takes: bool,
     ) -> impl Iterator<Item = (Ready, BorrowedFd<'_>, PollFlags)> {
-        let has_room = self.carried.len() + self.datagrams.open_count() < MAX_RELAYED;
+        let has_room = self.carried.len() + self.datagrams.open_count() < self.most;
         let may_accept = host_takes && has_room && self.paused_until.is_none();
         let ports = self.ports.iter().enumerate().filter(move |_| may_accept);
         let ports =
@@ -111,16 +133,17 @@ impl Relays {
 
     /// Takes a connection, or moves what can be moved.
     pub fn advance(&mut self, ready: Ready, flags: PollFlags, link: &mut Link, buffer: &mut [u8]) {
+        let room = self.room();
         match ready {
             Ready::Port(index) => self.accept(index, link),
             Ready::Inside(index) => {
                 if let Some(carried) = self.carried.get_mut(index) {
-                    carried.pump(buffer);
+                    carried.pump(first(buffer, room));
                 }
             }
             Ready::Host(index) => {
                 if let Some(carried) = self.carried.get_mut(index) {
-                    carried.pump(buffer);
+                    carried.pump(first(buffer, room));
                     if flags.intersects(PollFlags::HUP | PollFlags::ERR) {
                         carried.host_is_gone();
                     }
@@ -141,6 +164,14 @@ impl Relays {
     pub fn next_due(&self) -> Option<Moment> {
         let due = [self.datagrams.next_due(), self.paused_until];
         due.into_iter().flatten().min()
+    }
+
+    /// Bytes that may be read at once.
+    fn room(&self) -> usize {
+        let pending: usize = self.carried.iter().map(Carried::pending_bytes).sum();
+        MAX_PENDING_BYTES
+            .saturating_sub(pending)
+            .max(LEAST_READ_BYTES)
     }
 
     fn accept(&mut self, index: usize, link: &mut Link) {
@@ -164,6 +195,11 @@ impl Relays {
         };
         self.carried.push(Carried::new(inside, host, hello));
     }
+}
+
+fn first(buffer: &mut [u8], most: usize) -> &mut [u8] {
+    let most = most.min(buffer.len());
+    &mut buffer[..most]
 }
 
 fn listener(port: u16) -> io::Result<OwnedFd> {

@@ -2,20 +2,14 @@
 //!
 //! Soft means soft: between two looks a program can take more than its limit.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    os::fd::{AsFd, OwnedFd},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use rustix::{
-    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat},
-    io,
-};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use wire::{ExecutionKey, SoftLimits};
 
 use crate::{
-    beneath,
     clock::Moment,
+    disk_walk::DiskWalk,
     execution::Execution,
     process_files::ProcessFiles,
     process_table::{Process, ProcessTable, Tree},
@@ -26,8 +20,6 @@ use crate::{
 const INTERVAL_MS: u64 = 250;
 /// Entries of the state directory counted at one look: about a millisecond.
 const ENTRIES_EACH: usize = 500;
-/// Directories that wait to be counted; a tree with more is counted as far as it goes.
-const MAX_PENDING_DIRECTORIES: usize = 4096;
 
 /// Who has to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,71 +144,6 @@ fn over(
     }
 }
 
-/// Counts a directory tree a few entries at a time, over and over.
-struct DiskWalk {
-    root: OwnedFd,
-    pending: Vec<Vec<u8>>,
-    counted: u64,
-    last: u64,
-}
-
-impl DiskWalk {
-    fn new(root: OwnedFd) -> Self {
-        DiskWalk {
-            root,
-            pending: vec![b".".to_vec()],
-            counted: 0,
-            last: 0,
-        }
-    }
-
-    /// Counts about that many more entries. Bytes of the last complete count, or of this one where it has more already.
-    fn step(&mut self, entries: usize) -> u64 {
-        let mut left = entries;
-        while left > 0 {
-            let Some(directory) = self.pending.pop() else {
-                self.last = std::mem::take(&mut self.counted);
-                self.pending.push(b".".to_vec());
-                break;
-            };
-            left = left.saturating_sub(self.count(&directory).unwrap_or(0) + 1);
-        }
-        self.last.max(self.counted)
-    }
-
-    /// A directory that changes or vanishes meanwhile is counted as far as it goes.
-    fn count(&mut self, path: &[u8]) -> io::Result<usize> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        // The agent can put links where directories were; none is followed.
-        let directory = beneath::open(&self.root, path, flags, Mode::empty())?;
-        let mut entries = 0;
-        for entry in Dir::read_from(&directory)? {
-            let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if matches!(name, b"." | b"..") {
-                continue;
-            }
-            entries += 1;
-            let Ok(facts) = statat(
-                directory.as_fd(),
-                entry.file_name(),
-                AtFlags::SYMLINK_NOFOLLOW,
-            ) else {
-                continue;
-            };
-            // `st_blocks` counts 512 bytes whatever the file system's block is (stat(3type)).
-            self.counted = self
-                .counted
-                .saturating_add(u64::try_from(facts.st_blocks).unwrap_or(0) * 512);
-            let is_directory = FileType::from_raw_mode(facts.st_mode) == FileType::Directory;
-            if is_directory && self.pending.len() < MAX_PENDING_DIRECTORIES {
-                self.pending.push([path, b"/", name].concat());
-            }
-        }
-        Ok(entries)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,27 +167,5 @@ mod tests {
         assert_eq!(over(12, &trees, threads), Some([2; 16]));
         assert_eq!(over(13, &trees, threads), None);
         assert_eq!(over(0, &trees, threads), None);
-    }
-
-    #[test]
-    fn a_disk_is_counted_in_steps_and_again() {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::create_dir(directory.path().join("below")).unwrap();
-        std::fs::write(directory.path().join("below/file"), vec![1; 100_000]).unwrap();
-        std::os::unix::fs::symlink("/usr", directory.path().join("link")).unwrap();
-        let root = openat(
-            CWD,
-            directory.path(),
-            OFlags::PATH | OFlags::DIRECTORY,
-            Mode::empty(),
-        )
-        .unwrap();
-        let mut walk = DiskWalk::new(root);
-        let counts: Vec<u64> = (0..12).map(|_| walk.step(1)).collect();
-        assert!(*counts.last().unwrap() >= 100_000, "{counts:?}");
-        assert!(
-            *counts.last().unwrap() < 1_000_000,
-            "the link was not followed: {counts:?}"
-        );
     }
 }

@@ -93,6 +93,7 @@ impl Supervisor {
             .maximum
             .map_or(OPEN_FILES, |hard| hard.min(OPEN_FILES));
         let raised = nofile.current.map(|soft| soft.max(raised));
+        let open_files = raised.unwrap_or(OPEN_FILES);
         // A sandbox with few files still works, with fewer executions.
         let _ = setrlimit(
             Resource::Nofile,
@@ -126,7 +127,7 @@ impl Supervisor {
             executions: Vec::new(),
             environment: Environment::default(),
             parked: Vec::new(),
-            relays: Relays::default(),
+            relays: Relays::new(open_files),
             workers: Workers::new(&epoch),
             own: BTreeSet::new(),
             nofile,
@@ -261,8 +262,14 @@ impl Supervisor {
             Err(errno) => return Err(errno),
         }
         let ready = polled.iter().map(PollFd::revents).zip(sources);
+        let ready = ready.filter(|(flags, _)| !flags.is_empty());
+        let mut carrier_is_ready = false;
         Ok(ready
-            .filter(|(flags, _)| !flags.is_empty())
+            // One turn moves all that the carrier has, whichever of its descriptors are ready.
+            .filter(|(_, source)| {
+                !matches!(source, Source::Carrier)
+                    || !std::mem::replace(&mut carrier_is_ready, true)
+            })
             .map(|(flags, source)| (source, flags))
             .collect())
     }

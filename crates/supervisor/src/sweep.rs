@@ -89,9 +89,13 @@ impl Sweep {
         let pause = ROUND_MS[(self.rounds as usize).min(ROUND_MS.len() - 1)];
         self.rounds = self.rounds.saturating_add(1);
         self.next = Moment::now().after_ms(pause);
-        // Without a table nothing is known; without memory or descriptors it may come back.
+        // Without a table nothing is known, least of all that the tree is gone. It may come back.
         let Ok(table) = files.table() else {
-            return self.unless_unkillable();
+            return if self.overdue() {
+                Progress::LastResort
+            } else {
+                Progress::Going
+            };
         };
         let found = table.tree(self.tree, own);
         if found.is_empty() {

@@ -212,6 +212,82 @@ fn connections_over_the_bound_wait_until_there_is_room() {
     assert_eq!(&late, b"late");
 }
 
+#[test]
+fn what_a_host_does_not_take_is_held_within_one_bound_and_nothing_of_it_is_lost() {
+    const CONNECTIONS: usize = 100;
+    let Some(mut sandbox) = sandbox() else { return };
+    let port = open(&mut sandbox, RelayTakes::Streams);
+    let before = sandbox.resident_kib();
+    let mut carried = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut inside = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let host = relayed(&mut sandbox, port);
+        inside.set_nonblocking(true).unwrap();
+        let piece = vec![b'x'; 1 << 20];
+        let sent = inside.write(&piece).unwrap();
+        carried.push((inside, host, sent));
+    }
+    assert_eq!(sandbox.connection.call(Request::List).map(drop), Ok(()));
+    thread::sleep(Duration::from_millis(500));
+    let after = sandbox.resident_kib();
+    assert!(
+        after < before + 8 * 1024,
+        "{before} KiB grew to {after} KiB"
+    );
+    for (inside, host, sent) in &mut carried {
+        inside.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut all = Vec::new();
+        host.read_to_end(&mut all).unwrap();
+        assert!(all.len() == *sent && *sent > 300_000, "{sent}");
+    }
+}
+
+#[test]
+fn a_tree_is_seen_and_ended_though_connections_and_executions_hold_all_descriptors_there_are() {
+    const OPEN_FILES: u64 = 96;
+    let options = Options {
+        open_files: Some(OPEN_FILES),
+        ..Options::default()
+    };
+    let Some(mut sandbox) = sandbox_with(options) else {
+        return;
+    };
+    let port = open(&mut sandbox, RelayTakes::Streams);
+    let spec = sandbox.shell("setsid sleep 4242 & sleep 4242");
+    let tree = sandbox.connection.start(&spec);
+    let sleepers = |sandbox: &Sandbox| {
+        let command = |pid: &u32| std::fs::read(format!("/proc/{pid}/cmdline"));
+        let processes = sandbox.processes();
+        let commands = processes.iter().filter_map(|pid| command(pid).ok());
+        commands.filter(|line| line == b"sleep\x004242\0").count()
+    };
+    eventually(PATIENCE, "the tree stands", || sleepers(&sandbox) == 2);
+    // Connections get no more than their half: something else can still be started.
+    let clients: Vec<_> = (0..OPEN_FILES)
+        .map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap())
+        .collect();
+    thread::sleep(Duration::from_millis(500));
+    let mut started = 0;
+    loop {
+        let mut spec = sandbox.shell("sleep 60");
+        spec.stdin = Stdin::Open;
+        match sandbox.connection.call(Request::Start(Box::new(spec))) {
+            Ok(_) => started += 1,
+            Err(_) => break,
+        }
+    }
+    assert!(started > 2, "{started}");
+    let cancel = Request::Cancel {
+        execution: tree,
+        grace_ms: 0,
+    };
+    assert!(sandbox.connection.call(cancel).is_ok());
+    let status = sandbox.connection.wait(tree);
+    assert_eq!(ended(&status).cause, Cause::Cancelled);
+    assert_eq!(sleepers(&sandbox), 0, "told as ended while it lives");
+    drop(clients);
+}
+
 /// Nothing is lost. How fast it is, beside a connection that nobody carries, and how much of a processor pid 1 needs for it
 /// is said for people: a busy machine is no fault.
 #[test]

@@ -6,7 +6,7 @@
 //!   0x00  Attach { host nonce, key? }  ──────►            the first one brings the key, before anything untrusted runs
 //!         ◄────── Attached { supervisor nonce }           every earlier connection is gone
 //!         ◄────── Open { channel, urgent }                as a connection to the socket would be
-//!         ◄─────► Data, Credit; End ◄──  ──► Close        until somebody attaches anew
+//!         ◄─────► Data, Credit, End; ──► Close            until somebody attaches anew
 //! ```
 //! Both streams outlive the server, so a new one may find half a frame of its predecessor. Hence frames end with a zero
 //! byte that occurs nowhere in them (COBS, Cheshire and Baker 1999), and an attachment begins with one. The agent may have
@@ -22,8 +22,23 @@ use sha2::Sha256;
 
 use crate::WireError;
 
-/// The key of one sandbox's streams.
-pub type CarrierKey = [u8; 32];
+/// The key of one sandbox's streams. It does not print.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CarrierKey([u8; 32]);
+
+impl CarrierKey {
+    /// From random bytes.
+    pub const fn new(bytes: [u8; 32]) -> Self {
+        CarrierKey(bytes)
+    }
+}
+
+impl std::fmt::Debug for CarrierKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CarrierKey(..)")
+    }
+}
+
 /// Random, new for each attachment.
 pub type Nonce = [u8; 16];
 
@@ -85,7 +100,7 @@ pub enum Carried {
         /// How many.
         bytes: u32,
     },
-    /// The supervisor sends nothing more on a channel.
+    /// Whoever says so sends nothing more on a channel, and still reads.
     End {
         /// Which.
         channel: u32,
@@ -136,7 +151,7 @@ impl Sequence {
     fn new(key: &CarrierKey, sender: Sender, nonces: &[Nonce]) -> Self {
         // JUSTIFICATION: HMAC takes keys of any length; this one is as long as its type says.
         #[expect(clippy::expect_used, reason = "see above")]
-        let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length");
+        let mut mac = Hmac::<Sha256>::new_from_slice(&key.0).expect("a key of any length");
         mac.update(match sender {
             Sender::Host => b"host to supervisor",
             Sender::Supervisor => b"supervisor to host",
@@ -268,7 +283,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const KEY: CarrierKey = [7; 32];
+    const KEY: CarrierKey = CarrierKey::new([7; 32]);
+    const OTHER_KEY: CarrierKey = CarrierKey::new([8; 32]);
     const NONCES: [Nonce; 2] = [[1; 16], [2; 16]];
 
     fn pair() -> (Sealer, Opener) {
@@ -343,7 +359,7 @@ mod tests {
         assert_eq!(again.open(&first), Some(Carried::Lost));
         assert_eq!(again.open(&first), None, "replayed");
         for mut other in [
-            Opener::new(&[8; 32], Sender::Host, &NONCES),
+            Opener::new(&OTHER_KEY, Sender::Host, &NONCES),
             Opener::new(&KEY, Sender::Supervisor, &NONCES),
             Opener::new(&KEY, Sender::Host, &[[1; 16], [3; 16]]),
             Opener::new(&KEY, Sender::Host, &NONCES[..1]),
@@ -351,6 +367,17 @@ mod tests {
         ] {
             assert_eq!(other.open(&first), None, "{other:?}");
         }
+    }
+
+    #[test]
+    fn a_key_does_not_print() {
+        let attach = Carried::Attach {
+            nonce: [1; 16],
+            key: Some(CarrierKey::new([201; 32])),
+        };
+        let printed = format!("{attach:?}");
+        assert!(printed.contains("nonce: [1, 1,"), "the control: {printed}");
+        assert!(!printed.contains("201"), "{printed}");
     }
 
     #[test]
@@ -374,7 +401,7 @@ mod tests {
                 let asked = attach_request(known, &whole);
                 assert_eq!(asked, Some((KEY, [9; 16])), "{cut}");
             }
-            assert_eq!(attach_request(Some([8; 32]), &whole), None, "another key");
+            assert_eq!(attach_request(Some(OTHER_KEY), &whole), None, "another key");
         }
         assert!(
             opener.open(&frame[..frame.len() - 1]).is_some(),

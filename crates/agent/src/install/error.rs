@@ -53,7 +53,7 @@ pub enum InstallError {
         why: String,
     },
     /// The pinned file is no longer offered.
-    #[error("{file} was withdrawn: {index} no longer has it{}", instead(.newest.as_deref()))]
+    #[error("{index} does not have {file}: it was withdrawn, or never was there{}", instead(.newest.as_deref()))]
     Withdrawn {
         /// The file.
         file: String,
@@ -212,8 +212,8 @@ impl InstallError {
                 "Name an https:// address with --index (plain http:// only on this machine).".to_owned()
             }
             InstallError::Unreachable { .. } => {
-                "Check the network, HTTPS_PROXY and SSL_CERT_FILE; name a mirror with --index or UV_INDEX_URL; or bring the \
-                 wheel from another machine: claude-code-mcp agent install --from-file FILE"
+                "Check the network, HTTPS_PROXY and SSL_CERT_FILE; name a mirror with --index (or UV_INDEX_URL, for npm \
+                 npm_config_registry); or bring the file from another machine: claude-code-mcp agent install --from-file FILE"
                     .to_owned()
             }
             InstallError::Status { .. } | InstallError::Answer { .. } => {

@@ -268,6 +268,11 @@ fn remove(
         going.push(store.find(hash).map_err(refused)?);
     }
     going.dedup_by(|one, other| one.record.sha256 == other.record.sha256);
+    if going.is_empty() && !context.output.json {
+        context
+            .output
+            .line("nothing is installed that new sessions do not get")?;
+    }
     for program in &going {
         store.remove(&lock, program).map_err(refused)?;
         if !context.output.json {

@@ -181,7 +181,7 @@ pub struct PromptArguments {
     #[arg(long, value_name = "DOLLARS", value_parser = parse_dollars)]
     pub max_budget_usd: Option<f64>,
     /// End the prompt after that long: 90s, 15m, 2h
-    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    #[arg(long, value_parser = parse_time, value_name = "DURATION")]
     pub timeout: Option<Duration>,
     /// Do not show what Claude Code does meanwhile
     #[arg(long, short)]
@@ -218,6 +218,24 @@ pub struct RunArguments {
     /// What the session reaches.
     #[command(flatten)]
     pub network: NetworkArguments,
+}
+
+/// A time in which something can happen.
+fn parse_time(text: &str) -> Result<Duration, String> {
+    match parse_duration(text) {
+        Ok(time) if time.is_zero() => Err("must be longer than nothing".to_owned()),
+        Ok(time) => Ok(time),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// CPUs, more than none.
+fn parse_some_cpus(text: &str) -> Result<u64, String> {
+    match parse_cpus(text) {
+        Ok(0) => Err("must be more than none".to_owned()),
+        Ok(cpus) => Ok(cpus),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Dollars that a prompt may cost.
@@ -260,6 +278,9 @@ pub struct ServeArguments {
     /// The second of the two processes of an on-demand start.
     #[arg(long, hide = true, requires = "on_demand")]
     pub detached: bool,
+    /// Credentials that stood in the environment come on standard input.
+    #[arg(long, hide = true)]
+    pub credentials_on_stdin: bool,
 }
 
 /// `server …`
@@ -320,6 +341,9 @@ pub enum AgentCommand {
         hash: Option<String>,
     },
     /// Remove what is installed; refused while a session has it
+    #[command(
+        override_usage = "claude-code-mcp agent remove [OPTIONS] <HASH>...\n       claude-code-mcp agent remove --unused"
+    )]
     Remove {
         /// Which
         #[arg(required_unless_present = "unused")]
@@ -461,7 +485,7 @@ pub enum SessionCommand {
     Create(Box<CreateArguments>),
     /// List sessions
     List {
-        /// Also those that have ended
+        /// Also those that have ended; they are on record for a day
         #[arg(long, short)]
         all: bool,
     },
@@ -497,11 +521,11 @@ pub enum SessionCommand {
     Approve(ApproveArguments),
     /// Show what was said and done in a conversation of a session
     ///
-    /// Also of a session that has ended, by its full id, while it is on record.
+    /// Also of a session that has ended, while it is on record: for a day.
     Transcript {
         /// Which session
         session: String,
-        /// Which conversation; the one that was written to last otherwise
+        /// Which conversation, as the JSON of a prompt names it (conversationId); the one that was written to last otherwise
         #[arg(long, value_name = "ID")]
         conversation: Option<String>,
     },
@@ -532,7 +556,10 @@ pub enum SessionCommand {
         destination: String,
     },
     /// Destroy sessions and everything of them but the project's files
-    #[command(visible_alias = "rm")]
+    #[command(
+        visible_alias = "rm",
+        override_usage = "claude-code-mcp session destroy [OPTIONS] <SESSIONS>...\n       claude-code-mcp session destroy --all"
+    )]
     Destroy {
         /// Which sessions
         #[arg(required_unless_present = "all")]
@@ -554,7 +581,7 @@ pub enum SessionCommand {
         /// Which session
         session: String,
         /// By how much: 90s, 15m, 2h
-        #[arg(value_parser = parse_duration, value_name = "DURATION")]
+        #[arg(value_parser = parse_time, value_name = "DURATION")]
         by: Duration,
     },
 }
@@ -582,11 +609,11 @@ pub struct CreateArguments {
     /// On an engine: one of the operator's runtime classes, such as runsc
     #[arg(long, value_name = "NAME")]
     pub runtime_class: Option<String>,
-    /// Lifetime: 90s, 15m, 2h, 1d
-    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    /// Lifetime: 90s, 15m, 2h, 1d; the server cuts it to its max_session_timeout, and that is said
+    #[arg(long, value_parser = parse_time, value_name = "DURATION")]
     pub ttl: Option<Duration>,
     /// End it after that long without a running command or a call
-    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    #[arg(long, value_parser = parse_time, value_name = "DURATION")]
     pub idle: Option<Duration>,
     /// Environment of every command in it.
     #[command(flatten)]
@@ -595,7 +622,7 @@ pub struct CreateArguments {
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     pub memory: Option<u64>,
     /// CPUs: 2, 0.5
-    #[arg(long, value_parser = parse_cpus, value_name = "CPUS")]
+    #[arg(long, value_parser = parse_some_cpus, value_name = "CPUS")]
     pub cpus: Option<u64>,
     /// Processes and threads
     #[arg(long, value_name = "N")]
@@ -621,7 +648,7 @@ pub struct NetworkArguments {
     pub presets: Vec<String>,
     /// Let it reach a host that the operator allows: example.com, *.example.com:80,443
     #[arg(long = "allow-host", value_name = "HOST[:PORT]")]
-    pub allow: Vec<String>,
+    pub hosts: Vec<String>,
 }
 
 /// Flags that set variables.
@@ -696,7 +723,7 @@ pub struct ApproveArguments {
     /// Deny it; --answer says why
     #[arg(long)]
     pub no: bool,
-    /// Words: the answer to a question, or why not
+    /// Words: the answer to a question, or with --no why not
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub answer: Option<String>,
 }
@@ -708,7 +735,7 @@ pub struct ExecArguments {
     #[arg(long, short)]
     pub detach: bool,
     /// End it and everything it started after that long
-    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    #[arg(long, value_parser = parse_time, value_name = "DURATION")]
     pub timeout: Option<Duration>,
     /// Working directory inside; a relative one is meant from /workspace
     #[arg(long, value_name = "DIR")]

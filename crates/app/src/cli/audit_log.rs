@@ -32,11 +32,7 @@ fn failed(path: &Path, error: impl std::error::Error + Send + Sync + 'static) ->
 
 fn verify(context: &Context, path: &Path) -> Result<u8, CliError> {
     let report = audit::verify(path).map_err(|error| failed(path, error))?;
-    let warnings: Vec<String> = report
-        .warnings
-        .iter()
-        .map(|warning| format!("{warning:?}"))
-        .collect();
+    let warnings: Vec<String> = report.warnings.iter().map(warning).collect();
     if context.output.json {
         let open: Vec<_> = report
             .open_intents
@@ -68,6 +64,25 @@ fn verify(context: &Context, path: &Path) -> Result<u8, CliError> {
         context.output.line(&format!("warning   {warning}"))?;
     }
     Ok(EXIT_OK)
+}
+
+fn warning(warning: &audit::Warning) -> String {
+    match warning {
+        audit::Warning::ClockRegress { seq } => {
+            format!("ClockRegress: the clock went back before record {seq}")
+        }
+        audit::Warning::Gap { seq } => {
+            format!("Gap: records were lost before record {seq}, and the log says so itself")
+        }
+        audit::Warning::NoHead => {
+            "NoHead: there is no head file beside the log, so records missing at its end would not be found; \
+             the next server that starts makes one"
+                .to_owned()
+        }
+        audit::Warning::WriteInProgress => {
+            "WriteInProgress: a running server is writing the last line".to_owned()
+        }
+    }
 }
 
 fn show(context: &Context, path: &Path, tail: Option<usize>) -> Result<u8, CliError> {
@@ -139,7 +154,9 @@ fn details(record: &serde_json::Value) -> String {
                 bytes.unwrap_or_default()
             )
         }
-        other => format!("  {name}={other}"),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => {
+            format!("  {name}={value}")
+        }
     };
     parameters.into_iter().flatten().map(one).collect()
 }

@@ -3,6 +3,7 @@
 use std::{io, path::PathBuf};
 
 use mcp::reply::ErrorBody;
+use model::Reason;
 
 use super::compose::ComposeError;
 use crate::{
@@ -46,6 +47,9 @@ pub enum CliError {
     /// An argument that clap cannot judge.
     #[error("{0}")]
     Usage(String),
+    /// The running server does not end.
+    #[error("{0}")]
+    StillRuns(String),
     /// The server refused the call.
     #[error("{}: {}", .0.code, .0.message)]
     Refused(ErrorBody),
@@ -113,11 +117,14 @@ pub enum CliError {
 
 impl CliError {
     /// The exit code that tells it to scripts.
-    pub const fn exit_code(&self) -> u8 {
+    pub fn exit_code(&self) -> u8 {
         match self {
+            // What clap would have refused had it known the server's bounds.
+            CliError::Refused(body) if body.code == Reason::InvalidArgument.code() => EXIT_USAGE,
             CliError::Config(_) | CliError::Usage(_) | CliError::Compose { .. } => EXIT_USAGE,
             CliError::NotRun(_) => EXIT_NOT_RUN,
             CliError::Refused(_)
+            | CliError::StillRuns(_)
             | CliError::Front(_)
             | CliError::Copy(_)
             | CliError::Stream(_)
@@ -149,8 +156,12 @@ impl CliError {
         match self {
             CliError::Refused(body) => Some(&body.hint),
             CliError::NotRun(inner) => inner.hint(),
+            CliError::Audit { path, .. } if !path.exists() => Some(
+                "The first server that starts makes the log. --state-dir, or audit_log in the configuration, says where it is.",
+            ),
             CliError::Config(_)
             | CliError::Usage(_)
+            | CliError::StillRuns(_)
             | CliError::Front(_)
             | CliError::Copy(_)
             | CliError::Stream(_)

@@ -8,7 +8,9 @@ mod compose;
 mod context;
 mod demo;
 mod doctor;
+mod door;
 mod error;
+mod hand_over;
 mod image;
 mod output;
 mod prompt;
@@ -62,6 +64,10 @@ fn dispatch(command_line: CommandLine, environment: Environment) -> Result<u8, C
         );
         return Ok(EXIT_OK);
     }
+    let environment = match &command {
+        Some(Command::Serve(arguments)) => serve::environment(arguments, environment)?,
+        _ => environment,
+    };
     let flags = Flags::from(&configuration);
     let config = load(&flags, &environment)?;
     let output = Output::new(json, environment.no_color());

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
-use super::CliError;
+use super::{CliError, door::worded};
 
 /// Where results go and in which form.
 #[derive(Debug, Clone, Copy)]
@@ -106,6 +106,14 @@ impl Output {
     }
 }
 
+/// A time of a reply with a fixed number of digits, so that columns line up; as it is where it is none.
+pub fn aligned(time: &str) -> String {
+    time.parse::<jiff::Timestamp>().map_or_else(
+        |_| time.to_owned(),
+        |time| time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
+    )
+}
+
 /// A remark on standard error.
 pub fn note(text: &str) {
     // Nobody to tell when standard error is closed.
@@ -143,11 +151,11 @@ pub fn report(error: &CliError, json: bool) {
         let _ = writeln!(io::stdout(), "{text}");
         return;
     }
-    let _ = writeln!(out, "error: {}", error.chain());
+    let _ = writeln!(out, "error: {}", worded(&error.chain()));
     if let Some(field) = refused.and_then(|body| body.field.as_deref()) {
-        let _ = writeln!(out, "field: {field}");
+        let _ = writeln!(out, "field: {}", worded(field));
     }
     if let Some(hint) = error.hint() {
-        let _ = writeln!(out, "hint: {hint}");
+        let _ = writeln!(out, "hint: {}", worded(hint));
     }
 }

@@ -10,7 +10,7 @@ use super::{
     client::{Client, read},
     output::note,
     prompt::{Follower, Interrupts, Look, OnInterrupt, Teller, order, report, words},
-    session::{existing, network, variables},
+    session::{existing, network, short_id, variables},
 };
 
 /// Signal of Ctrl-C.
@@ -41,7 +41,15 @@ async fn play(context: &Context, arguments: &RunArguments) -> Result<u8, CliErro
         return ended;
     }
     match (destroy(context, client, id).await, ended) {
-        (Ok(()), ended) => ended,
+        (Ok(()), ended) => {
+            if !context.output.json {
+                let short = short_id(id);
+                note(&format!(
+                    "the session is destroyed; claude-code-mcp session transcript {short} shows for a day what was done"
+                ));
+            }
+            ended
+        }
         (Err(error), ended) => {
             note(&format!(
                 "the session {id} could not be destroyed: {}",

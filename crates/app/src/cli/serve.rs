@@ -3,7 +3,7 @@
 use std::{
     io::{self, Write},
     os::unix::net::UnixStream,
-    process::{Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -11,8 +11,10 @@ use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 use super::{
     CliError, Context, EXIT_OK, VERSION, arguments::ServeArguments, context::this_program,
+    hand_over,
 };
 use crate::{
+    config::Environment,
     front::ReadyLine,
     server::{
         self, ElectionError, Lock, LogWriter, Options, read_address, stop_on_signals, take_lock,
@@ -27,9 +29,24 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// What is logged when nobody says anything else.
 const DEFAULT_LOG_FILTER: &str = "info";
 
+/// The environment that the server goes by. A process that has credentials in its own and is to stay becomes another one.
+pub(super) fn environment(
+    arguments: &ServeArguments,
+    environment: Environment,
+) -> Result<Environment, CliError> {
+    let is_stage = arguments.on_demand && !arguments.detached;
+    if arguments.credentials_on_stdin {
+        return hand_over::take(environment).map_err(CliError::Runtime);
+    }
+    if !is_stage {
+        hand_over::to_oneself(&environment).map_err(CliError::Runtime)?;
+    }
+    Ok(environment)
+}
+
 pub(super) fn run(context: &Context, arguments: &ServeArguments) -> Result<u8, CliError> {
     match (arguments.on_demand, arguments.detached) {
-        (true, false) => detach(),
+        (true, false) => detach(context),
         (true, true) => serve_on_demand(context),
         (false, _) => serve_in_foreground(context),
     }
@@ -37,15 +54,15 @@ pub(super) fn run(context: &Context, arguments: &ServeArguments) -> Result<u8, C
 
 /// The first process of an on-demand start: leaves the client's session and process tree, so that neither a closed
 /// terminal nor a client that ends its children ends the server.
-fn detach() -> Result<u8, CliError> {
+fn detach(context: &Context) -> Result<u8, CliError> {
     rustix::process::setsid().map_err(|errno| CliError::Runtime(errno.into()))?;
-    let server = Command::new(this_program())
+    let mut server = Command::new(this_program());
+    server
         .args(std::env::args_os().skip(1))
         .arg("--detached")
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .spawn();
-    server.map(|_| EXIT_OK).map_err(CliError::Runtime)
+        .current_dir("/");
+    hand_over::to(&mut server, &context.environment).map_err(CliError::Runtime)?;
+    server.spawn().map(|_| EXIT_OK).map_err(CliError::Runtime)
 }
 
 fn serve_on_demand(context: &Context) -> Result<u8, CliError> {
@@ -97,8 +114,11 @@ where
     let mut filter =
         EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG_FILTER));
     // Whatever is asked for: below this level rmcp logs whole requests, values of the environment included.
-    if let Ok(quiet) = "rmcp=warn".parse() {
-        filter = filter.add_directive(quiet);
+    // AWS's library logs answers with keys in them when it cannot read them; what matters of its failures is said here.
+    for quiet in ["rmcp=warn", "aws=off"] {
+        if let Ok(quiet) = quiet.parse() {
+            filter = filter.add_directive(quiet);
+        }
     }
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)

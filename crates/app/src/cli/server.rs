@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{CliError, Context, EXIT_OK, EXIT_REFUSED, arguments::ServerCommand};
 use crate::{
-    config::units::format_duration,
+    config::units::{counted, format_duration},
     server::{
         handshake::{Mode, Reply},
         read_address,
@@ -79,10 +79,10 @@ fn stop(context: &Context, force: bool) -> Result<u8, CliError> {
         return stopped(context, "no server runs");
     };
     if reply.sessions > 0 && !force {
-        return Err(CliError::Usage(format!(
-            "{} sessions live; destroy them first (claude-code-mcp session destroy --all), or use --force: they then end \
+        return Err(CliError::StillRuns(format!(
+            "{} still live; destroy them first (claude-code-mcp session destroy --all), or use --force: they then end \
              when their lease of {} runs out, unless another server takes them over",
-            reply.sessions,
+            counted(reply.sessions.into(), "session"),
             format_duration(context.config.lease)
         )));
     }
@@ -92,7 +92,7 @@ fn stop(context: &Context, force: bool) -> Result<u8, CliError> {
     let deadline = Instant::now() + STOP_TIMEOUT;
     while is_alive(reply.server_pid) {
         if Instant::now() > deadline {
-            return Err(CliError::Usage(format!(
+            return Err(CliError::StillRuns(format!(
                 "process {} has not ended yet",
                 reply.server_pid
             )));

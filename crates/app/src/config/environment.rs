@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
+    fmt,
     path::{Path, PathBuf},
 };
 
@@ -66,6 +67,34 @@ const HTTPS_PROXY: Variable = Variable {
                     machine are trusted, or those in `SSL_CERT_FILE`.",
 };
 
+const SYSTEMD: Variable = Variable {
+    name: "CREDENTIALS_DIRECTORY",
+    documentation: "Set by systemd for a service with `LoadCredential=`: the credentials `anthropic-api-key`, \
+                    `anthropic-auth-token` and `aws-bearer-token-bedrock` in it are used, after configured files and \
+                    commands and before variables.",
+};
+const KEYS: Variable = Variable {
+    name: "ANTHROPIC_API_KEY",
+    documentation: "A key of Anthropic; also `ANTHROPIC_AUTH_TOKEN`, `AWS_BEARER_TOKEN_BEDROCK`, `AWS_ACCESS_KEY_ID`, \
+                    `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`. The server takes them from whoever starts it and does \
+                    not have them in its own environment, nor do the commands that it runs.",
+};
+const GOOGLE: Variable = Variable {
+    name: "GOOGLE_APPLICATION_CREDENTIALS",
+    documentation: "Google's credentials file; also `CLOUDSDK_CONFIG` and `GCE_METADATA_HOST`. Of AWS, the variables that \
+                    its own tools read, such as `AWS_PROFILE`, `AWS_CONFIG_FILE`, `AWS_ENDPOINT_URL_STS`.",
+};
+
+/// Variables that hold a credential: the server takes them over and leaves them out of its own environment.
+pub const SECRET_VARIABLES: [&str; 6] = [
+    "ANTHROPIC_API_KEY",
+    "ANTHROPIC_AUTH_TOKEN",
+    "AWS_BEARER_TOKEN_BEDROCK",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+];
+
 /// Every variable that is read and is no configuration key's.
 pub const OTHER_VARIABLES: &[Variable] = &[
     CONFIG_FILE,
@@ -76,13 +105,16 @@ pub const OTHER_VARIABLES: &[Variable] = &[
     XDG_STATE_HOME,
     XDG_RUNTIME_DIR,
     NO_COLOR,
+    KEYS,
+    SYSTEMD,
+    GOOGLE,
     INDEX,
     REGISTRY,
     HTTPS_PROXY,
 ];
 
 /// Environment variables and the user's id.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Environment {
     variables: BTreeMap<OsString, OsString>,
     uid: u32,
@@ -104,6 +136,15 @@ impl Environment {
             .map(|(name, value)| (name.into(), value.into()))
             .collect();
         Environment { variables, uid }
+    }
+
+    /// The same with further variables.
+    pub fn with(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        let further = variables
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()));
+        self.variables.extend(further);
+        self
     }
 
     /// The variable's value. An empty one counts as not set.
@@ -158,5 +199,12 @@ impl Environment {
             .map(Path::new)
             .filter(|path| path.is_absolute())
             .map(Path::to_path_buf)
+    }
+}
+
+/// Names alone: values may be credentials.
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.variables.keys()).finish()
     }
 }

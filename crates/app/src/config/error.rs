@@ -1,6 +1,8 @@
 //! Why a configuration was not accepted.
 
-use std::{io, path::PathBuf};
+use std::{borrow::Cow, io, path::PathBuf};
+
+use egress::ProviderError;
 
 use super::{layers::Origin, units::UnitError};
 
@@ -123,8 +125,22 @@ pub enum ConfigError {
         /// The path.
         path: PathBuf,
         /// Why, as a phrase after the path.
-        why: &'static str,
+        why: Cow<'static, str>,
     },
+    /// An address of a model provider that is not accepted.
+    #[error("`{key}` {origin} cannot be used")]
+    BaseUrl {
+        /// The key.
+        key: &'static str,
+        /// Where it stands.
+        origin: Origin,
+        /// Why.
+        #[source]
+        source: ProviderError,
+    },
+    /// The built-in list of paths is broken.
+    #[error("the built-in rules are broken")]
+    Profile(#[source] policy::PolicyError),
     /// A `--set` without an equals sign.
     #[error("`--set {text}` must have the form `--set key=value`")]
     SetSyntax {

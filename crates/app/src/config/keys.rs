@@ -106,8 +106,10 @@ keys! {
         "Directories below which a session's project may stand, beside the project directory that each client hands \
          over. Never `/` or the home directory itself.";
     EXTRA_READ_ONLY = "extra_read_only", "CLAUDE_CODE_MCP_EXTRA_READ_ONLY", Kind::PathList, "[]",
-        "Host directories that every session sees read-only at the same path: toolchains under a home or `/opt`. \
-         `claude-code-mcp doctor` prints the line for the entries of your `PATH`.";
+        "Host directories that every session of the embedded runtime sees read-only at the same path: toolchains under a \
+         home or `/opt`. Sessions on a Docker engine see none of them: their tools belong in the image. What \
+         `profiles/forbidden-paths.json` keeps from projects and mounts is refused here too, and so is what would be \
+         hidden inside (`/tmp`). `claude-code-mcp doctor` prints the line for the entries of your `PATH`.";
     STATE_DIR = "state_dir", "CLAUDE_CODE_MCP_STATE_DIR", Kind::Path,
         "`$XDG_STATE_HOME/claude-code-mcp`, else `~/.local/state/claude-code-mcp`; as root `/var/lib/claude-code-mcp`",
         "Where the server keeps its state. One server runs per user and state directory. Made with mode 0700. \
@@ -182,10 +184,36 @@ keys! {
          Google Vertex AI where `CLAUDE_CODE_USE_VERTEX` is, else Anthropic. Its credentials stay with the server: no key is \
          ever inside a session.";
     API_KEY_FILE = "api_key_file", "CLAUDE_CODE_MCP_API_KEY_FILE", Kind::Path, "none",
-        "A file with a key of Anthropic that only its owner can read. Wins over `ANTHROPIC_API_KEY`.";
+        "A file with a key of Anthropic: no link, of the server's user or root, mode 0600 or less. It is read again when it \
+         changes, while the server runs. Wins over `ANTHROPIC_API_KEY`.";
+    AUTH_TOKEN_FILE = "auth_token_file", "CLAUDE_CODE_MCP_AUTH_TOKEN_FILE", Kind::Path, "none",
+        "As `api_key_file`, with a bearer token of Anthropic or a gateway. Wins over `ANTHROPIC_AUTH_TOKEN`.";
+    AUTH_TOKEN_COMMAND = "auth_token_command", "CLAUDE_CODE_MCP_AUTH_TOKEN_COMMAND", Kind::Words { max: 4096 }, "[]",
+        "A program of this machine and its arguments that prints a bearer token of Anthropic or a gateway. It runs again before \
+         180 s are over, and when a token is refused.";
     ANTHROPIC_BASE_URL = "anthropic_base_url", "ANTHROPIC_BASE_URL", Kind::Text { max: 2048 }, "Anthropic's own",
         "Where the server reaches the Messages API: `https://…`, or `http://` on a loopback address.";
     AWS_REGION = "aws_region", "AWS_REGION", Kind::Text { max: 64 }, "none", "The region of Amazon Bedrock.";
+    BEDROCK_TOKEN_FILE = "bedrock_token_file", "CLAUDE_CODE_MCP_BEDROCK_TOKEN_FILE", Kind::Path, "none",
+        "As `api_key_file`, with an API key of Amazon Bedrock. Wins over `AWS_BEARER_TOKEN_BEDROCK`.";
+    AWS_CREDENTIALS = "aws_credentials", "CLAUDE_CODE_MCP_AWS_CREDENTIALS",
+        Kind::Choice(&["auto", "environment", "default-chain"]), "\"auto\"",
+        "Where keys for Amazon Bedrock are looked for. `environment`: `AWS_ACCESS_KEY_ID` and its companions. `default-chain`: \
+         there, then as AWS's own tools do: profiles with credential processes and single sign-on, web identity, container, \
+         instance. `auto`: the chain where Bedrock is the provider or `aws_profile` or `aws_role_arn` is set, else `environment`.";
+    AWS_PROFILE = "aws_profile", "CLAUDE_CODE_MCP_AWS_PROFILE", Kind::Text { max: 256 }, "`AWS_PROFILE`, or AWS's default",
+        "The profile of `~/.aws/config` to use. It wins over keys in the environment, which `AWS_PROFILE` does not.";
+    AWS_ROLE_ARN = "aws_role_arn", "CLAUDE_CODE_MCP_AWS_ROLE_ARN", Kind::Text { max: 2048 }, "none",
+        "A role that each session assumes for itself with what was found, under the name `claude-code-mcp-` and the session's id.";
+    AWS_EXTERNAL_ID = "aws_external_id", "CLAUDE_CODE_MCP_AWS_EXTERNAL_ID", Kind::Text { max: 1224 }, "none",
+        "The external id that the owner of `aws_role_arn` asks for.";
+    AWS_SOURCE_IDENTITY = "aws_source_identity", "CLAUDE_CODE_MCP_AWS_SOURCE_IDENTITY", Kind::Switch, "false",
+        "Name the session's id as source identity too, which stays through further roles. The trust policy of `aws_role_arn` \
+         must allow `sts:SetSourceIdentity`.";
+    AWS_SESSION_POLICY = "aws_session_policy", "CLAUDE_CODE_MCP_AWS_SESSION_POLICY", Kind::Choice(&["bedrock", "none"]),
+        "\"bedrock\"",
+        "What a session's keys of `aws_role_arn` may do at most: `bedrock`: ask models and count tokens. `none`: all that the \
+         role may.";
     BEDROCK_BASE_URL = "bedrock_base_url", "ANTHROPIC_BEDROCK_BASE_URL", Kind::Text { max: 2048 }, "the region's own",
         "Where the server reaches Amazon Bedrock.";
     VERTEX_PROJECT = "vertex_project", "ANTHROPIC_VERTEX_PROJECT_ID", Kind::Text { max: 64 }, "none",
@@ -193,6 +221,11 @@ keys! {
     VERTEX_REGION = "vertex_region", "CLOUD_ML_REGION", Kind::Text { max: 64 }, "none", "The region of Google Vertex AI.";
     VERTEX_BASE_URL = "vertex_base_url", "ANTHROPIC_VERTEX_BASE_URL", Kind::Text { max: 2048 }, "the region's own",
         "Where the server reaches Google Vertex AI.";
+    VERTEX_CREDENTIALS = "vertex_credentials", "CLAUDE_CODE_MCP_VERTEX_CREDENTIALS",
+        Kind::Choice(&["auto", "command", "default"]), "\"auto\"",
+        "Where access tokens of Google come from. `command`: `vertex_token_command`. `default`: application default credentials, \
+         looked for as Google's own tools do: `GOOGLE_APPLICATION_CREDENTIALS`, gcloud's directory, the metadata server. `auto`: \
+         the command if there is one, else `default` where Vertex AI is the provider.";
     VERTEX_TOKEN_COMMAND = "vertex_token_command", "CLAUDE_CODE_MCP_VERTEX_TOKEN_COMMAND", Kind::Words { max: 4096 }, "[]",
         "A program of this machine and its arguments that prints an access token of Google: `[\"gcloud\", \"auth\", \
          \"print-access-token\"]`. The server runs it, with its own environment.";

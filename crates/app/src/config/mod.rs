@@ -8,6 +8,7 @@ mod error;
 mod keys;
 mod layers;
 mod nearest;
+mod offered;
 mod paths;
 mod provider;
 mod resolve;
@@ -16,12 +17,16 @@ pub mod units;
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 pub use document::reference_page;
-pub use environment::{Environment, OTHER_VARIABLES, Variable};
+pub use environment::{Environment, OTHER_VARIABLES, SECRET_VARIABLES, Variable};
 pub use error::ConfigError;
 pub use keys::{KEYS, Key, Kind};
 pub use layers::Flags;
+pub use offered::Offer;
 pub use paths::{Paths, PathsError, check_private_directory, make_private_directory};
-pub use provider::{Credentials, ProviderChoice, ProviderConfig};
+pub use provider::{
+    AwsConfig, AwsCredentials, BudgetConfig, Credentials, ProviderChoice, ProviderConfig,
+    VertexCredentials, token_command,
+};
 pub use resolve::load;
 
 use model::{EgressRule, LimitName, RuntimeClass};
@@ -72,7 +77,7 @@ pub struct Config {
     /// Directories below which projects may stand, beside the roots that a client hands over. Absolute, never `/` or
     /// the home directory.
     pub project_roots: Vec<PathBuf>,
-    /// Host directories (toolchains) that every sandbox sees read-only at the same path.
+    /// Host directories (toolchains) that every sandbox of the embedded runtime sees read-only at the same path.
     pub extra_read_only: Vec<PathBuf>,
     /// Where the audit log stands.
     pub audit_log: PathBuf,

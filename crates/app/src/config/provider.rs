@@ -1,7 +1,9 @@
 //! The model provider: what is configured, and the credentials in the environment of whoever starts the server. They are
 //! held in memory, never shown, and never handed into a session.
 
-use egress::{Allowance, AwsKeys, Credential, TokenCommand, Usd};
+use std::path::PathBuf;
+
+use egress::{Allowance, AwsChain, AwsKeys, AwsRole, Credential, GoogleDefault, TokenCommand, Usd};
 use model::Secret;
 use session::ProviderName;
 
@@ -16,6 +18,39 @@ pub enum ProviderChoice {
     Named(ProviderName),
 }
 
+/// Where keys of AWS are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AwsCredentials {
+    /// By what else is configured.
+    Auto,
+    /// In the environment alone.
+    Environment,
+    /// As AWS's own tools do.
+    DefaultChain,
+}
+
+/// What is configured of AWS.
+#[derive(Debug, Clone)]
+pub struct AwsConfig {
+    /// Where keys are looked for.
+    pub credentials: AwsCredentials,
+    /// A profile.
+    pub profile: Option<String>,
+    /// A role.
+    pub role: Option<AwsRole>,
+}
+
+/// Where access tokens of Google come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VertexCredentials {
+    /// By what else is configured.
+    Auto,
+    /// A command.
+    Command,
+    /// Application default credentials.
+    Default,
+}
+
 /// What there is of providers.
 #[derive(Debug, Clone)]
 pub struct ProviderConfig {
@@ -24,7 +59,15 @@ pub struct ProviderConfig {
     /// See [`session::Providers`].
     pub first_party_base_url: Option<String>,
     /// A file with a key of the first party.
-    pub api_key_file: Option<std::path::PathBuf>,
+    pub api_key_file: Option<PathBuf>,
+    /// A file with a bearer token of the first party.
+    pub auth_token_file: Option<PathBuf>,
+    /// A command that prints one.
+    pub auth_token_command: Vec<String>,
+    /// A file with a bearer token of Bedrock.
+    pub bedrock_token_file: Option<PathBuf>,
+    /// Keys of AWS.
+    pub aws: AwsConfig,
     /// See [`session::Providers`].
     pub aws_region: Option<String>,
     /// See [`session::Providers`].
@@ -35,7 +78,9 @@ pub struct ProviderConfig {
     pub vertex_region: Option<String>,
     /// See [`session::Providers`].
     pub vertex_base_url: Option<String>,
-    /// A command that prints a token for Google.
+    /// Where tokens for Google come from.
+    pub vertex_credentials: VertexCredentials,
+    /// A command that prints one.
     pub vertex_token_command: Vec<String>,
     /// See [`session::Providers`].
     pub model: Option<String>,
@@ -63,16 +108,22 @@ pub struct BudgetConfig {
     /// For all sessions on one day.
     pub server_day: Allowance,
     /// A price table of the operator's.
-    pub prices_file: Option<std::path::PathBuf>,
+    pub prices_file: Option<PathBuf>,
 }
 
-/// Credentials in the environment.
+/// Credentials in the environment, or that it leads to.
 #[derive(Debug, Clone, Default)]
 pub struct Credentials {
     /// `ANTHROPIC_API_KEY` or `ANTHROPIC_AUTH_TOKEN`.
     pub first_party: Option<Credential>,
-    /// `AWS_BEARER_TOKEN_BEDROCK`, or `AWS_ACCESS_KEY_ID` and its companions.
-    pub bedrock: Option<Credential>,
+    /// `AWS_BEARER_TOKEN_BEDROCK`.
+    pub bedrock_token: Option<Credential>,
+    /// `AWS_ACCESS_KEY_ID` and its companions.
+    pub aws_keys: Option<AwsKeys>,
+    /// Where Google's application default credentials are looked for.
+    pub google: GoogleDefault,
+    /// `CREDENTIALS_DIRECTORY`: what systemd hands to a service.
+    pub systemd: Option<PathBuf>,
     /// `CLAUDE_CODE_USE_BEDROCK`.
     pub wants_bedrock: bool,
     /// `CLAUDE_CODE_USE_VERTEX`.
@@ -92,22 +143,38 @@ impl Credentials {
             })
         };
         let keys = || {
-            Some(Credential::Aws(AwsKeys {
+            Some(AwsKeys {
                 access_key_id: secret("AWS_ACCESS_KEY_ID")?,
                 secret_access_key: secret("AWS_SECRET_ACCESS_KEY")?,
                 session_token: secret("AWS_SESSION_TOKEN"),
-            }))
+            })
         };
         Credentials {
             first_party: secret("ANTHROPIC_API_KEY")
                 .map(Credential::ApiKey)
                 .or_else(|| secret("ANTHROPIC_AUTH_TOKEN").map(Credential::Bearer)),
-            bedrock: secret("AWS_BEARER_TOKEN_BEDROCK")
-                .map(Credential::Bearer)
-                .or_else(keys),
+            bedrock_token: secret("AWS_BEARER_TOKEN_BEDROCK").map(Credential::Bearer),
+            aws_keys: keys(),
+            google: google(environment),
+            systemd: environment.get("CREDENTIALS_DIRECTORY").map(PathBuf::from),
             wants_bedrock: is_on("CLAUDE_CODE_USE_BEDROCK"),
             wants_vertex: is_on("CLAUDE_CODE_USE_VERTEX"),
         }
+    }
+}
+
+fn google(environment: &Environment) -> GoogleDefault {
+    let path = |name: &str| environment.get(name).map(PathBuf::from);
+    let directory =
+        path("CLOUDSDK_CONFIG").or_else(|| Some(environment.home()?.join(".config/gcloud")));
+    GoogleDefault {
+        file: path("GOOGLE_APPLICATION_CREDENTIALS"),
+        usual_file: directory
+            .map(|directory| directory.join("application_default_credentials.json")),
+        metadata_host: environment
+            .get("GCE_METADATA_HOST")
+            .and_then(|host| host.to_str())
+            .map(str::to_owned),
     }
 }
 
@@ -122,14 +189,64 @@ impl ProviderConfig {
         }
     }
 
-    /// The command for Google's tokens.
-    pub fn vertex_credential(&self) -> Option<Credential> {
-        (!self.vertex_token_command.is_empty()).then(|| {
-            Credential::Command(TokenCommand {
-                argv: self.vertex_token_command.clone(),
-                timeout: TokenCommand::TIMEOUT,
-                refresh_after: TokenCommand::REFRESH_AFTER,
-            })
+    /// Where keys of AWS are looked for, if they are at all.
+    pub fn aws_chain(&self) -> Option<AwsChain> {
+        let keys = self.credentials.aws_keys.clone();
+        let is_meant = self.default_provider() == ProviderName::Bedrock
+            || self.aws.profile.is_some()
+            || self.aws.role.is_some();
+        let whole_chain = match self.aws.credentials {
+            AwsCredentials::DefaultChain => true,
+            AwsCredentials::Environment => false,
+            AwsCredentials::Auto => is_meant,
+        };
+        (whole_chain || keys.is_some()).then(|| AwsChain {
+            region: self.aws_region.clone(),
+            keys,
+            profile: self.aws.profile.clone(),
+            role: self.aws.role.clone(),
         })
     }
+
+    /// Whether Google's application default credentials are asked.
+    pub fn uses_google_default(&self) -> bool {
+        match self.vertex_credentials {
+            VertexCredentials::Default => true,
+            VertexCredentials::Command => false,
+            VertexCredentials::Auto => {
+                self.vertex_token_command.is_empty()
+                    && self.default_provider() == ProviderName::Vertex
+            }
+        }
+    }
+
+    /// Whether something is configured that may give a credential.
+    pub fn may_have_credential(&self, name: ProviderName) -> bool {
+        let credentials = &self.credentials;
+        match name {
+            ProviderName::FirstParty => {
+                self.api_key_file.is_some()
+                    || self.auth_token_file.is_some()
+                    || !self.auth_token_command.is_empty()
+                    || credentials.first_party.is_some()
+            }
+            ProviderName::Bedrock => {
+                self.bedrock_token_file.is_some()
+                    || credentials.bedrock_token.is_some()
+                    || self.aws_chain().is_some()
+            }
+            ProviderName::Vertex => {
+                !self.vertex_token_command.is_empty() || self.uses_google_default()
+            }
+        }
+    }
+}
+
+/// A command that is configured as words, none of which may be missing.
+pub fn token_command(argv: &[String]) -> Option<TokenCommand> {
+    (!argv.is_empty()).then(|| TokenCommand {
+        argv: argv.to_vec(),
+        timeout: TokenCommand::TIMEOUT,
+        refresh_after: TokenCommand::REFRESH_AFTER,
+    })
 }

@@ -1,23 +1,24 @@
 //! From raw layers to the resolved [`Config`]: types, bounds and defaults.
 
+mod provider;
+
 use std::{
     collections::BTreeMap,
     path::{Component, Path, PathBuf},
     time::Duration,
 };
 
-use egress::{Allowance, Usd};
+use egress::check_base_url;
 use model::{EgressRule, Kernel, LimitName, RuntimeClass};
 use policy::Standing;
 use sandbox_docker::{Tcp, images::is_digest};
-use session::ProviderName;
 use toml::Value;
 
 use super::{
     AgentChoice, BackendChoice, Config, ConfigError, Environment, Flags, Key, Kind,
     NetworkSettings, Paths, keys,
     layers::{Given, Layers, Origin},
-    provider::{BudgetConfig, Credentials, ProviderChoice, ProviderConfig},
+    offered,
     units::{UnitError, format_size, parse_cpus, parse_dollars, parse_duration, parse_size},
 };
 
@@ -50,7 +51,7 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigEr
     };
     let (image, image_digest) = reader.image()?;
     let image_max_age = reader.seconds(&keys::IMAGE_MAX_AGE)?;
-    let config = Config {
+    let mut config = Config {
         file: layers.file.clone(),
         audit_log: reader
             .path(&keys::AUDIT_LOG)?
@@ -86,6 +87,7 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigEr
         allow_protected_changes: reader.switch(&keys::ALLOW_PROTECTED_CHANGES)?,
         dangerously_accept_soft_limits: reader.switch(&keys::DANGEROUSLY_ACCEPT_SOFT_LIMITS)?,
     };
+    config.extra_read_only = offered::check(&config, &layers, environment)?;
     let within_a_session = [
         (
             keys::DEFAULT_SESSION_TIMEOUT.name,
@@ -197,37 +199,22 @@ impl Reader<'_> {
         Ok(Some(value))
     }
 
-    fn provider(&self) -> Result<ProviderConfig, ConfigError> {
-        let key = &keys::PROVIDER;
-        let given = self.layers.get(key);
-        let choice = match given.map(|given| given.value.as_str()) {
-            None | Some(Some("auto")) => ProviderChoice::Auto,
-            Some(Some("anthropic")) => ProviderChoice::Named(ProviderName::FirstParty),
-            Some(Some("bedrock")) => ProviderChoice::Named(ProviderName::Bedrock),
-            Some(Some("vertex")) => ProviderChoice::Named(ProviderName::Vertex),
-            Some(_) => {
-                let expected = "\"auto\", \"anthropic\", \"bedrock\" or \"vertex\"";
-                return Err(wrong_type(key, given, expected));
-            }
+    fn choice(&self, key: &'static Key) -> Result<Option<&'static str>, ConfigError> {
+        let (Some(given), Kind::Choice(words)) = (self.layers.get(key), key.kind) else {
+            return Ok(None);
         };
-        Ok(ProviderConfig {
-            choice,
-            first_party_base_url: self.text(&keys::ANTHROPIC_BASE_URL)?,
-            api_key_file: self.path(&keys::API_KEY_FILE)?,
-            aws_region: self.text(&keys::AWS_REGION)?,
-            bedrock_base_url: self.text(&keys::BEDROCK_BASE_URL)?,
-            vertex_project: self.text(&keys::VERTEX_PROJECT)?,
-            vertex_region: self.text(&keys::VERTEX_REGION)?,
-            vertex_base_url: self.text(&keys::VERTEX_BASE_URL)?,
-            vertex_token_command: self.words(&keys::VERTEX_TOKEN_COMMAND)?,
-            model: self.text(&keys::MODEL)?,
-            small_model: self.text(&keys::SMALL_MODEL)?,
-            models: self.words(&keys::MODELS)?,
-            max_requests: self.count(&keys::SESSION_MAX_REQUESTS)?.into(),
-            max_tokens: self.count(&keys::SESSION_MAX_TOKENS)?.into(),
-            budgets: self.budgets()?,
-            credentials: Credentials::of(self.environment),
-        })
+        let found = given
+            .value
+            .as_str()
+            .and_then(|text| words.iter().find(|word| **word == text));
+        match found {
+            Some(word) => Ok(Some(word)),
+            None => Err(wrong_type(
+                key,
+                Some(given),
+                &format!("one of {}", words.join(", ")),
+            )),
+        }
     }
 
     fn network(&self) -> Result<NetworkSettings, ConfigError> {
@@ -290,30 +277,6 @@ impl Reader<'_> {
         let given = self.layers.get(key);
         given.map_or(Origin::Flag("(built-in default)"), |given| {
             given.origin.clone()
-        })
-    }
-
-    fn budgets(&self) -> Result<BudgetConfig, ConfigError> {
-        let limit = |key| {
-            let value = self.number_or_default(key)?;
-            Ok((value > 0).then_some(value))
-        };
-        let dollars = |key| Ok(limit(key)?.map(Usd::from_micro));
-        Ok(BudgetConfig {
-            session_cost: dollars(&keys::MAX_USD_PER_SESSION)?,
-            caller_day: Allowance {
-                requests: limit(&keys::MAX_REQUESTS_PER_CALLER_PER_DAY)?,
-                output_tokens: None,
-                tokens: limit(&keys::MAX_TOKENS_PER_CALLER_PER_DAY)?,
-                cost: dollars(&keys::MAX_USD_PER_CALLER_PER_DAY)?,
-            },
-            server_day: Allowance {
-                requests: limit(&keys::MAX_REQUESTS_PER_DAY)?,
-                output_tokens: None,
-                tokens: limit(&keys::MAX_TOKENS_PER_DAY)?,
-                cost: dollars(&keys::MAX_USD_PER_DAY)?,
-            },
-            prices_file: self.path(&keys::PRICES_FILE)?,
         })
     }
 
@@ -455,6 +418,18 @@ impl Reader<'_> {
         }
     }
 
+    pub(super) fn base_url(&self, key: &'static Key) -> Result<Option<String>, ConfigError> {
+        let text = self.text(key)?;
+        if let (Some(text), Some(given)) = (&text, self.layers.get(key)) {
+            check_base_url(text).map_err(|source| ConfigError::BaseUrl {
+                key: key.name,
+                origin: given.origin.clone(),
+                source,
+            })?;
+        }
+        Ok(text)
+    }
+
     fn path(&self, key: &'static Key) -> Result<Option<PathBuf>, ConfigError> {
         let Some(given) = self.layers.get(key) else {
             return Ok(None);
@@ -508,7 +483,7 @@ impl Reader<'_> {
                     key: key.name,
                     origin: given.origin.clone(),
                     path,
-                    why,
+                    why: why.into(),
                 });
             }
             directories.push(path);
@@ -528,12 +503,12 @@ impl Reader<'_> {
             None if text == "~" => home()?,
             None => PathBuf::from(text),
         };
-        let refused = |path: PathBuf, why| {
+        let refused = |path: PathBuf, why: &'static str| {
             Err(ConfigError::Path {
                 key: key.name,
                 origin: given.origin.clone(),
                 path,
-                why,
+                why: why.into(),
             })
         };
         if !path.is_absolute() {

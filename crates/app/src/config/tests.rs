@@ -151,6 +151,16 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         runtime_classes = ["runc", "runsc", "kata=guest"]
         provider = "vertex"
         api_key_file = "/srv/key"
+        auth_token_file = "/srv/token"
+        auth_token_command = ["token", "print"]
+        bedrock_token_file = "/srv/bedrock"
+        aws_credentials = "default-chain"
+        aws_profile = "models"
+        aws_role_arn = "arn:aws:iam::1:role/r"
+        aws_external_id = "outside"
+        aws_source_identity = true
+        aws_session_policy = "none"
+        vertex_credentials = "default"
         anthropic_base_url = "https://gateway.example"
         aws_region = "us-east-1"
         bedrock_base_url = "https://bedrock.example"
@@ -252,6 +262,16 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         ("CLAUDE_CODE_MCP_RUNTIME_CLASSES", "runc, runsc,kata=guest"),
         ("CLAUDE_CODE_MCP_PROVIDER", "vertex"),
         ("CLAUDE_CODE_MCP_API_KEY_FILE", "/srv/key"),
+        ("CLAUDE_CODE_MCP_AUTH_TOKEN_FILE", "/srv/token"),
+        ("CLAUDE_CODE_MCP_AUTH_TOKEN_COMMAND", "token,print"),
+        ("CLAUDE_CODE_MCP_BEDROCK_TOKEN_FILE", "/srv/bedrock"),
+        ("CLAUDE_CODE_MCP_AWS_CREDENTIALS", "default-chain"),
+        ("CLAUDE_CODE_MCP_AWS_PROFILE", "models"),
+        ("CLAUDE_CODE_MCP_AWS_ROLE_ARN", "arn:aws:iam::1:role/r"),
+        ("CLAUDE_CODE_MCP_AWS_EXTERNAL_ID", "outside"),
+        ("CLAUDE_CODE_MCP_AWS_SOURCE_IDENTITY", "1"),
+        ("CLAUDE_CODE_MCP_AWS_SESSION_POLICY", "none"),
+        ("CLAUDE_CODE_MCP_VERTEX_CREDENTIALS", "default"),
         ("ANTHROPIC_BASE_URL", "https://gateway.example"),
         ("AWS_REGION", "us-east-1"),
         ("ANTHROPIC_BEDROCK_BASE_URL", "https://bedrock.example"),
@@ -396,6 +416,76 @@ fn an_image_is_pinned_in_its_name_or_beside_it() {
     };
     assert_eq!(age("0").unwrap(), None, "no limit");
     assert_eq!(age("\"1d\"").unwrap(), Some(Duration::from_secs(86_400)));
+}
+
+#[test]
+fn keys_of_aws_are_looked_for_where_they_are_meant_to_be() {
+    let case = Case::new();
+    let keys: &[_] = &[
+        ("AWS_ACCESS_KEY_ID", "AKID"),
+        ("AWS_SECRET_ACCESS_KEY", "s"),
+    ];
+    let chain = |file: &str, variables: &[_]| {
+        let chain = case
+            .load(file, variables, &[])
+            .unwrap()
+            .provider
+            .aws_chain();
+        chain.map(|chain| (chain.keys.is_some(), chain.profile, chain.role.is_some()))
+    };
+    // A host's own role is not used for a provider that nobody chose.
+    assert_eq!(chain("", &[]), None);
+    assert_eq!(chain("", keys), Some((true, None, false)));
+    let of_nothing = Some((false, None, false));
+    assert_eq!(chain("provider = \"bedrock\"", &[]), of_nothing);
+    assert_eq!(chain("", &[("CLAUDE_CODE_USE_BEDROCK", "1")]), of_nothing);
+    assert_eq!(
+        chain("aws_credentials = \"default-chain\"", &[]),
+        of_nothing
+    );
+    let environment = "provider = \"bedrock\"\naws_credentials = \"environment\"";
+    assert_eq!(chain(environment, &[]), None);
+    assert_eq!(chain(environment, keys), Some((true, None, false)));
+    let profile = Some((false, Some("p".to_owned()), false));
+    assert_eq!(chain("aws_profile = \"p\"", &[]), profile);
+    assert_eq!(
+        chain("aws_role_arn = \"arn:aws:iam::1:role/r\"", keys),
+        Some((true, None, true))
+    );
+    for (file, key) in [
+        ("aws_external_id = \"x\"", "aws_external_id"),
+        ("aws_source_identity = true", "aws_source_identity"),
+        (
+            "aws_profile = \"p\"\naws_credentials = \"environment\"",
+            "aws_profile",
+        ),
+        ("aws_credentials = \"chain\"", "aws_credentials"),
+    ] {
+        let error = case.load(file, &[], &[]).unwrap_err().to_string();
+        assert!(error.contains(&format!("`{key}`")), "{error}");
+    }
+    let google = |file: &str| {
+        case.load(file, &[], &[])
+            .unwrap()
+            .provider
+            .uses_google_default()
+    };
+    assert!(!google(""));
+    assert!(google("provider = \"vertex\""));
+    assert!(!google(
+        "provider = \"vertex\"\nvertex_token_command = [\"x\"]"
+    ));
+    assert!(google("vertex_credentials = \"default\""));
+}
+
+#[test]
+fn an_environment_shows_no_values() {
+    let environment = Environment::of(0, [("ANTHROPIC_API_KEY", "canary")]);
+    let shown = format!("{environment:?}");
+    assert!(
+        shown.contains("ANTHROPIC_API_KEY") && !shown.contains("canary"),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -574,6 +664,84 @@ fn neither_the_whole_machine_nor_a_whole_home_is_ever_offered() {
         }
         assert!(case.load(&format!("{key} = [\"~/src\"]"), &[], &[]).is_ok());
     }
+}
+
+#[test]
+fn what_no_session_may_have_is_not_offered_either() {
+    let case = Case::new();
+    let home = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let home = home.path().canonicalize().unwrap();
+    for directory in [".ssh", "tools"] {
+        std::fs::create_dir(home.join(directory)).unwrap();
+    }
+    std::os::unix::fs::symlink(home.join(".ssh"), home.join("link")).unwrap();
+    let variables = [("HOME", home.to_str().unwrap())];
+    let offered =
+        |key: &str, path: &str| case.load(&format!("{key} = [{path:?}]"), &variables, &[]);
+    for key in ["project_roots", "extra_read_only"] {
+        let keys = home.join(".ssh").display().to_string();
+        let link = home.join("link").display().to_string();
+        for path in [
+            "~/.ssh",
+            "~/.ssh/deeper",
+            "~/link",
+            "/etc",
+            "/root/x",
+            &keys,
+            &link,
+        ] {
+            let error = offered(key, path).expect_err(path);
+            let said = sentence(&case, &error);
+            assert!(
+                said.starts_with(&format!("`{key}` in FILE: "))
+                    && said.contains("that no session may have"),
+                "{key} {path}: {said}"
+            );
+        }
+        offered(key, "~/tools").unwrap();
+    }
+    std::os::unix::fs::symlink(home.join("tools"), home.join("current")).unwrap();
+    let config = offered("extra_read_only", "~/current").unwrap();
+    assert_eq!(
+        config.extra_read_only,
+        [home.join("tools")],
+        "as it was judged"
+    );
+    let error = offered("extra_read_only", "/tmp/tools").unwrap_err();
+    assert_eq!(
+        sentence(&case, &error),
+        "`extra_read_only` in FILE: /tmp/tools would not be seen inside: the session's temporary files"
+    );
+    offered("project_roots", "/tmp/tools").unwrap();
+}
+
+#[test]
+fn an_address_of_a_provider_is_checked_before_anything_starts() {
+    let case = Case::new();
+    let keys = ["anthropic_base_url", "bedrock_base_url", "vertex_base_url"];
+    for key in keys {
+        for fit in ["https://gateway.example/x", "http://127.0.0.1:8080"] {
+            case.load("", &[], &[&format!("{key}={fit}")]).unwrap();
+        }
+        let error = |url: &str| {
+            let error = case.load("", &[], &[&format!("{key}={url}")]);
+            sentence(&case, &error.expect_err(url))
+        };
+        let plain = error("http://example.org");
+        assert!(
+            plain.starts_with(&format!(
+                "`{key}` in the flag --set cannot be used: plain http"
+            )),
+            "{plain}"
+        );
+        assert!(error("ftp://x").contains("is not a base URL"));
+    }
+    let error = case.load("", &[("ANTHROPIC_BASE_URL", "http://example.org")], &[]);
+    let said = sentence(&case, &error.unwrap_err());
+    assert!(
+        said.contains("in the variable ANTHROPIC_BASE_URL"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -103,6 +103,14 @@ pub fn parse_dollars(text: &str) -> Result<u64, UnitError> {
         .ok_or_else(|| wrong(text, "a number of dollars such as 5 or 0.25"))
 }
 
+/// A number of things for people: `1 session`, `3 sessions`.
+pub fn counted(count: u64, thing: &str) -> String {
+    match count {
+        1 => format!("1 {thing}"),
+        count => format!("{count} {thing}s"),
+    }
+}
+
 /// A size for people: `2 GiB`, `512 MiB`, `1.5 GiB`, `17 B`.
 pub fn format_size(bytes: u64) -> String {
     const UNITS: [(&str, u64); 4] = [

@@ -135,7 +135,7 @@ impl Road for EchoRoad {
         self.change(&call.action)?;
         self.news.notify_waiters();
         match call.action {
-            Action::ListSessions => Ok(Outcome::Sessions(Vec::new())),
+            Action::ListSessions { .. } => Ok(Outcome::Sessions(Vec::new())),
             Action::ExecuteCommand(_) => Ok(Outcome::Execution(Box::new(self.view(0)))),
             Action::GetExecution(get) => {
                 let deadline = Instant::now() + get.wait;

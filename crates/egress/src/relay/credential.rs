@@ -1,21 +1,34 @@
 //! What is put into a request on its way out. It is held in memory only, and shown nowhere.
+//!
+//! Reading order: what a credential is ([`Credential`]), what one request carries of it ([`Presented`]), how one that
+//! changes is kept (`source`), and where such come from (`file`, `command`, `aws`, `google`).
 
-use std::{
-    process::Stdio,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+mod source;
+
+mod command;
+mod file;
+
+mod aws;
+mod aws_client;
+mod google;
+mod host_client;
+
+use std::{error::Error as StdError, path::PathBuf, sync::Arc};
 
 use http::{HeaderName, HeaderValue, header};
-use model::Secret;
-use tokio::io::AsyncReadExt;
+use model::{Secret, SessionId};
+
+pub(crate) use aws::ENDED;
+pub use aws::{AwsChain, AwsRole};
+pub use command::TokenCommand;
+pub use file::{Guard, KeyFileError};
+pub use google::GoogleDefault;
+pub use host_client::HostClient;
 
 use super::provider::ProviderKind;
+use source::{Renewed, Version};
 
-/// Longest answer of a token command: tokens of Google and of single sign-on are below 4 KiB.
-const MAX_TOKEN_BYTES: usize = 16 * 1024;
-
-/// A credential that cannot be used. None of the texts holds a part of it.
+/// A credential that cannot be used. None of the texts holds a part of it, or a path of the host.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialError {
     /// The provider takes another kind.
@@ -32,6 +45,14 @@ pub enum CredentialError {
     /// The command for a token did not give one.
     #[error("the command for the provider's token {0}")]
     Command(&'static str),
+    /// Another source did not give one.
+    #[error("{what} {why}")]
+    Source {
+        /// Which.
+        what: &'static str,
+        /// What happened to it.
+        why: &'static str,
+    },
 }
 
 /// A provider's credential.
@@ -43,12 +64,12 @@ pub enum Credential {
     Bearer(Secret<String>),
     /// Keys of AWS; requests are signed with them on this machine (SigV4).
     Aws(AwsKeys),
-    /// A command of this machine that prints a bearer token.
-    Command(TokenCommand),
+    /// A place that is asked for one while the server runs.
+    Source(Source),
 }
 
 /// Keys of AWS.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AwsKeys {
     /// `AWS_ACCESS_KEY_ID`.
     pub access_key_id: Secret<String>,
@@ -58,48 +79,174 @@ pub struct AwsKeys {
     pub session_token: Option<Secret<String>>,
 }
 
-/// A command that prints a bearer token, such as `gcloud auth print-access-token`. It runs on the host, with the server's
-/// own environment, without a shell; its standard error is thrown away.
-#[derive(Debug, Clone)]
-pub struct TokenCommand {
-    /// Program and arguments.
-    pub argv: Vec<String>,
-    /// The command is ended, with its process group, after this time.
-    pub timeout: Duration,
-    /// A token is asked for anew after this time. It must be shorter than the shortest life of a token when printed:
-    /// Google's libraries renew one 225 s before its end, so [`TokenCommand::REFRESH_AFTER`] is below that.
-    pub refresh_after: Duration,
+/// How a key or token travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// As `x-api-key`.
+    ApiKey,
+    /// As `authorization: Bearer`.
+    Bearer,
 }
 
-impl TokenCommand {
-    /// Default of `timeout`.
-    pub const TIMEOUT: Duration = Duration::from_secs(30);
-    /// Default of `refresh_after`.
-    pub const REFRESH_AFTER: Duration = Duration::from_secs(180);
+/// Where a credential that changes comes from. Clones share what was got last.
+#[derive(Clone)]
+pub struct Source {
+    gives: Gives,
+    renewed: Arc<Renewed>,
+    role: Option<Arc<Role>>,
 }
 
-/// A credential as a session holds it: checked, and with the token that its command printed last.
-pub(crate) struct Held {
-    credential: Credential,
-    printed: tokio::sync::Mutex<Option<(Instant, Secret<String>)>>,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gives {
+    Header(Form),
+    Signature,
 }
 
-/// What one request carries.
-pub(crate) enum Presented {
+/// A role that each session assumes for itself, with the keys of the source.
+struct Role {
+    chain: AwsChain,
+    role: AwsRole,
+    client: HostClient,
+}
+
+impl Source {
+    /// A file with a key or token, read again when it changes.
+    ///
+    /// # Errors
+    /// When it cannot be used now.
+    pub fn file(path: PathBuf, guard: Guard, form: Form) -> Result<Self, KeyFileError> {
+        let file = file::KeyFile::open(path, guard, form)?;
+        Ok(Self::of(Gives::Header(form), Renewed::new(file)))
+    }
+
+    /// A command that prints a bearer token.
+    pub fn command(command: TokenCommand) -> Self {
+        Self::of(Gives::Header(Form::Bearer), Renewed::new(command))
+    }
+
+    /// Keys of AWS from wherever this host has them.
+    pub fn aws(chain: AwsChain, client: HostClient) -> Self {
+        let renewed = Renewed::new(aws::Found::new(chain.clone(), client.clone()));
+        let role = chain.role.clone().map(|role| {
+            Arc::new(Role {
+                chain,
+                role,
+                client,
+            })
+        });
+        Source {
+            role,
+            ..Self::of(Gives::Signature, renewed)
+        }
+    }
+
+    /// Access tokens of Google by its application default credentials.
+    pub fn google(google: GoogleDefault, client: HostClient) -> Self {
+        let default = google::Default::new(google, client);
+        Self::of(Gives::Header(Form::Bearer), Renewed::new(default))
+    }
+
+    fn of(gives: Gives, renewed: Arc<Renewed>) -> Self {
+        Source {
+            gives,
+            renewed,
+            role: None,
+        }
+    }
+
+    fn for_session(&self, session: SessionId) -> Arc<Renewed> {
+        match &self.role {
+            None => Arc::clone(&self.renewed),
+            Some(role) => Renewed::new(aws::Assumed::new(Arc::clone(&self.renewed), role, session)),
+        }
+    }
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source")
+            .field("gives", &self.gives)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A credential as a session holds it: checked.
+pub(crate) enum Held {
+    Fixed(Carried),
+    Changing(Arc<Renewed>),
+}
+
+/// What a request carries.
+#[derive(Clone, PartialEq)]
+pub(crate) enum Carried {
     Header(HeaderName, HeaderValue),
     Signature(AwsKeys),
+}
+
+/// What one request carries, and which version of its credential that is.
+pub(crate) struct Presented {
+    pub(crate) carried: Carried,
+    version: Option<u64>,
+}
+
+impl Held {
+    pub(crate) fn new(
+        credential: Credential,
+        provider: ProviderKind,
+        session: SessionId,
+    ) -> Result<Arc<Self>, CredentialError> {
+        fits(&credential, provider)?;
+        Ok(Arc::new(match credential {
+            Credential::ApiKey(key) => Held::Fixed(Carried::of(Form::ApiKey, &key)?),
+            Credential::Bearer(token) => Held::Fixed(Carried::of(Form::Bearer, &token)?),
+            Credential::Aws(keys) => Held::Fixed(Carried::keys(keys)?),
+            Credential::Source(source) => Held::Changing(source.for_session(session)),
+        }))
+    }
+
+    /// What the next request carries.
+    pub(crate) async fn present(&self) -> Result<Presented, CredentialError> {
+        match self {
+            Held::Fixed(carried) => Ok(Presented {
+                carried: carried.clone(),
+                version: None,
+            }),
+            Held::Changing(source) => source
+                .current()
+                .await
+                .map(|version| version.as_ref().into()),
+        }
+    }
+
+    /// What a request may be sent with once more, after the provider refused this: a version that is newer.
+    pub(crate) async fn instead_of(&self, refused: &Presented) -> Option<Presented> {
+        let (Held::Changing(source), Some(version)) = (self, refused.version) else {
+            return None;
+        };
+        let newer = source.newer_than(version).await?;
+        Some(newer.as_ref().into())
+    }
+}
+
+impl From<&Version> for Presented {
+    fn from(version: &Version) -> Self {
+        Presented {
+            carried: version.carried.clone(),
+            version: Some(version.number),
+        }
+    }
 }
 
 impl Presented {
     /// What an answer's headers must not hold.
     pub(crate) fn secrets(&self) -> Vec<HeaderValue> {
-        match self {
-            Presented::Header(_, value) => {
+        match &self.carried {
+            Carried::Header(_, value) => {
                 let bytes = value.as_bytes();
                 let bare = bytes.strip_prefix(b"Bearer ").unwrap_or(bytes);
                 HeaderValue::from_bytes(bare).into_iter().collect()
             }
-            Presented::Signature(keys) => [&keys.access_key_id, &keys.secret_access_key]
+            Carried::Signature(keys) => [&keys.access_key_id, &keys.secret_access_key]
                 .into_iter()
                 .chain(&keys.session_token)
                 .filter_map(|secret| HeaderValue::from_str(secret.expose()).ok())
@@ -108,85 +255,55 @@ impl Presented {
     }
 }
 
-impl Held {
-    pub(crate) fn new(
-        credential: Credential,
-        provider: ProviderKind,
-    ) -> Result<Arc<Self>, CredentialError> {
-        check(&credential, provider)?;
-        Ok(Arc::new(Held {
-            credential,
-            printed: tokio::sync::Mutex::new(None),
-        }))
-    }
-
-    /// What the next request carries. Runs the command where there is one and its last token is old; requests that come
-    /// meanwhile wait for the same run.
-    pub(crate) async fn present(&self) -> Result<Presented, CredentialError> {
-        match &self.credential {
-            Credential::ApiKey(key) => Ok(Presented::Header(
+impl Carried {
+    /// # Errors
+    /// When no header can carry it.
+    pub(crate) fn of(form: Form, key: &Secret<String>) -> Result<Self, CredentialError> {
+        match form {
+            Form::ApiKey => Ok(Carried::Header(
                 HeaderName::from_static("x-api-key"),
                 header_value("API key", key.expose())?,
             )),
-            Credential::Bearer(token) => bearer(token),
-            Credential::Aws(keys) => Ok(Presented::Signature(keys.clone())),
-            Credential::Command(command) => bearer(&self.printed(command).await?),
-        }
-    }
-
-    /// After a 401 of the provider: a printed token is not used again.
-    pub(crate) async fn refused(&self) {
-        *self.printed.lock().await = None;
-    }
-
-    async fn printed(&self, command: &TokenCommand) -> Result<Secret<String>, CredentialError> {
-        let mut printed = self.printed.lock().await;
-        if let Some((at, token)) = printed.as_ref()
-            && at.elapsed() < command.refresh_after
-        {
-            return Ok(token.clone());
-        }
-        let at = Instant::now();
-        let token = run(command).await?;
-        *printed = Some((at, token.clone()));
-        Ok(token)
-    }
-}
-
-fn check(credential: &Credential, provider: ProviderKind) -> Result<(), CredentialError> {
-    let (name, fits) = match credential {
-        Credential::ApiKey(_) => ("an API key", provider == ProviderKind::FirstParty),
-        Credential::Aws(_) => ("keys of AWS", provider == ProviderKind::Bedrock),
-        Credential::Bearer(_) | Credential::Command(_) => ("a bearer token", true),
-    };
-    if !fits {
-        return Err(CredentialError::WrongKind {
-            provider,
-            credential: name,
-        });
-    }
-    match credential {
-        Credential::ApiKey(key) => header_value("API key", key.expose()).map(drop),
-        Credential::Bearer(token) => bearer(token).map(drop),
-        Credential::Aws(keys) => {
-            header_value("access key id", keys.access_key_id.expose())?;
-            header_value("secret access key", keys.secret_access_key.expose())?;
-            match &keys.session_token {
-                Some(token) => header_value("session token", token.expose()).map(drop),
-                None => Ok(()),
+            Form::Bearer => {
+                header_value("bearer token", key.expose())?;
+                let value = header_value("bearer token", &format!("Bearer {}", key.expose()))?;
+                Ok(Carried::Header(header::AUTHORIZATION, value))
             }
         }
-        Credential::Command(command) if command.argv.is_empty() => {
-            Err(CredentialError::Command("is empty"))
+    }
+
+    /// # Errors
+    /// When no header can carry a part of them.
+    pub(crate) fn keys(keys: AwsKeys) -> Result<Self, CredentialError> {
+        header_value("access key id", keys.access_key_id.expose())?;
+        header_value("secret access key", keys.secret_access_key.expose())?;
+        if let Some(token) = &keys.session_token {
+            header_value("session token", token.expose())?;
         }
-        Credential::Command(_) => Ok(()),
+        Ok(Carried::Signature(keys))
     }
 }
 
-fn bearer(token: &Secret<String>) -> Result<Presented, CredentialError> {
-    header_value("bearer token", token.expose())?;
-    let value = header_value("bearer token", &format!("Bearer {}", token.expose()))?;
-    Ok(Presented::Header(header::AUTHORIZATION, value))
+fn fits(credential: &Credential, provider: ProviderKind) -> Result<(), CredentialError> {
+    let gives = match credential {
+        Credential::ApiKey(_) => Gives::Header(Form::ApiKey),
+        Credential::Bearer(_) => Gives::Header(Form::Bearer),
+        Credential::Aws(_) => Gives::Signature,
+        Credential::Source(source) => source.gives,
+    };
+    let (credential, fits) = match gives {
+        Gives::Header(Form::ApiKey) => ("an API key", provider == ProviderKind::FirstParty),
+        Gives::Header(Form::Bearer) => ("a bearer token", true),
+        Gives::Signature => ("keys of AWS", provider == ProviderKind::Bedrock),
+    };
+    if fits {
+        Ok(())
+    } else {
+        Err(CredentialError::WrongKind {
+            provider,
+            credential,
+        })
+    }
 }
 
 fn header_value(what: &'static str, text: &str) -> Result<HeaderValue, CredentialError> {
@@ -198,75 +315,16 @@ fn header_value(what: &'static str, text: &str) -> Result<HeaderValue, Credentia
     Ok(value)
 }
 
-async fn run(command: &TokenCommand) -> Result<Secret<String>, CredentialError> {
-    let [program, arguments @ ..] = command.argv.as_slice() else {
-        return Err(CredentialError::Command("is empty"));
-    };
-    let mut child = tokio::process::Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|_| CredentialError::Command("could not be started: is it installed?"))?;
-    let mut group = Group(child.id());
-    let printed = async {
-        let mut text = Vec::new();
-        if let Some(stdout) = child.stdout.take() {
-            stdout
-                .take(MAX_TOKEN_BYTES as u64 + 1)
-                .read_to_end(&mut text)
-                .await
-                .map_err(|_| CredentialError::Command("could not be read"))?;
-        }
-        let status = child.wait().await;
-        if status.is_ok_and(|status| status.success()) {
-            token(text)
-        } else {
-            Err(CredentialError::Command(
-                "failed: run it by hand to see why",
-            ))
-        }
-    };
-    let Ok(outcome) = tokio::time::timeout(command.timeout, printed).await else {
-        return Err(CredentialError::Command("took too long and was ended"));
-    };
-    // Waited for: its id may be another process's from now on.
-    group.0 = None;
-    outcome
-}
-
-fn token(text: Vec<u8>) -> Result<Secret<String>, CredentialError> {
-    if text.len() > MAX_TOKEN_BYTES {
-        return Err(CredentialError::Command("printed more than a token"));
+/// An error with its causes, for the operator's log.
+pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
     }
-    let text = String::from_utf8(text)
-        .map_err(|_| CredentialError::Command("printed something that is no token"))?;
-    let token = text.trim();
-    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(CredentialError::Command(
-            "printed something that is no token",
-        ));
-    }
-    Ok(Secret::new(token.to_owned()))
-}
-
-/// Ends the process group of a command when dropped before the command was waited for.
-struct Group(Option<u32>);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let leader = self
-            .0
-            .and_then(|id| i32::try_from(id).ok())
-            .and_then(rustix::process::Pid::from_raw);
-        if let Some(leader) = leader {
-            // A group that ended by itself is no error.
-            let _ = rustix::process::kill_process_group(leader, rustix::process::Signal::KILL);
-        }
-    }
+    text
 }
 
 #[cfg(test)]
@@ -276,7 +334,17 @@ impl Drop for Group {
     reason = "a test fails by panicking"
 )]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    fn hold(credential: Credential, provider: ProviderKind) -> Result<Arc<Held>, CredentialError> {
+        Held::new(
+            credential,
+            provider,
+            SessionId::from_bytes(Default::default()),
+        )
+    }
 
     fn secret(text: &str) -> Secret<String> {
         Secret::new(text.to_owned())
@@ -289,39 +357,44 @@ mod tests {
             timeout: Duration::from_secs(5),
             refresh_after,
         };
-        Held::new(Credential::Command(command), ProviderKind::Vertex).unwrap()
+        from_command(command)
+    }
+
+    fn from_command(command: TokenCommand) -> Arc<Held> {
+        let source = Source::command(command);
+        hold(Credential::Source(source), ProviderKind::Vertex).unwrap()
     }
 
     async fn presented(held: &Held) -> Result<String, CredentialError> {
-        match held.present().await? {
-            Presented::Header(name, value) => {
+        match held.present().await?.carried {
+            Carried::Header(name, value) => {
                 assert!(value.is_sensitive());
                 Ok(format!("{name}: {}", value.to_str().unwrap()))
             }
-            Presented::Signature(_) => Ok("signature".to_owned()),
+            Carried::Signature(_) => Ok("signature".to_owned()),
         }
     }
 
     #[tokio::test]
     async fn each_credential_travels_as_its_provider_expects() {
-        let held = Held::new(Credential::ApiKey(secret("k")), ProviderKind::FirstParty).unwrap();
+        let held = hold(Credential::ApiKey(secret("k")), ProviderKind::FirstParty).unwrap();
         assert_eq!(presented(&held).await.unwrap(), "x-api-key: k");
         for provider in [
             ProviderKind::FirstParty,
             ProviderKind::Bedrock,
             ProviderKind::Vertex,
         ] {
-            let held = Held::new(Credential::Bearer(secret("t")), provider).unwrap();
+            let held = hold(Credential::Bearer(secret("t")), provider).unwrap();
             assert_eq!(presented(&held).await.unwrap(), "authorization: Bearer t");
         }
     }
 
     #[test]
     fn a_credential_of_another_provider_is_refused() {
-        let refused = Held::new(Credential::ApiKey(secret("k")), ProviderKind::Bedrock).err();
+        let refused = hold(Credential::ApiKey(secret("k")), ProviderKind::Bedrock).err();
         assert!(matches!(refused, Some(CredentialError::WrongKind { .. })));
         for malformed in ["", "a\nb", " a", "a\r\nx-evil: 1"] {
-            let error = Held::new(
+            let error = hold(
                 Credential::ApiKey(secret(malformed)),
                 ProviderKind::FirstParty,
             )
@@ -342,7 +415,12 @@ mod tests {
         let (first, second) = tokio::join!(presented(&held), presented(&held));
         assert_eq!(first.unwrap(), "authorization: Bearer 1");
         assert_eq!(second.unwrap(), "authorization: Bearer 1");
-        held.refused().await;
+        // Refused as soon as it was printed, it would be printed again; a second later the command is asked anew.
+        let refused = held.present().await.unwrap();
+        assert!(held.instead_of(&refused).await.is_none());
+        tokio::time::sleep(Duration::from_millis(1050)).await;
+        let newer = held.instead_of(&refused).await.unwrap();
+        assert!(newer.carried != refused.carried);
         assert_eq!(presented(&held).await.unwrap(), "authorization: Bearer 2");
         let fleeting = command(&script, Duration::ZERO);
         assert_eq!(
@@ -383,7 +461,7 @@ mod tests {
             timeout: Duration::from_millis(200),
             refresh_after: Duration::ZERO,
         };
-        let held = Held::new(Credential::Command(hanging), ProviderKind::Vertex).unwrap();
+        let held = from_command(hanging);
         assert!(presented(&held).await.is_err());
         tokio::time::sleep(Duration::from_millis(1300)).await;
         assert!(!mark.exists());

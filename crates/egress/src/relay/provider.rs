@@ -147,6 +147,14 @@ fn name(what: &'static str, value: &str) -> Result<String, ProviderError> {
     }
 }
 
+/// Whether `text` can be the base URL of a provider, which a configuration asks before there is a session.
+///
+/// # Errors
+/// When it is none, or plain http to anything but a loopback address.
+pub fn check_base_url(text: &str) -> Result<(), ProviderError> {
+    BaseUrl::parse(text).map(drop)
+}
+
 /// Scheme, authority and leading path of an upstream.
 #[derive(Debug, Clone)]
 pub(crate) struct BaseUrl {
@@ -207,7 +215,7 @@ fn shown(text: &str) -> String {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost")
         || bare

@@ -17,7 +17,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use serde_json::{Value, json};
 
-use super::{account::Reached, provider::ProviderKind};
+use super::{account::Reached, credential::CredentialError, provider::ProviderKind};
 
 /// Names the rule that refused, for people and for tests.
 const DENIED: HeaderName = HeaderName::from_static("x-relay-denied");
@@ -55,8 +55,8 @@ pub(crate) enum Denial {
     /// Bodies take as much memory as they may.
     Buffers,
     NoCredential,
-    /// The command for a token failed; the text says how.
-    Credential(String),
+    /// Its source gave no credential; the text says how.
+    Credential(CredentialError),
     ConnectionFailed,
     ResponseTimeout {
         seconds: u64,
@@ -88,7 +88,8 @@ impl Denial {
             Denial::Concurrency(_) => "max_concurrent",
             Denial::Buffers => "max_buffered_bytes",
             Denial::NoCredential => "no_credential",
-            Denial::Credential(_) => "credential_command",
+            Denial::Credential(CredentialError::Command(_)) => "credential_command",
+            Denial::Credential(_) => "credential_source",
             Denial::ConnectionFailed => "connection_failed",
             Denial::ResponseTimeout { .. } => "response_timeout",
             Denial::AuditUnavailable => "audit_unavailable",

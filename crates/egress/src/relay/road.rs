@@ -4,7 +4,6 @@
 
 use std::{
     convert::Infallible,
-    error::Error as StdError,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -21,7 +20,7 @@ use tokio::{
 
 use super::{
     body::{self, Buffers, Seen},
-    credential::{AwsKeys, Held, Presented},
+    credential::{self, AwsKeys, Carried, Held, Presented},
     exchange::{Exchange, RequestRecord, Terms},
     headers,
     models::MAX_MODEL_BYTES,
@@ -184,17 +183,17 @@ impl Relay {
         )
         .await?;
         let terms = terms(session, route, &body, record)?;
-        let presented = credential
-            .present()
-            .await
-            .map_err(|error| Denial::Credential(error.to_string()))?;
-        Ok(Admitted::Onward(Box::new(Onward {
+        let presented = credential.present().await.map_err(Denial::Credential)?;
+        let call = Call {
             path_and_query: head
                 .uri
                 .path_and_query()
                 .map_or_else(String::new, ToString::to_string),
             headers: headers::up(&head.headers),
             body,
+        };
+        Ok(Admitted::Onward(Box::new(Onward {
+            call,
             places,
             credential,
             presented,
@@ -204,31 +203,28 @@ impl Relay {
 
     async fn forward(&self, onward: Onward, session: &SessionRelay) -> Answer {
         let Onward {
-            path_and_query,
-            headers,
-            body,
+            call,
             places,
             credential,
-            presented,
+            mut presented,
             mut exchange,
         } = onward;
-        let secrets = presented.secrets();
-        let sent = match build(session, &path_and_query, headers, body, presented) {
-            Ok(request) => match exchange.announce().await {
-                Ok(()) => self.send(request, session).await,
-                Err(denial) => Err(denial),
-            },
+        let mut sent = match exchange.announce().await {
+            Ok(()) => self.send(&call, &presented, session).await,
             Err(denial) => Err(denial),
         };
+        // Nothing of an answer was passed on: with a newer version of the credential, the request is sent once more.
+        if sent.as_ref().is_ok_and(refuses_credential)
+            && let Some(newer) = session.instead_of(&credential, &presented).await
+        {
+            tracing::info!(session = %session.session, "the provider refused a credential that has a newer version: sent once more");
+            presented = newer;
+            sent = self.send(&call, &presented, session).await;
+        }
         // The answer has begun: the body is out of memory, or as good as.
-        drop(places);
+        drop((call, places));
         match sent {
-            Ok(response) => {
-                if response.status() == StatusCode::UNAUTHORIZED {
-                    credential.refused().await;
-                }
-                self.pass_back(response, exchange, &secrets)
-            }
+            Ok(response) => self.pass_back(response, exchange, &presented.secrets()),
             Err(denial) => {
                 exchange.costs_nothing();
                 exchange.record.deny(&denial);
@@ -239,14 +235,16 @@ impl Relay {
 
     async fn send(
         &self,
-        request: Request<Full<Bytes>>,
+        call: &Call,
+        presented: &Presented,
         session: &SessionRelay,
     ) -> Result<Response<Incoming>, Denial> {
+        let request = build(session, call, presented)?;
         let limit = self.limits.response_timeout;
         match tokio::time::timeout(limit, self.pool.request(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => {
-                tracing::warn!(session = %session.session, error = chain(&error), "the provider was not reached");
+                tracing::warn!(session = %session.session, error = credential::chain(&error), "the provider was not reached");
                 Err(Denial::ConnectionFailed)
             }
             Err(_) => Err(Denial::ResponseTimeout {
@@ -276,11 +274,16 @@ impl Relay {
     }
 }
 
-/// A request that passed every check.
-struct Onward {
+/// What goes to the provider, without a credential.
+struct Call {
     path_and_query: String,
     headers: HeaderMap,
     body: Bytes,
+}
+
+/// A request that passed every check.
+struct Onward {
+    call: Call,
     places: [body::Place; 2],
     credential: Arc<Held>,
     presented: Presented,
@@ -401,28 +404,45 @@ fn begin(
 /// The request as the provider gets it.
 fn build(
     session: &SessionRelay,
-    path_and_query: &str,
-    mut headers: HeaderMap,
-    body: Bytes,
-    presented: Presented,
+    call: &Call,
+    presented: &Presented,
 ) -> Result<Request<Full<Bytes>>, Denial> {
     let base = &session.provider.base;
-    let uri = base.join(path_and_query).map_err(|_| Denial::Internal)?;
+    let uri = base
+        .join(&call.path_and_query)
+        .map_err(|_| Denial::Internal)?;
     let host = HeaderValue::from_str(base.host()).map_err(|_| Denial::Internal)?;
+    let mut headers = call.headers.clone();
     headers.insert(header::HOST, host);
-    match presented {
-        Presented::Header(name, value) => {
-            headers.insert(name, value);
+    match &presented.carried {
+        Carried::Header(name, value) => {
+            headers.insert(name, value.clone());
         }
-        Presented::Signature(keys) => {
-            headers.extend(signature(session, &keys, &uri, &body)?);
+        Carried::Signature(keys) => {
+            headers.extend(signature(session, keys, &uri, &call.body)?);
         }
     }
-    let mut request = Request::new(Full::new(body));
+    let mut request = Request::new(Full::new(call.body.clone()));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = uri;
     *request.headers_mut() = headers;
     Ok(request)
+}
+
+/// Whether the provider did not take the credential itself: it has ended, or was revoked. Not so where it may not do
+/// what was asked, which a newer version would not either.
+fn refuses_credential(response: &Response<Incoming>) -> bool {
+    // Bedrock says 403 for both, and which one it is by name.
+    let error = response
+        .headers()
+        .get("x-amzn-errortype")
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    match response.status() {
+        StatusCode::UNAUTHORIZED => true,
+        StatusCode::FORBIDDEN => credential::ENDED.iter().any(|name| error.starts_with(name)),
+        _ => false,
+    }
 }
 
 fn signature(
@@ -453,16 +473,4 @@ fn readable_kind(headers: &HeaderMap) -> &str {
         .filter(|_| !packed)
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default()
-}
-
-/// An error with its causes, for the operator's log.
-fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }

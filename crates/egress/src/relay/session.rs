@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{
     account::{Account, Allowance, Reached, Scope, Spent},
     body::Buffers,
-    credential::{Credential, CredentialError, Held},
+    credential::{Credential, CredentialError, Held, Presented},
     exchange::Observer,
     headers::token_digest,
     ledger::{Booking, Ledger, LeftToday, Settled, Used},
@@ -172,7 +172,7 @@ impl SessionRelay {
     /// When the provider does not take the credential, or no header can carry it, or the token is empty.
     pub fn new(config: SessionConfig) -> Result<Arc<Self>, CredentialError> {
         let kind = config.provider.kind();
-        let held = hold(config.credential, kind)?;
+        let held = hold(config.credential, kind, config.session)?;
         if config.token.expose().is_empty() {
             return Err(CredentialError::Malformed("relay token"));
         }
@@ -206,7 +206,7 @@ impl SessionRelay {
     /// # Errors
     /// As [`SessionRelay::new`]; the old one stays then.
     pub fn set_credential(&self, credential: Option<Credential>) -> Result<(), CredentialError> {
-        let held = hold(credential, self.provider.kind())?;
+        let held = hold(credential, self.provider.kind(), self.session)?;
         *self
             .credential
             .write()
@@ -240,6 +240,19 @@ impl SessionRelay {
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
             .ok_or(Denial::NoCredential)
+    }
+
+    /// What a request may carry after the provider refused `refused` of `held`: a version that came meanwhile, or comes now.
+    pub(crate) async fn instead_of(
+        &self,
+        held: &Arc<Held>,
+        refused: &Presented,
+    ) -> Option<Presented> {
+        let now = self.credential().ok()?;
+        if Arc::ptr_eq(&now, held) {
+            return held.instead_of(refused).await;
+        }
+        now.present().await.ok()
     }
 
     pub(crate) fn connection_slot(&self) -> Option<OwnedSemaphorePermit> {
@@ -378,8 +391,9 @@ impl Usage {
 fn hold(
     credential: Option<Credential>,
     kind: ProviderKind,
+    session: SessionId,
 ) -> Result<Option<Arc<Held>>, CredentialError> {
     credential
-        .map(|credential| Held::new(credential, kind))
+        .map(|credential| Held::new(credential, kind, session))
         .transpose()
 }

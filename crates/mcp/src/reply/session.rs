@@ -50,6 +50,9 @@ pub struct SessionReply {
     /// Why it ended, for a session that is no longer live.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_because: Option<String>,
+    /// When it ended, RFC 3339 in UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<String>,
     /// One sentence: what this means and what to do next.
     pub message: String,
 }

@@ -67,6 +67,7 @@ pub(crate) fn listed_session(view: &SessionView) -> SessionReply {
             .map(ToString::to_string)
             .collect(),
         ended_because: view.ended_because.as_deref().map(text::sentence),
+        ended_at: view.ended_at.map(timestamp),
         message: message(view),
     }
 }

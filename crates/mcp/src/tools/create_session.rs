@@ -66,7 +66,8 @@ pub(super) struct Parameters {
     #[serde(default)]
     #[schemars(length(max = MAX_MOUNTS))]
     mcp_mounts: Vec<Mount>,
-    /// Lifetime in seconds from now, capped by the operator. Default: the server's default, see get_server_info.
+    /// Lifetime in seconds from now. A longer one than maxSessionSeconds of get_server_info is cut to that, and the reply
+    /// says so. Default: the server's default, see get_server_info.
     #[schemars(range(min = 1, max = fields::MAX_LIFETIME_SECONDS))]
     ttl_seconds: Option<u64>,
     /// End the session after so many seconds without a running execution or a call. Default: the server's default.
@@ -407,10 +408,19 @@ impl Definition for CreateSession {
     async fn run(parameters: Parameters, mut caller: Caller) -> Result<SessionReply, Refusal> {
         let said = caller.said.docker_options.take();
         let options = docker_options(parameters.docker_opts.as_ref(), said)?;
+        let asked = parameters.ttl_seconds.map(Duration::from_secs);
         let action = parameters.into_action(options)?;
         let Outcome::Session(view) = caller.ask(action).await? else {
             return Err(unexpected(Self::NAME));
         };
-        Ok(shape::session(&view))
+        let mut reply = shape::session(&view);
+        let lifetime = view.expires_at.duration_since(view.created_at);
+        if let Some(lifetime) = lifetime.ok().filter(|lifetime| asked > Some(*lifetime)) {
+            let most = lifetime.as_secs();
+            reply.message.push_str(&format!(
+                " ttlSeconds was cut to {most}, the operator's longest lifetime."
+            ));
+        }
+        Ok(reply)
     }
 }

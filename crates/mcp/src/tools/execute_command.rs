@@ -138,7 +138,7 @@ fn command_bytes(command: &CommandLine) -> usize {
 impl Definition for ExecuteCommand {
     const NAME: &'static str = "execute_command";
     const TITLE: &'static str = "Run a command in a session";
-    const DESCRIPTION: &'static str = "Runs a command in a session, as an ordinary user without network, starting in \
+    const DESCRIPTION: &'static str = "Runs a command in a session, as an ordinary user without other network than the session's, starting in \
         /workspace. Commands of one session run in parallel and share its files.\n\n\
         It waits up to waitSeconds (default 20, at most 45). A command that is still running then is answered with state \
         running and an executionId: call get_execution with it to go on waiting, and do not start the command again. For \

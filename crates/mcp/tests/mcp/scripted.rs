@@ -8,11 +8,11 @@ use std::{
 use async_trait::async_trait;
 use control::Road;
 use model::{
-    Action, Attestation, BackendName, BudgetLeft, BudgetScope, Call, Enforcement, ExecutionId,
-    ExecutionState, ExecutionView, Layer, LayerInForce, LimitInForce, LimitName, LogLine,
-    NamedRule, NetworkOffer, NetworkPolicy, Outcome, PromptStop, PromptView, ProviderUsageView,
-    Refusal, ServerInfo, SessionId, SessionState, SessionView, StreamView, TokenUsage,
-    TransferReport, UsageView,
+    Action, Attestation, BackendName, BudgetLeft, BudgetScope, Call, EgressRule, Enforcement,
+    ExecutionId, ExecutionState, ExecutionView, HostPattern, Layer, LayerInForce, LimitInForce,
+    LimitName, LogLine, NamedRule, NetworkOffer, NetworkPolicy, Outcome, PromptStop, PromptView,
+    ProviderUsageView, Refusal, ServerInfo, SessionId, SessionState, SessionView, StreamView,
+    TokenUsage, TransferReport, UsageView,
 };
 
 /// What the road does with a call.
@@ -88,7 +88,7 @@ pub fn healthy(action: &Action) -> Outcome {
         | Action::GetSession(_)
         | Action::ExtendSession { .. }
         | Action::WidenNetwork(_) => Outcome::Session(Box::new(session())),
-        Action::ListSessions => Outcome::Sessions(vec![session(), ended_session()]),
+        Action::ListSessions { .. } => Outcome::Sessions(vec![session(), ended_session()]),
         Action::DestroySession(id) => Outcome::Destroyed(*id),
         Action::ExecuteCommand(_) | Action::GetExecution(_) => {
             Outcome::Execution(Box::new(execution()))
@@ -197,13 +197,14 @@ pub fn session() -> SessionView {
         }),
         running_executions: vec![],
         ended_because: None,
+        ended_at: None,
     }
 }
 
 fn network() -> NetworkPolicy {
     let rule = NamedRule {
         name: "allow/1".to_owned(),
-        rule: "*.example.com:80,443".parse().unwrap(),
+        rule: EgressRule::on(HostPattern::Below("example.com".to_owned())),
     };
     NetworkPolicy { rules: vec![rule] }
 }
@@ -216,6 +217,7 @@ fn ended_session() -> SessionView {
         usage: None,
         provider_usage: None,
         ended_because: Some("its lifetime was over".to_owned()),
+        ended_at: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_003_600)),
         ..session()
     }
 }

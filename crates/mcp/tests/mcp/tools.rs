@@ -190,6 +190,40 @@ async fn an_outcome_of_another_kind_is_an_internal_error_not_a_wrong_reply() {
 }
 
 #[tokio::test]
+async fn ended_sessions_are_listed_where_they_are_asked_for_with_the_time_of_their_end() {
+    for (arguments, expected) in [
+        (json!({}), false),
+        (json!({"includeEnded": false}), false),
+        (json!({"includeEnded": true}), true),
+    ] {
+        let Action::ListSessions { ended } = asked("list_sessions", arguments).await else {
+            panic!("no list")
+        };
+        assert_eq!(ended, expected);
+    }
+    let mut client = Client::open(ScriptedRoad::healthy(), Era::Modern).await;
+    let result = client
+        .call("list_sessions", json!({"includeEnded": true}))
+        .await;
+    let content = structured("list_sessions", &result);
+    assert_eq!(content["sessions"][0].get("endedAt"), None);
+    let ended = content["sessions"][1]["endedAt"].as_str();
+    assert!(ended.is_some_and(|at| at.ends_with('Z')), "{content}");
+}
+
+#[tokio::test]
+async fn a_lifetime_that_the_operator_does_not_give_is_said_to_be_cut() {
+    let mut client = Client::open(ScriptedRoad::healthy(), Era::Modern).await;
+    for (ttl, cut) in [(3600, false), (7200, true)] {
+        let arguments = json!({"projectPath": "/p", "ttlSeconds": ttl});
+        let result = client.call("create_session", arguments).await;
+        let content = structured("create_session", &result);
+        let message = content["message"].as_str().unwrap();
+        assert_eq!(message.contains("cut to 3600"), cut, "{message}");
+    }
+}
+
+#[tokio::test]
 async fn create_session_passes_everything_on() {
     let action = asked(
         "create_session",

@@ -113,7 +113,7 @@ async fn a_client_that_never_reads_is_not_read_from() {
 async fn a_cancelled_request_ends_the_wait_and_is_not_answered() {
     for era in ERAS {
         let road = ScriptedRoad::new(|action| match action {
-            model::Action::ListSessions => Answer::Now(Ok(healthy(action))),
+            model::Action::ListSessions { .. } => Answer::Now(Ok(healthy(action))),
             _ => Answer::Never,
         });
         let mut client = Client::open(road, era).await;

@@ -138,18 +138,16 @@ fn lifetimes_are_cut_at_the_maximum() {
 }
 
 #[test]
-fn a_refused_root_names_the_option_to_set() {
-    for outside in ["/srv/other", "/", HOME] {
+fn a_path_outside_the_roots_names_the_option_to_set_and_a_forbidden_one_does_not() {
+    for (outside, helps) in [("/srv/other", true), ("/", false), (HOME, false)] {
         let result = admit(|asked, facts| {
             asked.project_path = outside.into();
             facts.project = PathFacts::Directory(directory(outside));
         });
         let refusal = refused(result, outside);
-        assert!(
-            refusal.hint.contains("CLAUDE_CODE_MCP_PROJECT_ROOTS")
-                && refusal.hint.contains("project_roots = [...]"),
-            "{refusal:?}"
-        );
+        for option in ["CLAUDE_CODE_MCP_PROJECT_ROOTS", "project_roots = [...]"] {
+            assert_eq!(refusal.hint.contains(option), helps, "{refusal:?}");
+        }
         assert_eq!(refusal.field.as_deref(), Some("projectPath"));
     }
 }

@@ -209,6 +209,23 @@ fn parents_come_before_children_and_nothing_is_planned_twice() {
 }
 
 #[test]
+fn a_plan_without_what_is_gone_is_the_plan_that_never_saw_it() {
+    let paths = paths();
+    let with = |files: &[&str]| {
+        let directory = (PathBuf::from(".git"), EntryKind::Directory);
+        let files = files
+            .iter()
+            .map(|file| (PathBuf::from(file), EntryKind::File));
+        paths.plan(&files.chain([directory]).collect())
+    };
+    let before = with(&[".envrc", "mise.toml", ".mcp.json", ".git/config"]);
+    let gone = [".envrc", "mise.toml", ".git/config"].map(PathBuf::from);
+    let after = paths.plan_without(&before, &gone.into());
+    assert_eq!(after, with(&[".mcp.json"]));
+    assert_ne!(after, before);
+}
+
+#[test]
 fn links_and_special_files_at_protected_paths_are_told() {
     let paths = paths();
     for odd in [".git", ".git/hooks", ".envrc", ".claude"] {

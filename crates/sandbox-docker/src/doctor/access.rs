@@ -16,7 +16,11 @@ use bollard::models::SystemInfo;
 use rustix::net::sockopt::socket_peercred;
 use serde::Serialize;
 
-use crate::{DockerConfig, address::Address, machine::has_option};
+use crate::{
+    DockerConfig,
+    address::{Address, is_elsewhere},
+    machine::has_option,
+};
 
 /// Port of an engine that listens without encryption, by custom.
 const PLAIN_PORT: u16 = 2375;
@@ -94,7 +98,7 @@ pub fn access(config: &DockerConfig, info: Option<&SystemInfo>) -> Access {
         Ok(address @ (Address::Tls { .. } | Address::Plain { .. })) => {
             return over_tcp(&address, info);
         }
-        Err(_) => return remote(config.docker_host.as_deref().unwrap_or_default()),
+        Err(_) => return not_spoken_to(config.docker_host.as_deref().unwrap_or_default()),
     };
     let socket = socket(&path);
     let kind = info.map_or(EngineKind::Unknown, kind);
@@ -150,7 +154,8 @@ fn over_tcp(address: &Address, info: Option<&SystemInfo>) -> Access {
     }
 }
 
-fn remote(host: &str) -> Access {
+/// An address that is refused: what is known of the engine there is what the address says.
+fn not_spoken_to(host: &str) -> Access {
     let is_plain = host.starts_with("tcp://") || host.starts_with("http://");
     let plain = || Opening {
         what: format!(
@@ -160,10 +165,24 @@ fn remote(host: &str) -> Access {
             "use the engine of this machine (unix://…), or at least TLS with client certificates"
                 .to_owned(),
     };
+    let (kind, why) = match is_elsewhere(host) {
+        Some(true) => (
+            EngineKind::Remote,
+            "the engine is not on this machine; unless it is rootless there, whoever may speak to it is root there".to_owned(),
+        ),
+        Some(false) => (
+            EngineKind::Unknown,
+            format!("every user and every process of this machine may speak to {host}; nothing is known of it, since it was not asked"),
+        ),
+        None => (
+            EngineKind::Unknown,
+            format!("DOCKER_HOST={host} is no address that is understood, so nothing is known of an engine"),
+        ),
+    };
     Access {
-        kind: EngineKind::Remote,
-        equals_root: true,
-        why: vec!["the engine is not on this machine; unless it is rootless there, whoever may speak to it is root there".to_owned()],
+        kind,
+        equals_root: kind == EngineKind::Remote,
+        why: vec![why],
         socket: None,
         findings: is_plain.then(plain).into_iter().collect(),
     }
@@ -364,6 +383,13 @@ mod tests {
             (EngineKind::Remote, 0),
             "the control"
         );
+        let unclear = access(&config("foo"), None);
+        assert_eq!(
+            (unclear.kind, unclear.findings.len()),
+            (EngineKind::Unknown, 0)
+        );
+        let here = access(&config("tcp://127.0.0.1:2375"), None);
+        assert_eq!((here.kind, here.findings.len()), (EngineKind::Unknown, 1));
     }
 
     #[test]

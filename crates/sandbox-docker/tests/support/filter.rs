@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     thread,
+    time::Duration,
 };
 
 use sandbox_docker::calls::{self, Call};
@@ -40,6 +41,11 @@ pub enum Fault {
     Refused,
     /// The engine does it, and nobody hears of that.
     Unheard,
+    /// Nobody hears anything for so long, and the engine never of it.
+    Silent(Duration),
+    /// Whoever asked is hung up on, and the engine does it so much later, without mounts: as one does that had looked
+    /// for their sources by then.
+    Late(Duration),
     /// The engine is asked for something else: the body of the request as this makes it.
     Changed(fn(&[u8]) -> Vec<u8>),
 }
@@ -121,6 +127,10 @@ fn pass(
     if let Some(Fault::Refused) = fault {
         return client.write_all(b"HTTP/1.1 500 Broken\r\nContent-Length: 0\r\n\r\n");
     }
+    if let Some(Fault::Silent(silence)) = fault {
+        thread::sleep(silence);
+        return Ok(());
+    }
     let header = |line: &&str, name: &str| line.to_ascii_lowercase().starts_with(name);
     let length: usize = lines
         .clone()
@@ -132,7 +142,12 @@ fn pass(
     client.read_exact(&mut body[have..])?;
     let mut replaced = "connection:";
     let mut length = String::new();
-    if let Some(Fault::Changed(change)) = fault {
+    let change = match fault {
+        Some(Fault::Changed(change)) => Some(change),
+        Some(Fault::Late(_)) => Some(without_mounts as fn(&[u8]) -> Vec<u8>),
+        Some(Fault::Refused | Fault::Unheard | Fault::Silent(_)) | None => None,
+    };
+    if let Some(change) = change {
         body = change(&body);
         length = format!("Content-Length: {}\r\n", body.len());
         replaced = "content-length:";
@@ -140,6 +155,10 @@ fn pass(
     let headers = lines
         .filter(|line| !line.is_empty() && !header(line, "connection:") && !header(line, replaced))
         .fold(length, |all, line| all + line + "\r\n");
+    if let Some(Fault::Late(delay)) = fault {
+        client.shutdown(Shutdown::Both)?;
+        thread::sleep(delay);
+    }
     let mut engine = UnixStream::connect(engine)?;
     // So that a second request on the same connection cannot pass unseen.
     let connection = if is_stream { "Upgrade" } else { "close" };
@@ -156,10 +175,16 @@ fn pass(
         let _ = client.shutdown(Shutdown::Both);
         return ended.map(drop);
     }
-    if let Some(Fault::Unheard) = fault {
+    if let Some(Fault::Unheard | Fault::Late(_)) = fault {
         return io::copy(&mut engine, &mut io::sink()).map(drop);
     }
     io::copy(&mut engine, &mut client).map(drop)
+}
+
+fn without_mounts(body: &[u8]) -> Vec<u8> {
+    let mut body: serde_json::Value = serde_json::from_slice(body).unwrap();
+    body["HostConfig"]["Mounts"] = serde_json::json!([]);
+    body.to_string().into_bytes()
 }
 
 fn read_head(client: &mut UnixStream) -> io::Result<(String, Vec<u8>)> {

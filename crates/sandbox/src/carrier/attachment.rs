@@ -17,6 +17,7 @@ use wire::{Carried, MAX_CHANNELS, Nonce, Opener, Sealer, Sender, Splitter};
 use super::{
     Key, Streams,
     channel::{Channel, Outgoing, Queues},
+    end,
 };
 use crate::Connection;
 
@@ -201,8 +202,8 @@ impl Carrying<'_> {
         if self.channels.lock().len() >= MAX_CHANNELS {
             return Err("too many channels are open");
         }
-        let (connection, ours) = tokio::io::duplex(READ_BYTES);
-        // As a listener does whose queue is full.
+        let (connection, ours) = end::pair(READ_BYTES);
+        // As a listener does whose queue is full: of what an earlier attachment left there.
         if self.sender.try_send(Box::new(connection)).is_err() {
             self.queues.control(Carried::Close { channel: number });
             return Ok(());

@@ -12,7 +12,10 @@ use tokio::{
 };
 use wire::{CARRIER_WINDOW_BYTES, Carried, MAX_CARRIED_BYTES};
 
-use super::attachment::{Channels, End};
+use super::{
+    attachment::{Channels, End},
+    end::Gone,
+};
 
 /// Frames of content that wait for the writer: a few, so that what is urgent does not wait behind many.
 const WAITING_FRAMES: usize = 2;
@@ -84,7 +87,7 @@ impl Channel {
     pub(super) fn start(
         number: u32,
         urgent: bool,
-        ours: DuplexStream,
+        (ours, gone): (DuplexStream, Gone),
         queues: &Queues,
         channels: Channels,
         tasks: &mut JoinSet<()>,
@@ -112,6 +115,7 @@ impl Channel {
                 queues.content.clone()
             },
             channels,
+            gone,
         };
         tasks.spawn(towards_them.run());
         Channel {
@@ -186,29 +190,44 @@ struct TowardsThem {
     may_send: Arc<Semaphore>,
     queue: mpsc::Sender<Carried>,
     channels: Channels,
+    gone: Gone,
 }
 
 impl TowardsThem {
     async fn run(mut self) {
+        let number = self.number;
+        if self.carry().await.is_none() {
+            return;
+        }
+        // What ends only one way is still read, and told apart from what is gone.
+        if !self.gone.is_now() {
+            if self
+                .queue
+                .send(Carried::End { channel: number })
+                .await
+                .is_err()
+            {
+                return;
+            }
+            self.gone.wait().await;
+        }
+        self.channels.lock().remove(&number);
+        // Behind its content, in the same queue.
+        let _ = self.queue.send(Carried::Close { channel: number }).await;
+    }
+
+    /// To the end of what comes; `None` without anybody to send it to.
+    async fn carry(&mut self) -> Option<()> {
         let mut buffer = vec![0; MAX_CARRIED_BYTES];
         while let Ok(count @ 1..) = self.reading.read(&mut buffer).await {
-            let Ok(permits) = self.may_send.acquire_many(count as u32).await else {
-                return;
-            };
-            permits.forget();
+            let permits = self.may_send.acquire_many(count as u32).await;
+            permits.ok()?.forget();
             let message = Carried::Data {
                 channel: self.number,
                 bytes: buffer[..count].to_vec(),
             };
-            if self.queue.send(message).await.is_err() {
-                return;
-            }
+            self.queue.send(message).await.ok()?;
         }
-        self.channels.lock().remove(&self.number);
-        // Behind its content, in the same queue.
-        let message = Carried::Close {
-            channel: self.number,
-        };
-        let _ = self.queue.send(message).await;
+        Some(())
     }
 }

@@ -52,7 +52,32 @@ pub(super) async fn both_ways(room: Room) -> Result<Verdict, String> {
         &room.all_of(key, Stream::Stdout).await?[..],
         &due[..],
     )?;
+    host_ends_first(&room, &mut relayed, &due).await?;
     Ok(Verdict::Kept)
+}
+
+/// A server that has nothing more to say still gets all of an upload.
+async fn host_ends_first(
+    room: &Room,
+    relayed: &mut mpsc::Receiver<Relayed>,
+    due: &[u8],
+) -> Result<(), String> {
+    let script = format!("exec 3<>/dev/tcp/127.0.0.1/{PORT}; cat <&3; seq 1 {LINES} >&3");
+    let Some(key) = start(room, &script).await? else {
+        return Ok(());
+    };
+    let mut connection = arrived(room, key, relayed).await?;
+    let answered = async {
+        connection.write_all(b"answer").await?;
+        connection.shutdown().await
+    };
+    answered.await.map_err(during("answering first"))?;
+    heard(&mut connection, due).await?;
+    let rest = timeout(PATIENCE, connection.read_to_end(&mut Vec::new())).await;
+    expect(matches!(rest, Ok(Ok(0))), || {
+        "the client's end did not come".to_owned()
+    })?;
+    said(room, key, b"answer").await
 }
 
 pub(super) async fn names(room: Room) -> Result<Verdict, String> {

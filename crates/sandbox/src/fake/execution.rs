@@ -28,7 +28,7 @@ use super::{
     Break,
     output::Output,
     sandbox::Sandbox,
-    script::{Program, ShellAction, Statement, Target, Transport},
+    script::{Program, ShellAction, Statement, Talk, Target, Transport},
 };
 
 /// What one write of a program carries, as a pipe's buffer does.
@@ -241,15 +241,14 @@ impl Process {
                 self.write(target, &[directory, b"\n"].concat()).await;
             }
             Program::ShowEnvironment => self.show_environment(target).await,
-            Program::Talk(transport, port, said) => {
-                return self.talk((transport, port), &said, target).await;
-            }
+            Program::Talk(talk) => return self.talk(&talk, target).await,
             Program::Shell(statements) => return self.run_shell(statements).await,
         }
         0
     }
 
-    async fn talk(&self, to: (Transport, u16), said: &[u8], target: &Target) -> i32 {
+    async fn talk(&self, talk: &Talk, target: &Target) -> i32 {
+        let (to, said) = ((talk.transport, talk.port), &talk.said);
         let is_open = self.sandbox.state().relays.contains(&to)
             || self.sandbox.broken() == Some(Break::RelaysEverything);
         let connection = match is_open {
@@ -268,6 +267,9 @@ impl Process {
             connection.write_all(&hello).await?;
             if transport == Transport::Datagram {
                 connection.write_u16(said.len() as u16).await?;
+            }
+            if talk.said_last {
+                connection.read_to_end(&mut heard).await?;
             }
             connection.write_all(said).await?;
             match transport {

@@ -23,10 +23,20 @@ pub(super) enum Program {
     ShowDirectory,
     /// Writes the environment.
     ShowEnvironment,
-    /// Connects to that port of loopback, writes these bytes there, and copies what comes back.
-    Talk(Transport, u16, Vec<u8>),
+    /// Connects to a port of loopback, writes bytes there, and copies what comes back.
+    Talk(Talk),
     /// Runs a script.
     Shell(Vec<Statement>),
+}
+
+/// What a program says, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Talk {
+    pub(super) transport: Transport,
+    pub(super) port: u16,
+    pub(super) said: Vec<u8>,
+    /// Only once all has come back.
+    pub(super) said_last: bool,
 }
 
 /// How a program connects.
@@ -100,7 +110,7 @@ pub(super) fn parse(argv: &[Vec<u8>]) -> Option<Program> {
 }
 
 /// `exec 3<>/dev/tcp/127.0.0.1/PORT; COMMAND >&3; …`, or the same with `udp`, where the command is `seq FIRST LAST` or
-/// `printf TEXT`, and the rest copies what comes back.
+/// `printf TEXT`, and the rest copies what comes back; or `exec 3<>…; cat <&3; COMMAND >&3`, which speaks last.
 fn talk(script: &str) -> Option<Program> {
     let rest = script.strip_prefix("exec 3<>/dev/")?;
     let (transport, rest) = rest.split_once("/127.0.0.1/")?;
@@ -110,7 +120,11 @@ fn talk(script: &str) -> Option<Program> {
         _ => return None,
     };
     let (port, rest) = rest.split_once("; ")?;
-    let (command, _) = rest.split_once(" >&3; ")?;
+    let last = rest.strip_prefix("cat <&3; ");
+    let command = match last {
+        Some(command) => command.strip_suffix(" >&3")?,
+        None => rest.split_once(" >&3; ")?.0,
+    };
     let command: Vec<_> = command
         .split(' ')
         .map(|word| word.as_bytes().to_vec())
@@ -124,7 +138,12 @@ fn talk(script: &str) -> Option<Program> {
     } else {
         return None;
     };
-    Some(Program::Talk(transport, port.parse().ok()?, said))
+    Some(Program::Talk(Talk {
+        transport,
+        port: port.parse().ok()?,
+        said,
+        said_last: last.is_some(),
+    }))
 }
 
 /// `printf`: `%s` takes the next argument, and the format is repeated while there are any.

@@ -98,6 +98,19 @@ impl House {
     }
 
     pub async fn create_with(&self, request: CreateSession) -> Result<SessionView, Refusal> {
+        self.create_where(request, &[]).await
+    }
+
+    /// Where these files of the project exist when the decision falls.
+    pub async fn create_where(
+        &self,
+        request: CreateSession,
+        files: &[&str],
+    ) -> Result<SessionView, Refusal> {
+        let found = |path: &PathBuf| match files.iter().any(|file| path == Path::new(file)) {
+            true => EntryKind::File,
+            false => EntryKind::Missing,
+        };
         let facts = CreateFacts {
             project: PathFacts::Directory(directory(&request.project_path)),
             mounts: Vec::new(),
@@ -105,7 +118,7 @@ impl House {
                 .policy
                 .protected_candidates()
                 .iter()
-                .map(|path| (path.clone(), EntryKind::Missing))
+                .map(|path| (path.clone(), found(path)))
                 .collect(),
         };
         let permit = self.policy.admit_create(&self.owner(), &request, facts)?;

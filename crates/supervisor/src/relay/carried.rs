@@ -64,6 +64,11 @@ impl Carried {
         self.to_host.give_up();
     }
 
+    /// Bytes that came and are held.
+    pub const fn pending_bytes(&self) -> usize {
+        self.to_host.pending.len() + self.to_inside.pending.len()
+    }
+
     /// Nothing more goes either way.
     pub const fn is_over(&self) -> bool {
         self.to_host.over && self.to_inside.over

@@ -48,6 +48,8 @@ pub struct Connection {
 pub struct Options {
     pub lease_ms: u32,
     pub soft: SoftLimits,
+    /// `RLIMIT_NOFILE`, where it is not the tests' own.
+    pub open_files: Option<u64>,
     pub binary: PathBuf,
 }
 
@@ -62,6 +64,7 @@ impl Default for Options {
         Options {
             lease_ms: DEFAULT_LEASE_MS,
             soft: SoftLimits::default(),
+            open_files: None,
             binary,
         }
     }
@@ -116,6 +119,9 @@ pub fn sandbox_with(options: Options) -> Option<Sandbox> {
         soft: options.soft,
     };
     let mut command = isolated(uid);
+    if let Some(open_files) = options.open_files {
+        command.args(["prlimit", &format!("--nofile={open_files}")]);
+    }
     command.arg(&binary).args(arguments.to_argv());
     let mut child = command.spawn().unwrap();
     let stream = accept(&listener, &mut child);

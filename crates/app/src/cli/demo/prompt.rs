@@ -1,7 +1,10 @@
 //! A prompt to the real Claude Code: by the scripted API, which is no model and says so, or by the real one, where there is
 //! a key and whoever looks on says yes.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::{
+    io::{self, BufRead, IsTerminal, Write},
+    path::PathBuf,
+};
 
 use agent::install::{Installed, Store};
 use mcp::reply::{ExecutionReply, PromptReply};
@@ -18,7 +21,7 @@ use crate::{
         output::note,
         prompt::{Ended, Follower, Interrupts, Look, OnInterrupt, Teller, of_prompt},
     },
-    config::ProviderConfig,
+    config::{AwsCredentials, ProviderConfig},
 };
 
 /// What Claude Code is asked to do.
@@ -44,6 +47,24 @@ const CREDENTIALS: [&str; 8] = [
     "AWS_SESSION_TOKEN",
     "HTTPS_PROXY",
     "https_proxy",
+];
+
+/// Variables by which credentials of AWS and Google are found.
+const SETTINGS: [&str; 14] = [
+    "HOME",
+    "AWS_PROFILE",
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_ROLE_ARN",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_EC2_METADATA_DISABLED",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "CLOUDSDK_CONFIG",
+    "GCE_METADATA_HOST",
 ];
 
 /// With what the prompt is played.
@@ -104,7 +125,7 @@ pub async fn cast(context: &Context) -> Result<Cast, CliError> {
         "Ask the real model of {} one small prompt, for at most ${BUDGET_USD:.2}? Else a script answers. [y/N] ",
         spoken(name)
     );
-    let is_real = has_credential(provider, name) && asked(context, &question)?;
+    let is_real = provider.may_have_credential(name) && asked(context, &question)?;
     let (variables, settings, model) = match is_real {
         true => (
             credentials(context, name),
@@ -169,16 +190,6 @@ fn asked(context: &Context, question: &str) -> Result<bool, CliError> {
     ))
 }
 
-fn has_credential(provider: &ProviderConfig, name: ProviderName) -> bool {
-    match name {
-        ProviderName::FirstParty => {
-            provider.api_key_file.is_some() || provider.credentials.first_party.is_some()
-        }
-        ProviderName::Bedrock => provider.credentials.bedrock.is_some(),
-        ProviderName::Vertex => provider.vertex_credential().is_some(),
-    }
-}
-
 const fn spoken(name: ProviderName) -> &'static str {
     match name {
         ProviderName::FirstParty => "Anthropic",
@@ -189,9 +200,9 @@ const fn spoken(name: ProviderName) -> &'static str {
 
 fn credentials(context: &Context, name: ProviderName) -> Vec<(String, std::ffi::OsString)> {
     let mut names = CREDENTIALS.to_vec();
-    if name == ProviderName::Vertex {
-        // The command for tokens looks for its settings there.
-        names.push("HOME");
+    if name != ProviderName::FirstParty {
+        // Where the tools of AWS and Google keep their settings.
+        names.extend(SETTINGS);
     }
     let found = names.into_iter().filter_map(|name| {
         let value = context.environment.get(name)?;
@@ -206,21 +217,45 @@ fn settings(provider: &ProviderConfig, name: ProviderName) -> Vec<String> {
         ProviderName::Bedrock => "bedrock",
         ProviderName::Vertex => "vertex",
     };
-    let file = provider.api_key_file.as_ref();
-    let command = &provider.vertex_token_command;
+    let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    let list = |words: &[String]| (!words.is_empty()).then(|| json!(words).to_string());
+    let role = provider.aws.role.as_ref();
     let named = [
         ("provider", Some(word.to_owned())),
-        ("api_key_file", file.map(|file| file.display().to_string())),
+        ("api_key_file", path(&provider.api_key_file)),
+        ("auth_token_file", path(&provider.auth_token_file)),
+        ("auth_token_command", list(&provider.auth_token_command)),
+        ("bedrock_token_file", path(&provider.bedrock_token_file)),
+        (
+            "aws_credentials",
+            (provider.aws.credentials == AwsCredentials::DefaultChain)
+                .then(|| "default-chain".to_owned()),
+        ),
+        ("aws_profile", provider.aws.profile.clone()),
+        ("aws_role_arn", role.map(|role| role.arn.clone())),
+        (
+            "aws_external_id",
+            role.and_then(|role| role.external_id.clone()),
+        ),
+        (
+            "aws_source_identity",
+            role.map(|role| role.source_identity.to_string()),
+        ),
+        (
+            "aws_session_policy",
+            role.map(|role| if role.narrowed { "bedrock" } else { "none" }.to_owned()),
+        ),
+        (
+            "vertex_credentials",
+            provider.uses_google_default().then(|| "default".to_owned()),
+        ),
         ("anthropic_base_url", provider.first_party_base_url.clone()),
         ("aws_region", provider.aws_region.clone()),
         ("bedrock_base_url", provider.bedrock_base_url.clone()),
         ("vertex_project", provider.vertex_project.clone()),
         ("vertex_region", provider.vertex_region.clone()),
         ("vertex_base_url", provider.vertex_base_url.clone()),
-        (
-            "vertex_token_command",
-            (!command.is_empty()).then(|| json!(command).to_string()),
-        ),
+        ("vertex_token_command", list(&provider.vertex_token_command)),
         ("model", provider.model.clone()),
         ("small_model", provider.small_model.clone()),
     ];

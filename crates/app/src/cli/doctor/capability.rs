@@ -129,6 +129,7 @@ pub(super) fn why(error: &BackendError) -> (String, String) {
         | BackendError::LayerUnavailable { .. }
         | BackendError::WorkspaceNotMappable(_)
         | BackendError::PathChanged { .. }
+        | BackendError::ProtectedGone { .. }
         | BackendError::Unsupported(_)
         | BackendError::Timeout(_) => (error.to_string(), String::new()),
     }

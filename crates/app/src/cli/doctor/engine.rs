@@ -15,7 +15,10 @@ use super::{
     walls::{self, WallsReport},
 };
 use crate::{
-    backends::engines::{Choice, PassedOver, choose, docker_config},
+    backends::{
+        engines::{Choice, PassedOver, choose, docker_config},
+        not_on_engines,
+    },
     config::Config,
 };
 
@@ -114,6 +117,10 @@ async fn ask(config: &Config, walls: Option<&WallsReport>) -> Result<EngineRepor
             remedy: "set \"live-restore\": true in the engine's daemon.json".to_owned(),
         });
     }
+    missing.extend(not_on_engines(config).map(|(what, remedy)| Missing {
+        what: what.to_owned(),
+        remedy: remedy.to_owned(),
+    }));
     let unknown = config.runtime_classes.iter();
     let unknown = unknown.filter(|class| !about.runtimes.contains(&class.name));
     missing.extend(unknown.map(|class| Missing {

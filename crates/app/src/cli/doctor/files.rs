@@ -36,12 +36,18 @@ pub(super) fn directory(path: &Path, uid: u32) -> Usable {
     found(path, true, problem.or_else(|| write_problem(path)))
 }
 
-/// The file can be appended to; or it could be made.
-pub(super) fn file(path: &Path) -> Usable {
+/// The file can be appended to; or it could be made, in a directory that is there or is the state directory, which a server
+/// makes.
+pub(super) fn file(path: &Path, state_directory: &Path) -> Usable {
     match OpenOptions::new().append(true).open(path) {
         Ok(_) => found(path, true, None),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            found(path, false, ancestor_problem(path))
+            let missing = path
+                .parent()
+                .filter(|parent| *parent != state_directory && !parent.exists());
+            let missing =
+                missing.map(|parent| format!("make the directory {} first", parent.display()));
+            found(path, false, missing.or_else(|| ancestor_problem(path)))
         }
         Err(error) => found(path, true, Some(error.to_string())),
     }
@@ -80,10 +86,19 @@ mod tests {
         crate::config::make_private_directory(root, uid).unwrap();
         assert!(directory(root, uid).usable);
         assert!(directory(&root.join("a/b"), uid).usable);
-        assert!(file(&root.join("a/audit.jsonl")).usable);
+        let missing = &root.join("a");
+        assert!(
+            !file(&missing.join("audit.jsonl"), root).usable,
+            "a server makes no directory for it"
+        );
+        assert!(
+            file(&missing.join("audit.jsonl"), missing).usable,
+            "but the state directory"
+        );
+        assert!(file(&root.join("audit.jsonl"), root).usable);
         std::fs::write(root.join("plain"), "").unwrap();
-        assert!(file(&root.join("plain")).usable);
-        assert!(!file(&root.join("plain/audit.jsonl")).usable);
+        assert!(file(&root.join("plain"), root).usable);
+        assert!(!file(&root.join("plain/audit.jsonl"), root).usable);
         assert!(!directory(&root.join("plain/a"), uid).usable);
         assert!(!directory(Path::new("/proc/nowhere"), uid).usable);
         assert_eq!(std::fs::read_dir(root).unwrap().count(), 1);

@@ -11,12 +11,16 @@ mod path_entries;
 mod print;
 mod walls;
 
+use model::BackendName;
 use serde::Serialize;
 
 use super::{
     CliError, Context, EXIT_OK, EXIT_REFUSED, VERSION, arguments::DoctorArguments, block_on,
 };
-use crate::{config::BackendChoice, server::handshake::Mode};
+use crate::{
+    config::{BackendChoice, Config, Offer},
+    server::handshake::Mode,
+};
 
 /// All that is found out.
 #[derive(Debug, Serialize)]
@@ -30,9 +34,14 @@ struct Report {
     claude_code: agent::AgentReport,
     path: path_entries::PathReport,
     configuration_file: Option<String>,
+    /// Why a server would not start with this configuration, where it is none of the above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    configuration_problem: Option<String>,
     state_directory: files::Usable,
     audit_log: files::Usable,
     server: ServerReport,
+    /// What the walls of sessions are made of that name none; `null` where none can be made.
+    default_backend: Option<&'static str>,
 }
 
 /// Whether a server runs.
@@ -62,20 +71,37 @@ pub(super) fn run(context: &Context, arguments: DoctorArguments) -> Result<u8, C
         BackendChoice::Native => backend.usable,
         BackendChoice::Docker => docker.usable,
     };
+    // As `backends::find` chooses.
+    let default_backend = match context.config.backend {
+        BackendChoice::Auto if docker.usable => "docker",
+        BackendChoice::Auto | BackendChoice::Native => "native",
+        BackendChoice::Docker => "docker",
+    };
     let walls_hold = docker.walls.as_ref().is_none_or(|walls| walls.ok);
     let state_directory =
         files::directory(&context.config.paths.state_dir, context.environment.uid());
-    let audit_log = files::file(&context.config.audit_log);
+    let audit_log = files::file(&context.config.audit_log, &context.config.paths.state_dir);
+    let claude_code = agent::examine(&context.config);
+    let configuration_problem = would_refuse_to_start(&context.config)
+        .err()
+        .map(|error| format!("{error:#}"));
     let report = Report {
-        ok: has_walls && walls_hold && state_directory.usable && audit_log.usable,
+        ok: has_walls
+            && walls_hold
+            && state_directory.usable
+            && audit_log.usable
+            && claude_code.problem.is_none()
+            && configuration_problem.is_none(),
         version: VERSION,
         backend,
         docker,
-        claude_code: agent::examine(&context.config),
+        claude_code,
+        configuration_problem,
         path: path_entries::examine(
             context.environment.get("PATH"),
             context.environment.home().as_deref(),
             &context.config.extra_read_only,
+            &Offer::new(&context.environment, &context.config.paths.state_dir)?,
         ),
         configuration_file: context
             .config
@@ -85,6 +111,7 @@ pub(super) fn run(context: &Context, arguments: DoctorArguments) -> Result<u8, C
         state_directory,
         audit_log,
         server: server(context),
+        default_backend: has_walls.then_some(default_backend),
     };
     if context.output.json {
         context.output.json(&report)?;
@@ -92,6 +119,12 @@ pub(super) fn run(context: &Context, arguments: DoctorArguments) -> Result<u8, C
         print::report(context.output, &report, arguments.verbose)?;
     }
     Ok(if report.ok { EXIT_OK } else { EXIT_REFUSED })
+}
+
+/// What a server reads and decides at its start, beside walls and files of its own.
+fn would_refuse_to_start(config: &Config) -> anyhow::Result<()> {
+    crate::provider::check_files(&config.provider)?;
+    crate::wiring::policy(config, vec![BackendName::Native]).map(drop)
 }
 
 fn server(context: &Context) -> ServerReport {

@@ -7,6 +7,8 @@ use std::{
 
 use serde::Serialize;
 
+use crate::config::Offer;
+
 /// What every session sees of the host read-only.
 const VISIBLE: [&str; 4] = ["/usr", "/bin", "/sbin", "/lib"];
 
@@ -27,6 +29,7 @@ pub(super) fn examine(
     path: Option<&OsStr>,
     home: Option<&Path>,
     offered: &[PathBuf],
+    offer: &Offer,
 ) -> PathReport {
     let mut not_visible: Vec<PathBuf> = Vec::new();
     let mut notes = Vec::new();
@@ -46,6 +49,10 @@ pub(super) fn examine(
                 "{} is never offered as a whole; name directories below it",
                 real.display()
             ));
+            continue;
+        }
+        if let Some(why) = offer.why_not(&real) {
+            notes.push(format!("{} {why}", real.display()));
             continue;
         }
         not_visible.push(real);
@@ -96,16 +103,22 @@ fn line(offered: &[PathBuf], more: &[PathBuf]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Environment;
 
     #[test]
     fn entries_outside_the_system_are_named_with_the_line_that_offers_them() {
-        let scratch = tempfile::tempdir().unwrap();
+        // Below /tmp nothing could be offered.
+        let scratch = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         let home = scratch.path().canonicalize().unwrap();
+        let environment = Environment::of(4242, [("HOME", home.to_str().unwrap())]);
+        let offer = Offer::new(&environment, &home.join("state")).unwrap();
         let tools = home.join("to\"ols/bin");
         let offered = home.join("offered");
         for directory in [&tools, &offered.join("bin")] {
             std::fs::create_dir_all(directory).unwrap();
         }
+        std::fs::create_dir(home.join(".ssh")).unwrap();
+        let hidden = tempfile::tempdir_in("/tmp").unwrap();
         std::os::unix::fs::symlink("/usr/bin", home.join("link")).unwrap();
         let entries = [
             PathBuf::from("/usr/bin"),
@@ -116,11 +129,23 @@ mod tests {
             home.join("link"),
             home.join("missing"),
             home.clone(),
+            home.join(".ssh"),
+            hidden.path().to_owned(),
         ];
         let path = std::env::join_paths(&entries).unwrap();
-        let report = examine(Some(&path), Some(&home), std::slice::from_ref(&offered));
+        let report = examine(
+            Some(&path),
+            Some(&home),
+            std::slice::from_ref(&offered),
+            &offer,
+        );
         assert_eq!(report.not_visible, std::slice::from_ref(&tools));
-        assert_eq!(report.notes.len(), 1, "the whole home is never offered");
+        assert_eq!(
+            report.notes.len(),
+            3,
+            "neither the whole home, nor keys, nor what would be hidden: {:?}",
+            report.notes
+        );
         let line = report.configuration_line.unwrap();
         let parsed: toml::Table = line.parse().unwrap();
         let listed: Vec<_> = parsed["extra_read_only"]
@@ -131,7 +156,7 @@ mod tests {
             .collect();
         assert_eq!(listed, [offered.to_str().unwrap(), tools.to_str().unwrap()]);
 
-        let nothing = examine(Some(OsStr::new("/usr/bin:/bin")), Some(&home), &[]);
+        let nothing = examine(Some(OsStr::new("/usr/bin:/bin")), Some(&home), &[], &offer);
         assert_eq!(
             (nothing.not_visible.len(), nothing.configuration_line),
             (0, None)

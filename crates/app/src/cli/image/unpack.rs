@@ -35,6 +35,7 @@ pub(super) async fn run(context: &Context, arguments: &UnpackArguments) -> Resul
     let place = place(context)?;
     let mut steps = Steps::new();
     let to = arguments.to.as_deref().map(absolute).transpose()?;
+    to.as_deref().map_or(Ok(()), has_place)?;
     let archive = match arguments.source.as_deref() {
         Some(source) if is_file(source) => open(Path::new(source))?,
         source => {
@@ -87,6 +88,19 @@ fn absolute(path: &Path) -> Result<PathBuf, CliError> {
     })
 }
 
+/// Looked at before an image is read, which takes long.
+fn has_place(to: &Path) -> Result<(), CliError> {
+    let parent = to.parent().unwrap_or(to);
+    match parent.is_dir() {
+        true => Ok(()),
+        false => Err(CliError::Usage(format!(
+            "--to {}: the directory {} must exist; the image gets one of its own in it",
+            to.display(),
+            parent.display()
+        ))),
+    }
+}
+
 async fn unpack(
     archive: File,
     to: Option<PathBuf>,
@@ -129,4 +143,17 @@ fn tell(context: &Context, unpacked: Unpacked) -> Result<(), CliError> {
     context.output.line(&format!(
         "for the configuration: native_root = \"{directory}\""
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_needs_its_parent_before_anything_is_read() {
+        let scratch = tempfile::tempdir().unwrap();
+        assert!(has_place(&scratch.path().join("one")).is_ok());
+        let missing = has_place(&scratch.path().join("roots/one")).unwrap_err();
+        assert_eq!(missing.exit_code(), crate::cli::EXIT_USAGE);
+    }
 }

@@ -8,8 +8,9 @@ use super::{Ended, of_prompt};
 use crate::cli::{
     CliError, Context, EXIT_AGENT_ENDED, EXIT_BUDGET_LIMIT, EXIT_MODEL_REFUSED, EXIT_OK,
     EXIT_PROVIDER_ERROR, EXIT_SIGNAL_BASE, EXIT_STALLED, EXIT_TIMED_OUT, EXIT_TURN_LIMIT,
-    output::note,
+    door::worded, output::note,
 };
+use crate::config::units::counted;
 
 /// Changed files that are listed; `--json` has all.
 const MAX_LISTED_FILES: usize = 50;
@@ -50,7 +51,7 @@ pub(in crate::cli) fn report(context: &Context, ended: &Ended) -> Result<u8, Cli
         (None, _) => {}
     }
     for line in notes(&ended.reply, prompt) {
-        note(&line);
+        note(&worded(&line));
     }
     Ok(code)
 }
@@ -98,19 +99,26 @@ fn notes(reply: &ExecutionReply, prompt: &PromptReply) -> Vec<String> {
     notes
 }
 
-/// What it took.
+/// What it took. Where Claude Code was ended from outside it has not told its tokens, and zeros would be untrue.
 fn spent(prompt: &PromptReply) -> String {
     let usage = &prompt.usage;
+    let is_told = usage.input + usage.output + usage.cache_read + usage.cache_write > 0;
     let mut text = format!(
-        "{} requests to {}, {} uses of tools, {} tokens in ({} from the cache, {} into it), {} out",
-        prompt.turns,
+        "{} to {}, {} of tools",
+        counted(prompt.turns.into(), "request"),
         prompt.model.as_deref().unwrap_or("the model"),
-        prompt.tool_uses,
-        usage.input + usage.cache_read + usage.cache_write,
-        usage.cache_read,
-        usage.cache_write,
-        usage.output
+        counted(prompt.tool_uses.into(), "use"),
     );
+    if is_told {
+        let _ = write!(
+            text,
+            ", {} in ({} from the cache, {} into it), {} out",
+            counted(usage.input + usage.cache_read + usage.cache_write, "token"),
+            usage.cache_read,
+            usage.cache_write,
+            usage.output
+        );
+    }
     if let Some(cost) = prompt.cost_usd {
         let _ = write!(text, ", ${cost:.4}");
     }

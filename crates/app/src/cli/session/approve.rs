@@ -6,7 +6,7 @@
 
 use std::io::IsTerminal;
 
-use mcp::reply::{ErrorBody, ExecutionReply, PendingReply, SessionReply};
+use mcp::reply::{ErrorBody, ExecutionReply, PendingKindName, PendingReply, SessionReply};
 use model::Reason;
 use serde_json::{Value, json};
 
@@ -30,14 +30,27 @@ pub(super) async fn run(context: &Context, arguments: &ApproveArguments) -> Resu
     };
     let (execution, pending) =
         choose(&waiting, arguments.permission.as_deref()).map_err(CliError::Refused)?;
+    if pending.kind == PendingKindName::Permission && !arguments.yes && !arguments.no {
+        return Err(CliError::Usage(
+            "Claude Code asks for a permission, not for words: say --yes, or --no (with --answer why not)".to_owned(),
+        ));
+    }
     let reply = answer(&client, execution, &pending.permission_id, words).await?;
     match context.output.json {
         true => context.output.json(&reply)?,
         false => context
             .output
-            .line(&format!("answered {}", pending.permission_id))?,
+            .line(&format!("{} {}", done(arguments), pending.permission_id))?,
     }
     Ok(EXIT_OK)
+}
+
+const fn done(arguments: &ApproveArguments) -> &'static str {
+    match (arguments.yes, arguments.no) {
+        (true, _) => "allowed",
+        (false, true) => "denied",
+        (false, false) => "answered",
+    }
 }
 
 /// Whoever may be anybody answers only where the operator lets anybody answer.
@@ -158,8 +171,6 @@ fn refusal(reason: Reason, message: &str) -> ErrorBody {
 
 #[cfg(test)]
 mod tests {
-    use mcp::reply::PendingKindName;
-
     use super::*;
 
     fn pending(id: &str) -> (String, PendingReply) {

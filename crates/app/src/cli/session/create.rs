@@ -1,7 +1,11 @@
 //! `session create`
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use jiff::Timestamp;
 use mcp::reply::SessionReply;
 use serde_json::json;
 
@@ -9,7 +13,13 @@ use super::{
     super::arguments::CreateArguments, CliError, Client, Context, EXIT_OK,
     docker_options::docker_options, network::network, read, variables::variables,
 };
-use crate::cli::output::Color;
+use crate::{
+    cli::output::{Color, note},
+    config::units::format_duration,
+};
+
+/// The longest lifetime that can be configured.
+const LONGEST_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 
 pub(super) async fn run(context: &Context, arguments: CreateArguments) -> Result<u8, CliError> {
     let project = existing(&arguments.path)?;
@@ -28,8 +38,8 @@ pub(super) async fn run(context: &Context, arguments: CreateArguments) -> Result
         "sessionName": arguments.name,
         "backend": arguments.backend,
         "runtimeClass": arguments.runtime_class,
-        "ttlSeconds": arguments.ttl.map(|ttl| ttl.as_secs()),
-        "idleSeconds": arguments.idle.map(|idle| idle.as_secs()),
+        "ttlSeconds": lifetime(context, arguments.ttl)?,
+        "idleSeconds": arguments.idle.map(|idle| idle.as_secs().max(1)),
         "env": variables(context, &arguments.environment)?,
         "limits": named.then(|| without_nulls(limits)),
         "dockerOpts": docker_options(arguments.docker_opts.as_deref())?,
@@ -44,6 +54,12 @@ pub(super) async fn run(context: &Context, arguments: CreateArguments) -> Result
     }
     let reply: SessionReply = read("create_session", content)?;
     say(context, &reply)?;
+    if let Some(lifetime) = cut(arguments.ttl, &reply) {
+        note(&format!(
+            "no session of this server lives longer than {} (`max_session_timeout`), so that is its lifetime",
+            format_duration(lifetime)
+        ));
+    }
     Ok(EXIT_OK)
 }
 
@@ -52,11 +68,33 @@ fn say(context: &Context, reply: &SessionReply) -> Result<(), CliError> {
     let name = output.paint(Color::Green, &reply.session_name);
     output.line(&format!("{name}  {}", reply.session_id))?;
     output.line(&format!("  project  {} at /workspace", reply.project_path))?;
+    output.line(&format!("  walls    {}", reply.backend))?;
     output.line(&format!("  ends     {}", reply.expires_at))?;
     output.line(&format!(
         "  try      claude-code-mcp session shell {}",
         reply.session_name
     ))
+}
+
+/// What became of a lifetime that is longer than the server gives.
+fn cut(asked: Option<Duration>, reply: &SessionReply) -> Option<Duration> {
+    let time = |text: &str| Some(text.parse::<Timestamp>().ok()?.as_second());
+    let lifetime = time(&reply.expires_at)?.checked_sub(time(&reply.created_at)?)?;
+    let lifetime = Duration::from_secs(u64::try_from(lifetime).ok()?);
+    // Times are told to the millisecond, so a second is lost at most.
+    (asked? > lifetime + Duration::from_secs(1)).then_some(lifetime)
+}
+
+/// The lifetime that is asked for, where any server could give it.
+fn lifetime(context: &Context, asked: Option<Duration>) -> Result<Option<u64>, CliError> {
+    match asked {
+        Some(asked) if asked > LONGEST_TTL => Err(CliError::Usage(format!(
+            "--ttl: no session lives longer than {}, and by this configuration none longer than {} (`max_session_timeout`)",
+            format_duration(LONGEST_TTL),
+            format_duration(context.config.max_session_timeout)
+        ))),
+        asked => Ok(asked.map(|asked| asked.as_secs().max(1))),
+    }
 }
 
 fn without_nulls(value: serde_json::Value) -> serde_json::Value {
@@ -115,6 +153,23 @@ impl Mount {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lifetime_that_was_cut_is_noticed() {
+        let reply = |created: &str, expires: &str| {
+            serde_json::from_value::<SessionReply>(json!({
+                "sessionId": "s-1", "sessionName": "a", "state": "ready", "backend": "native", "projectPath": "/p",
+                "containerName": "c", "createdAt": created, "expiresAt": expires, "idleSeconds": 1,
+                "runningExecutions": [], "message": "",
+            }))
+            .unwrap()
+        };
+        let day = reply("2026-01-01T00:00:00.5Z", "2026-01-02T00:00:00.5Z");
+        let days = |count: u64| Some(Duration::from_secs(count * 86_400));
+        assert_eq!(cut(days(2), &day), days(1));
+        assert_eq!(cut(days(1), &day), None);
+        assert_eq!(cut(None, &day), None);
+    }
 
     #[test]
     fn mounts_are_read_only_unless_said_otherwise() {

@@ -35,6 +35,9 @@ pub(super) async fn run(context: &Context, sessions: &[String], all: bool) -> Re
             }
         }
     }
+    if all && results.is_empty() && code == EXIT_OK && !context.output.json {
+        context.output.line("no session is live")?;
+    }
     match (context.output.json, all, results.as_slice()) {
         (true, false, [one]) => context.output.json(one)?,
         (true, _, several) => context.output.json(several)?,

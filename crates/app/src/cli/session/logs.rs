@@ -10,6 +10,8 @@ use super::{
     resolve::{is_live, resolve},
 };
 
+use crate::cli::output::aligned;
+
 /// Pause between two looks with `--follow`.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(500);
 /// Lines that a look with `--follow` asks for: the most that the tool gives.
@@ -92,7 +94,7 @@ fn print(context: &Context, lines: &[LogLineReply]) -> Result<(), CliError> {
         } else {
             context
                 .output
-                .line(&format!("{}  {}", line.at, line.text))?;
+                .line(&format!("{}  {}", aligned(&line.at), line.text))?;
         }
     }
     Ok(())
@@ -112,6 +114,25 @@ mod tests {
                 execution_id: None,
             })
             .collect()
+    }
+
+    #[test]
+    fn times_have_one_width() {
+        for time in [
+            "2026-01-01T00:00:00Z",
+            "2026-01-01T00:00:00.5Z",
+            "2026-01-01T00:00:00.123456789Z",
+        ] {
+            assert_eq!(
+                aligned(time).len(),
+                "2026-01-01T00:00:00.000Z".len(),
+                "{time}"
+            );
+        }
+        assert_eq!(
+            aligned("2026-01-01T00:00:00.5Z"),
+            "2026-01-01T00:00:00.500Z"
+        );
     }
 
     #[test]

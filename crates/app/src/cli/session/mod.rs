@@ -28,6 +28,7 @@ use super::{
 pub(super) use create::existing;
 pub(super) use network::network;
 use resolve::resolve;
+pub(super) use show::short_id;
 pub(super) use variables::variables;
 
 /// Carries out one command on sessions.

@@ -10,8 +10,8 @@ use crate::cli::output::Output;
 
 /// The argument of a creation; none where nothing is asked for.
 pub(in crate::cli) fn network(arguments: &NetworkArguments) -> Option<Value> {
-    let asks = !arguments.presets.is_empty() || !arguments.allow.is_empty();
-    asks.then(|| json!({ "presets": arguments.presets, "allow": arguments.allow }))
+    let asks = !arguments.presets.is_empty() || !arguments.hosts.is_empty();
+    asks.then(|| json!({ "presets": arguments.presets, "allow": arguments.hosts }))
 }
 
 /// Lets a session that runs reach more. The server takes this from a person alone.
@@ -63,8 +63,5 @@ pub(super) fn show(output: Output, network: Option<&NetworkReply>) -> Result<(),
     if rows.is_empty() {
         return output.line("network   none but its model provider");
     }
-    output.table(
-        &["RULE", "HOST", "PORTS", "ONLY", "ADDRESS"],
-        rows.into_iter(),
-    )
+    output.table(&["RULE", "HOST", "PORTS", "ONLY", "ADDRESS"], rows)
 }

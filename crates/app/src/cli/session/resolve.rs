@@ -14,8 +14,17 @@ pub(super) async fn resolve(client: &Client, text: &str) -> Result<String, CliEr
     if text.parse::<SessionId>().is_ok() {
         return Ok(text.to_owned());
     }
-    let list: SessionListReply = client.ask("list_sessions", json!({})).await?;
-    choose(&list.sessions, text).map_err(CliError::Refused)
+    // Those that have ended are many, and seldom meant.
+    let list = |ended: bool| client.ask("list_sessions", json!({ "includeEnded": ended }));
+    let live: SessionListReply = list(false).await?;
+    let is_unknown = |error: &ErrorBody| error.code == Reason::SessionNotFound.code();
+    match choose(&live.sessions, text) {
+        Err(error) if is_unknown(&error) => {
+            let all: SessionListReply = list(true).await?;
+            choose(&all.sessions, text).map_err(CliError::Refused)
+        }
+        chosen => chosen.map_err(CliError::Refused),
+    }
 }
 
 /// A session that can still do something.
@@ -68,10 +77,19 @@ fn choose(sessions: &[SessionReply], text: &str) -> Result<String, ErrorBody> {
     Err(ErrorBody {
         code: Reason::SessionNotFound.code().to_owned(),
         message: format!("there is no session {text:?}"),
-        hint: "claude-code-mcp session list --all shows every session.".to_owned(),
+        hint: not_found_hint(digits),
         field: None,
         retry_after_ms: None,
     })
+}
+
+fn not_found_hint(digits: &str) -> String {
+    let list = "claude-code-mcp session list --all shows every session that is on record";
+    let is_beginning = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    match is_beginning && digits.len() < MIN_PREFIX_DIGITS {
+        true => format!("A beginning of an id needs {MIN_PREFIX_DIGITS} digits or more; {list}."),
+        false => format!("{list}."),
+    }
 }
 
 fn ambiguous(text: &str, several: &[&SessionReply]) -> ErrorBody {
@@ -111,6 +129,7 @@ mod tests {
             provider_usage: None,
             running_executions: Vec::new(),
             ended_because: None,
+            ended_at: None,
             message: String::new(),
         }
     }
@@ -130,6 +149,13 @@ mod tests {
         );
         let doubt = choose(&all, "0123").unwrap_err();
         assert!(doubt.message.contains(&one.session_id) && doubt.message.contains(&two.session_id));
+        assert!(
+            choose(&all, "068")
+                .unwrap_err()
+                .hint
+                .contains("needs 4 digits")
+        );
+        assert!(!choose(&all, "0680").unwrap_err().hint.contains("digits"));
         for missing in ["ap", "012", "ffff", ""] {
             assert_eq!(
                 choose(&all, missing).unwrap_err().code,

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     cli::output::{Color, Output},
-    config::units::{format_duration, format_size},
+    config::units::{counted, format_duration, format_size},
 };
 
 /// Digits of an id that a table shows; they are enough to name the session.
@@ -20,30 +20,29 @@ const SHORT_ID_BYTES: usize = 14;
 
 pub(super) async fn list(context: &Context, all: bool) -> Result<u8, CliError> {
     let client = Client::connect(context, Vec::new()).await?;
-    let content = client.call("list_sessions", json!({})).await?;
+    let content = client
+        .call("list_sessions", json!({ "includeEnded": all }))
+        .await?;
     if context.output.json {
         context.output.json(&content)?;
         return Ok(EXIT_OK);
     }
     let reply: SessionListReply = read("list_sessions", content)?;
-    let shown: Vec<_> = reply
-        .sessions
-        .iter()
-        .filter(|session| all || is_live(session.state))
-        .collect();
-    if shown.is_empty() {
-        context
-            .output
-            .line("no sessions; claude-code-mcp session create makes one")?;
+    if reply.sessions.is_empty() {
+        context.output.line(match all {
+            true => "no sessions, and none on record that have ended; claude-code-mcp session create makes one",
+            false => "no sessions; claude-code-mcp session create makes one",
+        })?;
         return Ok(EXIT_OK);
     }
     let now = Timestamp::now();
-    let rows = shown
+    let rows = reply
+        .sessions
         .iter()
         .map(|session| row(context.output, session, now));
     context.output.table(
         &[
-            "SESSION", "NAME", "STATE", "AGE", "LEFT", "RUNNING", "PROJECT",
+            "SESSION", "NAME", "STATE", "BACKEND", "AGE", "LEFT", "RUNNING", "PROJECT",
         ],
         rows,
     )?;
@@ -51,24 +50,26 @@ pub(super) async fn list(context: &Context, all: bool) -> Result<u8, CliError> {
 }
 
 fn row(output: Output, session: &SessionReply, now: Timestamp) -> Vec<String> {
-    let left = if is_live(session.state) {
-        between(now, &session.expires_at)
-    } else {
-        "-".to_owned()
+    let left = match &session.ended_at {
+        Some(ended) => format!("ended {} ago", since(ended, now)),
+        None if is_live(session.state) => between(now, &session.expires_at),
+        None => "-".to_owned(),
     };
     vec![
-        session
-            .session_id
-            .get(..SHORT_ID_BYTES)
-            .unwrap_or(&session.session_id)
-            .to_owned(),
+        short_id(&session.session_id).to_owned(),
         session.session_name.clone(),
         state(output, session.state),
+        session.backend.clone(),
         since(&session.created_at, now),
         left,
         session.running_executions.len().to_string(),
         session.project_path.clone(),
     ]
+}
+
+/// As much of an id as a table shows.
+pub(in crate::cli) fn short_id(id: &str) -> &str {
+    id.get(..SHORT_ID_BYTES).unwrap_or(id)
 }
 
 fn state(output: Output, state: SessionStateName) -> String {
@@ -126,24 +127,22 @@ fn facts(output: Output, reply: &SessionReply) -> Result<(), CliError> {
         ("project", reply.project_path.clone()),
         ("backend", reply.backend.clone()),
         ("created", reply.created_at.clone()),
-        (
-            "ends",
-            format!(
-                "{}, or idle for {}",
-                reply.expires_at,
-                format_duration(Duration::from_secs(reply.idle_seconds))
-            ),
-        ),
+        ("ends", ends(reply)),
         ("running", reply.running_executions.join(" ")),
     ];
-    if let Some(reason) = &reply.ended_because {
-        lines.push(("ended", reason.clone()));
+    if !is_live(reply.state) {
+        let parts = [reply.ended_at.clone(), reply.ended_because.clone()];
+        let parts: Vec<_> = parts.into_iter().flatten().collect();
+        lines.push(("ended", parts.join(": ")));
     }
     if let Some(usage) = &reply.usage {
         let memory = usage
             .memory_bytes
             .map(|bytes| format!("{} of memory", format_size(bytes)));
-        let processes = usage.pids.map(|count| format!("{count} processes"));
+        let processes = usage.pids.map(|count| match count {
+            1 => "1 process".to_owned(),
+            count => format!("{count} processes"),
+        });
         let cpu = usage
             .cpu_us
             .map(|time| format!("{}.{} s of CPU", time / 1_000_000, time / 100_000 % 10));
@@ -163,6 +162,15 @@ fn facts(output: Output, reply: &SessionReply) -> Result<(), CliError> {
     Ok(())
 }
 
+/// When it will end; nothing for one that has.
+fn ends(reply: &SessionReply) -> String {
+    if !is_live(reply.state) {
+        return String::new();
+    }
+    let idle = format_duration(Duration::from_secs(reply.idle_seconds));
+    format!("{}, or idle for {idle}", reply.expires_at)
+}
+
 /// What it used of its model provider, and what is left: `$0.0125, 3 requests, 100 tokens, 1 refused`.
 fn provider(reply: &SessionReply) -> Vec<(&'static str, String)> {
     let Some(usage) = &reply.provider_usage else {
@@ -176,10 +184,10 @@ fn provider(reply: &SessionReply) -> Vec<(&'static str, String)> {
         tokens.cache_write,
     ];
     let mut spent = format!(
-        "{}, {} requests, {} tokens",
+        "{}, {}, {}",
         dollars(usage.cost_usd),
-        usage.requests,
-        all.into_iter().fold(0, u64::saturating_add)
+        counted(usage.requests, "request"),
+        counted(all.into_iter().fold(0, u64::saturating_add), "token")
     );
     if usage.unpriced_requests > 0 {
         spent.push_str(&format!(", {} of unknown price", usage.unpriced_requests));
@@ -197,8 +205,8 @@ fn provider(reply: &SessionReply) -> Vec<(&'static str, String)> {
         };
         let amounts = [
             left.usd.map(dollars),
-            left.requests.map(|count| format!("{count} requests")),
-            left.tokens.map(|count| format!("{count} tokens")),
+            left.requests.map(|count| counted(count, "request")),
+            left.tokens.map(|count| counted(count, "token")),
         ];
         let amounts: Vec<_> = amounts.into_iter().flatten().collect();
         lines.push(("left", format!("{} {whose}", amounts.join(", "))));

@@ -4,7 +4,7 @@ use mcp::reply::{LogLineReply, LogsReply, TranscriptKindName};
 use serde_json::json;
 
 use super::{CliError, Client, Context, EXIT_OK, resolve::resolve};
-use crate::cli::output::Color;
+use crate::cli::output::{Color, aligned, note};
 
 /// Lines of one page.
 const PAGE_LINES: u32 = 500;
@@ -34,6 +34,12 @@ pub(super) async fn run(
             }
         }
         cursor = page.cursor.unwrap_or(cursor);
+        if conversation.is_none() && !context.output.json {
+            let id = page.conversation_id.as_deref().unwrap_or_default();
+            note(&format!(
+                "conversation {id}, the one that was written to last"
+            ));
+        }
         // The same one to the end, also when another is written to meanwhile.
         conversation = page.conversation_id.or(conversation);
         if !page.truncated {
@@ -59,7 +65,7 @@ fn print(context: &Context, line: &LogLineReply) -> Result<(), CliError> {
     let mut lines = line.text.lines();
     let first = lines.next().unwrap_or_default();
     let word = output.paint(color, &format!("{word:<6}"));
-    output.line(&format!("{}  {word}  {first}", line.at))?;
+    output.line(&format!("{}  {word}  {first}", aligned(&line.at)))?;
     for more in lines {
         output.line(&format!("                                  {more}"))?;
     }

@@ -6,9 +6,12 @@ mod engine;
 use serde::Serialize;
 
 use super::{Report, ServerReport, agent::AgentReport, files::Usable};
-use crate::cli::{
-    CliError,
-    output::{Color, Output},
+use crate::{
+    cli::{
+        CliError,
+        output::{Color, Output},
+    },
+    config::units::counted,
 };
 
 /// Width of the words that begin lines.
@@ -52,6 +55,9 @@ pub(super) fn report(output: Output, report: &Report, verbose: bool) -> Result<(
         .as_deref()
         .unwrap_or("none; the defaults hold");
     printer.row("config", file)?;
+    if let Some(problem) = &report.configuration_problem {
+        printer.row("", &output.paint(Color::Red, problem))?;
+    }
     server(printer, &report.server)?;
     agent(printer, &report.claude_code)?;
     path(output, report)?;
@@ -71,7 +77,12 @@ fn verdict(output: Output, report: &Report) -> Result<(), CliError> {
             Color::Red,
             "nothing is known of the engine's walls until the above is put right",
         ),
-        (true, _) => output.paint(Color::Green, "sessions can be created here"),
+        (true, _) => {
+            let backend = report.default_backend.unwrap_or_default();
+            let text =
+                format!("sessions can be created here; those that name no backend get {backend}");
+            output.paint(Color::Green, &text)
+        }
         (false, false) => output.paint(
             Color::Red,
             "do not run untrusted code on this engine until the above is put right",
@@ -107,10 +118,8 @@ fn server(printer: Printer, server: &ServerReport) -> Result<(), CliError> {
         (Some(problem), _) => printer.output.paint(Color::Red, problem),
         (None, Some(pid)) => {
             let version = server.version.as_deref().unwrap_or_default();
-            format!(
-                "version {version}, process {pid}, {} sessions live",
-                server.sessions.unwrap_or_default()
-            )
+            let sessions = counted(server.sessions.unwrap_or_default().into(), "session");
+            format!("version {version}, process {pid}, {sessions} live")
         }
         (None, None) => "none runs; the next client starts one".to_owned(),
     };

@@ -1,0 +1,215 @@
+//! Credentials that change while the server runs: their source is asked again, and each different answer is a version.
+//!
+//! ```text
+//! none ──fetch──► fresh ──80 % of its life──► due: used, and renewed beside ──end of its life──► none
+//!                   └──refused by the provider──► doubted: fetched anew before the next use
+//! ```
+//! One fetch runs at a time, whoever needs it meanwhile waits for that one. Requests under way keep the version that they
+//! were sent with.
+
+use std::{
+    collections::hash_map::RandomState,
+    hash::{BuildHasher, Hasher},
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use super::{Carried, CredentialError};
+
+/// Part of its life, in percent, after which a version is renewed; each time up to [`JITTER_PERCENT`] earlier, so that
+/// servers that were started together do not ask together.
+const RENEW_PERCENT: u32 = 80;
+/// See [`RENEW_PERCENT`].
+const JITTER_PERCENT: u64 = 10;
+/// After a failed fetch the source is left alone for that long; what asks meanwhile hears of the same failure.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// What a source gave.
+pub(crate) struct Fetched {
+    pub(crate) carried: Carried,
+    /// When it must not be used any more; by the clock on the wall, which goes on while the machine sleeps.
+    pub(crate) end: Option<SystemTime>,
+}
+
+/// A fetch under way.
+pub(crate) type Fetching<'a> =
+    Pin<Box<dyn Future<Output = Result<Fetched, CredentialError>> + Send + 'a>>;
+
+/// A place where a credential can be asked for, any number of times. Bounds its own time.
+pub(crate) trait Fetch: Send + Sync + 'static {
+    fn fetch(&self) -> Fetching<'_>;
+
+    /// A version that is refused is fetched anew if it is at least that old: of a younger one, the source would only
+    /// say the same again.
+    fn least_age(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+}
+
+/// One version of a credential.
+pub(crate) struct Version {
+    /// Rises with each change.
+    pub(crate) number: u64,
+    pub(crate) carried: Carried,
+    fetched: Instant,
+    due: Option<SystemTime>,
+    end: Option<SystemTime>,
+}
+
+impl Version {
+    fn new(number: u64, fetched: Fetched) -> Self {
+        let now = SystemTime::now();
+        let life = fetched.end.and_then(|end| end.duration_since(now).ok());
+        let due = life.and_then(|life| {
+            let jitter = RandomState::new().build_hasher().finish() % (JITTER_PERCENT + 1);
+            let percent = RENEW_PERCENT - u32::try_from(jitter).unwrap_or_default();
+            now.checked_add(life * percent / 100)
+        });
+        Version {
+            number,
+            carried: fetched.carried,
+            fetched: Instant::now(),
+            due,
+            end: fetched.end,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Kept {
+    version: Option<Arc<Version>>,
+    /// The version that the provider refused.
+    doubted: Option<u64>,
+    failed: Option<(Instant, CredentialError)>,
+}
+
+/// A source with its newest version. Shared by all that use the source.
+pub(crate) struct Renewed {
+    fetch: Box<dyn Fetch>,
+    kept: Mutex<Kept>,
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+enum Look {
+    Fresh(Arc<Version>),
+    Due(Arc<Version>),
+    Nothing,
+}
+
+impl Renewed {
+    pub(crate) fn new(fetch: impl Fetch) -> Arc<Self> {
+        Arc::new(Renewed {
+            fetch: Box::new(fetch),
+            kept: Mutex::default(),
+            turn: Arc::default(),
+        })
+    }
+
+    /// The version for the next request.
+    pub(crate) async fn current(self: &Arc<Self>) -> Result<Arc<Version>, CredentialError> {
+        match self.look() {
+            Look::Fresh(version) => Ok(version),
+            Look::Due(version) => {
+                self.renew_beside(version.number);
+                Ok(version)
+            }
+            Look::Nothing => {
+                let _turn = self.turn.lock().await;
+                match self.look() {
+                    Look::Fresh(version) | Look::Due(version) => Ok(version),
+                    Look::Nothing => self.fetch_now().await,
+                }
+            }
+        }
+    }
+
+    /// After the provider refused a version: another one, if there is one.
+    pub(crate) async fn newer_than(self: &Arc<Self>, refused: u64) -> Option<Arc<Version>> {
+        self.doubt(refused);
+        let _turn = self.turn.lock().await;
+        let newest = self.kept().version.clone()?;
+        if newest.number > refused {
+            return Some(newest);
+        }
+        if newest.fetched.elapsed() < self.fetch.least_age() {
+            return None;
+        }
+        let fetched = self.fetch_now().await.ok()?;
+        (fetched.number > refused).then_some(fetched)
+    }
+
+    fn renew_beside(self: &Arc<Self>, number: u64) {
+        let Ok(turn) = Arc::clone(&self.turn).try_lock_owned() else {
+            return;
+        };
+        let source = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Err(error) = source.fetch_now().await {
+                tracing::warn!(%error, version = number, "a credential was not renewed; it is used until its end");
+            }
+            drop(turn);
+        });
+    }
+
+    fn look(&self) -> Look {
+        let kept = self.kept();
+        let Some(version) = &kept.version else {
+            return Look::Nothing;
+        };
+        let now = SystemTime::now();
+        let is_past = |time: Option<SystemTime>| time.is_some_and(|time| time <= now);
+        let doubted = kept.doubted == Some(version.number)
+            && version.fetched.elapsed() >= self.fetch.least_age();
+        if doubted || is_past(version.end) {
+            return Look::Nothing;
+        }
+        if is_past(version.due) && kept.failure().is_none() {
+            return Look::Due(Arc::clone(version));
+        }
+        Look::Fresh(Arc::clone(version))
+    }
+
+    /// Whoever calls it has the turn.
+    async fn fetch_now(&self) -> Result<Arc<Version>, CredentialError> {
+        if let Some(error) = self.kept().failure() {
+            return Err(error);
+        }
+        let outcome = self.fetch.fetch().await;
+        let mut kept = self.kept();
+        match outcome {
+            Ok(fetched) => Ok(kept.keep(fetched)),
+            Err(error) => {
+                kept.failed = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    fn doubt(&self, number: u64) {
+        self.kept().doubted = Some(number);
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    fn failure(&self) -> Option<CredentialError> {
+        let (at, error) = self.failed.as_ref()?;
+        (at.elapsed() < PAUSE_AFTER_FAILURE).then(|| error.clone())
+    }
+
+    fn keep(&mut self, fetched: Fetched) -> Arc<Version> {
+        let number = match &self.version {
+            Some(version) if version.carried == fetched.carried => version.number,
+            Some(version) => version.number + 1,
+            None => 1,
+        };
+        let version = Arc::new(Version::new(number, fetched));
+        self.failed = None;
+        self.version = Some(Arc::clone(&version));
+        version
+    }
+}
