@@ -221,6 +221,108 @@ async fn a_restarted_server_takes_up_sessions_executions_and_their_output() {
 }
 
 #[tokio::test]
+async fn a_session_is_taken_up_again_however_much_was_done_since_its_oldest_execution() {
+    let house = House::new();
+    let session = house.create().await.expect("a session").id;
+    let running = house
+        .run(session, &["sh", "-c", "sleep 2; exit 4"], SHORT)
+        .await
+        .expect("running");
+    let row = house
+        .store
+        .execution(running.id)
+        .expect("rows")
+        .expect("it");
+    for _ in 0..1_100 {
+        let later = store::ExecutionRecord {
+            id: model::ExecutionId::random().expect("an id"),
+            state: ExecutionState::Exited,
+            ..row.clone()
+        };
+        house.store.insert_execution(&later).expect("on record");
+    }
+    let house = house.restart();
+    assert_eq!(house.reconcile().await.expect("recovered").lost, [session]);
+    let read = house.read_to_end(running.id).await;
+    assert_eq!(read.exit_code, Some(4), "{read:?}");
+}
+
+#[tokio::test]
+async fn what_ended_before_a_restart_is_no_news_after_it() {
+    let house = House::new();
+    let session = house.create().await.expect("a session").id;
+    let told = |house: &House, id: model::ExecutionId| {
+        let events = house.store.events(session, 1_000).expect("a log");
+        let of_it = |event: &&store::EventRecord| event.text.contains(&id.to_string());
+        events.iter().filter(of_it).count()
+    };
+    let ended = house.run(session, &["true"], LONG).await.expect("done").id;
+    while told(&house, ended) == 0 {
+        tokio::time::sleep(SHORT).await;
+    }
+    let house = house.restart();
+    assert_eq!(house.reconcile().await.expect("recovered").lost, [session]);
+    // By the time that a later one is told, this one would have been, too.
+    let later = house.run(session, &["true"], LONG).await.expect("done").id;
+    while told(&house, later) == 0 {
+        tokio::time::sleep(SHORT).await;
+    }
+    assert_eq!(told(&house, ended), 1);
+}
+
+#[tokio::test]
+async fn a_refused_prompt_makes_no_conversation_and_is_not_the_latest() {
+    let house = House::new();
+    let mut request = house.request();
+    request.agent.provider.api_key = Some(Secret::new("key".to_owned()));
+    let session = house.create_with(request).await.expect("a session").id;
+    let failed = house.prompt(session).await.expect("taken");
+    assert_eq!(failed.state, ExecutionState::Failed, "{failed:?}");
+    let before: Vec<_> = house.transcripts(session).into_keys().collect();
+    let latest = house
+        .transcripts(session)
+        .remove("latest")
+        .expect("a latest one");
+    assert_eq!(before, [format!("{latest}.jsonl"), "latest".to_owned()]);
+    for _ in 0..2 {
+        house
+            .run(session, &["sleep", "5"], SHORT)
+            .await
+            .expect("a place");
+    }
+    let refused = house.prompt(session).await.expect_err("no place");
+    assert_eq!(refused.reason, Reason::LimitReached);
+    let after: Vec<_> = house.transcripts(session).into_keys().collect();
+    assert_eq!(after, before);
+    assert_eq!(house.transcripts(session)["latest"], latest);
+}
+
+#[tokio::test]
+async fn how_a_prompt_ended_is_put_on_record_by_the_next_server_if_the_last_one_could_not() {
+    let house = House::new();
+    let mut request = house.request();
+    request.agent.provider.api_key = Some(Secret::new("key".to_owned()));
+    let session = house.create_with(request).await.expect("a session").id;
+    let failed = house.prompt(session).await.expect("taken");
+    let why = failed.failure.expect("a failure");
+    assert!(why.contains("could not be started"), "{why}");
+    // The last server was killed before it wrote the row.
+    let open = store::ExecutionChange {
+        state: Some(ExecutionState::Running),
+        failure: Some("nobody knows".to_owned()),
+        ..store::ExecutionChange::default()
+    };
+    let done = [ExecutionState::Failed];
+    let reopened = house.store.update_execution(failed.id, &done, &open);
+    assert!(reopened.expect("on record"));
+    let house = house.restart();
+    assert_eq!(house.reconcile().await.expect("recovered").lost, [session]);
+    let read = house.read_to_end(failed.id).await;
+    assert_eq!(read.failure, Some(why));
+    assert!(read.prompt.is_some());
+}
+
+#[tokio::test]
 async fn what_a_session_used_of_its_provider_outlives_the_server_and_the_session() {
     let house = House::new();
     let session = house.create().await.expect("a session").id;

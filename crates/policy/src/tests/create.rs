@@ -497,9 +497,9 @@ fn keys_of_two_providers_or_of_one_that_is_not_asked_are_refused() {
     assert_eq!(with(|asked| asked.use_bedrock = Some(true)), None);
     let due = |name: &str| Some(name.to_owned());
     let not_asked = with(|asked| asked.use_bedrock = Some(false));
-    assert_eq!(not_asked.map(Into::into), due("awsAccessKeyId"));
+    assert_eq!(not_asked, due("awsAccessKeyId"));
     let two = with(|asked| asked.api_key = Some(Secret::new("key".to_owned())));
-    assert_eq!(two.map(Into::into), due("apiKey"));
+    assert_eq!(two, due("apiKey"));
     let half = field(&|asked| asked.aws_session_token = key());
-    assert_eq!(half.map(Into::into), due("awsSessionToken"));
+    assert_eq!(half, due("awsSessionToken"));
 }

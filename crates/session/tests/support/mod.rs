@@ -40,7 +40,7 @@ impl House {
         std::fs::create_dir(base.path().join("state")).expect("a state directory");
         let (store, _) = Store::open(&base.path().join("state/state.db")).expect("a store");
         let policy = Arc::new(policy(base.path()));
-        let (sessions, reap) = sessions(&store, &fake, &policy);
+        let (sessions, reap) = sessions(&store, &fake, &policy, base.path());
         House {
             fake,
             policy,
@@ -53,7 +53,8 @@ impl House {
 
     /// Another server on the same store and machine; the old one is forgotten, as by kill -9.
     pub fn restart(mut self) -> Self {
-        let (sessions, reap) = sessions(&self.store, &self.fake, &self.policy);
+        let base = self.base.path();
+        let (sessions, reap) = sessions(&self.store, &self.fake, &self.policy, base);
         self.sessions = sessions;
         self.reap = reap;
         self
@@ -160,6 +161,40 @@ impl House {
                     .admit_command(&self.owner(), &request, owner.as_deref())?,
             )
             .await
+    }
+
+    /// Gives Claude Code a prompt in a new conversation; there is none in these sandboxes, so it fails soon.
+    pub async fn prompt(&self, session: SessionId) -> Result<ExecutionView, Refusal> {
+        let request = model::ExecutePrompt {
+            session,
+            prompt: model::Secret::new("work".to_owned()),
+            conversation: model::ConversationChoice::New,
+            options: model::PromptOptions::default(),
+            when_busy: model::WhenBusy::Refuse,
+            timeout: None,
+            wait: Duration::from_secs(10),
+        };
+        let owner = self.sessions.owner(session).await?;
+        let permit = self
+            .policy
+            .admit_prompt(&self.owner(), &request, owner.as_deref())?;
+        self.sessions.prompt(permit).await
+    }
+
+    /// Files of a session's conversations, by name.
+    pub fn transcripts(&self, session: SessionId) -> BTreeMap<String, String> {
+        let directory = self
+            .base
+            .path()
+            .join("state/transcripts")
+            .join(session.to_string());
+        let files = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        files
+            .map(|file| {
+                let name = file.file_name().to_string_lossy().into_owned();
+                (name, std::fs::read_to_string(file.path()).expect("a text"))
+            })
+            .collect()
     }
 
     pub async fn read(
@@ -284,6 +319,7 @@ fn sessions(
     store: &Store,
     fake: &Fake,
     policy: &Arc<Policy>,
+    base: &Path,
 ) -> (Sessions, mpsc::UnboundedReceiver<ReapRequest>) {
     let (reap, requests) = mpsc::unbounded_channel();
     let sessions = Sessions::new(Setup {
@@ -298,7 +334,7 @@ fn sessions(
         allow_protected_changes: false,
         egress: session::Egress::none().expect("no way to a provider"),
         network: network(),
-        transcripts: std::env::temp_dir().join("no-transcripts"),
+        transcripts: base.join("state/transcripts"),
         reap,
     });
     (sessions, requests)
