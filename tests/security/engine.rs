@@ -364,6 +364,8 @@ fn an_image_decides_nothing_about_its_container() {
         }
         let wanted = [
             "/etc/claude-code",
+            "/etc/hosts",
+            "/etc/resolv.conf",
             "/run/supervisor",
             "/state",
             "/workspace",

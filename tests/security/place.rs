@@ -166,7 +166,7 @@ const DOCKER: Expected = Expected {
         "/tmp",
         "/workspace",
     ],
-    mounts_with_privileges: &["/", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"],
+    mounts_with_privileges: &["/", "/etc/hostname"],
     shows_sys: true,
     supervisors_program: "/run/supervisor/supervisor",
     shares_watches: true,

@@ -194,8 +194,13 @@ fn connect(holder: &Child) {
     ];
     there.extend(addresses::ALL.iter().map(|address| {
         let ip: IpAddr = address.parse().expect("an address");
-        let length = if ip.is_ipv4() { 32 } else { 128 };
-        format!("addr add {address}/{length} dev lo")
+        // Of the sixth version it would be tentative, and not to be bound, for a moment.
+        let rest = if ip.is_ipv4() {
+            "/32 dev lo"
+        } else {
+            "/128 dev lo nodad"
+        };
+        format!("addr add {address}{rest}")
     }));
     // The link first: the other end needs it.
     ip(Command::new("ip").arg("-batch").arg("-"), &here[..1]);
