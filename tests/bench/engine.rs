@@ -230,7 +230,7 @@ fn options(config: &HostConfig, directory: &Path, project: &Path) -> Vec<String>
         let source = if target == "/workspace" {
             project.to_owned()
         } else {
-            own_directory(directory, &target)
+            own_place(directory, &target)
         };
         add(
             "mount",
@@ -252,8 +252,14 @@ fn in_a_file(option: &str, directory: &Path) -> String {
     format!("seccomp={}", path.display())
 }
 
-fn own_directory(directory: &Path, target: &str) -> PathBuf {
+/// Targets that are files inside are files here.
+fn own_place(directory: &Path, target: &str) -> PathBuf {
     let path = directory.join(target.trim_start_matches('/'));
-    fs::create_dir_all(&path).expect("a directory");
+    if !["/etc/hosts", "/etc/resolv.conf"].contains(&target) {
+        fs::create_dir_all(&path).expect("a directory");
+        return path;
+    }
+    fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+    fs::write(&path, "").expect("a file");
     path
 }
