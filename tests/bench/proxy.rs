@@ -227,7 +227,7 @@ fn listen(server: SocketAddr) -> (tokio::runtime::Runtime, SocketAddr) {
     });
     let reach = Reach::new(Arc::new(Loopback), ReachLimits::default());
     let session = SessionId::from_bytes([7; 16]);
-    let session = SessionEgress::new(session, rules, reach, Arc::new(Forgetful), &limits);
+    let session = SessionEgress::new(session, rules, reach, None, Arc::new(Forgetful), &limits);
     let proxy = Proxy::new(limits);
     let listener = runtime
         .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))

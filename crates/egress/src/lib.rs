@@ -1,8 +1,8 @@
 //! The way out of a sandbox, as the host decides it. How bytes arrive is somebody else's work: everything here takes
 //! streams that are known to belong to one session.
 //!
-//! Reading order: the [`relay`] to model providers; where else a session may go ([`destination`]), and by
-//! which way it asks ([`proxy`]).
+//! Reading order: the [`relay`] to model providers; where else a session may go ([`destination`]), by
+//! which way it asks ([`proxy`]), and where TLS is opened ([`intercept`]).
 //!
 //! What this does not stop: whatever the provider itself does for a request (its own web tools among it), and a sandbox
 //! that sends what it knows to a place that it may reach.
@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod destination;
+pub mod intercept;
 pub mod proxy;
 mod record;
 pub mod relay;

@@ -2,7 +2,8 @@
 //!
 //! Reading order: what a session may do ([`SessionEgress`]) and who is told of it ([`Recorder`]); the road of one connection
 //! ([`Proxy`]), where the order of checks stands once; what is read from inside before anything is believed (`head`, `gate`,
-//! `socks`, `hello`, `names`); and how bytes pass (`tunnel`, `plain`).
+//! `socks`, `hello`, `names`); and how bytes pass (`tunnel`, `requests`, and `opened` for what
+//! [`crate::intercept`] opens).
 //!
 //! What this does not stop: what an allowed host does with what it is sent (a push to a code host among it), the name that is
 //! said inside of TLS (a front that serves another host of the same certificate), and what a port other than 443 carries when
@@ -23,7 +24,8 @@ mod socks;
 mod target;
 
 mod answer;
-mod plain;
+mod opened;
+mod requests;
 mod traffic;
 mod tunnel;
 
@@ -32,4 +34,6 @@ pub mod fuzzing;
 pub use limits::ProxyLimits;
 pub use record::{Decision, Ending, Recorder, Recording, Ticket, TunnelEnd, Unrecorded, Way};
 pub use serve::{Proxy, ProxyPort};
-pub use session::{EgressCounts, SessionEgress};
+pub use session::{EgressCounts, Opening, SessionEgress};
+
+pub(crate) use session::{Ask, has_method, has_path};

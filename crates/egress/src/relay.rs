@@ -44,4 +44,7 @@ pub use provider::{Provider, ProviderError, ProviderKind, check_base_url};
 pub use road::{Relay, RelayLimits, ServeError};
 pub use session::{BudgetStop, Caps, SessionConfig, SessionRelay, Usage};
 pub use upstream::{Trust, TrustError};
+
+pub(crate) use credential::{Held, Presented};
+pub(crate) use upstream::roots;
 pub use usage::{Scanner, Tokens};

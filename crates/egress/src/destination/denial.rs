@@ -3,7 +3,7 @@
 
 use std::{fmt, io, net::IpAddr};
 
-use model::SessionId;
+use model::{CERTIFICATES_DIRECTORY, CERTIFICATES_NAME, SessionId};
 
 use super::{
     address::AddressClass,
@@ -118,6 +118,35 @@ pub enum Denial {
         /// The rule.
         rule: String,
     },
+    /// TLS is opened for this host, and its server's side of it cannot be believed.
+    CertificateRefused {
+        /// The host.
+        host: HostName,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// TLS is opened for this host, and the client does not believe the one who opens it.
+    CertificateNotTaken {
+        /// The host.
+        host: HostName,
+    },
+    /// A placeholder stands where its credential does not belong.
+    PlaceholderMisplaced {
+        /// The name of the credential.
+        credential: String,
+        /// Where it was to be sent.
+        host: HostName,
+    },
+    /// The credential that was asked for cannot be had now.
+    CredentialUnavailable {
+        /// Its name.
+        credential: String,
+    },
+    /// The answer holds the credential of its request, or is in a form in which it could.
+    CredentialEchoed {
+        /// Its name.
+        credential: String,
+    },
     /// The request cannot be read without doubt; the text says what is wrong.
     BadRequest(&'static str),
     /// It asks for another protocol.
@@ -155,6 +184,11 @@ impl Denial {
             Denial::HostMismatch { .. } => "host_mismatch",
             Denial::MethodNotAllowed { .. } => "method_not_allowed",
             Denial::PathNotAllowed { .. } => "path_not_allowed",
+            Denial::CertificateRefused { .. } => "certificate_refused",
+            Denial::CertificateNotTaken { .. } => "certificate_not_taken",
+            Denial::PlaceholderMisplaced { .. } => "placeholder_misplaced",
+            Denial::CredentialUnavailable { .. } => "credential_unavailable",
+            Denial::CredentialEchoed { .. } => "credential_echoed",
             Denial::BadRequest(_) => "bad_request",
             Denial::Upgrade => "upgrade",
             Denial::Unsupported(_) => "unsupported",
@@ -182,6 +216,11 @@ impl Denial {
             | Denial::SniMissing { .. }
             | Denial::NotTls { .. }
             | Denial::HostMismatch { .. }
+            | Denial::CertificateRefused { .. }
+            | Denial::CertificateNotTaken { .. }
+            | Denial::PlaceholderMisplaced { .. }
+            | Denial::CredentialUnavailable { .. }
+            | Denial::CredentialEchoed { .. }
             | Denial::BadRequest(_)
             | Denial::Upgrade
             | Denial::Unsupported(_)
@@ -266,10 +305,30 @@ impl fmt::Display for Denial {
                 f,
                 "this path is not allowed at {host}: the rule {rule} lists other paths; {HOW_TO_ASK}"
             ),
+            Denial::CertificateRefused { host, why } => write!(
+                f,
+                "{host} is allowed, but {why}; look at the server there, or ask the operator whom this machine should believe"
+            ),
+            Denial::CertificateNotTaken { host } => write!(
+                f,
+                "TLS to {host} is opened by a rule, and the client did not take the certificate that it was shown; let it believe {CERTIFICATES_DIRECTORY}/{CERTIFICATES_NAME}, and speak HTTP/1.1"
+            ),
+            Denial::PlaceholderMisplaced { credential, host } => write!(
+                f,
+                "the request to {host} holds the placeholder of the credential {credential} where it does not belong; use it at the destinations of the credential alone, and in its header"
+            ),
+            Denial::CredentialUnavailable { credential } => write!(
+                f,
+                "the credential {credential} cannot be had now; ask the operator to look at the server's log"
+            ),
+            Denial::CredentialEchoed { credential } => write!(
+                f,
+                "the answer holds the credential {credential}, or is compressed so that it could; it is not passed on"
+            ),
             Denial::BadRequest(why) => write!(f, "the request cannot be passed on: {why}"),
             Denial::Upgrade => write!(
                 f,
-                "plain HTTP does not change protocols here; use a tunnel (CONNECT)"
+                "requests that the proxy reads do not change protocols; use a tunnel (CONNECT) to a host without a rule about methods or paths"
             ),
             Denial::Unsupported(what) => write!(
                 f,

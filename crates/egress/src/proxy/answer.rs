@@ -27,9 +27,11 @@ pub(crate) const TLS_ALERT: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 112];
 pub(crate) fn status(denial: &Denial) -> StatusCode {
     match denial {
         Denial::BadRequest(_) | Denial::HostMismatch { .. } => StatusCode::BAD_REQUEST,
-        Denial::ResolutionFailed { .. } | Denial::ConnectionFailed { .. } => {
-            StatusCode::BAD_GATEWAY
-        }
+        Denial::ResolutionFailed { .. }
+        | Denial::ConnectionFailed { .. }
+        | Denial::CertificateRefused { .. }
+        | Denial::CredentialUnavailable { .. }
+        | Denial::CredentialEchoed { .. } => StatusCode::BAD_GATEWAY,
         Denial::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
         Denial::AuditUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         Denial::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -45,6 +47,8 @@ pub(crate) fn status(denial: &Denial) -> StatusCode {
         | Denial::NotTls { .. }
         | Denial::MethodNotAllowed { .. }
         | Denial::PathNotAllowed { .. }
+        | Denial::CertificateNotTaken { .. }
+        | Denial::PlaceholderMisplaced { .. }
         | Denial::Upgrade
         | Denial::Unsupported(_) => StatusCode::FORBIDDEN,
     }
@@ -54,11 +58,15 @@ pub(crate) fn status(denial: &Denial) -> StatusCode {
 pub(crate) fn socks_reply(denial: &Denial) -> Reply {
     match denial {
         Denial::ResolutionFailed { .. } => Reply::HostUnreachable,
-        Denial::ConnectionFailed { .. } => Reply::ConnectionRefused,
+        Denial::ConnectionFailed { .. } | Denial::CertificateRefused { .. } => {
+            Reply::ConnectionRefused
+        }
         Denial::Unsupported(_) => Reply::CommandNotSupported,
         Denial::BadRequest(_)
         | Denial::TooMany { .. }
         | Denial::AuditUnavailable
+        | Denial::CredentialUnavailable { .. }
+        | Denial::CredentialEchoed { .. }
         | Denial::Internal(_) => Reply::GeneralFailure,
         Denial::NetworkOff
         | Denial::HostNotAllowed { .. }
@@ -73,6 +81,8 @@ pub(crate) fn socks_reply(denial: &Denial) -> Reply {
         | Denial::HostMismatch { .. }
         | Denial::MethodNotAllowed { .. }
         | Denial::PathNotAllowed { .. }
+        | Denial::CertificateNotTaken { .. }
+        | Denial::PlaceholderMisplaced { .. }
         | Denial::Upgrade => Reply::NotAllowed,
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     gate::Chunks,
-    head::{self, HeadScan},
+    head::{self, HeadScan, Speaks},
     hello::{Inspector, Verdict},
     names, socks, target,
 };
@@ -18,11 +18,13 @@ use crate::destination::{Denial, HostName};
 pub fn http_head(bytes: &[u8]) {
     const LIMIT: usize = 32 * 1024;
     if let Ok(Some(end)) = HeadScan::default().end(bytes, LIMIT) {
-        if let Ok(head) = head::parse(&bytes[..end]) {
-            // What was read is the whole of it.
-            assert_eq!(head.length, end);
-            if let Some(host) = head.host {
-                let _ = target::parse(&host, Some(80));
+        for speaks in [Speaks::ToProxy, Speaks::ToServer] {
+            if let Ok(head) = head::parse(&bytes[..end], speaks) {
+                // What was read is the whole of it.
+                assert_eq!(head.length, end);
+                if let Some(host) = head.host {
+                    let _ = target::parse(&host, Some(80));
+                }
             }
         }
         let _ = Chunks::default().take(&bytes[end..]);

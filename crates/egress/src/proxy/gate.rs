@@ -16,7 +16,10 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-use super::head::{self, Framing, Head, HeadScan};
+use super::{
+    head::{self, Framing, Head, HeadScan, Speaks},
+    limits::ProxyLimits,
+};
 use crate::destination::Denial;
 
 /// Bytes that are read at a time.
@@ -94,6 +97,7 @@ pub(crate) struct Gate<S> {
     released: usize,
     expects: Expects,
     verdicts: Verdicts,
+    speaks: Speaks,
     max_head_bytes: usize,
     head_timeout: Duration,
     deadline: Pin<Box<Sleep>>,
@@ -109,19 +113,16 @@ enum Expects {
 
 impl<S> Gate<S> {
     /// Begins with what was already read of the client.
-    pub(crate) fn new(
-        stream: S,
-        early: BytesMut,
-        max_head_bytes: usize,
-        head_timeout: Duration,
-    ) -> Self {
+    pub(crate) fn new(stream: S, early: BytesMut, speaks: Speaks, limits: &ProxyLimits) -> Self {
+        let head_timeout = limits.head_timeout;
         Gate {
             stream,
             input: early,
             released: 0,
             expects: Expects::Head(HeadScan::default()),
             verdicts: Verdicts::new(),
-            max_head_bytes,
+            speaks,
+            max_head_bytes: limits.max_head_bytes,
             head_timeout,
             deadline: Box::pin(sleep(head_timeout)),
         }
@@ -137,7 +138,7 @@ impl<S> Gate<S> {
             match &mut self.expects {
                 Expects::Head(scan) => match scan.end(&self.input, self.max_head_bytes) {
                     Ok(None) => return Ok(false),
-                    Ok(Some(end)) => match head::parse(&self.input[..end]) {
+                    Ok(Some(end)) => match head::parse(&self.input[..end], self.speaks) {
                         Ok(head) => {
                             self.expects = match head.body {
                                 Framing::Length(length) => Expects::Length(length),

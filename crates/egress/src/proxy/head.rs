@@ -26,6 +26,17 @@ pub(crate) enum Form {
     Connect(Vec<u8>),
     /// `http://…`.
     Absolute(Uri),
+    /// `/…`, to the server at the other end of an opened tunnel.
+    Origin(Uri),
+}
+
+/// Whom the client believes to speak to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// The proxy.
+    ToProxy,
+    /// The server: what is read is a tunnel whose TLS is opened.
+    ToServer,
 }
 
 /// How the end of a body is known.
@@ -80,7 +91,7 @@ impl HeadScan {
 }
 
 /// Reads a whole head, as [`HeadScan::end`] found it.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Head, Denial> {
+pub(crate) fn parse(bytes: &[u8], speaks: Speaks) -> Result<Head, Denial> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     let length = match request.parse(bytes) {
@@ -98,7 +109,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Head, Denial> {
     let method = request.method.unwrap_or_default();
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| bad("the method is none"))?;
     let fields = Fields(request.headers);
-    let form = form(&method, request.path.unwrap_or_default())?;
+    let form = form(&method, request.path.unwrap_or_default(), speaks)?;
     let body = fields.framing(is_old)?;
     if matches!(form, Form::Connect(_)) && body != Framing::Length(0) {
         return Err(bad("CONNECT has no body"));
@@ -117,14 +128,31 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Head, Denial> {
     })
 }
 
-fn form(method: &Method, target: &str) -> Result<Form, Denial> {
+fn form(method: &Method, target: &str, speaks: Speaks) -> Result<Form, Denial> {
     if !target.bytes().all(|byte| byte.is_ascii_graphic()) || target.contains('#') {
         return Err(bad("the target has characters that no target has"));
     }
-    if *method == Method::CONNECT {
-        return Ok(Form::Connect(target.as_bytes().to_vec()));
+    let uri = || {
+        target
+            .parse::<Uri>()
+            .map_err(|_| bad("the target is no URI"))
+    };
+    match speaks {
+        Speaks::ToServer if *method == Method::CONNECT => {
+            Err(bad("CONNECT does not go through a tunnel"))
+        }
+        Speaks::ToServer if !target.starts_with('/') => Err(bad(
+            "the target of a request in a tunnel begins with a slash",
+        )),
+        Speaks::ToServer => uri().map(Form::Origin),
+        Speaks::ToProxy if *method == Method::CONNECT => {
+            Ok(Form::Connect(target.as_bytes().to_vec()))
+        }
+        Speaks::ToProxy => absolute(uri()?),
     }
-    let uri: Uri = target.parse().map_err(|_| bad("the target is no URI"))?;
+}
+
+fn absolute(uri: Uri) -> Result<Form, Denial> {
     match uri.scheme_str() {
         Some("http") if uri.authority().is_some() => Ok(Form::Absolute(uri)),
         Some("https") => Err(bad(

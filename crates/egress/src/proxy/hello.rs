@@ -5,7 +5,7 @@ use rustls::server::Acceptor;
 use crate::destination::{Denial, HostName};
 
 /// A record of TLS that holds part of a handshake (RFC 8446, section 5.1).
-const HANDSHAKE: u8 = 0x16;
+pub(crate) const HANDSHAKE: u8 = 0x16;
 /// Major version of every record since SSL 3.
 const MAJOR: u8 = 0x03;
 /// Bytes of a ClientHello with the heads of its records. With keys of post-quantum cryptography it is about 2 KiB.

@@ -27,10 +27,12 @@ pub struct Decision {
     pub host: String,
     /// The port; 0 where none was said.
     pub port: u16,
-    /// The method, of plain HTTP alone; `other` for one that is not well known.
+    /// The method, where requests are read; `other` for one that is not well known.
     pub method: Option<&'static str>,
     /// The rule that decided, where one was found.
     pub rule: Option<String>,
+    /// The name of the credential that the request is given on its way out.
+    pub credential: Option<String>,
     /// The code of the refusal; nothing where it was allowed.
     pub denied: Option<&'static str>,
 }
@@ -42,6 +44,8 @@ pub enum Way {
     Connect,
     /// A request of plain HTTP.
     Http,
+    /// A request in a tunnel whose TLS is opened.
+    Https,
     /// SOCKS5.
     Socks,
     /// The stub DNS.
@@ -86,6 +90,7 @@ impl Way {
         match self {
             Way::Connect => "connect",
             Way::Http => "http",
+            Way::Https => "https",
             Way::Socks => "socks",
             Way::Names => "names",
         }

@@ -4,7 +4,7 @@
 //!
 //! Whatever the way in is, the middle of it is [`SessionEgress::admit`], and each refusal is recorded before it is told.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use tokio::{
@@ -15,11 +15,12 @@ use tokio::{
 use super::{
     answer,
     gate::Gate,
-    head::{self, Form, HeadScan},
+    head::{self, Form, HeadScan, Speaks},
     hello::Inspector,
     limits::ProxyLimits,
-    names, plain,
+    names, opened,
     record::{Ending, Way},
+    requests::{self, Road, Wire},
     session::{Admitted, Ask, Asked, SessionEgress, TLS_PORT},
     socks::{self, Reply, SocksError},
     target,
@@ -106,14 +107,15 @@ impl Proxy {
         let mut early = BytesMut::new();
         let reading = first_head(&mut client, &mut early, limit);
         let first = match timeout(self.limits.head_timeout, reading).await {
-            Ok(Some(first)) => first.and_then(|end| head::parse(&early[..end])),
+            Ok(Some(first)) => first.and_then(|end| head::parse(&early[..end], Speaks::ToProxy)),
             // Gone, or too slow to be told anything.
             Ok(None) | Err(_) => return,
         };
         match first.map(|head| (head.length, head.host, head.form)) {
             Ok((_, _, Form::Absolute(_))) => {
-                let gate = Gate::new(client, early, limit, self.limits.head_timeout);
-                Box::pin(plain::serve(gate, session, self.limits)).await;
+                let gate = Gate::new(client, early, Speaks::ToProxy, &self.limits);
+                let road = Road::in_clear(session, self.limits);
+                Box::pin(requests::serve(gate, road)).await;
             }
             Ok((length, host, Form::Connect(authority))) => {
                 let rest = early.split_off(length);
@@ -121,6 +123,7 @@ impl Proxy {
                 self.connect(client, &authority, host.as_deref(), rest, session)
                     .await;
             }
+            Ok((_, _, Form::Origin(_))) => {}
             Err(denial) => {
                 let asked = Asked::Written(Way::Http, b"");
                 session.refused(asked, &denial).await;
@@ -145,6 +148,9 @@ impl Proxy {
             Ok(meant)
         });
         let ask = meant.map(|meant| ask(Way::Connect, meant.host, meant.port));
+        if let Some(ask) = opens(&session, &ask) {
+            return self.open(client, CONNECTED, early, ask, session).await;
+        }
         match decide(&session, Way::Connect, authority, ask).await {
             Ok(admitted) => {
                 self.tunnel(client, CONNECTED, early, admitted, &session)
@@ -174,6 +180,11 @@ impl Proxy {
             .destination
             .name(|address| session.name_of(address))
             .map(|host| ask(Way::Socks, host, request.port));
+        if let Some(ask) = opens(&session, &named) {
+            let reply = socks::reply(Reply::Succeeded);
+            let early = BytesMut::new();
+            return self.open(client, &reply, early, ask, session).await;
+        }
         match decide(&session, Way::Socks, &written, named).await {
             Ok(admitted) => {
                 let reply = socks::reply(Reply::Succeeded);
@@ -185,6 +196,38 @@ impl Proxy {
                 answer::last_words(&mut client, &reply).await;
             }
         }
+    }
+
+    /// Tells the client that it is connected, and serves what it asks of the host: there is no connection before that.
+    async fn open<S>(
+        &self,
+        mut client: S,
+        connected: &[u8],
+        early: BytesMut,
+        ask: Ask,
+        session: Arc<SessionEgress>,
+    ) where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        if self.tell(&mut client, connected).await {
+            let client: Box<dyn Wire> = Box::new(client);
+            // Named, since the compiler does not see by itself that it is `Send`.
+            let serving: Pin<Box<dyn Future<Output = ()> + Send>> =
+                Box::pin(opened::serve(client, early, ask, session, self.limits));
+            serving.await;
+        }
+    }
+
+    /// Whether a client took what it is told first.
+    async fn tell<S>(&self, client: &mut S, words: &[u8]) -> bool
+    where
+        S: AsyncWrite + Unpin,
+    {
+        let told = async {
+            client.write_all(words).await?;
+            client.flush().await
+        };
+        matches!(timeout(self.limits.head_timeout, told).await, Ok(Ok(())))
     }
 
     /// Tells the client that it is connected, and passes bytes until the end.
@@ -199,11 +242,7 @@ impl Proxy {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Admitted { upstream, mut pass } = admitted;
-        let told = async {
-            client.write_all(connected).await?;
-            client.flush().await
-        };
-        if !matches!(timeout(self.limits.head_timeout, told).await, Ok(Ok(()))) {
+        if !self.tell(&mut client, connected).await {
             return pass.finish(Ending::Unused);
         }
         let ask = pass.ask().clone();
@@ -251,7 +290,14 @@ fn ask(way: Way, host: HostName, port: u16) -> Ask {
         host,
         port,
         http: None,
+        credential: None,
     }
+}
+
+/// What is asked for, where its TLS is opened.
+fn opens(session: &SessionEgress, ask: &Result<Ask, Denial>) -> Option<Ask> {
+    let ask = ask.as_ref().ok()?;
+    session.opening_for(ask).map(|_| ask.clone())
 }
 
 /// Admits what was understood, and records what is refused.

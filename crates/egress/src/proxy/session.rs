@@ -11,8 +11,8 @@ use std::{
     time::Instant,
 };
 
-use http::Method;
-use model::{NamedRule, SessionId};
+use http::{Method, request::Parts};
+use model::{EgressRule, NamedRule, SessionId};
 use tokio::{
     net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -25,7 +25,10 @@ use super::{
     synthetic::Synthetic,
     traffic::Traffic,
 };
-use crate::destination::{Denial, HostName, Reach, RuleSet};
+use crate::{
+    destination::{Denial, HostName, Reach, RuleSet},
+    intercept::{Broker, Claim, Interception},
+};
 
 /// The port where nothing but TLS passes.
 pub(crate) const TLS_PORT: u16 = 443;
@@ -37,6 +40,7 @@ pub struct SessionEgress {
     session: SessionId,
     rules: watch::Sender<Arc<RuleSet>>,
     reach: Reach,
+    opening: Option<Opening>,
     recorder: Arc<dyn Recorder>,
     connections: Arc<Semaphore>,
     tunnels: Arc<Semaphore>,
@@ -52,6 +56,15 @@ struct Names {
     synthetic: Synthetic,
     budget: Budget,
     told: Told,
+}
+
+/// What a session whose sandbox believes the installation's authority has opened, and for which credentials.
+#[derive(Debug)]
+pub struct Opening {
+    /// Both sides of its opened tunnels.
+    pub interception: Arc<Interception>,
+    /// Its credentials.
+    pub broker: Broker,
 }
 
 /// What a session has done so far.
@@ -75,8 +88,10 @@ pub(crate) struct Ask {
     pub way: Way,
     pub host: HostName,
     pub port: u16,
-    /// Method and path, where they are in clear.
+    /// Method and path, where they are read.
     pub http: Option<(Method, String)>,
+    /// The name of the credential that it is given.
+    pub credential: Option<String>,
 }
 
 /// A connection that was allowed, recorded and made.
@@ -98,11 +113,13 @@ pub(crate) struct Pass {
 }
 
 impl SessionEgress {
-    /// The way out of a session, with the rules that it begins with.
+    /// The way out of a session, with the rules that it begins with. Without an `opening` no rule about methods or paths lets
+    /// TLS pass.
     pub fn new(
         session: SessionId,
         rules: RuleSet,
         reach: Reach,
+        opening: Option<Opening>,
         recorder: Arc<dyn Recorder>,
         limits: &ProxyLimits,
     ) -> Arc<Self> {
@@ -110,6 +127,7 @@ impl SessionEgress {
             session,
             rules: watch::Sender::new(Arc::new(rules)),
             reach,
+            opening,
             recorder,
             connections: Arc::new(Semaphore::new(limits.max_connections)),
             tunnels: Arc::new(Semaphore::new(limits.max_tunnels)),
@@ -150,6 +168,32 @@ impl SessionEgress {
     /// Room for one more connection, whatever it will ask for.
     pub(crate) fn connection_place(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.connections).try_acquire_owned().ok()
+    }
+
+    /// By what the TLS of a tunnel is opened; nothing where it stays closed, or where there is no rule for it at all.
+    pub(crate) fn opening_for(&self, ask: &Ask) -> Option<&Opening> {
+        let rules = self.rules();
+        let first = rules.find(&ask.host, ask.port).ok()?;
+        self.opening.as_ref().filter(|opening| {
+            first.rule.opens_tls() || opening.broker.is_bound(&ask.host, ask.port)
+        })
+    }
+
+    /// What a request holds of the session's placeholders.
+    ///
+    /// # Errors
+    /// `placeholder_misplaced`, for all that is not opened.
+    pub(crate) fn claim(&self, ask: &Ask, head: &Parts) -> Result<Option<Claim>, Denial> {
+        match &self.opening {
+            Some(opening) => opening.broker.claim(ask, head, ask.way == Way::Https),
+            None => Ok(None),
+        }
+    }
+
+    pub(crate) fn interception(&self) -> Option<&Interception> {
+        self.opening
+            .as_ref()
+            .map(|opening| opening.interception.as_ref())
     }
 
     /// Decides, records and connects. A refusal is not recorded here, since many come from earlier: see
@@ -202,13 +246,19 @@ impl SessionEgress {
     }
 
     /// Records a refusal. That it cannot be recorded does not make it less of one.
-    pub(crate) async fn refused(&self, asked: Asked<'_>, denial: &Denial) {
+    pub(crate) fn refused(
+        &self,
+        asked: Asked<'_>,
+        denial: &Denial,
+    ) -> impl Future<Output = ()> + Send + use<'_> {
         self.denied.fetch_add(1, Relaxed);
         let mut decision = asked.decision();
         decision.rule = denial.rule().map(str::to_owned);
         decision.denied = Some(denial.code());
-        if let Err(error) = self.recorder.decided(self.session, &decision).await {
-            tracing::error!(%error, "a refusal is not on record");
+        async move {
+            if let Err(error) = self.recorder.decided(self.session, &decision).await {
+                tracing::error!(%error, "a refusal is not on record");
+            }
         }
     }
 
@@ -239,12 +289,12 @@ impl SessionEgress {
 fn judge<'a>(rules: &'a RuleSet, ask: &'a Ask) -> Result<&'a NamedRule, Denial> {
     let first = rules.find(&ask.host, ask.port)?;
     match &ask.http {
-        // The least restricting rule comes first: there is none that leaves TLS closed.
+        // The least restricting rule comes first: there is none that leaves TLS closed. Who can open it does not ask here.
         None if first.rule.opens_tls() => Err(Denial::Unsupported(
-            "a tunnel by a rule with methods or paths",
+            "a closed tunnel by a rule with methods or paths",
         )),
         None => Ok(first),
-        Some(_) if ask.port == TLS_PORT => Err(Denial::NotTls {
+        Some(_) if ask.port == TLS_PORT && ask.way == Way::Http => Err(Denial::NotTls {
             host: ask.host.clone(),
             port: ask.port,
         }),
@@ -259,23 +309,11 @@ fn judge_request<'a>(
     path: &str,
 ) -> Result<&'a NamedRule, Denial> {
     let host = || ask.host.clone();
-    let has_method = |named: &&NamedRule| {
-        let methods = &named.rule.methods;
-        methods.is_empty() || methods.iter().any(|allowed| allowed == method.as_str())
-    };
-    let has_path = |named: &&NamedRule| {
-        let paths = &named.rule.paths;
-        let begins = || {
-            paths
-                .iter()
-                .any(|allowed| path.starts_with(allowed.as_str()))
-        };
-        paths.is_empty() || (!is_ambiguous(path) && begins())
-    };
     let of_method: Vec<_> = rules
         .matching(&ask.host, ask.port)
-        .filter(has_method)
+        .filter(|named| has_method(&named.rule, method))
         .collect();
+    let has_path = |named: &&NamedRule| has_path(&named.rule, path);
     if let Some(found) = of_method.iter().copied().find(has_path) {
         return Ok(found);
     }
@@ -293,6 +331,25 @@ fn judge_request<'a>(
             })
         }
     }
+}
+
+/// Whether a rule allows a method.
+pub(crate) fn has_method(rule: &EgressRule, method: &Method) -> bool {
+    rule.methods.is_empty()
+        || rule
+            .methods
+            .iter()
+            .any(|allowed| allowed == method.as_str())
+}
+
+/// Whether a rule allows a path.
+pub(crate) fn has_path(rule: &EgressRule, path: &str) -> bool {
+    let begins = || {
+        rule.paths
+            .iter()
+            .any(|allowed| path.starts_with(allowed.as_str()))
+    };
+    rule.paths.is_empty() || (!is_ambiguous(path) && begins())
 }
 
 /// Whether servers could take a path for another one: by dots, by slashes that are written otherwise, by parameters.
@@ -314,6 +371,7 @@ impl Ask {
             host: self.host.as_str().to_owned(),
             port: self.port,
             method: self.http.as_ref().map(|(method, _)| method_name(method)),
+            credential: self.credential.clone(),
             rule,
             denied,
         }
@@ -338,6 +396,7 @@ impl Asked<'_> {
                 host: printable(host),
                 port: 0,
                 method: None,
+                credential: None,
                 rule: None,
                 denied: None,
             },

@@ -196,6 +196,23 @@ impl Held {
         session: SessionId,
     ) -> Result<Arc<Self>, CredentialError> {
         fits(&credential, provider)?;
+        Self::checked(credential, session)
+    }
+
+    /// A bearer token for a destination that is no provider of models.
+    pub(crate) fn token(
+        credential: Credential,
+        session: SessionId,
+    ) -> Result<Arc<Self>, CredentialError> {
+        match gives(&credential) {
+            Gives::Header(Form::Bearer) => Self::checked(credential, session),
+            Gives::Header(Form::ApiKey) | Gives::Signature => {
+                Err(CredentialError::Malformed("bearer token"))
+            }
+        }
+    }
+
+    fn checked(credential: Credential, session: SessionId) -> Result<Arc<Self>, CredentialError> {
         Ok(Arc::new(match credential {
             Credential::ApiKey(key) => Held::Fixed(Carried::of(Form::ApiKey, &key)?),
             Credential::Bearer(token) => Held::Fixed(Carried::of(Form::Bearer, &token)?),
@@ -225,6 +242,15 @@ impl Held {
         };
         let newer = source.newer_than(version).await?;
         Some(newer.as_ref().into())
+    }
+}
+
+impl Held {
+    /// The newest version was refused: its source is asked anew before the next use.
+    pub(crate) fn doubt(&self, refused: &Presented) {
+        if let (Held::Changing(source), Some(version)) = (self, refused.version) {
+            source.doubt(version);
+        }
     }
 }
 
@@ -284,14 +310,17 @@ impl Carried {
     }
 }
 
-fn fits(credential: &Credential, provider: ProviderKind) -> Result<(), CredentialError> {
-    let gives = match credential {
+fn gives(credential: &Credential) -> Gives {
+    match credential {
         Credential::ApiKey(_) => Gives::Header(Form::ApiKey),
         Credential::Bearer(_) => Gives::Header(Form::Bearer),
         Credential::Aws(_) => Gives::Signature,
         Credential::Source(source) => source.gives,
-    };
-    let (credential, fits) = match gives {
+    }
+}
+
+fn fits(credential: &Credential, provider: ProviderKind) -> Result<(), CredentialError> {
+    let (credential, fits) = match gives(credential) {
         Gives::Header(Form::ApiKey) => ("an API key", provider == ProviderKind::FirstParty),
         Gives::Header(Form::Bearer) => ("a bearer token", true),
         Gives::Signature => ("keys of AWS", provider == ProviderKind::Bedrock),

@@ -90,7 +90,7 @@ pub(crate) fn pool(trust: &Trust, connect_timeout: Duration) -> Result<Pool, Tru
         }))
 }
 
-fn roots(trust: &Trust) -> Result<RootCertStore, TrustError> {
+pub(crate) fn roots(trust: &Trust) -> Result<RootCertStore, TrustError> {
     let mut roots = RootCertStore::empty();
     if trust.machine {
         let found = rustls_native_certs::load_native_certs();

@@ -3,6 +3,7 @@
 mod curl;
 mod http;
 mod names;
+mod opened;
 mod policy;
 #[path = "../../../../tests/support/skip.rs"]
 mod skip;

@@ -23,8 +23,8 @@ use async_trait::async_trait;
 use egress::{
     destination::{HostName, Reach, ReachLimits, Resolve, RuleSet},
     proxy::{
-        Decision, Ending, Proxy, ProxyLimits, ProxyPort, Recorder, Recording, SessionEgress,
-        Ticket, TunnelEnd, Unrecorded,
+        Decision, Ending, Opening, Proxy, ProxyLimits, ProxyPort, Recorder, Recording,
+        SessionEgress, Ticket, TunnelEnd, Unrecorded,
     },
 };
 use model::{EgressRule, NamedRule, NetworkPolicy, SessionId};
@@ -160,6 +160,11 @@ impl Session {
     }
 
     pub fn with(rules: RuleSet, limits: ProxyLimits) -> Self {
+        Session::opening(rules, limits, None)
+    }
+
+    /// One that may open TLS.
+    pub fn opening(rules: RuleSet, limits: ProxyLimits, opening: Option<Opening>) -> Self {
         let record = Arc::new(Record::default());
         let names = Arc::new(Names::default());
         let proxy = Proxy::new(limits);
@@ -170,6 +175,7 @@ impl Session {
             SessionId::from_bytes([7; 16]),
             rules,
             reach,
+            opening,
             recorder,
             &limits,
         );

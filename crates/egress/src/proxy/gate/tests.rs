@@ -3,6 +3,14 @@ use tokio::io::AsyncReadExt;
 
 use super::*;
 
+fn limits(head_timeout_ms: u64) -> ProxyLimits {
+    ProxyLimits {
+        max_head_bytes: 1024,
+        head_timeout: Duration::from_millis(head_timeout_ms),
+        ..ProxyLimits::default()
+    }
+}
+
 /// What comes out behind, and the verdicts by code.
 fn through(input: &[u8]) -> (Vec<u8>, Vec<&'static str>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -10,7 +18,7 @@ fn through(input: &[u8]) -> (Vec<u8>, Vec<&'static str>) {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let mut gate = Gate::new(input, BytesMut::new(), 1024, Duration::from_secs(5));
+        let mut gate = Gate::new(input, BytesMut::new(), Speaks::ToProxy, &limits(5_000));
         let mut output = Vec::new();
         let _ = gate.read_to_end(&mut output).await;
         let verdicts = gate.verdicts();
@@ -78,7 +86,7 @@ async fn half_a_head_is_waited_for_so_long_and_no_longer() {
         .await
         .unwrap();
     let limit = Duration::from_millis(100);
-    let mut gate = Gate::new(near, BytesMut::new(), 1024, limit);
+    let mut gate = Gate::new(near, BytesMut::new(), Speaks::ToProxy, &limits(100));
     let began = Instant::now();
     assert_eq!(gate.read(&mut [0; 64]).await.unwrap(), 0);
     assert!(began.elapsed() >= limit);

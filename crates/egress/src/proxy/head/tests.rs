@@ -6,7 +6,7 @@ const LIMIT: usize = 32 * 1024;
 
 fn read(text: &[u8]) -> Result<Head, Denial> {
     let end = HeadScan::default().end(text, LIMIT)?;
-    parse(&text[..end.unwrap_or(text.len())])
+    parse(&text[..end.unwrap_or(text.len())], Speaks::ToProxy)
 }
 
 #[test]

@@ -8,6 +8,7 @@ fn ask(host: &str, port: u16, http: Option<(&str, &str)>) -> Ask {
         host: HostName::parse(host.as_bytes()).unwrap(),
         port,
         http: http.map(|(method, path)| (method.parse().unwrap(), path.to_owned())),
+        credential: None,
     }
 }
 

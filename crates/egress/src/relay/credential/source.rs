@@ -186,7 +186,7 @@ impl Renewed {
         }
     }
 
-    fn doubt(&self, number: u64) {
+    pub(crate) fn doubt(&self, number: u64) {
         self.kept().doubted = Some(number);
     }
 

@@ -1,0 +1,424 @@
+//! Requests that are read, in clear or in a tunnel whose TLS is opened: each is judged on its own, goes out on a connection of
+//! its own, and its answer comes back as it comes.
+
+use std::{
+    convert::Infallible,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header, request::Parts,
+};
+use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
+use hyper::{body::Incoming, client, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::timeout,
+};
+
+use super::{
+    answer,
+    gate::Gate,
+    head::{Form, Head, MAX_HEADERS},
+    limits::ProxyLimits,
+    record::{Ending, Way},
+    session::{Admitted, Ask, Asked, Pass, SessionEgress, TLS_PORT},
+    target::{self, Target},
+    traffic::Counter,
+};
+use crate::{
+    destination::Denial,
+    intercept::{self, Claim, EchoError, Unechoed, Unspoken},
+};
+
+/// The port of `http://` without one.
+const HTTP_PORT: u16 = 80;
+
+/// Of one connection, never of the message (RFC 9110, section 7.6.1), with the older ones of RFC 2616.
+const HOP_BY_HOP: &[&str] = &[
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    answer::DENIED_HEADER,
+];
+
+type BodyError = EchoError<hyper::Error>;
+type Answer = Response<UnsyncBoxBody<Bytes, BodyError>>;
+
+/// Whose requests are served, and where they lead.
+#[derive(Clone)]
+pub(crate) struct Road {
+    session: Arc<SessionEgress>,
+    limits: ProxyLimits,
+    /// The one host of a tunnel whose TLS is opened.
+    opened: Option<Target>,
+}
+
+impl Road {
+    /// Plain HTTP: each request names its host.
+    pub(crate) fn in_clear(session: Arc<SessionEgress>, limits: ProxyLimits) -> Self {
+        Road {
+            session,
+            limits,
+            opened: None,
+        }
+    }
+
+    /// An opened tunnel, whose host is fixed.
+    pub(crate) fn through(session: Arc<SessionEgress>, limits: ProxyLimits, ask: Ask) -> Self {
+        let target = Target {
+            host: ask.host,
+            port: ask.port,
+        };
+        Road {
+            session,
+            limits,
+            opened: Some(target),
+        }
+    }
+
+    const fn way(&self) -> Way {
+        match self.opened {
+            Some(_) => Way::Https,
+            None => Way::Http,
+        }
+    }
+
+    /// The port that a host is meant at which names none.
+    const fn default_port(&self) -> u16 {
+        match self.opened {
+            Some(_) => TLS_PORT,
+            None => HTTP_PORT,
+        }
+    }
+}
+
+/// Serves the requests of one connection.
+pub(crate) async fn serve<S>(gate: Gate<S>, road: Road)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let verdicts = gate.verdicts();
+    let service = service_fn(|request| {
+        let (verdict, under_way) = verdicts.next();
+        let road = road.clone();
+        async move {
+            let answer = road.handle(request, verdict).await;
+            // Dropped with the body, when all of the answer is written.
+            Ok::<_, Infallible>(answer.map(|body| {
+                body.map_err(move |error| {
+                    let _ = &under_way;
+                    error
+                })
+            }))
+        }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        // The gate has its own, which begins when it should.
+        .header_read_timeout(None)
+        .max_headers(MAX_HEADERS)
+        .serve_connection(TokioIo::new(gate), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection whose requests are read broke off");
+    }
+}
+
+impl Road {
+    async fn handle(&self, request: Request<Incoming>, verdict: Result<Head, Denial>) -> Answer {
+        let answered = self.answer(request, verdict).await;
+        answered.unwrap_or_else(|denial| whole(&denial))
+    }
+
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        verdict: Result<Head, Denial>,
+    ) -> Result<Answer, Denial> {
+        let (mut head, body) = request.into_parts();
+        let (admitted, claim) = self.decide(&head, verdict).await?;
+        let filled = match &claim {
+            Some(claim) => Some(claim.fill(&mut head).await?),
+            None => None,
+        };
+        let outgoing = self.outgoing(Request::from_parts(head, body), admitted.pass.ask());
+        let answer = self.exchange(outgoing, admitted).await?;
+        if let Some(filled) = &filled
+            && answer.status() == StatusCode::UNAUTHORIZED
+        {
+            filled.refused();
+        }
+        passed_back(answer, filled.map(|filled| filled.unspoken))
+    }
+
+    /// Whether a request may go out, and what of credentials it holds. A refusal is on record.
+    async fn decide(
+        &self,
+        head: &Parts,
+        verdict: Result<Head, Denial>,
+    ) -> Result<(Admitted, Option<Claim>), Denial> {
+        let session = &self.session;
+        let mut ask = match self.ask(verdict) {
+            Ok(ask) => ask,
+            Err((denial, written)) => {
+                let asked = Asked::Written(self.way(), &written);
+                session.refused(asked, &denial).await;
+                return Err(denial);
+            }
+        };
+        let decided = match session.claim(&ask, head) {
+            Ok(claim) => {
+                ask.credential = claim.as_ref().map(|claim| claim.name().to_owned());
+                session
+                    .admit(ask.clone())
+                    .await
+                    .map(|admitted| (admitted, claim))
+            }
+            Err(denial) => Err(denial),
+        };
+        if let Err(denial) = &decided {
+            session.refused(Asked::Whole(&ask), denial).await;
+        }
+        decided
+    }
+
+    /// What a head asks for; with a refusal, what stood where the host belongs.
+    fn ask(&self, verdict: Result<Head, Denial>) -> Result<Ask, (Denial, Vec<u8>)> {
+        let head = verdict.map_err(|denial| (denial, Vec::new()))?;
+        let (uri, meant) = match (head.form, &self.opened) {
+            (Form::Absolute(uri), None) => {
+                let authority = uri.authority().map_or("", |authority| authority.as_str());
+                let meant = target::parse(authority.as_bytes(), Some(HTTP_PORT))
+                    .map_err(|denial| (denial, authority.as_bytes().to_vec()))?;
+                (uri, meant)
+            }
+            (Form::Origin(uri), Some(target)) => (uri, target.clone()),
+            (Form::Connect(authority), _) => {
+                let denial = Denial::BadRequest("CONNECT comes first on its connection");
+                return Err((denial, authority));
+            }
+            (Form::Absolute(_), Some(_)) | (Form::Origin(_), None) => {
+                return Err((Denial::Internal("a target of the other form"), Vec::new()));
+            }
+        };
+        if let Some(named) = &head.host {
+            target::same(&meant, named, self.default_port())
+                .map_err(|denial| (denial, meant.host.as_str().as_bytes().to_vec()))?;
+        }
+        Ok(Ask {
+            way: self.way(),
+            host: meant.host,
+            port: meant.port,
+            http: Some((head.method, uri.path().to_owned())),
+            credential: None,
+        })
+    }
+
+    async fn exchange(
+        &self,
+        outgoing: Request<Incoming>,
+        admitted: Admitted,
+    ) -> Result<Response<Incoming>, Denial> {
+        let Admitted { upstream, mut pass } = admitted;
+        let failed = {
+            let ask = pass.ask().clone();
+            move |why| Denial::ConnectionFailed {
+                host: ask.host,
+                port: ask.port,
+                why,
+            }
+        };
+        let stream = Counted {
+            stream: upstream,
+            up: pass.traffic().counter_up(),
+            down: pass.traffic().counter_down(),
+        };
+        let wire = match self.wire(stream, pass.ask()).await {
+            Ok(wire) => wire,
+            Err(denial) => {
+                pass.finish(Ending::Broken);
+                return Err(denial);
+            }
+        };
+        let shaken = client::conn::http1::handshake(TokioIo::new(wire)).await;
+        let (mut sender, connection) = match shaken {
+            Ok(shaken) => shaken,
+            Err(_) => {
+                pass.finish(Ending::Broken);
+                return Err(failed(io::ErrorKind::ConnectionReset));
+            }
+        };
+        tokio::spawn(drive(connection, pass, self.limits.idle_timeout));
+        let answer = sender
+            .send_request(outgoing)
+            .await
+            .map_err(|_| failed(io::ErrorKind::ConnectionAborted))?;
+        match answer.status() {
+            StatusCode::SWITCHING_PROTOCOLS => Err(Denial::Upgrade),
+            _ => Ok(answer),
+        }
+    }
+
+    /// What the request is written to.
+    async fn wire(&self, stream: Counted, ask: &Ask) -> Result<Box<dyn Wire>, Denial> {
+        let Some(both) = self.opened.as_ref().and(self.session.interception()) else {
+            return Ok(Box::new(stream));
+        };
+        let connecting = both.upstream.connect(&ask.host, stream);
+        match timeout(self.limits.hello_timeout, connecting).await {
+            Ok(connected) => Ok(Box::new(connected?)),
+            Err(_) => Err(Denial::ConnectionFailed {
+                host: ask.host.clone(),
+                port: ask.port,
+                why: io::ErrorKind::TimedOut,
+            }),
+        }
+    }
+}
+
+/// The answer as the client gets it.
+fn passed_back(answer: Response<Incoming>, unspoken: Option<Unspoken>) -> Result<Answer, Denial> {
+    let (mut head, body) = answer.into_parts();
+    head.headers = end_to_end(&head.headers);
+    head.version = http::Version::HTTP_11;
+    // Where it speaks of another way to reach the host: there is none from inside.
+    head.headers.remove(header::ALT_SVC);
+    let body = match unspoken {
+        None => body.map_err(EchoError::Inner).boxed_unsync(),
+        Some(unspoken) => {
+            intercept::look_at(&head.headers, &unspoken)?;
+            Unechoed::new(body, unspoken).boxed_unsync()
+        }
+    };
+    Ok(Response::from_parts(head, body))
+}
+
+/// Moves the bytes of one exchange until it is over, and says so.
+async fn drive(
+    connection: client::conn::http1::Connection<TokioIo<Box<dyn Wire>>, Incoming>,
+    mut pass: Pass,
+    idle_timeout: Duration,
+) {
+    let traffic = Arc::clone(pass.traffic());
+    let ending = tokio::select! {
+        done = connection => match done {
+            Ok(()) => Ending::Complete,
+            Err(_) => Ending::Broken,
+        },
+        () = pass.revoked() => Ending::RuleGone,
+        () = traffic.idle(idle_timeout) => Ending::Idle,
+    };
+    pass.finish(ending);
+}
+
+impl Road {
+    /// The request as the server gets it: in origin form, with the one host that was judged.
+    fn outgoing(&self, request: Request<Incoming>, ask: &Ask) -> Request<Incoming> {
+        let (mut head, body) = request.into_parts();
+        let path = head
+            .uri
+            .path_and_query()
+            .and_then(|path| path.as_str().parse::<Uri>().ok());
+        head.uri = path.unwrap_or_else(|| Uri::from_static("/"));
+        head.version = http::Version::HTTP_11;
+        head.headers = end_to_end(&head.headers);
+        let authority = match ask.port == self.default_port() {
+            true => ask.host.as_str().to_owned(),
+            false => format!("{}:{}", ask.host, ask.port),
+        };
+        if let Ok(authority) = HeaderValue::from_str(&authority) {
+            head.headers.insert(header::HOST, authority);
+        }
+        head.headers
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
+        Request::from_parts(head, body)
+    }
+}
+
+/// Without what is of one connection, or between a client and its proxy.
+fn end_to_end(headers: &HeaderMap) -> HeaderMap {
+    let nominated: Vec<String> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|name| name.trim().to_ascii_lowercase())
+        .collect();
+    headers
+        .iter()
+        .filter(|(name, _)| {
+            let name = name.as_str();
+            !HOP_BY_HOP.contains(&name)
+                && !name.starts_with("proxy-")
+                && (!nominated.iter().any(|other| other == name) || is_kept(name))
+        })
+        .map(|(name, value)| (HeaderName::clone(name), value.clone()))
+        .collect()
+}
+
+/// What `connection` cannot take away: the message would be another one without it.
+fn is_kept(name: &str) -> bool {
+    ["host", "content-length"].contains(&name)
+}
+
+fn whole(denial: &Denial) -> Answer {
+    answer::response(denial).map(|body| body.map_err(|never| match never {}).boxed_unsync())
+}
+
+/// A connection, in clear or not.
+pub(crate) trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
+
+/// The connection to the server, its bytes counted.
+struct Counted {
+    stream: TcpStream,
+    up: Counter,
+    down: Counter,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        let count = buffer.filled().len() - before;
+        self.down.add(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let count = ready!(Pin::new(&mut self.stream).poll_write(context, bytes))?;
+        self.up.add(count);
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
