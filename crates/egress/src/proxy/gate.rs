@@ -6,7 +6,7 @@ use std::{
     io,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -40,6 +40,8 @@ struct Requests {
     under_way: usize,
     /// When the last one was answered.
     idle_since: Instant,
+    /// Who waits for that.
+    waker: Option<Waker>,
 }
 
 /// A request that is not answered yet: it lives as long as the body of its answer.
@@ -51,6 +53,7 @@ impl Verdicts {
             verdicts: VecDeque::new(),
             under_way: 0,
             idle_since: Instant::now(),
+            waker: None,
         })))
     }
 
@@ -76,6 +79,16 @@ impl Verdicts {
         (requests.under_way == 0).then_some(requests.idle_since)
     }
 
+    /// Ready once nothing is under way.
+    fn poll_answered(&self, context: &Context<'_>) -> Poll<()> {
+        let mut requests = self.lock();
+        if requests.under_way == 0 {
+            return Poll::Ready(());
+        }
+        requests.waker = Some(context.waker().clone());
+        Poll::Pending
+    }
+
     fn lock(&self) -> MutexGuard<'_, Requests> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -86,6 +99,11 @@ impl Drop for UnderWay {
         let mut requests = self.0.lock();
         requests.under_way -= 1;
         requests.idle_since = Instant::now();
+        if requests.under_way == 0
+            && let Some(waker) = requests.waker.take()
+        {
+            waker.wake();
+        }
     }
 }
 
@@ -227,7 +245,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gate<S> {
                 return Poll::Ready(Ok(()));
             }
             if matches!(self.expects, Expects::Nothing) {
-                return Poll::Ready(Ok(()));
+                // The end, told in the middle of an answer, would take the rest of it away.
+                return self.verdicts.poll_answered(context).map(Ok);
             }
             match self.poll_more(context)? {
                 Poll::Ready(true) => {}

@@ -3,6 +3,7 @@
 
 use std::{
     convert::Infallible,
+    future::poll_fn,
     io,
     pin::Pin,
     sync::Arc,
@@ -18,7 +19,7 @@ use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, client, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
     time::timeout,
 };
@@ -109,11 +110,11 @@ pub(crate) async fn serve<S>(gate: Gate<S>, road: Road)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let verdicts = gate.verdicts();
+    let (verdicts, limits) = (gate.verdicts(), road.limits);
     let service = service_fn(|request| {
         let (verdict, under_way) = verdicts.next();
         let road = road.clone();
-        async move {
+        Box::pin(async move {
             let answer = road.handle(request, verdict).await;
             // Dropped with the body, when all of the answer is written.
             Ok::<_, Infallible>(answer.map(|body| {
@@ -122,18 +123,21 @@ where
                     error
                 })
             }))
-        }
+        })
     });
-    let served = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         // The gate has its own, which begins when it should.
         .header_read_timeout(None)
         .max_headers(MAX_HEADERS)
-        .serve_connection(TokioIo::new(gate), service)
-        .await;
+        .serve_connection(TokioIo::new(gate), service);
+    let served = poll_fn(|context| connection.poll_without_shutdown(context)).await;
     if let Err(error) = served {
         tracing::debug!(%error, "a connection whose requests are read broke off");
     }
+    // Whatever ended it: TLS that ends without saying so looks cut off to a client.
+    let mut client = connection.into_parts().io.into_inner();
+    let _ = timeout(limits.head_timeout, client.shutdown()).await;
 }
 
 impl Road {

@@ -91,6 +91,17 @@ impl Record {
             .collect()
     }
 
+    /// Waits until these are the codes of all refusals.
+    pub async fn has_denied(&self, due: &[&str]) {
+        let waiting = async {
+            while self.denied() != due {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let waited = timeout(SOON, waiting).await;
+        assert!(waited.is_ok(), "{:?}", self.denied());
+    }
+
     pub fn allowed(&self) -> Vec<Decision> {
         let decisions = self.decisions.lock().unwrap();
         decisions
