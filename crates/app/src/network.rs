@@ -1,22 +1,55 @@
 //! The way to hosts, and what the operator allows of it, as configured.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
+use anyhow::Context;
 use egress::{
+    Credential, Form, Guard, Source, Trust,
     destination::{SystemResolver, preset, preset_names},
+    intercept::{Authority, Binding, Carrier, Interception},
     proxy::{Proxy, ProxyLimits},
 };
-use policy::NetworkConfig;
-use session::Network;
+use policy::{NetworkConfig, OfferedCredential};
+use session::{Credentials, Network, Offered};
 
-use crate::config::Config;
+use crate::config::{Config, CredentialSettings, CredentialSource, NetworkSettings, token_command};
+
+/// In the state directory: the authority of this installation.
+const AUTHORITY_DIRECTORY: &str = "authority";
 
 /// Builds it.
-pub(crate) fn network() -> Network {
-    Network {
+///
+/// # Errors
+/// When a credential does not come from where it should, or the installation's authority cannot be used.
+pub(crate) fn network(config: &Config) -> anyhow::Result<Network> {
+    let settings = &config.network;
+    let directory = config.paths.state_dir.join(AUTHORITY_DIRECTORY);
+    Ok(Network {
         proxy: Proxy::new(ProxyLimits::default()),
         resolver: Arc::new(SystemResolver::default()),
-    }
+        credentials: Credentials {
+            interception: may_open(settings)
+                .then(|| interception(&directory))
+                .transpose()?,
+            offered: settings
+                .credentials
+                .iter()
+                .map(|one| Ok((one.name.clone(), offered(one)?)))
+                .collect::<anyhow::Result<_>>()?,
+        },
+    })
+}
+
+/// Whether the credentials can be had where they come from.
+///
+/// # Errors
+/// As for [`network`].
+pub(crate) fn check_credentials(config: &Config) -> anyhow::Result<()> {
+    config
+        .network
+        .credentials
+        .iter()
+        .try_for_each(|one| offered(one).map(drop))
 }
 
 /// The operator's side of decisions on it.
@@ -25,6 +58,15 @@ pub(crate) fn ceiling(config: &Config) -> NetworkConfig {
         let rules = preset(name).unwrap_or_default().iter();
         rules.map(|entry| entry.rule.clone()).collect()
     };
+    let offered = config
+        .network
+        .credentials
+        .iter()
+        .map(|one| OfferedCredential {
+            name: one.name.clone(),
+            destinations: one.destinations.clone(),
+            always: one.always,
+        });
     NetworkConfig {
         known_presets: preset_names()
             .map(|name| (name.to_owned(), rules(name)))
@@ -33,7 +75,48 @@ pub(crate) fn ceiling(config: &Config) -> NetworkConfig {
         allow: config.network.allow.clone(),
         default: config.network.default.clone(),
         private: config.network.private.clone(),
-        // TLS is looked at from outside only.
-        opens_tls: false,
+        credentials: offered.collect(),
+        opens_tls: true,
     }
+}
+
+/// Whether any session can reach anything, and so something in opened tunnels.
+fn may_open(settings: &NetworkSettings) -> bool {
+    !(settings.presets.is_empty() && settings.allow.is_empty() && settings.default.is_empty())
+}
+
+fn interception(directory: &Path) -> anyhow::Result<Arc<Interception>> {
+    let authority = Authority::open(directory)
+        .context("the authority by which sandboxes believe opened tunnels cannot be used")?;
+    Interception::new(&authority, &Trust::default()).context("opening tunnels cannot be set up")
+}
+
+fn offered(one: &CredentialSettings) -> anyhow::Result<Offered> {
+    let shown = format!("`credentials.{}`", one.name);
+    let credential = match &one.from {
+        CredentialSource::File(path) => Source::file(path.clone(), Guard::OwnerOnly, Form::Bearer)
+            .map(Credential::Source)
+            .with_context(|| format!("{} cannot be used ({shown})", path.display()))?,
+        CredentialSource::Systemd(path) => Source::file(path.clone(), Guard::Systemd, Form::Bearer)
+            .map(Credential::Source)
+            .with_context(|| format!("what systemd handed over cannot be used ({shown})"))?,
+        CredentialSource::Command(argv) => {
+            let command = token_command(argv).context("a command without words")?;
+            Credential::Source(Source::command(command))
+        }
+        CredentialSource::Variable(secret) => Credential::Bearer(secret.clone()),
+    };
+    Ok(Offered {
+        binding: Arc::new(Binding {
+            name: one.name.clone(),
+            destinations: one.destinations.clone(),
+            carrier: match &one.header {
+                Some(name) => Carrier::of(name.clone()),
+                None => Carrier::Authorization,
+            },
+            credential,
+        }),
+        variables: one.variables.clone(),
+        git_user: one.git_user.clone(),
+    })
 }

@@ -73,7 +73,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Arc<dyn House>> {
         host_view: HostView::read().context("the server's own namespaces cannot be read")?,
         allow_protected_changes: config.allow_protected_changes,
         egress,
-        network: network::network(),
+        network: network::network(config)?,
         transcripts: config.paths.state_dir.join("transcripts"),
         reap,
     });

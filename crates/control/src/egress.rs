@@ -273,6 +273,8 @@ impl Recorder for SessionLedger {
         ];
         details.extend(decision.method.map(|method| ("method", word(method))));
         details.extend(decision.rule.as_ref().map(|rule| ("rule", word(rule))));
+        let credential = decision.credential.as_ref();
+        details.extend(credential.map(|name| ("credential", word(name))));
         self.audited_decision(Decided {
             action: CONNECT,
             details,

@@ -20,6 +20,8 @@ pub struct NetworkRequest {
     pub presets: Vec<String>,
     /// Single rules.
     pub allow: Vec<EgressRule>,
+    /// Credentials of the operator's, by name.
+    pub credentials: Vec<String>,
 }
 
 /// What the operator lets callers ask for.
@@ -31,6 +33,8 @@ pub struct NetworkOffer {
     pub allow: Vec<String>,
     /// What every session has, unasked.
     pub standing: Vec<String>,
+    /// Credentials, by name.
+    pub credentials: Vec<String>,
 }
 
 /// See [`crate::Action::WidenNetwork`].
@@ -50,6 +54,16 @@ pub struct WidenNetwork {
 pub struct NetworkPolicy {
     /// The rules, each with a name that denials and the audit log use.
     pub rules: Vec<NamedRule>,
+    /// Credentials that requests to their destinations may be given, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub credentials: Vec<String>,
+}
+
+impl NetworkPolicy {
+    /// Whether TLS is opened anywhere: for a rule about methods or paths, or for a credential.
+    pub fn opens_tls(&self) -> bool {
+        !self.credentials.is_empty() || self.rules.iter().any(|named| named.rule.opens_tls())
+    }
 }
 
 /// A rule and where it comes from.

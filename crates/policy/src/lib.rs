@@ -74,7 +74,7 @@ pub use facts::{CreateFacts, EntryKind, PathFacts};
 pub use forbidden::{OfferedPaths, why_host_path_is_forbidden};
 pub use limits::key as limit_key;
 pub use mounts::MAX_MOUNTS;
-pub use network::{MAX_NETWORK_RULES, NetworkConfig, Standing};
+pub use network::{MAX_NETWORK_RULES, NetworkConfig, OfferedCredential, Standing};
 pub use permit::{
     CommandParts, CommandPermit, CreateParts, CreatePermit, ExecutionPermit, ExtendPermit,
     ListingPermit, PromptPermit, SessionPermit, SystemPermit, TransferParts, TransferPermit,

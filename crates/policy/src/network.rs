@@ -41,8 +41,21 @@ pub struct NetworkConfig {
     pub default: Vec<Standing>,
     /// `network_private`: of all these, what may lie at a private address.
     pub private: Vec<EgressRule>,
+    /// `credentials`: what requests of sessions may be given.
+    pub credentials: Vec<OfferedCredential>,
     /// The proxy can open TLS to look at methods and paths.
     pub opens_tls: bool,
+}
+
+/// A credential of the operator's, as far as decisions need it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OfferedCredential {
+    /// Its name.
+    pub name: String,
+    /// Where it may go.
+    pub destinations: Vec<EgressRule>,
+    /// Every session has it that reaches one of them.
+    pub always: bool,
 }
 
 /// What every session has.
@@ -52,6 +65,16 @@ pub enum Standing {
     Preset(String),
     /// A single rule.
     Rule(EgressRule),
+}
+
+impl OfferedCredential {
+    fn is_reached_by(&self, rules: &[NamedRule]) -> bool {
+        let reaches =
+            |rule: &EgressRule, destination: &EgressRule| shared(rule, destination).is_some();
+        self.destinations
+            .iter()
+            .any(|destination| rules.iter().any(|named| reaches(&named.rule, destination)))
+    }
 }
 
 /// The configuration, checked, in the form that decisions need.
@@ -112,6 +135,12 @@ impl Ceiling {
                 .iter()
                 .map(|named| text(&named.rule))
                 .collect(),
+            credentials: self
+                .config
+                .credentials
+                .iter()
+                .map(|offered| offered.name.clone())
+                .collect(),
         }
     }
 
@@ -131,8 +160,18 @@ impl Ceiling {
                 rule: rule.clone(),
             })
         });
+        let is_offered = |name: &&String| {
+            let mut offered = self.config.credentials.iter();
+            offered.any(|offered| offered.name == **name)
+        };
         NetworkPolicy {
             rules: kept.collect(),
+            credentials: decided
+                .credentials
+                .iter()
+                .filter(is_offered)
+                .cloned()
+                .collect(),
         }
     }
 
@@ -155,7 +194,46 @@ impl Ceiling {
         if rules.len() > MAX_NETWORK_RULES {
             return Err(too_many(rules.len()));
         }
-        Ok(NetworkPolicy { rules })
+        let credentials = self.credentials(&asked.credentials, &rules)?;
+        Ok(NetworkPolicy { rules, credentials })
+    }
+
+    /// The credentials that are asked for, and those that every session has which reaches their destinations.
+    fn credentials(&self, asked: &[String], rules: &[NamedRule]) -> Result<Vec<String>, Refusal> {
+        let offered = &self.config.credentials;
+        for (index, name) in asked.iter().enumerate() {
+            let field = format!("network.credentials[{index}]");
+            let Some(found) = offered.iter().find(|offered| offered.name == *name) else {
+                let shown: String = name
+                    .chars()
+                    .filter(char::is_ascii_graphic)
+                    .take(64)
+                    .collect();
+                return Err(self.not_allowed(&format!("the credential `{shown}`"), &field));
+            };
+            if !found.is_reached_by(rules) {
+                let hosts: Vec<String> = found
+                    .destinations
+                    .iter()
+                    .map(EgressRule::to_string)
+                    .collect();
+                return Err(wrong(
+                    &format!(
+                        "No rule of the session reaches where the credential `{name}` is used."
+                    ),
+                    &format!("Ask for one of these as well: {}.", hosts.join(", ")),
+                )
+                .in_field(field));
+            }
+        }
+        let has = |offered: &&OfferedCredential| {
+            asked.contains(&offered.name) || (offered.always && offered.is_reached_by(rules))
+        };
+        Ok(offered
+            .iter()
+            .filter(has)
+            .map(|offered| offered.name.clone())
+            .collect())
     }
 
     /// What a session gets beside its own rules.
@@ -179,6 +257,11 @@ impl Ceiling {
         });
         let keys = std::iter::repeat("network_allow").zip(&config.allow);
         let keys = keys.chain(std::iter::repeat("network_default").zip(standing));
+        let destinations = config
+            .credentials
+            .iter()
+            .flat_map(|offered| &offered.destinations);
+        let keys = keys.chain(std::iter::repeat("credentials").zip(destinations));
         for (key, rule) in keys.chain(std::iter::repeat("network_private").zip(&config.private)) {
             if let Some(flaw) = self.flaw(rule) {
                 return Err(option(

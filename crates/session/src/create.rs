@@ -29,7 +29,7 @@ use store::{Reserved, SessionChange, SessionRecord};
 use crate::{
     environment,
     live::{Live, Parts, ProtectedBy},
-    network::NetworkRecord,
+    network::{Credentials, NetworkRecord},
     prompts::SessionAgent,
     protected::Scanner,
     refusals,
@@ -103,7 +103,12 @@ impl Sessions {
             mounts: parts.mounts.clone(),
             agent: self.agent()?.map(|agent| agent.directory),
             managed_settings: Some(parts.managed_settings.clone()),
-            certificates: None,
+            certificates: self
+                .0
+                .setup
+                .network
+                .credentials
+                .certificates(&parts.network)?,
             limits: parts.limits,
             accept_soft_limits: parts.accept_soft_limits,
             layers: parts.layers.clone(),
@@ -221,6 +226,8 @@ impl Inner {
         );
         let network = NetworkRecord {
             is_open: parts.may_widen || !parts.network.rules.is_empty(),
+            opens_tls: spec.certificates.is_some(),
+            placeholders: Credentials::placeholders(&parts.network)?,
             policy: parts.network,
         };
         let change = SessionChange {
@@ -234,7 +241,11 @@ impl Inner {
         let id = record.id;
         // Secrets go in only now that the walls are verified.
         made.supervisor
-            .set_environment(environment::of_session(&parts.env, network.is_open))
+            .set_environment(environment::of_session(
+                &parts.env,
+                network.is_open,
+                self.setup.network.credentials.variables(&network),
+            ))
             .await
             .map_err(|error| refusals::supervisor(&error))?;
         let provider = &parts.agent.request.provider;

@@ -34,16 +34,19 @@ const NODE: (&str, &str) = ("NODE_USE_ENV_PROXY", "1");
 /// What is reached without a proxy: the relay to the model provider, and servers that run inside.
 const LOOPBACK: &str = "127.0.0.1,localhost,::1";
 
-/// What the supervisor keeps of a session: its own variables over the defaults. `has_network`: the way out is open. What the
+/// What the supervisor keeps of a session: its own variables over the defaults. `has_network`: the way out is open; `of_network`:
+/// what its certificates and placeholders add. What the
 /// caller says of proxies stands, in whichever case, but for the loopback addresses that it leaves out.
 pub(crate) fn of_session(
     env: &BTreeMap<String, Secret<String>>,
     has_network: bool,
+    of_network: BTreeMap<String, String>,
 ) -> Vec<Vec<u8>> {
     let mut all: BTreeMap<String, String> = DEFAULTS
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
+    all.extend(of_network);
     if has_network {
         all.extend([(NODE.0.to_owned(), NODE.1.to_owned())]);
         for (name, value) in PROXIES {
@@ -126,7 +129,7 @@ mod tests {
     }
 
     fn session(variables: &[(&str, &str)]) -> BTreeMap<String, String> {
-        read(of_session(&given(variables), true))
+        read(of_session(&given(variables), true, BTreeMap::new()))
     }
 
     #[test]
@@ -140,7 +143,7 @@ mod tests {
             (&env["NO_PROXY"], &env["no_proxy"]),
             (&LOOPBACK.to_owned(), &LOOPBACK.to_owned())
         );
-        let without = read(of_session(&given(&[]), false));
+        let without = read(of_session(&given(&[]), false, BTreeMap::new()));
         assert!(
             !without
                 .keys()

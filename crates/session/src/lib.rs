@@ -32,7 +32,7 @@ mod view;
 mod watch;
 
 pub use backends::Backends;
-pub use network::Network;
+pub use network::{Credentials, Network, Offered};
 pub use providers::{Egress, NoEgress, ProviderName, Providers, Traffic, TrafficLog};
 pub use recover::{Remains, Survey};
 pub use sessions::{AgentLookup, AgentProgram, ReapRequest, Sessions, Setup};

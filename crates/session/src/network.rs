@@ -1,6 +1,8 @@
 //! What a session may reach beside its model provider: on record, in force, and let to be more by a person.
 
-use std::sync::Arc;
+mod credentials;
+
+use std::{collections::BTreeMap, sync::Arc};
 
 use egress::{
     destination::{Askable, Reach, ReachLimits, Resolve, RuleSet},
@@ -25,12 +27,20 @@ use crate::{
 /// The set of rules that a person gave, in their names.
 const PERSON: &str = "person";
 
+pub use credentials::{Credentials, Offered};
+
 /// What stands on record of a session's network.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NetworkRecord {
     pub(crate) policy: NetworkPolicy,
     /// The ways out were opened when the session was made: its programs know of them.
     pub(crate) is_open: bool,
+    /// Its sandbox has certificates, so that tunnels can be opened.
+    #[serde(default)]
+    pub(crate) opens_tls: bool,
+    /// What stands inside for its credentials, by their names.
+    #[serde(default)]
+    pub(crate) placeholders: BTreeMap<String, String>,
 }
 
 impl NetworkRecord {
@@ -46,11 +56,13 @@ pub struct Network {
     pub proxy: Proxy,
     /// Who knows the addresses of names.
     pub resolver: Arc<dyn Resolve>,
+    /// What their requests can be given.
+    pub credentials: Credentials,
 }
 
 /// What a session that is at hand may reach.
 pub(crate) struct LiveNetwork {
-    policy: Mutex<NetworkPolicy>,
+    record: Mutex<NetworkRecord>,
     ways: Option<Ways>,
 }
 
@@ -92,10 +104,12 @@ impl Network {
         supervisor: &Supervisor,
         traffic: Arc<dyn Traffic>,
     ) -> Result<LiveNetwork, Refusal> {
+        let opening = self.credentials.opening(session, &record)?;
         let NetworkRecord {
             policy: rules,
             is_open,
-        } = record;
+            ..
+        } = record.clone();
         let mut ways = None;
         if is_open {
             let askable = Askable::new(session, policy.network_ceiling().to_vec());
@@ -103,6 +117,7 @@ impl Network {
                 session,
                 RuleSet::new(rules.clone()).askable(askable.clone()),
                 Reach::new(Arc::clone(&self.resolver), ReachLimits::default()),
+                opening,
                 traffic,
                 self.proxy.limits(),
             );
@@ -125,7 +140,7 @@ impl Network {
             ways = Some(opened);
         }
         Ok(LiveNetwork {
-            policy: Mutex::new(rules),
+            record: Mutex::new(record),
             ways,
         })
     }
@@ -168,14 +183,17 @@ impl Sessions {
         let live = self.0.ready(session).await?;
         let network = &live.network;
         let ways = network.ways.as_ref().ok_or_else(not_open)?;
-        let mut policy = network.policy.lock().await;
-        let wider = with(&policy, rules)?;
+        let mut record = network.record.lock().await;
+        let wider = NetworkRecord {
+            policy: with(&record.policy, rules)?,
+            ..record.clone()
+        };
         if !self.0.put_network(session, &wider).await? {
             return Err(self.0.not_ready(session).await);
         }
-        ways.put_in_force(wider.clone());
-        *policy = wider;
-        drop(policy);
+        ways.put_in_force(wider.policy.clone());
+        *record = wider;
+        drop(record);
         self.0
             .note(session, "a person let it reach more of the network")
             .await;
@@ -195,8 +213,11 @@ impl Inner {
         let Some(found) = NetworkRecord::of(record) else {
             return Ok(NetworkRecord::default());
         };
-        let narrowed = self.setup.policy.network_within(&found.policy);
-        if narrowed != found.policy {
+        let narrowed = NetworkRecord {
+            policy: self.setup.policy.network_within(&found.policy),
+            ..found.clone()
+        };
+        if narrowed != found {
             self.put_network(record.id, &narrowed).await?;
             self.note(
                 record.id,
@@ -204,20 +225,13 @@ impl Inner {
             )
             .await;
         }
-        Ok(NetworkRecord {
-            policy: narrowed,
-            ..found
-        })
+        Ok(narrowed)
     }
 
     /// Puts on record what an open session may reach.
-    async fn put_network(&self, id: SessionId, policy: &NetworkPolicy) -> Result<bool, Refusal> {
-        let network = NetworkRecord {
-            policy: policy.clone(),
-            is_open: true,
-        };
+    async fn put_network(&self, id: SessionId, network: &NetworkRecord) -> Result<bool, Refusal> {
         let change = SessionChange {
-            network: serde_json::to_vec(&network).ok(),
+            network: serde_json::to_vec(network).ok(),
             ..SessionChange::default()
         };
         self.stored(move |store| store.update_session(id, &LIVE, &change))
@@ -248,7 +262,10 @@ fn with(policy: &NetworkPolicy, added: Vec<EgressRule>) -> Result<NetworkPolicy,
             format!("A session has at most {MAX_NETWORK_RULES} rules."),
             "Name suffixes such as *.example.com instead of each host.",
         )),
-        false => Ok(NetworkPolicy { rules }),
+        false => Ok(NetworkPolicy {
+            rules,
+            credentials: policy.credentials.clone(),
+        }),
     }
 }
 

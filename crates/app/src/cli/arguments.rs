@@ -649,6 +649,9 @@ pub struct NetworkArguments {
     /// Let it reach a host that the operator allows: example.com, *.example.com:80,443
     #[arg(long = "allow-host", value_name = "HOST[:PORT]")]
     pub hosts: Vec<String>,
+    /// Give requests to a credential's destinations that credential, such as github; it is never inside
+    #[arg(long = "credential", value_name = "NAME")]
+    pub credentials: Vec<String>,
 }
 
 /// Flags that set variables.

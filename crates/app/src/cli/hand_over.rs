@@ -18,7 +18,7 @@ use model::Secret;
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::context::this_program;
-use crate::config::{Environment, SECRET_VARIABLES};
+use crate::config::{Environment, is_secret};
 
 /// Tells a server to read them.
 const FLAG: &str = "--credentials-on-stdin";
@@ -27,15 +27,15 @@ const MAX_BYTES: u64 = 128 * 1024;
 
 /// Has the command find the credentials on its standard input, and not in its environment.
 pub(super) fn to(command: &mut Command, environment: &Environment) -> io::Result<()> {
-    let found: BTreeMap<&str, &str> = SECRET_VARIABLES
-        .into_iter()
-        .filter_map(|name| Some((name, environment.get(name)?.to_str()?)))
+    let found: BTreeMap<&str, &str> = environment
+        .secrets()
+        .filter_map(|(name, value)| Some((name, value.to_str()?)))
         .collect();
     let text = Secret::new(serde_json::to_string(&found)?);
     let mut memory = File::from(memfd_create("credentials", MemfdFlags::CLOEXEC)?);
     memory.write_all(text.expose().as_bytes())?;
     memory.rewind()?;
-    for name in SECRET_VARIABLES {
+    for (name, _) in environment.secrets() {
         command.env_remove(name);
     }
     command.arg(FLAG).stdin(Stdio::from(memory));
@@ -44,10 +44,7 @@ pub(super) fn to(command: &mut Command, environment: &Environment) -> io::Result
 
 /// Becomes the same program with the same arguments, with a clean environment, if this one is not. Returns if it is clean.
 pub(super) fn to_oneself(environment: &Environment) -> io::Result<()> {
-    if !SECRET_VARIABLES
-        .iter()
-        .any(|name| environment.get(name).is_some())
-    {
+    if environment.secrets().next().is_none() {
         return Ok(());
     }
     let mut command = Command::new(this_program());
@@ -73,6 +70,5 @@ pub(super) fn take(environment: Environment) -> io::Result<Environment> {
                 "no credentials on standard input",
             )
         })?;
-    let known = |name: &str| SECRET_VARIABLES.contains(&name);
-    Ok(environment.with(found.into_iter().filter(|(name, _)| known(name))))
+    Ok(environment.with(found.into_iter().filter(|(name, _)| is_secret(name))))
 }

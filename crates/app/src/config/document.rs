@@ -90,6 +90,7 @@ fn kind(kind: Kind) -> String {
         Kind::Dollars { max, .. } => format!("dollars from 0 to {}", max / 1_000_000),
         Kind::Switch => "`true` or `false`".to_owned(),
         Kind::Text { max } => format!("text of at most {max} bytes"),
+        Kind::Tables => "table of tables; in a variable an inline table of TOML".to_owned(),
         Kind::Choice(words) => words
             .iter()
             .map(|word| format!("`\"{word}\"`"))

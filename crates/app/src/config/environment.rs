@@ -67,10 +67,15 @@ const HTTPS_PROXY: Variable = Variable {
                     machine are trusted, or those in `SSL_CERT_FILE`.",
 };
 
+const CREDENTIAL: Variable = Variable {
+    name: "CLAUDE_CODE_MCP_CREDENTIAL_NAME",
+    documentation: "The credential of that name in the table `credentials` (`MY_HUB` for `my-hub`), where it has neither \
+                    `file` nor `command`. The server takes it over like a key.",
+};
 const SYSTEMD: Variable = Variable {
     name: "CREDENTIALS_DIRECTORY",
     documentation: "Set by systemd for a service with `LoadCredential=`: the credentials `anthropic-api-key`, \
-                    `anthropic-auth-token` and `aws-bearer-token-bedrock` in it are used, after configured files and \
+                    `anthropic-auth-token`, `aws-bearer-token-bedrock` and `credential-NAME` in it are used, after configured files and \
                     commands and before variables.",
 };
 const KEYS: Variable = Variable {
@@ -86,7 +91,7 @@ const GOOGLE: Variable = Variable {
 };
 
 /// Variables that hold a credential: the server takes them over and leaves them out of its own environment.
-pub const SECRET_VARIABLES: [&str; 6] = [
+const SECRET_VARIABLES: [&str; 6] = [
     "ANTHROPIC_API_KEY",
     "ANTHROPIC_AUTH_TOKEN",
     "AWS_BEARER_TOKEN_BEDROCK",
@@ -94,6 +99,14 @@ pub const SECRET_VARIABLES: [&str; 6] = [
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
 ];
+
+/// How variables begin that hold a credential of the table `credentials`.
+pub(super) const CREDENTIAL_PREFIX: &str = "CLAUDE_CODE_MCP_CREDENTIAL_";
+
+/// Whether a variable of that name holds a credential.
+pub fn is_secret(name: &str) -> bool {
+    SECRET_VARIABLES.contains(&name) || name.starts_with(CREDENTIAL_PREFIX)
+}
 
 /// Every variable that is read and is no configuration key's.
 pub const OTHER_VARIABLES: &[Variable] = &[
@@ -106,6 +119,7 @@ pub const OTHER_VARIABLES: &[Variable] = &[
     XDG_RUNTIME_DIR,
     NO_COLOR,
     KEYS,
+    CREDENTIAL,
     SYSTEMD,
     GOOGLE,
     INDEX,
@@ -153,6 +167,14 @@ impl Environment {
             .get(OsStr::new(name))
             .map(OsString::as_os_str)
             .filter(|value| !value.is_empty())
+    }
+
+    /// Those that hold a credential, by name.
+    pub fn secrets(&self) -> impl Iterator<Item = (&str, &OsStr)> {
+        self.variables.iter().filter_map(|(name, value)| {
+            let name = name.to_str().filter(|name| is_secret(name))?;
+            (!value.is_empty()).then_some((name, value.as_os_str()))
+        })
     }
 
     /// The effective user id.

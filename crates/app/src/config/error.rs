@@ -115,6 +115,16 @@ pub enum ConfigError {
         /// Those that exist.
         known: Vec<&'static str>,
     },
+    /// A credential that cannot be used.
+    #[error("`credentials.{name}` {origin}: {why}")]
+    Credential {
+        /// Its name.
+        name: String,
+        /// Where it stands.
+        origin: Origin,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A path that is not accepted.
     #[error("`{key}` {origin}: {path} {why}", path = path.display())]
     Path {

@@ -56,6 +56,8 @@ pub enum Kind {
         /// Longest, bytes.
         max: usize,
     },
+    /// A table of tables, each with a name: in a variable and in a flag an inline table of TOML.
+    Tables,
     /// One of these words.
     Choice(&'static [&'static str]),
 }
@@ -251,6 +253,11 @@ keys! {
     NETWORK_PRIVATE = "network_private", "CLAUDE_CODE_MCP_NETWORK_PRIVATE", Kind::Rules, "[]",
         "Of what the three keys above allow: hosts that may be at a private or loopback address, such as \
          `registry.corp.example:443`. Any other host whose name leads to one is refused.";
+    CREDENTIALS = "credentials", "CLAUDE_CODE_MCP_CREDENTIALS", Kind::Tables, "none",
+        "What requests of sessions may be given on their way out, a table each: `[credentials.github]` with `file` (mode 0600) or \
+         `command`; for other services also `destinations` (`\"host\"`, `\"host:port/path/\"`), and as wanted `header`, `variables` \
+         (inside, with a placeholder), `git_user`, `always` (for every session that reaches a destination). See \
+         [network](network.md#credentials).";
     MAX_USD_PER_SESSION = "max_usd_per_session", "CLAUDE_CODE_MCP_MAX_USD_PER_SESSION",
         Kind::Dollars { min: 0, max: MOST_MICRO_USD }, "0",
         "What the requests of one session may cost, by the price table; `0`: no limit. Where any limit is in dollars, a model \

@@ -152,7 +152,7 @@ impl Layers {
             let key = find(name.trim(), &origin)?;
             let value = value.trim();
             // As in a variable; a list or a quoted text may also be written as in the file.
-            let toml = if value.starts_with(['[', '"', '\'']) {
+            let toml = if value.starts_with(['[', '{', '"', '\'']) {
                 value.parse::<Value>().ok()
             } else {
                 None
@@ -219,6 +219,10 @@ fn from_text(key: &Key, text: &str) -> Value {
             .trim()
             .parse()
             .map_or_else(|_| Value::String(text.to_owned()), Value::Integer),
+        Kind::Tables => {
+            let table: Option<Value> = text.parse().ok();
+            table.unwrap_or_else(|| Value::String(text.to_owned()))
+        }
         Kind::Path
         | Kind::Seconds { .. }
         | Kind::Bytes { .. }

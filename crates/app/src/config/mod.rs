@@ -2,6 +2,7 @@
 //!
 //! Every key stands once, in [`keys`]: its name, its environment variable, its bounds, its default, its documentation.
 
+mod credentials;
 mod document;
 mod environment;
 mod error;
@@ -16,8 +17,9 @@ pub mod units;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+pub use credentials::{CredentialSettings, CredentialSource};
 pub use document::reference_page;
-pub use environment::{Environment, OTHER_VARIABLES, SECRET_VARIABLES, Variable};
+pub use environment::{Environment, OTHER_VARIABLES, Variable, is_secret};
 pub use error::ConfigError;
 pub use keys::{KEYS, Key, Kind};
 pub use layers::Flags;
@@ -65,6 +67,8 @@ pub struct NetworkSettings {
     pub default: Vec<Standing>,
     /// What of it may be at a private address.
     pub private: Vec<EgressRule>,
+    /// What requests may be given on their way out.
+    pub credentials: Vec<CredentialSettings>,
 }
 
 /// The resolved configuration. Made by [`load`] alone, so every value is within its bounds.

@@ -16,7 +16,7 @@ use toml::Value;
 
 use super::{
     AgentChoice, BackendChoice, Config, ConfigError, Environment, Flags, Key, Kind,
-    NetworkSettings, Paths, keys,
+    NetworkSettings, Paths, credentials, keys,
     layers::{Given, Layers, Origin},
     offered,
     units::{UnitError, format_size, parse_cpus, parse_dollars, parse_duration, parse_size},
@@ -182,6 +182,7 @@ impl Reader<'_> {
             | Kind::Rules
             | Kind::Switch
             | Kind::Text { .. }
+            | Kind::Tables
             | Kind::Choice(_) => {
                 return Err(wrong_type(key, Some(given), "no number"));
             }
@@ -234,6 +235,10 @@ impl Reader<'_> {
             allow: rules(&keys::NETWORK_ALLOW)?,
             default,
             private: rules(&keys::NETWORK_PRIVATE)?,
+            credentials: match self.layers.get(&keys::CREDENTIALS) {
+                Some(given) => credentials::read(given, self.environment)?,
+                None => Vec::new(),
+            },
         })
     }
 
@@ -591,6 +596,7 @@ fn shown(kind: Kind, value: u64) -> String {
         | Kind::Rules
         | Kind::Switch
         | Kind::Text { .. }
+        | Kind::Tables
         | Kind::Choice(_) => value.to_string(),
     }
 }

@@ -177,6 +177,7 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         network_allow = ["registry.example.com", "*.example.com:80,443"]
         network_default = ["debian", "time.example.com:8080"]
         network_private = ["registry.example.com:443"]
+        credentials = { github = { file = "/srv/github" } }
         max_usd_per_session = 2.5
         max_usd_per_caller_per_day = "10.000001"
         max_usd_per_day = 100
@@ -297,6 +298,10 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
             "debian time.example.com:8080",
         ),
         ("CLAUDE_CODE_MCP_NETWORK_PRIVATE", "registry.example.com"),
+        (
+            "CLAUDE_CODE_MCP_CREDENTIALS",
+            r#"{ github = { file = "/srv/github" } }"#,
+        ),
         ("CLAUDE_CODE_MCP_MAX_USD_PER_SESSION", "2.5"),
         ("CLAUDE_CODE_MCP_MAX_USD_PER_CALLER_PER_DAY", "10.000001"),
         ("CLAUDE_CODE_MCP_MAX_USD_PER_DAY", "100"),

@@ -28,6 +28,16 @@ pub enum Carrier {
     Header(HeaderName),
 }
 
+impl Carrier {
+    /// In a header of that name.
+    pub fn of(name: HeaderName) -> Self {
+        match name {
+            header::AUTHORIZATION => Carrier::Authorization,
+            name => Carrier::Header(name),
+        }
+    }
+}
+
 /// A credential and where it may go.
 #[derive(Debug)]
 pub struct Binding {

@@ -189,6 +189,7 @@ fn rules(rules: Vec<EgressRule>) -> RuleSet {
         });
     RuleSet::new(NetworkPolicy {
         rules: named.collect(),
+        ..NetworkPolicy::default()
     })
 }
 

@@ -152,6 +152,7 @@ pub fn rule_set(rules: &[&str], private: bool) -> RuleSet {
     });
     RuleSet::new(NetworkPolicy {
         rules: named.collect(),
+        ..NetworkPolicy::default()
     })
 }
 

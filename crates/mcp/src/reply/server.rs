@@ -33,6 +33,9 @@ pub struct ServerInfoReply {
     pub network_allow: Vec<String>,
     /// What every session reaches unasked.
     pub network_default: Vec<String>,
+    /// Credentials that create_session takes in network.credentials.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub network_credentials: Vec<String>,
     /// The audit log is in working order; nothing is changed while it is not.
     pub audit_ok: bool,
     /// What the operator should know, a sentence each.

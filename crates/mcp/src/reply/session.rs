@@ -168,6 +168,9 @@ pub struct LimitReply {
 pub struct NetworkReply {
     /// Whatever none of these allows is refused; none at all: no network.
     pub rules: Vec<NetworkRuleReply>,
+    /// Credentials that requests to their destinations are given on their way out, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub credentials: Vec<String>,
 }
 
 /// One rule of a session's network.

@@ -132,6 +132,7 @@ fn network(network: &NetworkPolicy) -> NetworkReply {
     });
     NetworkReply {
         rules: rules.collect(),
+        credentials: network.credentials.clone(),
     }
 }
 

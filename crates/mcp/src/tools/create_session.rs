@@ -141,6 +141,11 @@ struct Network {
     #[serde(default)]
     #[schemars(length(max = MAX_RULES))]
     rules: Vec<NetworkRule>,
+    /// Credentials of the operator's, by name: requests to their destinations are given them on their way out, where the
+    /// sandbox's placeholder stands. They are never inside.
+    #[serde(default)]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 64)))]
+    credentials: Vec<String>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -173,6 +178,7 @@ impl Network {
         Ok(NetworkRequest {
             presets: self.presets,
             allow: texts.chain(rules).collect::<Result<_, _>>()?,
+            credentials: self.credentials,
         })
     }
 }

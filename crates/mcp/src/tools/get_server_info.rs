@@ -55,6 +55,7 @@ fn reply(info: &ServerInfo) -> ServerInfoReply {
         network_presets: info.network.presets.clone(),
         network_allow: info.network.allow.clone(),
         network_default: info.network.standing.clone(),
+        network_credentials: info.network.credentials.clone(),
         audit_ok: info.audit_ok,
         warnings: info
             .warnings

@@ -206,7 +206,10 @@ fn network() -> NetworkPolicy {
         name: "allow/1".to_owned(),
         rule: EgressRule::on(HostPattern::Below("example.com".to_owned())),
     };
-    NetworkPolicy { rules: vec![rule] }
+    NetworkPolicy {
+        rules: vec![rule],
+        credentials: vec!["github".to_owned()],
+    }
 }
 
 fn ended_session() -> SessionView {
@@ -322,6 +325,7 @@ fn server_info() -> ServerInfo {
             presets: vec!["github".to_owned()],
             allow: vec!["*.example.com:80,443".to_owned()],
             standing: vec![],
+            credentials: vec!["github".to_owned()],
         },
         audit_ok: true,
         warnings: vec!["swap is not limited on this machine".to_owned()],

@@ -6,7 +6,10 @@ use model::{AnsweredBy, EgressRule, NetworkPolicy, NetworkRequest, Reason, Refus
 use proptest::prelude::*;
 
 use super::fixture::*;
-use crate::{MAX_NETWORK_RULES, NetworkConfig, Policy, PolicyConfig, PolicyError, Standing};
+use crate::{
+    MAX_NETWORK_RULES, NetworkConfig, OfferedCredential, Policy, PolicyConfig, PolicyError,
+    Standing,
+};
 
 fn rule(text: &str) -> EgressRule {
     text.parse().unwrap()
@@ -55,6 +58,7 @@ fn decide(policy: &Policy, presets: &[&str], allow: &[&str]) -> Result<NetworkPo
         NetworkRequest {
             presets: presets.iter().map(|name| (*name).to_owned()).collect(),
             allow: rules(allow),
+            ..NetworkRequest::default()
         },
     )
 }
@@ -201,6 +205,7 @@ fn private_addresses_are_the_operators_word_alone() {
     let request = NetworkRequest {
         presets: Vec::new(),
         allow: vec![claimed],
+        ..NetworkRequest::default()
     };
     refused_as(
         ask(&policy, request),
@@ -208,6 +213,72 @@ fn private_addresses_are_the_operators_word_alone() {
         "network.allow",
         "a claim",
     );
+}
+
+#[test]
+fn a_credential_is_had_by_who_asks_for_it_and_reaches_where_it_is_used() {
+    let offered = |name: &str, host: &str, always| OfferedCredential {
+        name: name.to_owned(),
+        destinations: rules(&[host]),
+        always,
+    };
+    let ceiling = NetworkConfig {
+        credentials: vec![
+            offered("forge", "git.forge.example", false),
+            offered("corp", "a.corp.example", true),
+        ],
+        ..ceiling()
+    };
+    let policy = with(ceiling.clone()).unwrap();
+    let asking = |names: &[&str], allow: &[&str]| {
+        let request = NetworkRequest {
+            allow: rules(allow),
+            presets: vec!["forge".to_owned()],
+            credentials: names.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        ask(&policy, request)
+    };
+    assert_eq!(asking(&[], &[]).unwrap().credentials, [""; 0]);
+    assert_eq!(asking(&["forge"], &[]).unwrap().credentials, ["forge"]);
+    let always = asking(&[], &["*.corp.example"]).unwrap();
+    assert_eq!(always.credentials, ["corp"]);
+    assert!(always.opens_tls());
+    let field = "network.credentials[0]";
+    refused_as(
+        asking(&["corp"], &[]),
+        Reason::InvalidArgument,
+        field,
+        "not reached",
+    );
+    refused_as(
+        asking(&["other"], &[]),
+        Reason::NetworkNotAllowed,
+        field,
+        "unknown",
+    );
+    // What the operator offers no more is gone from sessions that had it.
+    let decided = asking(&["forge"], &["a.corp.example"]).unwrap();
+    assert_eq!(policy.network_within(&decided), decided);
+    let fewer = with(NetworkConfig {
+        credentials: vec![offered("corp", "a.corp.example", true)],
+        ..ceiling.clone()
+    });
+    assert_eq!(
+        fewer.unwrap().network_within(&decided).credentials,
+        ["corp"]
+    );
+    assert_eq!(policy.network_told().credentials, ["forge", "corp"]);
+    let wrong = with(NetworkConfig {
+        credentials: vec![OfferedCredential {
+            destinations: vec![EgressRule {
+                paths: vec!["/../".to_owned()],
+                ..rule("a.corp.example")
+            }],
+            ..offered("corp", "a.corp.example", true)
+        }],
+        ..ceiling
+    });
+    assert!(wrong.unwrap_err().to_string().contains("credentials"));
 }
 
 #[test]
@@ -239,6 +310,7 @@ fn rules_that_make_no_sense_are_refused() {
         NetworkRequest {
             presets: Vec::new(),
             allow: vec![rule],
+            ..NetworkRequest::default()
         }
     };
     for (what, change) in table {
@@ -265,6 +337,7 @@ fn rules_that_make_no_sense_are_refused() {
     let many = NetworkRequest {
         presets: Vec::new(),
         allow: vec![rule("a.corp.example"); MAX_NETWORK_RULES + 1],
+        ..NetworkRequest::default()
     };
     refused_as(
         ask(&policy, many),
@@ -433,6 +506,7 @@ proptest! {
         let request = NetworkRequest {
             presets: preset.then(|| "forge".to_owned()).into_iter().collect(),
             allow: asked.clone(),
+            ..NetworkRequest::default()
         };
         let all: Vec<EgressRule> = allow.into_iter().chain(default).chain(presets()["forge"].clone()).collect();
         let hosts = ["example.com", "a.example.com", "b.a.example.com", "x.example.com", "example.org", "y.example.org",

@@ -124,6 +124,7 @@ pub(super) fn run(context: &Context, arguments: DoctorArguments) -> Result<u8, C
 /// What a server reads and decides at its start, beside walls and files of its own.
 fn would_refuse_to_start(config: &Config) -> anyhow::Result<()> {
     crate::provider::check_files(&config.provider)?;
+    crate::network::check_credentials(config)?;
     crate::wiring::policy(config, vec![BackendName::Native]).map(drop)
 }
 

@@ -10,8 +10,15 @@ use crate::cli::output::Output;
 
 /// The argument of a creation; none where nothing is asked for.
 pub(in crate::cli) fn network(arguments: &NetworkArguments) -> Option<Value> {
-    let asks = !arguments.presets.is_empty() || !arguments.hosts.is_empty();
-    asks.then(|| json!({ "presets": arguments.presets, "allow": arguments.hosts }))
+    let NetworkArguments {
+        presets,
+        hosts,
+        credentials,
+    } = arguments;
+    let asks = [presets, hosts, credentials]
+        .iter()
+        .any(|list| !list.is_empty());
+    asks.then(|| json!({ "presets": presets, "allow": hosts, "credentials": credentials }))
 }
 
 /// Lets a session that runs reach more. The server takes this from a person alone.

@@ -190,7 +190,10 @@ fn a_refusal_names_the_way_by_a_person_only_where_the_ceiling_has_the_host_and_t
         name: "allow/1".to_owned(),
         rule: "a.example.com".parse().unwrap(),
     };
-    let policy = NetworkPolicy { rules: vec![rule] };
+    let policy = NetworkPolicy {
+        rules: vec![rule],
+        ..NetworkPolicy::default()
+    };
     let with = RuleSet::new(policy).askable(Askable::new(session, ceiling));
     let told = |name: &str, port| with.find(&host(name), port).unwrap_err().to_string();
     let command = "claude-code-mcp session allow";

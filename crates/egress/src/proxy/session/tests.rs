@@ -29,6 +29,7 @@ fn rules(rules: &[(&str, &[&str], &[&str])]) -> RuleSet {
         });
     RuleSet::new(NetworkPolicy {
         rules: named.collect(),
+        ..NetworkPolicy::default()
     })
 }
 
