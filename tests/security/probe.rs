@@ -61,20 +61,21 @@ impl Sandbox {
     /// A session on that machine's project with further arguments.
     pub fn on(place: Place, machine: Machine, extra: Value) -> Self {
         let mut client = machine.client();
-        let mut arguments = json!({ "projectPath": machine.project });
-        if let (Some(arguments), Some(extra)) = (arguments.as_object_mut(), extra.as_object()) {
-            arguments.extend(extra.clone());
-        }
-        let created = client.tool("create_session", arguments).expect("a session");
-        place.confirm(&created);
-        let session = created["sessionId"].as_str().expect("its id").to_owned();
+        let created = create(&mut client, place, &machine, extra);
         Sandbox {
             place,
             machine,
             client,
-            session,
+            session: id(&created),
             created,
         }
+    }
+
+    /// Another session of the same machine in the place of this one.
+    pub fn renew(&mut self, extra: Value) {
+        self.destroy();
+        self.created = create(&mut self.client, self.place, &self.machine, extra);
+        self.session = id(&self.created);
     }
 
     /// Runs a program with arguments to its end.
@@ -193,6 +194,20 @@ impl Sandbox {
         let session = self.session.clone();
         self.client.destroy(&session);
     }
+}
+
+fn create(client: &mut Client, place: Place, machine: &Machine, extra: Value) -> Value {
+    let mut arguments = json!({ "projectPath": machine.project });
+    if let (Some(arguments), Some(extra)) = (arguments.as_object_mut(), extra.as_object()) {
+        arguments.extend(extra.clone());
+    }
+    let created = client.tool("create_session", arguments).expect("a session");
+    place.confirm(&created);
+    created
+}
+
+fn id(created: &Value) -> String {
+    created["sessionId"].as_str().expect("its id").to_owned()
 }
 
 fn text(output: &Output) -> String {
