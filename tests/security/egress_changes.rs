@@ -128,14 +128,14 @@ fn nothing_passes_while_the_server_is_dead_and_rules_that_were_taken_back_are_go
             "{:?}",
             begun.elapsed()
         );
-        until("the session is ready", || {
+        until("the session is taken up", || {
             sandbox
                 .client
                 .tool(
                     "get_session",
                     serde_json::json!({ "sessionId": sandbox.session }),
                 )
-                .is_ok_and(|session| session["state"] == "ready")
+                .is_ok_and(|session| session["state"] == "busy")
         });
         assert_eq!(ask(sandbox, "www.example.com", 8080), "open, 200");
         assert_eq!(
