@@ -10,7 +10,7 @@ use crate::{
         lab::{Event, Lab, is_inside},
         until,
     },
-    way_out::{ALLOW, DEFAULT, WAYS, arrived, denied, each_in},
+    way_out::{ALLOW, DEFAULT, WAYS, arrived, denied, each_in, everywhere_in},
 };
 
 /// Opens a tunnel, waits for a file of that name, and says something in it.
@@ -100,7 +100,7 @@ fn nothing_passes_while_the_server_is_dead_and_rules_that_were_taken_back_are_go
     }
     let lab = Lab::start();
     let settings = [(DEFAULT, "www.example.com:8080 api.example.com:80")];
-    each_in(&lab, "a killed server", &settings, |lab, sandbox| {
+    everywhere_in(&lab, "a killed server", &settings, |lab, sandbox| {
         let lasting = start(sandbox, LASTING, "lasting.pl");
         let restless = start(sandbox, RESTLESS, "restless.pl");
         assert_eq!(ask(sandbox, "api.example.com", 80), "open, 200");

@@ -12,7 +12,7 @@ use crate::{
         addresses::{ALL, HOST, OTHER_RESOLVER, OTHER_WEB, RESOLVER, ROUTER, WEB},
         is_inside,
     },
-    way_out::{DEFAULT, Probe, Way, arrived, attempt, each_in, has_request},
+    way_out::{DEFAULT, Probe, Way, arrived, attempt, each_in, everywhere_in, has_request},
 };
 
 const RULES: &str = "*.example.com:80,443,853,8080";
@@ -45,7 +45,7 @@ fn rules_open_no_other_way_than_the_proxy() {
          my @set = map {{ setsockopt($s, $_->[0], $_->[1], pack('i', 1)) ? 'ok' : err() }} [1, 36], [0, 19]; \
          print join ' ', @set, connect($s, pack_sockaddr_in(80, inet_aton('{WEB}'))) ? 'ok' : err()"
     );
-    each_in(&lab, "packets", &[(DEFAULT, RULES)], |lab, sandbox| {
+    everywhere_in(&lab, "packets", &[(DEFAULT, RULES)], |lab, sandbox| {
         arrived(lab);
         let told = sandbox.perl(&packets);
         assert_eq!(told.lines().count(), ALL.len() * 6, "{told}");
@@ -160,14 +160,14 @@ fn names_are_asked_of_nobody_by_other_means() {
         )
         .collect();
     each_in(&lab, "resolvers", &[(DEFAULT, RULES)], |lab, sandbox| {
-        assert_eq!(attempt(lab, sandbox, &json!({}), &probes), []);
+        assert_eq!(attempt(lab, sandbox, &probes), []);
         // A host whose rule has the port is reached there, whatever it speaks.
         let dot = Probe::allowed(
             "DNS over TLS",
             "tunnel('api.example.com:853')".to_owned(),
             "open",
         );
-        let came = attempt(lab, sandbox, &json!({}), &[dot]);
+        let came = attempt(lab, sandbox, &[dot]);
         let at = |event: &Event| matches!(event, Event::Connected { to } if to.port() == 853 && Some(to.ip()) == OTHER_WEB.parse().ok());
         assert!(came.iter().any(at), "the control: {came:#?}");
     });
@@ -199,7 +199,7 @@ fn another_session_is_not_reached() {
             .map(|way| Probe::refused(way, host.as_bytes(), 8080, code))
     })
     .collect();
-    each_in(&lab, "sessions", &[(DEFAULT, RULES)], |lab, sandbox| {
+    everywhere_in(&lab, "sessions", &[(DEFAULT, RULES)], |lab, sandbox| {
         let other = serving(sandbox, serve);
         let own = std::mem::replace(&mut sandbox.session, other.clone());
         assert_eq!(
@@ -209,7 +209,7 @@ fn another_session_is_not_reached() {
         );
         sandbox.session = own;
         assert_eq!(sandbox.perl(knock), "ECONNREFUSED ECONNREFUSED");
-        let came = attempt(lab, sandbox, &json!({}), &probes);
+        let came = attempt(lab, sandbox, &probes);
         assert!(
             came.iter().all(|event| event.address().is_none()),
             "{came:#?}"

@@ -9,7 +9,10 @@ use crate::{
         addresses::{EVIL, OTHER_WEB, WEB},
         is_inside,
     },
-    way_out::{ALLOW, DEFAULT, Probe, Way, at_addresses, attempt, bytes, each_in, has_request},
+    way_out::{
+        ALLOW, DEFAULT, Probe, Way, at_addresses, attempt, bytes, each_in, everywhere_in,
+        has_request,
+    },
 };
 
 const RULES: &str = "www.example.com:80,443,8080,22,25,2375,6443 api.example.com:80";
@@ -173,11 +176,7 @@ fn no_request_is_understood_in_two_ways() {
         );
     }
     each_in(&lab, "requests", &[(DEFAULT, RULES)], |lab, sandbox| {
-        assert_eq!(
-            attempt(lab, sandbox, &json!({}), &probes),
-            [],
-            "not even a question"
-        );
+        assert_eq!(attempt(lab, sandbox, &probes), [], "not even a question");
         let post = "POST http://www.example.com/a HTTP/1.1\r\nHost: www.example.com\r\nConnection: close\r\n";
         let controls = [
             several(
@@ -204,7 +203,7 @@ fn no_request_is_understood_in_two_ways() {
             // The rule has that port, and somebody takes the connection.
             Probe::allowed("ssh", "tunnel('www.example.com:22')".to_owned(), "open"),
         ];
-        let came = attempt(lab, sandbox, &json!({}), &controls);
+        let came = attempt(lab, sandbox, &controls);
         let at_ssh = |event: &&Event| matches!(event, Event::Connected { to } if to.port() == 22);
         assert_eq!(came.iter().filter(at_ssh).count(), 1, "{came:#?}");
         let requested = came
@@ -301,13 +300,13 @@ fn no_request_comes_in_the_shade_of_another_one() {
             "open, 200",
         ),
     ];
-    each_in(
+    everywhere_in(
         &lab,
         "requests behind requests",
         &[(DEFAULT, RULES)],
         |lab, sandbox| {
             for probes in [&probes[..], &harmless[..]] {
-                let came = attempt(lab, sandbox, &json!({}), probes);
+                let came = attempt(lab, sandbox, probes);
                 let elsewhere: Vec<_> = at_addresses(&came)
                     .into_iter()
                     .filter(|event| event.address() != WEB.parse().ok())
@@ -317,12 +316,7 @@ fn no_request_comes_in_the_shade_of_another_one() {
             }
             // One connection may ask for several hosts, and each request arrives at its own.
             let other = "GET http://api.example.com/other HTTP/1.1\r\nHost: api.example.com\r\nConnection: close\r\n\r\n";
-            let came = attempt(
-                lab,
-                sandbox,
-                &json!({}),
-                &[several(&[first, other], "200, 200", None)],
-            );
+            let came = attempt(lab, sandbox, &[several(&[first, other], "200, 200", None)]);
             assert!(has_request(&came, WEB, "www.example.com"), "{came:#?}");
             assert!(
                 has_request(&came, OTHER_WEB, "api.example.com"),
@@ -405,11 +399,8 @@ fn no_spelling_of_a_path_gets_around_a_rule() {
         "paths",
         &[(ALLOW, "www.example.com:80")],
         |lab, sandbox| {
-            assert_eq!(
-                attempt(lab, sandbox, &rules, &probes),
-                [],
-                "not even a question"
-            );
+            sandbox.renew_with(rules.clone());
+            assert_eq!(attempt(lab, sandbox, &probes), [], "not even a question");
             let controls = [
                 "/public/",
                 "/public/x/y?z=../%2e",
@@ -423,7 +414,7 @@ fn no_spelling_of_a_path_gets_around_a_rule() {
                     None,
                 )
             });
-            let came = attempt(lab, sandbox, &rules, &controls);
+            let came = attempt(lab, sandbox, &controls);
             let paths: Vec<&str> = came
                 .iter()
                 .filter_map(|event| match event {

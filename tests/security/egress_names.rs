@@ -1,8 +1,6 @@
 //! T1.4, C2: a name is all that opens a way, and it opens none to an address that no public host has: spellings of addresses,
 //! names that seem to be others, names that lead inside, and names that change their mind.
 
-use serde_json::json;
-
 use crate::{
     support::lab::{
         Event, Lab,
@@ -12,7 +10,10 @@ use crate::{
         },
         is_inside,
     },
-    way_out::{DEFAULT, PRIVATE, Probe, Way, at_addresses, attempt, bytes, each_in, has_request},
+    way_out::{
+        DEFAULT, PRIVATE, Probe, Way, at_addresses, attempt, bytes, each_in, everywhere_in,
+        has_request,
+    },
 };
 
 const WAYS: [Way; 3] = [Way::Connect, Way::Http, Way::Socks];
@@ -107,13 +108,9 @@ fn no_spelling_of_an_address_is_reached() {
         "raw_address",
     ));
     each_in(&lab, "addresses", &[(DEFAULT, WIDE)], |lab, sandbox| {
-        assert_eq!(
-            attempt(lab, sandbox, &json!({}), &probes),
-            [],
-            "not even a question"
-        );
+        assert_eq!(attempt(lab, sandbox, &probes), [], "not even a question");
         let controls = WAYS.map(|way| Probe::reached(way, b"www.example.com", 80));
-        let came = attempt(lab, sandbox, &json!({}), &controls);
+        let came = attempt(lab, sandbox, &controls);
         assert_eq!(requests_at(&came, WEB), 3, "the control: {came:#?}");
     });
 }
@@ -219,11 +216,7 @@ fn no_name_is_taken_for_another_one() {
     ));
     probes.push(Probe::refused(Way::Socks, b"", 80, "bad_name"));
     each_in(&lab, "names", &[(DEFAULT, WIDE)], |lab, sandbox| {
-        assert_eq!(
-            attempt(lab, sandbox, &json!({}), &probes),
-            [],
-            "not even a question"
-        );
+        assert_eq!(attempt(lab, sandbox, &probes), [], "not even a question");
         // Spellings that are that name.
         let controls: Vec<Probe> = ["www.example.com", "WWW.Example.COM", "www.example.com."]
             .into_iter()
@@ -234,7 +227,7 @@ fn no_name_is_taken_for_another_one() {
                 80,
             )])
             .collect();
-        let came = attempt(lab, sandbox, &json!({}), &controls);
+        let came = attempt(lab, sandbox, &controls);
         assert_eq!(
             requests_at(&came, WEB),
             controls.len(),
@@ -273,30 +266,44 @@ fn no_name_leads_to_an_address_that_no_public_host_has() {
             WAYS.map(|way| Probe::refused(way, name.as_bytes(), 80, "private_address"))
         })
         .collect();
-    each_in(&lab, "names", &[(DEFAULT, WIDE)], |lab, sandbox| {
-        let came = attempt(lab, sandbox, &json!({}), &probes);
-        assert_eq!(at_addresses(&came).len(), 0, "{came:#?}");
-        assert!(
-            !came.is_empty(),
-            "their addresses were asked for, and judged"
-        );
-        let controls = [
-            Probe::reached(Way::Connect, b"alias.example.com", 80),
-            Probe::reached(Way::Http, b"dual.example.com", 80),
-            Probe::reached(Way::Socks, b"v6only.example.com", 80),
-            Probe::reached(Way::Connect, b"v6only.example.com", 80),
-        ];
-        let came = attempt(lab, sandbox, &json!({}), &controls);
-        assert!(
-            has_request(&came, WEB, "alias.example.com"),
-            "the control: {came:#?}"
-        );
-        assert!(
-            has_request(&came, WEB_V6, "v6only.example.com"),
-            "a host of IPv6 alone: {came:#?}"
-        );
-    });
-    // What the operator says lies inside is reached there, a metadata service not even then.
+    everywhere_in(
+        &lab,
+        "names that lead inside",
+        &[(DEFAULT, WIDE)],
+        |lab, sandbox| {
+            let came = attempt(lab, sandbox, &probes);
+            assert_eq!(at_addresses(&came).len(), 0, "{came:#?}");
+            assert!(
+                !came.is_empty(),
+                "their addresses were asked for, and judged"
+            );
+            let controls = [
+                Probe::reached(Way::Connect, b"alias.example.com", 80),
+                Probe::reached(Way::Http, b"dual.example.com", 80),
+                Probe::reached(Way::Socks, b"v6only.example.com", 80),
+                Probe::reached(Way::Connect, b"v6only.example.com", 80),
+            ];
+            let came = attempt(lab, sandbox, &controls);
+            assert!(
+                has_request(&came, WEB, "alias.example.com"),
+                "the control: {came:#?}"
+            );
+            assert!(
+                has_request(&came, WEB_V6, "v6only.example.com"),
+                "a host of IPv6 alone: {came:#?}"
+            );
+        },
+    );
+}
+
+#[test]
+fn what_the_operator_marks_is_reached_inside_and_a_metadata_service_not_even_then() {
+    if !is_inside(
+        "egress_names::what_the_operator_marks_is_reached_inside_and_a_metadata_service_not_even_then",
+    ) {
+        return;
+    }
+    let lab = Lab::start();
     let private = [
         (DEFAULT, WIDE),
         (
@@ -312,7 +319,7 @@ fn no_name_leads_to_an_address_that_no_public_host_has() {
             })
             .chain([Probe::reached(Way::Http, b"private.example.com", 80)])
             .collect();
-        let came = attempt(lab, sandbox, &json!({}), &probes);
+        let came = attempt(lab, sandbox, &probes);
         assert!(
             has_request(&came, PRIVATE_HOST, "private.example.com"),
             "{came:#?}"
@@ -332,20 +339,20 @@ fn a_name_that_changes_its_mind_leads_nowhere_else() {
         let name = format!("{:?}.{REBINDING}", sandbox.place).to_ascii_lowercase();
         // Public when it is judged for the first time, and what was judged is what is dialled from then on.
         let same = WAYS.map(|way| Probe::reached(way, name.as_bytes(), 80));
-        let came = attempt(lab, sandbox, &json!({}), &same);
+        let came = attempt(lab, sandbox, &same);
         assert_eq!(requests_at(&came, WEB), 3, "{came:#?}");
         let asked = came
             .iter()
             .filter(|event| matches!(event, Event::Asked { kind: 1, .. }));
         assert_eq!(asked.count(), 1, "it is looked up once: {came:#?}");
         // Another session judges it anew, and by now it is private.
+        sandbox.renew();
         let other = WAYS.map(|way| Probe::refused(way, name.as_bytes(), 80, "private_address"));
-        let came = attempt(lab, sandbox, &json!({}), &other);
+        let came = attempt(lab, sandbox, &other);
         assert_eq!(at_addresses(&came).len(), 0, "{came:#?}");
         let host = attempt(
             lab,
             sandbox,
-            &json!({}),
             &[Probe::reached(Way::Http, b"api.example.com", 80)],
         );
         assert_eq!(requests_at(&host, OTHER_WEB), 1, "the control: {host:#?}");

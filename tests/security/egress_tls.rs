@@ -1,15 +1,13 @@
 //! T1.4, C2: a tunnel is for the host that it was asked for: TLS in it names that host, in clear, and at port 443 nothing but
 //! TLS is said.
 
-use serde_json::json;
-
 use crate::{
     support::lab::{
         Event, Lab,
         addresses::{WEB, WEB_V6},
         is_inside,
     },
-    way_out::{DEFAULT, Probe, attempt, each_in},
+    way_out::{DEFAULT, Probe, attempt, everywhere_in},
 };
 
 const RULES: &str = "*.example.com:443,8443 api.example.org:443";
@@ -129,8 +127,8 @@ fn tls_in_a_tunnel_is_for_its_host_and_at_port_443_there_is_nothing_else() {
         let words = format!("tunnel('www.example.com:443', {words})");
         probes.push(refused(what, &words, "refused not_tls", "not_tls"));
     }
-    each_in(&lab, "tls", &[(DEFAULT, RULES)], |lab, sandbox| {
-        let came = attempt(lab, sandbox, &json!({}), &probes);
+    everywhere_in(&lab, "tls", &[(DEFAULT, RULES)], |lab, sandbox| {
+        let came = attempt(lab, sandbox, &probes);
         // The connection was made, and nothing was said in it.
         let said: Vec<_> = came
             .iter()
@@ -169,7 +167,7 @@ fn tls_in_a_tunnel_is_for_its_host_and_at_port_443_there_is_nothing_else() {
                 "tunnel('v6only.example.com:443', hello('v6only.example.com'))",
             ),
         ];
-        let came = attempt(lab, sandbox, &json!({}), &controls);
+        let came = attempt(lab, sandbox, &controls);
         let greeted = |address: &str, host: &str| {
             let is = |event: &&Event| {
                 matches!(event, Event::Greeted { to, name: Some(name) }

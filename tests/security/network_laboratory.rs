@@ -9,7 +9,7 @@ use crate::{
         is_inside,
         tunnel::Tunnel,
     },
-    way_out::{arrived, each_in},
+    way_out::{arrived, each_in, everywhere_in},
 };
 
 /// Sends something to an address and tells how far that came.
@@ -70,7 +70,7 @@ fn no_packet_of_any_kind_reaches_any_address() {
          map {{ \"host $_ \" . tcp($_, 80) }} '{HOST}', '{ROUTER}', '127.0.0.11', '10.0.2.2', '172.17.0.2'",
         ALL[2]
     );
-    each_in(&lab, "packets", &[], |lab, sandbox| {
+    everywhere_in(&lab, "packets", &[], |lab, sandbox| {
         arrived(lab);
         let told = sandbox.perl(&probe);
         assert_eq!(told.lines().count(), ALL.len() * 10, "{told}");

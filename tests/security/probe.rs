@@ -33,6 +33,8 @@ pub struct Sandbox {
     pub session: String,
     /// What `create_session` answered.
     pub created: Value,
+    /// Its further arguments.
+    extra: Value,
 }
 
 /// What a program came to.
@@ -61,21 +63,28 @@ impl Sandbox {
     /// A session on that machine's project with further arguments.
     pub fn on(place: Place, machine: Machine, extra: Value) -> Self {
         let mut client = machine.client();
-        let created = create(&mut client, place, &machine, extra);
+        let created = create(&mut client, place, &machine, &extra);
         Sandbox {
             place,
             machine,
             client,
             session: id(&created),
             created,
+            extra,
         }
     }
 
-    /// Another session of the same machine in the place of this one.
-    pub fn renew(&mut self, extra: Value) {
+    /// Another session of the same kind in the place of this one.
+    pub fn renew(&mut self) {
         self.destroy();
-        self.created = create(&mut self.client, self.place, &self.machine, extra);
+        self.created = create(&mut self.client, self.place, &self.machine, &self.extra);
         self.session = id(&self.created);
+    }
+
+    /// The same with other arguments.
+    pub fn renew_with(&mut self, extra: Value) {
+        self.extra = extra;
+        self.renew();
     }
 
     /// Runs a program with arguments to its end.
@@ -196,7 +205,7 @@ impl Sandbox {
     }
 }
 
-fn create(client: &mut Client, place: Place, machine: &Machine, extra: Value) -> Value {
+fn create(client: &mut Client, place: Place, machine: &Machine, extra: &Value) -> Value {
     let mut arguments = json!({ "projectPath": machine.project });
     if let (Some(arguments), Some(extra)) = (arguments.as_object_mut(), extra.as_object()) {
         arguments.extend(extra.clone());
