@@ -16,6 +16,14 @@
 mod support;
 
 mod devices;
+mod egress_changes;
+mod egress_direct;
+mod egress_http;
+mod egress_limits;
+mod egress_names;
+mod egress_tls;
+mod egress_tools;
+mod egress_tunnels;
 mod engine;
 mod files;
 mod hostile;
@@ -32,3 +40,4 @@ mod resources;
 mod secrets;
 mod supervisor;
 mod syscalls;
+mod way_out;

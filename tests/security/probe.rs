@@ -33,6 +33,8 @@ pub struct Sandbox {
     pub session: String,
     /// What `create_session` answered.
     pub created: Value,
+    /// Its further arguments.
+    extra: Value,
 }
 
 /// What a program came to.
@@ -61,20 +63,28 @@ impl Sandbox {
     /// A session on that machine's project with further arguments.
     pub fn on(place: Place, machine: Machine, extra: Value) -> Self {
         let mut client = machine.client();
-        let mut arguments = json!({ "projectPath": machine.project });
-        if let (Some(arguments), Some(extra)) = (arguments.as_object_mut(), extra.as_object()) {
-            arguments.extend(extra.clone());
-        }
-        let created = client.tool("create_session", arguments).expect("a session");
-        place.confirm(&created);
-        let session = created["sessionId"].as_str().expect("its id").to_owned();
+        let created = create(&mut client, place, &machine, &extra);
         Sandbox {
             place,
             machine,
             client,
-            session,
+            session: id(&created),
             created,
+            extra,
         }
+    }
+
+    /// Another session of the same kind in the place of this one.
+    pub fn renew(&mut self) {
+        self.destroy();
+        self.created = create(&mut self.client, self.place, &self.machine, &self.extra);
+        self.session = id(&self.created);
+    }
+
+    /// The same with other arguments.
+    pub fn renew_with(&mut self, extra: Value) {
+        self.extra = extra;
+        self.renew();
     }
 
     /// Runs a program with arguments to its end.
@@ -193,6 +203,20 @@ impl Sandbox {
         let session = self.session.clone();
         self.client.destroy(&session);
     }
+}
+
+fn create(client: &mut Client, place: Place, machine: &Machine, extra: &Value) -> Value {
+    let mut arguments = json!({ "projectPath": machine.project });
+    if let (Some(arguments), Some(extra)) = (arguments.as_object_mut(), extra.as_object()) {
+        arguments.extend(extra.clone());
+    }
+    let created = client.tool("create_session", arguments).expect("a session");
+    place.confirm(&created);
+    created
+}
+
+fn id(created: &Value) -> String {
+    created["sessionId"].as_str().expect("its id").to_owned()
 }
 
 fn text(output: &Output) -> String {

@@ -24,12 +24,17 @@ pub struct Gvisor {
 impl Gvisor {
     /// `None`, said loudly, where there is none and none can be started.
     pub fn engine(leg: &str) -> Option<Self> {
-        if let Some(socket) = std::env::var_os(ENGINE_VARIABLE) {
-            return Some(Gvisor {
+        match std::env::var_os(ENGINE_VARIABLE) {
+            Some(socket) => Some(Gvisor {
                 socket: socket.into(),
                 own: None,
-            });
+            }),
+            None => Self::own(leg),
         }
+    }
+
+    /// One of the test's own, in its mount namespace: another one would not see what a server mounts there.
+    pub fn own(leg: &str) -> Option<Self> {
         let is_root = rustix::process::geteuid().is_root();
         let missing = ["dockerd", "runsc"]
             .into_iter()

@@ -89,7 +89,7 @@ pub const ZONE: &[(&str, &[&str])] = &[
     ("dns.example.org", &[OTHER_RESOLVER]),
 ];
 
-/// A name that is public when it is asked for the first time, and private from then on.
+/// A name that is public when it is asked for the first time, and private from then on; so is each name below it.
 pub const REBINDING: &str = "rebinding.example.com";
 /// Names below it are a tunnel's.
 pub const TUNNEL_ZONE: &str = "t.example.org";

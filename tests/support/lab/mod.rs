@@ -13,7 +13,7 @@
 
 pub mod addresses;
 mod authority;
-mod content;
+pub mod content;
 mod log;
 mod names;
 mod traps;

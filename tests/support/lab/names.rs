@@ -28,8 +28,8 @@ const TTL_SECONDS: u32 = 0;
 #[derive(Clone)]
 struct Resolver {
     log: Log,
-    /// How often the rebinding name was asked for by each type.
-    asked: Arc<Mutex<HashMap<u16, usize>>>,
+    /// How often a rebinding name was asked for by each type.
+    asked: Arc<Mutex<HashMap<(String, u16), usize>>>,
 }
 
 pub(super) async fn serve(log: &Log) {
@@ -117,9 +117,9 @@ impl Resolver {
         kind: QTYPE,
     ) -> Option<Vec<ResourceRecord<'a>>> {
         let record = |data| ResourceRecord::new(written.clone(), CLASS::IN, TTL_SECONDS, data);
-        let found: Vec<&str> = if name == REBINDING {
+        let found: Vec<&str> = if name == REBINDING || name.ends_with(&format!(".{REBINDING}")) {
             let mut asked = self.asked.lock().expect("the count");
-            let count = asked.entry(u16::from(kind)).or_default();
+            let count = asked.entry((name.to_owned(), u16::from(kind))).or_default();
             *count += 1;
             vec![if *count == 1 { WEB } else { PRIVATE }]
         } else {
