@@ -4,7 +4,7 @@
 
 use std::{fs, path::Path, process::Command};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     place::Place,
@@ -152,6 +152,17 @@ fn toolchain(lab: &Lab) -> Option<std::path::PathBuf> {
 }
 
 fn each_with_tools(lab: &Lab, rules: &str, attack: impl Fn(&Lab, &mut Sandbox)) {
+    each_with(lab, rules, &json!({}), |_| {}, attack);
+}
+
+/// The same with further settings of the server, and arguments of `create_session`.
+pub(crate) fn each_with(
+    lab: &Lab,
+    rules: &str,
+    arguments: &Value,
+    set: impl Fn(&mut Machine),
+    attack: impl Fn(&Lab, &mut Sandbox),
+) {
     let toolchain = toolchain(lab);
     if toolchain.is_none() {
         skip("cargo", "real tools inside: no toolchain");
@@ -167,7 +178,10 @@ fn each_with_tools(lab: &Lab, rules: &str, attack: impl Fn(&Lab, &mut Sandbox)) 
             "CLAUDE_CODE_MCP_PROJECT_ROOTS",
             &lab.directory().display().to_string(),
         );
-        let mut sandbox = Sandbox::on(place, machine, json!({ "mcpMounts": mounts }));
+        set(&mut machine);
+        let mut arguments = arguments.clone();
+        arguments["mcpMounts"] = json!(mounts);
+        let mut sandbox = Sandbox::on(place, machine, arguments);
         attack(lab, &mut sandbox);
         sandbox.destroy();
     };
@@ -186,7 +200,7 @@ fn each_with_tools(lab: &Lab, rules: &str, attack: impl Fn(&Lab, &mut Sandbox)) 
     begin(Place::Docker, machine);
 }
 
-fn run(sandbox: &mut Sandbox, line: &str) -> Ran {
+pub(crate) fn run(sandbox: &mut Sandbox, line: &str) -> Ran {
     let arguments = json!({ "sessionId": sandbox.session, "command": line, "waitSeconds": 45, "timeoutSeconds": 60 });
     sandbox.ran(arguments)
 }

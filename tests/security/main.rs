@@ -21,6 +21,7 @@ mod egress_direct;
 mod egress_http;
 mod egress_limits;
 mod egress_names;
+mod egress_opened;
 mod egress_tls;
 mod egress_tools;
 mod egress_tunnels;

@@ -1,5 +1,5 @@
 //! Web servers at every address, plain at 80 and with TLS at 443 and 8443: files below the host's directory where there
-//! are any, else a line that says who answered. What they say is for the test to see that a probe came through.
+//! are any, else a line that says who answered; what stands below `/private/` is for those who say who they are. What they say is for the test to see that a probe came through.
 
 use std::{
     convert::Infallible,
@@ -13,7 +13,7 @@ use http_body_util::Full;
 use hyper::{
     Request, Response,
     body::Incoming,
-    header::{CONTENT_TYPE, HeaderValue},
+    header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE},
     server::conn::http1,
     service::service_fn,
 };
@@ -29,6 +29,9 @@ use super::{Event, Log, addresses::ALL, authority::Authority};
 
 /// What every answer that is no file begins with.
 pub const GREETING: &str = "reached";
+
+/// How paths begin that ask for a name and a password, whatever they are.
+const PRIVATE: &str = "/private/";
 
 #[derive(Clone)]
 struct Site {
@@ -121,6 +124,11 @@ impl Site {
                 .to_owned(),
             headers: headers.collect(),
         });
+        let path = match path.strip_prefix(PRIVATE) {
+            Some(_) if header("authorization").is_none() => return who_is_it(),
+            Some(rest) => format!("/{rest}"),
+            None => path,
+        };
         let name = host.split(':').next().unwrap_or_default();
         let root = self.www.join(name);
         if name.is_empty() || name.contains('/') || name.starts_with('.') || !root.is_dir() {
@@ -146,6 +154,14 @@ impl Site {
             }
         }
     }
+}
+
+fn who_is_it() -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from_static(b"who is it?\n")));
+    *response.status_mut() = hyper::StatusCode::UNAUTHORIZED;
+    let challenge = HeaderValue::from_static("Basic realm=\"laboratory\"");
+    response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    response
 }
 
 /// What stands there, and whether it is the page of a directory.
