@@ -208,10 +208,11 @@ fn nowhere(sandbox: &mut Sandbox, placeholder: &str) {
     assert_ne!(found(placeholder), "", "the control");
     assert_eq!(found(TOKEN), "");
     let inside = |what: &str| {
-        // Not written as a whole on the command line, which is searched as well.
+        // Not written as a whole on a command line, since those are searched.
         let (first, rest) = what.split_at(5);
         format!(
-            "w={first}; grep -slaF -- $w{rest} /proc/[0-9]*/environ /proc/[0-9]*/cmdline /etc/claude-code-mcp/* | head -1"
+            "printf %s%s '{first}' '{rest}' >/tmp/what; \
+             grep -slaFf /tmp/what /proc/[0-9]*/environ /proc/[0-9]*/cmdline /etc/claude-code-mcp/* | head -1"
         )
     };
     assert_ne!(run(sandbox, &inside(placeholder)).out, "", "the control");
