@@ -32,7 +32,7 @@ fn start(sandbox: &mut Sandbox, script: &str, name: &str) -> String {
         .machine
         .write(name, &format!("{PRELUDE}{WAYS}{script}"));
     let started = sandbox.start(&format!("/usr/bin/perl {name}"));
-    until("it has begun", || !output(sandbox, &started, 1).is_empty());
+    until("it has begun", || !output(sandbox, &started, 0).is_empty());
     started
 }
 

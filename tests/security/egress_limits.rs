@@ -79,7 +79,7 @@ fn slow_and_greedy_clients_are_cut_off_and_harm_nobody() {
             let path = sandbox.machine.write("greedy.pl", &script);
             let started = sandbox.start("/usr/bin/perl greedy.pl");
             crate::support::until("it has begun", || {
-                let text = sandbox.look(&started, 1)["stdout"]["text"].clone();
+                let text = sandbox.look(&started, 0)["stdout"]["text"].clone();
                 text.as_str().is_some_and(|text| !text.is_empty())
             });
             std::fs::remove_file(path).expect("removed");

@@ -7,7 +7,7 @@ use std::{fs, os::unix::fs::PermissionsExt, process::Command};
 use serde_json::{Value, json};
 
 use crate::{
-    egress_tools::{each_with, run},
+    egress_tools::{each_toolbox, run},
     probe::Sandbox,
     support::{
         lab::{Event, Lab, content::WORD, is_inside},
@@ -43,7 +43,11 @@ fn each(lab: &Lab, attack: impl Fn(&Lab, &mut Sandbox)) {
             // Whom the server believes.
             .set("SSL_CERT_FILE", &lab.authority().display().to_string());
     };
-    each_with(lab, RULES, &arguments, set, attack);
+    each_toolbox(lab, |tools| {
+        let mut sandbox = tools.session(RULES, arguments.clone(), set);
+        attack(lab, &mut sandbox);
+        sandbox.destroy();
+    });
 }
 
 /// Heads of what a host was asked for, and their `authorization`.

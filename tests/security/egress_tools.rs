@@ -33,7 +33,7 @@ programs='/usr/bin/curl /usr/bin/git /usr/bin/python3 /usr/bin/apt-get /usr/bin/
 cp -L --parents $programs . ; ln -s /usr/bin/git usr/lib/git-core/git
 ldd $programs /usr/lib/python3.11/lib-dynload/*.so 2>/dev/null | grep -o '/[^ ]*\.so[^ ]*' | sort -u | xargs cp -L --parents -t .
 cp -r --parents /usr/lib/python3.11 /usr/lib/python3/dist-packages/pip /usr/share/dpkg . ; find usr/lib/python3* -name __pycache__ -exec rm -r {} +
-rm -rf usr/lib/python3.11/test; mkdir -p etc/apt/apt.conf.d var/lib/dpkg; touch var/lib/dpkg/status etc/ssl/certs/ca-certificates.crt
+rm -rf usr/lib/python3.11/{test,config-*,lib2to3,idlelib,ensurepip,pydoc_data}; mkdir -p etc/apt/apt.conf.d var/lib/dpkg; touch var/lib/dpkg/status etc/ssl/certs/ca-certificates.crt
 # Nothing twice: an engine takes no such archive.
 tar --list --file $archive > $archive.has; find . ! -type d -printf '%P\n' | grep -Fxf $archive.has | xargs rm; rm $archive.has";
 
@@ -115,7 +115,10 @@ fn machine(place: Place, lab: &Lab, rules: &str) -> Machine {
         Place::NativeAsOrdinary => Machine::new(User::Ordinary),
         Place::NativeAsRoot | Place::Docker | Place::DockerGvisor => Machine::new(User::Root),
     };
-    machine.set(DEFAULT, rules);
+    machine.set(DEFAULT, rules).set(
+        "CLAUDE_CODE_MCP_PROJECT_ROOTS",
+        &lab.directory().display().to_string(),
+    );
     machine.write(
         "ca.pem",
         &fs::read_to_string(lab.authority()).expect("the authority"),
@@ -151,53 +154,61 @@ fn toolchain(lab: &Lab) -> Option<std::path::PathBuf> {
     copied.success().then_some(copy)
 }
 
-fn each_with_tools(lab: &Lab, rules: &str, attack: impl Fn(&Lab, &mut Sandbox)) {
-    each_with(lab, rules, &json!({}), |_| {}, attack);
+/// A place where sessions have the tools.
+pub(crate) struct Toolbox<'a> {
+    lab: &'a Lab,
+    place: Place,
+    engine: Option<&'a Path>,
+    mounts: &'a [Value],
 }
 
-/// The same with further settings of the server, and arguments of `create_session`.
-pub(crate) fn each_with(
-    lab: &Lab,
-    rules: &str,
-    arguments: &Value,
-    set: impl Fn(&mut Machine),
-    attack: impl Fn(&Lab, &mut Sandbox),
-) {
+impl Toolbox<'_> {
+    /// A session by these rules, these arguments of `create_session` and these further settings of the server.
+    pub(crate) fn session(
+        &self,
+        rules: &str,
+        mut arguments: Value,
+        set: impl Fn(&mut Machine),
+    ) -> Sandbox {
+        let mut machine = machine(self.place, self.lab, rules);
+        if let Some(socket) = self.engine {
+            machine
+                .use_engine(socket)
+                .set("DEFAULT_CLAUDE_IMAGE", IMAGE);
+        }
+        set(&mut machine);
+        arguments["mcpMounts"] = json!(self.mounts);
+        Sandbox::on(self.place, machine, arguments)
+    }
+}
+
+/// At each place.
+pub(crate) fn each_toolbox(lab: &Lab, act: impl Fn(&Toolbox)) {
     let toolchain = toolchain(lab);
     if toolchain.is_none() {
         skip("cargo", "real tools inside: no toolchain");
     }
-    let begin = |place: Place, machine: Machine| {
+    let mounts: Vec<_> = toolchain
+        .iter()
+        .map(|path| json!({ "hostPath": path, "containerPath": "/opt/toolchain" }))
+        .collect();
+    let at = |place: Place, engine: Option<&Path>| {
         eprintln!("at {place:?}");
-        let mounts: Vec<_> = toolchain
-            .iter()
-            .map(|path| json!({ "hostPath": path, "containerPath": "/opt/toolchain" }))
-            .collect();
-        let mut machine = machine;
-        machine.set(
-            "CLAUDE_CODE_MCP_PROJECT_ROOTS",
-            &lab.directory().display().to_string(),
-        );
-        set(&mut machine);
-        let mut arguments = arguments.clone();
-        arguments["mcpMounts"] = json!(mounts);
-        let mut sandbox = Sandbox::on(place, machine, arguments);
-        attack(lab, &mut sandbox);
-        sandbox.destroy();
+        act(&Toolbox {
+            lab,
+            place,
+            engine,
+            mounts: &mounts,
+        });
     };
-    for place in [Place::NativeAsRoot, Place::NativeAsOrdinary] {
-        begin(place, machine(place, lab, rules));
-    }
+    at(Place::NativeAsRoot, None);
+    at(Place::NativeAsOrdinary, None);
     if !Path::new("/usr/sbin/dockerd").exists() {
         return skip("docker", "real tools inside: no dockerd");
     }
     let engine = OwnEngine::start(Apart::Not);
     ask(async { make_image_from(&engine.socket, IMAGE, COPY).await });
-    let mut machine = machine(Place::Docker, lab, rules);
-    machine
-        .use_engine(&engine.socket)
-        .set("DEFAULT_CLAUDE_IMAGE", IMAGE);
-    begin(Place::Docker, machine);
+    at(Place::Docker, Some(&engine.socket));
 }
 
 pub(crate) fn run(sandbox: &mut Sandbox, line: &str) -> Ran {
@@ -218,71 +229,75 @@ fn has(sandbox: &mut Sandbox, tool: &Tool) -> bool {
 }
 
 #[test]
-fn tools_get_what_they_want_from_hosts_that_rules_name_and_see_wrong_certificates() {
-    if !is_inside(
-        "egress_tools::tools_get_what_they_want_from_hosts_that_rules_name_and_see_wrong_certificates",
-    ) {
+fn tools_get_what_rules_name_and_say_understandably_what_they_do_not() {
+    if !is_inside("egress_tools::tools_get_what_rules_name_and_say_understandably_what_they_do_not")
+    {
         return;
     }
     let lab = Lab::start();
-    each_with_tools(&lab, RULES, |lab, sandbox| {
-        for tool in &TOOLS {
-            if !has(sandbox, tool) {
-                continue;
-            }
-            arrived(lab);
-            let ran = run(sandbox, tool.line);
-            assert_eq!(ran.code, 0, "{}: {ran:#?}", tool.name);
-            let got = sandbox.sh(tool.check);
-            assert!(
-                [WORD, "reached", "a package of the laboratory"]
-                    .iter()
-                    .any(|word| got.out.contains(word)),
-                "{}: {got:#?}",
-                tool.name
-            );
-            let asked = arrived(lab)
-                .into_iter()
-                .any(|event| matches!(event, Event::Requested { host, .. } if host == tool.host));
-            assert!(asked, "{}: it came from the laboratory", tool.name);
-        }
+    let with = |lab: &Lab, sandbox: &mut Sandbox| {
+        tools_get_what_they_want(lab, sandbox);
         certificates_that_are_none_are_seen(lab, sandbox);
+    };
+    each_toolbox(&lab, |tools| {
+        let mut sandbox = tools.session(RULES, json!({}), |_| {});
+        with(&lab, &mut sandbox);
+        sandbox.destroy();
+        let mut sandbox = tools.session(OTHER_RULES, json!({}), |_| {});
+        tools_say_that_they_may_not(&lab, &mut sandbox);
+        sandbox.destroy();
     });
 }
 
-#[test]
-fn tools_say_understandably_that_they_may_not() {
-    if !is_inside("egress_tools::tools_say_understandably_that_they_may_not") {
-        return;
+fn tools_get_what_they_want(lab: &Lab, sandbox: &mut Sandbox) {
+    for tool in &TOOLS {
+        if !has(sandbox, tool) {
+            continue;
+        }
+        arrived(lab);
+        let ran = run(sandbox, tool.line);
+        assert_eq!(ran.code, 0, "{}: {ran:#?}", tool.name);
+        let got = sandbox.sh(tool.check);
+        assert!(
+            [WORD, "reached", "a package of the laboratory"]
+                .iter()
+                .any(|word| got.out.contains(word)),
+            "{}: {got:#?}",
+            tool.name
+        );
+        let asked = arrived(lab)
+            .into_iter()
+            .any(|event| matches!(event, Event::Requested { host, .. } if host == tool.host));
+        assert!(asked, "{}: it came from the laboratory", tool.name);
     }
-    let lab = Lab::start();
-    each_with_tools(&lab, OTHER_RULES, |lab, sandbox| {
-        let mut refusals = 0;
-        for tool in &TOOLS {
-            if !has(sandbox, tool) {
-                continue;
-            }
-            arrived(lab);
-            let ran = run(sandbox, tool.line);
-            assert_ne!(ran.code, 0, "{}: {ran:#?}", tool.name);
-            let said = format!("{}\n{}", ran.out, ran.err);
-            for word in tool.words {
-                assert!(
-                    said.contains(word),
-                    "{} does not say {word:?}: {said}",
-                    tool.name
-                );
-            }
-            assert_eq!(arrived(lab), [], "{}", tool.name);
-            refusals += 1;
-            let codes = denied(sandbox, refusals);
+}
+
+fn tools_say_that_they_may_not(lab: &Lab, sandbox: &mut Sandbox) {
+    let mut refusals = 0;
+    for tool in &TOOLS {
+        if !has(sandbox, tool) {
+            continue;
+        }
+        arrived(lab);
+        let ran = run(sandbox, tool.line);
+        assert_ne!(ran.code, 0, "{}: {ran:#?}", tool.name);
+        let said = format!("{}\n{}", ran.out, ran.err);
+        for word in tool.words {
             assert!(
-                codes.iter().all(|code| code == "host_not_allowed"),
-                "{}: {codes:?}",
+                said.contains(word),
+                "{} does not say {word:?}: {said}",
                 tool.name
             );
         }
-    });
+        assert_eq!(arrived(lab), [], "{}", tool.name);
+        refusals += 1;
+        let codes = denied(sandbox, refusals);
+        assert!(
+            codes.iter().all(|code| code == "host_not_allowed"),
+            "{}: {codes:?}",
+            tool.name
+        );
+    }
 }
 
 /// Whom a host's certificate is for, and until when, is looked at by whoever is inside: the tunnel hides nothing of it.
