@@ -19,7 +19,7 @@ use http::{HeaderName, HeaderValue, header};
 use model::{Secret, SessionId};
 
 pub(crate) use aws::ENDED;
-pub use aws::{AwsChain, AwsRole};
+pub use aws::{AwsChain, AwsRole, ContainerToken};
 pub use command::TokenCommand;
 pub use file::{Guard, KeyFileError};
 pub use google::GoogleDefault;

@@ -46,6 +46,17 @@ pub struct AwsChain {
     pub profile: Option<String>,
     /// A role that is assumed with what was found.
     pub role: Option<AwsRole>,
+    /// What a container shows to be given keys.
+    pub container: Option<ContainerToken>,
+}
+
+/// `AWS_CONTAINER_AUTHORIZATION_TOKEN`, and the place where it is shown.
+#[derive(Debug, Clone)]
+pub struct ContainerToken {
+    /// By `AWS_CONTAINER_CREDENTIALS_RELATIVE_URI`, else `AWS_CONTAINER_CREDENTIALS_FULL_URI`.
+    pub place: String,
+    /// The whole of the header.
+    pub token: Secret<String>,
 }
 
 /// A role to assume. Its session has the name `claude-code-mcp-` and the session's id.
@@ -78,10 +89,11 @@ pub(super) struct Assumed {
 
 impl Found {
     pub(super) fn new(chain: AwsChain, client: HostClient) -> Self {
-        Found {
-            chain,
-            client: AwsClient(client),
-        }
+        let client = AwsClient {
+            client,
+            container: chain.container.clone(),
+        };
+        Found { chain, client }
     }
 
     /// Looks anew each time: files and variables may name other places than before.
@@ -123,7 +135,10 @@ impl Assumed {
             chain: role.chain.clone(),
             role: role.role.clone(),
             session,
-            client: AwsClient(role.client.clone()),
+            client: AwsClient {
+                client: role.client.clone(),
+                container: None,
+            },
         }
     }
 
