@@ -145,7 +145,7 @@ impl Assumed {
     async fn assume(&self) -> Result<Fetched, CredentialError> {
         let base = self.base.current().await?;
         match self.ask(&base).await {
-            Err(Refused { ended: true, error }) => match self.base.newer_than(base.number).await {
+            Err(Refused { ended: true, error }) => match self.base.instead_of(base.number).await {
                 Some(newer) => self.ask(&newer).await.map_err(|refused| refused.error),
                 None => Err(error),
             },
@@ -228,10 +228,8 @@ async fn load(
 }
 
 fn fetched(keys: AwsKeys, end: Option<SystemTime>) -> Result<Fetched, CredentialError> {
-    let end = match end {
-        Some(end) => end.checked_sub(MARGIN),
-        None => SystemTime::now().checked_add(READ_AGAIN),
-    };
+    let expiry = end.map(|end| end.checked_sub(MARGIN).unwrap_or(SystemTime::UNIX_EPOCH));
+    let end = expiry.or_else(|| SystemTime::now().checked_add(READ_AGAIN));
     if end.is_some_and(|end| end <= SystemTime::now()) {
         return Err(CredentialError::Source {
             what: "the host's credentials of AWS",
@@ -241,6 +239,7 @@ fn fetched(keys: AwsKeys, end: Option<SystemTime>) -> Result<Fetched, Credential
     Ok(Fetched {
         carried: Carried::keys(keys)?,
         end,
+        expiry,
     })
 }
 

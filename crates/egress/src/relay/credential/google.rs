@@ -127,6 +127,7 @@ impl Fetch for Default {
             Ok(Fetched {
                 carried: Carried::of(super::Form::Bearer, &token.token)?,
                 end: token.end.checked_sub(MARGIN),
+                expiry: token.end.checked_sub(MARGIN),
             })
         })
     }
