@@ -14,6 +14,7 @@ mod support;
 
 mod agent;
 mod bad_input;
+mod budgets;
 mod claude_client;
 mod clients;
 mod compose;
