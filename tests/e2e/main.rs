@@ -34,5 +34,6 @@ mod permissions;
 mod probes;
 mod prompt_cli;
 mod prompts;
+mod wishes;
 
 use support::image;

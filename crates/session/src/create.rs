@@ -10,6 +10,7 @@
 //! A destroy in the middle wins: the last step finds the session no longer `creating` and unwinds.
 
 use std::{
+    collections::BTreeSet,
     os::fd::OwnedFd,
     path::PathBuf,
     sync::Arc,
@@ -222,6 +223,7 @@ impl Inner {
         let network = NetworkRecord {
             is_open: parts.may_widen || !parts.network.rules.is_empty(),
             policy: parts.network,
+            declined: BTreeSet::new(),
         };
         let change = SessionChange {
             network: serde_json::to_vec(&network).ok(),
@@ -253,7 +255,14 @@ impl Inner {
         let network = self
             .setup
             .network
-            .open(id, network, &self.setup.policy, &made.supervisor, traffic)
+            .open(
+                id,
+                network,
+                &self.setup.policy,
+                agent.patience(),
+                &made.supervisor,
+                traffic,
+            )
             .await?;
         let live = Live::new(
             Parts {

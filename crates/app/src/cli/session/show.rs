@@ -125,6 +125,7 @@ pub(super) async fn show(context: &Context, session: &str) -> Result<u8, CliErro
     facts(context.output, &reply)?;
     context.output.line("")?;
     network::show(context.output, reply.network.as_ref())?;
+    network::show_pending(context.output, &reply)?;
     hardening(context.output, &reply)?;
     Ok(EXIT_OK)
 }
