@@ -27,7 +27,7 @@ fn stage(cap: Option<&str>, script: Script) -> Option<Stage> {
 /// One answer of 270 KB in a stream, whose usage is told at its end only.
 fn long_answer() -> Script {
     let words: Vec<String> = (0..30_000).map(|number| format!("word{number}")).collect();
-    Script::of([Turn::say([Block::text(&words.join(" "))]).usage(1_000, 70_000)])
+    Script::of([Turn::say([Block::text(words.join(" "))]).usage(1_000, 70_000)])
 }
 
 fn spent(client: &mut Client, session: &str) -> Value {

@@ -59,10 +59,10 @@ const fn nothing() -> Option<Secret<String>> {
     None
 }
 
-impl TryFrom<Parameters> for Action {
+impl TryFrom<Parameters> for Execute {
     type Error = Refusal;
 
-    fn try_from(parameters: Parameters) -> Result<Action, Refusal> {
+    fn try_from(parameters: Parameters) -> Result<Execute, Refusal> {
         let session = fields::session_id(&parameters.session_id)?;
         let command = command(parameters.command, parameters.argv)?;
         let env = fields::environment(parameters.env)?;
@@ -90,7 +90,7 @@ impl TryFrom<Parameters> for Action {
                 format!("`stdin` is longer than {MAX_STDIN_BYTES} bytes."),
             ));
         }
-        Ok(Action::ExecuteCommand(Execute {
+        Ok(Execute {
             session,
             command,
             cwd: parameters
@@ -103,15 +103,7 @@ impl TryFrom<Parameters> for Action {
             terminal: None,
             timeout: parameters.timeout_seconds.map(Duration::from_secs),
             wait: fields::wait(parameters.wait_seconds),
-        }))
-    }
-}
-
-/// How long the call is to wait; the action itself waits no more.
-fn wait_of(action: &mut Action) -> Duration {
-    match action {
-        Action::ExecuteCommand(request) => std::mem::take(&mut request.wait),
-        _ => Duration::ZERO,
+        })
     }
 }
 
@@ -173,19 +165,19 @@ impl Definition for ExecuteCommand {
     type Reply = ExecutionReply;
 
     async fn run(parameters: Parameters, caller: Caller) -> Result<ExecutionReply, Refusal> {
-        let mut action = Action::try_from(parameters)?;
+        let mut request = Execute::try_from(parameters)?;
+        let until = Instant::now() + request.wait;
         let observed = match caller.back_to {
             Some(execution) => {
                 let view = look(&caller, execution, Duration::ZERO, Awaited::End).await?;
-                let until = Instant::now() + wait_of(&mut action);
                 get_execution::watched(&caller, view, until).await?
             }
             None if caller.person.can_be_asked() => {
-                let until = Instant::now() + wait_of(&mut action);
-                let started = ask(&caller, action).await?;
+                request.wait = Duration::ZERO;
+                let started = ask(&caller, Action::ExecuteCommand(request)).await?;
                 get_execution::watched(&caller, started, until).await?
             }
-            None => get_execution::with_end(&caller, action).await?,
+            None => get_execution::with_end(&caller, Action::ExecuteCommand(request)).await?,
         };
         let mut reply = shape::execution(&observed);
         caller.words.append_to(&mut reply.message);

@@ -245,16 +245,16 @@ async fn settle(
         let view = look(caller, execution, Duration::ZERO, Awaited::End).await?;
         Ok(match is_open(&view, question) {
             true => Asked::Answered(turn, caller.person.answer(execution, question).await),
-            false => Asked::InVain(view),
+            false => Asked::InVain(Box::new(view)),
         })
     };
     let asked = tokio::select! {
         biased;
-        settled = settled_elsewhere(caller, execution, question) => Asked::InVain(settled?),
+        settled = settled_elsewhere(caller, execution, question) => Asked::InVain(Box::new(settled?)),
         asked = asked => asked?,
     };
     match asked {
-        Asked::InVain(view) => Ok(Some(view)),
+        Asked::InVain(view) => Ok(Some(*view)),
         Asked::Answered(_, None) => Ok(None),
         // No race any more: that the question is settled is this answer's doing, or the answer comes too late.
         Asked::Answered(_turn, Some(answer)) => {
@@ -268,7 +268,7 @@ async fn settle(
 /// What became of asking a person.
 enum Asked<'a> {
     /// Somebody else settled it.
-    InVain(ExecutionView),
+    InVain(Box<ExecutionView>),
     /// They answered, or the client failed to ask. The turn is kept until the answer is passed on.
     Answered(MutexGuard<'a, ()>, Option<PermissionAnswer>),
 }
