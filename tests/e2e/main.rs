@@ -14,6 +14,7 @@ mod support;
 
 mod agent;
 mod bad_input;
+mod budgets;
 mod claude_client;
 mod clients;
 mod compose;
@@ -33,5 +34,6 @@ mod permissions;
 mod probes;
 mod prompt_cli;
 mod prompts;
+mod wishes;
 
 use support::image;

@@ -163,6 +163,7 @@ fn the_servers_own_environment_holds_no_credential() {
             "AWS_ACCESS_KEY_ID",
             "AWS_SECRET_ACCESS_KEY",
             "AWS_SESSION_TOKEN",
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN",
         ] {
             machine.set(name, CANARY);
         }

@@ -119,6 +119,22 @@ impl Client {
         self.answer(id)
     }
 
+    /// The answer to a request, or else what the server asks its client before.
+    pub fn answer_or_request(&mut self, id: u64) -> Result<Value, Value> {
+        loop {
+            let message = self
+                .lines
+                .recv_timeout(Duration::from_secs(90))
+                .expect("an answer");
+            if message["id"] == json!(id) && message.get("method").is_none() {
+                return Ok(message["result"].clone());
+            }
+            if message.get("method").is_some() && message.get("id").is_some() {
+                return Err(message);
+            }
+        }
+    }
+
     /// The next request of the server, to its client.
     pub fn request_of_the_server(&mut self, method: &str) -> Value {
         loop {

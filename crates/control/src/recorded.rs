@@ -17,6 +17,7 @@ pub(crate) const fn session(action: &Action) -> Option<SessionId> {
         Action::TransferFiles(request) => Some(request.session),
         Action::ReadTranscript(request) => Some(request.session),
         Action::WidenNetwork(request) => Some(request.session),
+        Action::AnswerNetwork(request) => Some(request.session),
         Action::GetSession(session)
         | Action::DestroySession(session)
         | Action::GetSessionLogs { session, .. }
@@ -101,6 +102,12 @@ pub(crate) fn parameters(action: &Action) -> Vec<(&'static str, Parameter)> {
             parameters.extend(rules(&request.allow));
             parameters
         }
+        Action::AnswerNetwork(request) => vec![
+            ("answered_by", word(request.by.as_str())),
+            ("answer", word(if request.allow { "allow" } else { "deny" })),
+            ("host", word(&request.target.host)),
+            ("port", Parameter::Number(request.target.port.into())),
+        ],
         Action::RemoveRemains { backend, .. } => vec![("backend", word(backend.as_str()))],
         Action::ReapSession { because, .. } => vec![("because", word(format!("{because:?}")))],
         Action::ListSessions { .. }

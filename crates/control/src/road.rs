@@ -343,6 +343,15 @@ impl Inner {
                     self.sessions.widen(permit).await?,
                 )))
             }
+            Action::AnswerNetwork(request) => {
+                let owner = self.sessions.owner(request.session).await?;
+                let permit =
+                    self.policy
+                        .admit_network_answer(principal, request, owner.as_deref())?;
+                Ok(Outcome::Session(Box::new(
+                    self.sessions.answer_network(permit).await?,
+                )))
+            }
             Action::GetServerInfo => Ok(Outcome::ServerInfo(Box::new(self.server_info().await?))),
             Action::ReapSession { session, because } => {
                 let permit = self
@@ -454,7 +463,8 @@ const fn durability(action: &Action) -> Durability {
         | Action::RespondExecution { .. }
         | Action::TransferFiles(_)
         | Action::ExtendSession { .. }
-        | Action::WidenNetwork(_) => Durability::Durable,
+        | Action::WidenNetwork(_)
+        | Action::AnswerNetwork(_) => Durability::Durable,
         Action::GetExecution(_)
         | Action::ResizeTerminal { .. }
         | Action::ListSessions { .. }

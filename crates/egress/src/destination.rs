@@ -1,6 +1,7 @@
 //! Where a session may go, beside its model provider: nowhere, unless a rule names the host and the port.
 //!
-//! Reading order: what is a name at all ([`HostName`]), which rule names it ([`RuleSet`], [`preset`]), what its addresses are
+//! Reading order: what is a name at all ([`HostName`]), which rule names it ([`RuleSet`], [`preset`]), what a person
+//! may yet allow ([`Wishes`]), what its addresses are
 //! ([`AddressClass`]), the way there ([`Reach`]: resolved once on the host, all answers judged, the judged address
 //! dialed), and what the one inside is told when the answer is no ([`Denial`]).
 //!
@@ -11,6 +12,7 @@ mod name;
 mod ports;
 mod presets;
 mod rules;
+mod wishes;
 
 mod address;
 
@@ -23,10 +25,11 @@ mod resolve;
 mod denial;
 
 pub use address::AddressClass;
-pub use denial::Denial;
+pub use denial::{ByPerson, Denial};
 pub use name::{HostName, NameError};
 pub use ports::is_guarded_port;
 pub use presets::{PresetRule, preset, preset_names};
 pub use reach::{Dialled, Reach, ReachLimits};
 pub use resolve::{Resolve, SystemResolver};
 pub use rules::{Askable, RuleSet};
+pub use wishes::{Said, Wishes};

@@ -17,10 +17,10 @@ pub mod relay;
 
 pub use record::{Recording, Ticket, Unrecorded};
 pub use relay::{
-    Allowance, AwsChain, AwsKeys, AwsRole, BudgetStop, Caps, Clock, Credential, CredentialError,
-    DailyBudgets, Ending, Form, GoogleDefault, Guard, HostClient, Keep, KeyFileError, Ledger,
-    LedgerConfig, LeftToday, MAX_PRICES_BYTES, ModelList, ModelListError, Observer, Prices,
-    PricesError, Provider, ProviderError, ProviderKind, Relay, RelayLimits, RequestRecord, Scanner,
-    Scope, ServeError, SessionConfig, SessionRelay, Settled, Source, Spent, TokenCommand, Tokens,
-    Trust, TrustError, Usage, Usd, Used, UsedBefore, check_base_url,
+    Allowance, AwsChain, AwsKeys, AwsRole, BudgetStop, Caps, Clock, ContainerToken, Credential,
+    CredentialError, DailyBudgets, Ending, Form, GoogleDefault, Guard, HostClient, Keep,
+    KeyFileError, Ledger, LedgerConfig, LeftToday, MAX_PRICES_BYTES, ModelList, ModelListError,
+    Observer, Prices, PricesError, Provider, ProviderError, ProviderKind, Relay, RelayLimits,
+    RequestRecord, Scanner, Scope, ServeError, SessionConfig, SessionRelay, Settled, Source, Spent,
+    TokenCommand, Tokens, Trust, TrustError, Usage, Usd, Used, UsedBefore, check_base_url,
 };

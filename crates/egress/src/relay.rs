@@ -30,8 +30,8 @@ mod usage;
 
 pub use account::{Allowance, Scope, Spent};
 pub use credential::{
-    AwsChain, AwsKeys, AwsRole, Credential, CredentialError, Form, GoogleDefault, Guard,
-    HostClient, KeyFileError, Source, TokenCommand,
+    AwsChain, AwsKeys, AwsRole, ContainerToken, Credential, CredentialError, Form, GoogleDefault,
+    Guard, HostClient, KeyFileError, Source, TokenCommand,
 };
 pub use exchange::{Ending, Observer, RequestRecord};
 pub use ledger::{

@@ -22,7 +22,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use egress::{AwsChain, AwsKeys, AwsRole, Credential, HostClient, Provider, Source, Trust};
+use egress::{
+    AwsChain, AwsKeys, AwsRole, ContainerToken, Credential, HostClient, Provider, Source, Trust,
+};
 use support::*;
 
 const BEDROCK_BODY: &str = r#"{"anthropic_version":"bedrock-2023-05-31","max_tokens":100,"messages":[{"role":"user","content":"hi"}]}"#;
@@ -79,6 +81,10 @@ fn look() {
         }),
         profile: text("TEST_PROFILE"),
         role,
+        container: text("TEST_CONTAINER_TOKEN").map(|token| ContainerToken {
+            place: text("AWS_CONTAINER_CREDENTIALS_FULL_URI").unwrap_or_default(),
+            token: secret(&token),
+        }),
     };
     // As the server logs at its loudest: what AWS's library writes is left out there too.
     tracing_subscriber::fmt()
@@ -272,6 +278,17 @@ async fn containers_and_web_identities_have_keys() {
             .await
             .signed_by("AKIDCONTAINER")
     );
+    // Handed over beside the environment, as the server has it.
+    let full = variable(
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        format!("{}/keys?who=me", ecs.url),
+    );
+    let token = variable("TEST_CONTAINER_TOKEN", "canarycontainer");
+    let handed = looked(directory.path(), &[full.clone(), token]).await;
+    assert!(handed.signed_by("AKIDCONTAINER"));
+    // Without it there are none: it was the token.
+    let without = looked(directory.path(), &[full]).await;
+    assert!(without.bedrock.asked().is_empty());
 
     let token = directory.path().join("token");
     fs::write(&token, "canaryidentity").unwrap();

@@ -253,11 +253,27 @@ async fn a_workload_of_another_cloud_exchanges_its_token() {
         let said = carried(named(directory.path(), &account)).await;
         assert_eq!(said.unwrap(), format!("authorization: Bearer ya29.{text}"));
     }
-    let unknown = account(object!({ "executable": { "command": "x" } }));
-    let said = carried(named(directory.path(), &unknown))
-        .await
-        .unwrap_err();
-    assert!(said.contains("of a kind that is not supported"), "{said}");
+    let ran = directory.path().join("ran");
+    let executable = object!({ "command": format!("/usr/bin/touch {}", ran.display()) });
+    let signatures = object!({ "environment_id": "aws1", "url": format!("{}/role", service.url) });
+    for place in [
+        object!({ "executable": executable.clone() }),
+        object!({ "executable": executable, "file": subject }),
+        signatures,
+        object!({}),
+    ] {
+        let said = carried(named(directory.path(), &account(place)))
+            .await
+            .unwrap_err();
+        assert!(said.contains("set `vertex_token_command`"), "{said}");
+    }
+    assert!(!ran.exists());
+    assert!(
+        service
+            .asked()
+            .iter()
+            .all(|request| !request.contains("/role"))
+    );
 }
 
 #[tokio::test]

@@ -146,6 +146,61 @@ async fn a_refusal_without_a_newer_key_is_passed_on_once() {
 }
 
 #[tokio::test]
+async fn the_key_before_stands_in_where_the_provider_takes_no_new_one_and_ends_with_a_good_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("key");
+    write(&path, "key-1");
+    let taken = Arc::new(Mutex::new(vec!["key-1"]));
+    let refused = Arc::new(AtomicUsize::new(0));
+    let upstream = provider(Arc::clone(&taken), Arc::clone(&refused)).await;
+    let bench = bench_of(&upstream.url, from_file(&path));
+    assert_eq!(whole_streams(&bench, 1).await, 1);
+    // A slip of the operator's hand: nobody is stopped, and the provider is not asked twice for each request.
+    write(&path, "slip");
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert_eq!(whole_streams(&bench, 1).await, 1);
+    assert_eq!(refused.load(Ordering::SeqCst), 1);
+    assert_eq!(whole_streams(&bench, 10).await, 10);
+    assert_eq!(refused.load(Ordering::SeqCst), 1);
+    assert!(upstream.asked().last().unwrap().contains("key-1"));
+    // Put right, the new key is the one.
+    taken.lock().unwrap().push("key-2");
+    write(&path, "key-2");
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert_eq!(whole_streams(&bench, 1).await, 1);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(whole_streams(&bench, 1).await, 1);
+    assert!(upstream.asked().last().unwrap().contains("key-2"));
+    assert_eq!(refused.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_key_that_was_refused_itself_stands_in_for_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("key");
+    write(&path, "revoked");
+    let taken = Arc::new(Mutex::new(vec!["revoked"]));
+    let refused = Arc::new(AtomicUsize::new(0));
+    let upstream = provider(Arc::clone(&taken), Arc::clone(&refused)).await;
+    let bench = bench_of(&upstream.url, from_file(&path));
+    assert_eq!(whole_streams(&bench, 1).await, 1);
+    taken.lock().unwrap().clear();
+    write(&path, "slip");
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    // Both are refused, and then only the new one is tried: once for each request.
+    for tries in [2, 4, 5, 6] {
+        assert_eq!(status(&bench.ask(BODY).await), 401);
+        assert_eq!(refused.load(Ordering::SeqCst), tries);
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+    }
+    // Replaced after its refusal, it is not the one before of anything.
+    taken.lock().unwrap().push("key-2");
+    write(&path, "key-2");
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert_eq!(whole_streams(&bench, 1).await, 1);
+}
+
+#[tokio::test]
 async fn a_key_that_is_set_anew_serves_what_the_old_one_was_refused_for() {
     let taken = Arc::new(Mutex::new(vec!["key-1"]));
     let refused = Arc::new(AtomicUsize::new(0));

@@ -3,13 +3,17 @@
 //! A cancelled request ends the wait: the future on the road is dropped, which leaves the work alone. A panic anywhere
 //! below is this one call's failure.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use control::Road;
 use futures::FutureExt;
 use model::{
-    Action, AnsweredBy, Call, ClientInfo, Credentials, ExecutionId, Outcome, PermissionAnswer,
-    Reason, Refusal,
+    Action, AnswerNetwork, AnsweredBy, Call, ClientInfo, Credentials, ExecutionId, Outcome,
+    PermissionAnswer, Reason, Refusal,
 };
 use rmcp::{
     ErrorData, RoleServer,
@@ -22,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     lines::Said,
-    person::{Back, Person},
+    person::{Back, Person, Question},
     progress::Progress,
     reply::ErrorReply,
     text,
@@ -35,6 +39,14 @@ const MAX_TOLD_BYTES: usize = 400;
 const TOO_MANY_RETRY_MS: u64 = 1000;
 /// After a cancel, how long the road has to give up a shutdown's calls before they are answered for it.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(200);
+
+/// Why an answer is of no use any more: somebody else was first, or its time is over.
+const LATE: [Reason; 4] = [
+    Reason::QuestionNotFound,
+    Reason::ExecutionEnded,
+    Reason::SessionExpired,
+    Reason::SessionDestroyed,
+];
 
 /// Whoever calls, and the way to the house.
 #[derive(Clone)]
@@ -52,6 +64,27 @@ pub(crate) struct Caller {
     pub(crate) back_to: Option<ExecutionId>,
     /// What is told of the work while the client waits; `None` where it did not ask for that.
     pub(crate) told: Option<watch::Sender<String>>,
+    /// What the person said in the course of the call about what the session may reach.
+    pub(crate) words: Words,
+}
+
+/// See [`Caller::words`].
+#[derive(Clone, Default)]
+pub(crate) struct Words(Arc<Mutex<Vec<String>>>);
+
+impl Words {
+    fn add(&self, sentence: String) {
+        let mut words = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        words.push(sentence);
+    }
+
+    /// Adds them to the message of a reply, so that its reader knows to try again, or not to.
+    pub(crate) fn append_to(&self, message: &mut String) {
+        for sentence in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            message.push(' ');
+            message.push_str(sentence);
+        }
+    }
 }
 
 impl Caller {
@@ -82,19 +115,48 @@ impl Caller {
     pub(crate) async fn answer(
         &self,
         execution: ExecutionId,
-        question: String,
+        question: &Question,
         answer: PermissionAnswer,
     ) -> Result<(), Refusal> {
-        let action = Action::AnswerExecution {
-            execution,
-            question,
-            answer,
-            by: AnsweredBy::Person,
+        let by = AnsweredBy::Person;
+        let (action, said) = match question {
+            Question::Prompt(asked) => {
+                let question = asked.id.clone();
+                let action = Action::AnswerExecution {
+                    execution,
+                    question,
+                    answer,
+                    by,
+                };
+                (action, None)
+            }
+            Question::Network(session, asked) => {
+                let allow = matches!(answer, PermissionAnswer::Allow);
+                let target = asked.target.clone();
+                let said = match allow {
+                    true => {
+                        format!("A person let the session reach {target} meanwhile: try it again.")
+                    }
+                    false => format!(
+                        "A person said no to {target} meanwhile, which stands: do without it, and do not try it again."
+                    ),
+                };
+                let action = Action::AnswerNetwork(AnswerNetwork {
+                    session: *session,
+                    target,
+                    allow,
+                    by,
+                });
+                (action, Some(said))
+            }
         };
-        let late = [Reason::QuestionNotFound, Reason::ExecutionEnded];
         match self.ask(action).await {
-            Err(refusal) if !late.contains(&refusal.reason) => Err(refusal),
-            Ok(_) | Err(_) => Ok(()),
+            Err(refusal) if !LATE.contains(&refusal.reason) => Err(refusal),
+            Err(_) => Ok(()),
+            Ok(_) => {
+                said.into_iter().for_each(|said| self.words.add(said));
+                Ok(())
+            }
         }
     }
 }
@@ -115,7 +177,7 @@ impl Work {
             // Each is passed on whatever became of the others: the person is not asked again.
             let mut refused = None;
             for (question, answer) in back.answers {
-                let passed_on = self.caller.answer(back.execution, question, answer).await;
+                let passed_on = self.caller.answer(back.execution, &question, answer).await;
                 // Somebody else was first, or its time was over: the call goes on, and its reply says where it stands.
                 let refusal = passed_on.err();
                 refused = refused.or(refusal.filter(|it| it.reason != Reason::QuestionNotFound));

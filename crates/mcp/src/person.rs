@@ -1,4 +1,5 @@
-//! The person at the client: how they are asked what Claude Code asks, in either era, and what their answer means.
+//! The person at the client: how they are asked what Claude Code asks, and what programs in a session want to reach, in
+//! either era, and what their answer means.
 //!
 //! ```text
 //! 2025-06-18, 2025-11-25   the call goes on and asks meanwhile:   elicitation/create ──► answer
@@ -17,7 +18,9 @@ mod rounds;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use model::{ExecutionId, PendingPermission, PermissionAnswer};
+use model::{
+    ExecutionId, NetworkQuestion, PendingKind, PendingPermission, PermissionAnswer, SessionId,
+};
 use rmcp::{
     RoleServer,
     model::{ClientCapabilities, ClientResult, ProtocolVersion, Request, ServerRequest},
@@ -53,7 +56,47 @@ enum Way {
 /// What a call's result is to ask.
 pub(crate) struct Ask {
     pub(crate) execution: ExecutionId,
-    pub(crate) questions: Vec<PendingPermission>,
+    pub(crate) questions: Vec<Question>,
+}
+
+/// What a person is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Question {
+    /// What Claude Code asks in a prompt.
+    Prompt(PendingPermission),
+    /// What a program in that session wants to reach.
+    Network(SessionId, NetworkQuestion),
+}
+
+/// What kind of answer a question takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Takes {
+    /// Leave for this once.
+    Once,
+    /// Words.
+    Words,
+    /// Leave for as long as the session lives.
+    Lasting,
+}
+
+impl Question {
+    /// Its name among those of one call.
+    pub(crate) fn id(&self) -> String {
+        match self {
+            Question::Prompt(asked) => asked.id.clone(),
+            Question::Network(session, asked) => format!("network {session} {}", asked.target),
+        }
+    }
+
+    pub(crate) const fn takes(&self) -> Takes {
+        match self {
+            Question::Prompt(asked) => match asked.kind {
+                PendingKind::Permission => Takes::Once,
+                PendingKind::Question => Takes::Words,
+            },
+            Question::Network(..) => Takes::Lasting,
+        }
+    }
 }
 
 impl Person {
@@ -87,6 +130,11 @@ impl Person {
         }
     }
 
+    /// There is a way to ask them.
+    pub(crate) const fn can_be_asked(&self) -> bool {
+        !matches!(self.way, Way::None)
+    }
+
     /// They are asked by a call's result.
     pub(crate) const fn is_asked_by_result(&self) -> bool {
         matches!(self.way, Way::Result(_))
@@ -97,7 +145,7 @@ impl Person {
     pub(crate) async fn answer(
         &self,
         execution: ExecutionId,
-        question: &PendingPermission,
+        question: &Question,
     ) -> Option<PermissionAnswer> {
         let Way::Request { peer, .. } = &self.way else {
             return None;
@@ -107,7 +155,7 @@ impl Person {
         let sent = peer.send_cancellable_request(request, PeerRequestOptions::no_options());
         let result = Form::new(sent.await.ok()?).result().await;
         match result {
-            Ok(ClientResult::ElicitResult(result)) => form::read(question.kind, &result),
+            Ok(ClientResult::ElicitResult(result)) => form::read(question.takes(), &result),
             Ok(_) => None,
             Err(error) => {
                 tracing::info!(%execution, %error, "a client did not ask its person");
@@ -117,11 +165,11 @@ impl Person {
     }
 
     /// Leaves to the call's result what it is to ask, where that is how this person is asked.
-    pub(crate) fn leave(&self, execution: ExecutionId, questions: &[PendingPermission]) {
+    pub(crate) fn leave(&self, execution: ExecutionId, questions: Vec<Question>) {
         if let Way::Result(left) = &self.way {
             *left.lock().unwrap_or_else(PoisonError::into_inner) = Some(Ask {
                 execution,
-                questions: questions.to_vec(),
+                questions,
             });
         }
     }

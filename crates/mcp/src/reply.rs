@@ -23,7 +23,7 @@ pub use prompt::{
 pub use server::ServerInfoReply;
 pub use session::{
     BudgetLeftReply, DestroyReply, HardeningReply, LayerReply, LimitReply, LimitsReply,
-    LogLineReply, LogsReply, NetworkReply, NetworkRuleReply, ProviderUsageReply, SessionListReply,
-    SessionReply, SessionStateName, TranscriptKindName, TransferDirectionName, TransferReply,
-    UsageReply,
+    LogLineReply, LogsReply, NetworkReply, NetworkRuleReply, PendingNetworkReply,
+    ProviderUsageReply, SessionListReply, SessionReply, SessionStateName, TranscriptKindName,
+    TransferDirectionName, TransferReply, UsageReply,
 };

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     arguments,
-    call::{self, Caller, Work},
+    call::{self, Caller, Words, Work},
     connection::Peer,
     person::{Person, Rounds},
     text,
@@ -96,6 +96,7 @@ impl Service {
             person: Person::of(context, &self.turn),
             back_to: None,
             told: None,
+            words: Words::default(),
         }
     }
 
@@ -104,7 +105,7 @@ impl Service {
         &self,
         entry: &'static Entry,
         mut request: CallToolRequestParams,
-        caller: Caller,
+        mut caller: Caller,
         context: &RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let back = match self.rounds.back(&request) {
@@ -112,7 +113,10 @@ impl Service {
             Err(refusal) => return Ok(call::refused(&refusal).into()),
         };
         let round = back.as_ref().map_or(0, |back| back.round);
-        let person = caller.person.clone();
+        if let Some(back) = &back {
+            caller.words = back.words.clone();
+        }
+        let (person, words) = (caller.person.clone(), caller.words.clone());
         let fingerprint = person
             .is_asked_by_result()
             .then(|| self.rounds.fingerprint(&request));
@@ -125,7 +129,7 @@ impl Service {
         let result = call::carry_out(work, context, &self.shutdown).await?;
         let asking = fingerprint
             .zip(person.left())
-            .and_then(|(fingerprint, ask)| self.rounds.result(fingerprint, round, &ask));
+            .and_then(|(fingerprint, ask)| self.rounds.result(fingerprint, round, &ask, words));
         Ok(asking.map_or_else(|| result.into(), CallToolResponse::from))
     }
 }

@@ -3,6 +3,7 @@
 mod allow_network;
 mod cancel_execution;
 mod create_session;
+mod deny_network;
 mod destroy_session;
 mod execute_command;
 mod execute_in_session;
@@ -58,8 +59,12 @@ static TOOLS: LazyLock<Vec<Entry>> = LazyLock::new(|| {
 });
 
 /// Tools of the command line alone: not listed, and not there for a client whose model calls.
-static PERSON_TOOLS: LazyLock<Vec<Entry>> =
-    LazyLock::new(|| vec![entry::<allow_network::AllowNetwork>()]);
+static PERSON_TOOLS: LazyLock<Vec<Entry>> = LazyLock::new(|| {
+    vec![
+        entry::<allow_network::AllowNetwork>(),
+        entry::<deny_network::DenyNetwork>(),
+    ]
+});
 
 /// One tool: what is said about it and how it is called.
 pub(crate) struct Entry {

@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use crate::{
-    AgentRequest, AnsweredBy, BackendName, ConversationId, DockerOptions, ExecutePrompt,
-    ExecutionId, LimitName, NetworkRequest, PermissionAnswer, Secret, SessionId, WidenNetwork,
+    AgentRequest, AnswerNetwork, AnsweredBy, BackendName, ConversationId, DockerOptions,
+    ExecutePrompt, ExecutionId, LimitName, NetworkRequest, NetworkTarget, PermissionAnswer, Secret,
+    SessionId, WidenNetwork,
 };
 
 /// Everything that can be asked of the server.
@@ -76,6 +77,8 @@ pub enum Action {
     },
     /// Let a session that runs reach more, never past the operator's ceiling.
     WidenNetwork(WidenNetwork),
+    /// Answer whether a session that runs may reach what it asked for.
+    AnswerNetwork(AnswerNetwork),
     /// What this server is and can do.
     GetServerInfo,
     /// End a session for a reason of the server's own: only [`crate::Principal::System`] may ask.
@@ -141,6 +144,7 @@ impl Action {
             Action::TransferFiles(_) => "files.transfer",
             Action::ExtendSession { .. } => "session.extend",
             Action::WidenNetwork(_) => "session.widen_network",
+            Action::AnswerNetwork(_) => "session.answer_network",
             Action::GetServerInfo => "server.read",
             Action::ReapSession { .. } => "session.reap",
             Action::AdoptSession(_) => "session.adopt",
@@ -161,6 +165,7 @@ impl Action {
             | Action::TransferFiles(_)
             | Action::ExtendSession { .. }
             | Action::WidenNetwork(_)
+            | Action::AnswerNetwork(_)
             | Action::ReapSession { .. }
             | Action::AdoptSession(_)
             | Action::RemoveRemains { .. } => true,
@@ -312,8 +317,12 @@ pub enum Awaited {
     News,
     /// Of a prompt, a change of what it does, too.
     Progress,
-    /// The end.
+    /// The end; of a prompt, also a question.
     End,
+    /// As [`Awaited::End`], or something that was refused inside and that a person may allow.
+    EndOrWish,
+    /// That nobody waits for a person's word about this any more, however the execution stands.
+    NetworkAnswered(NetworkTarget),
     /// Of a prompt, that nobody waits for the answer to that question any more; or the end.
     Answered {
         /// Which of its questions.

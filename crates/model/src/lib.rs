@@ -28,8 +28,8 @@ pub use docker_options::{DockerOptions, OptionValue, Unreadable};
 pub use ids::{ExecutionId, IdError, OwnerId, SessionId};
 pub use limits::{Enforcement, Limit, LimitInForce, LimitName, Limits};
 pub use network::{
-    EgressRule, HostPattern, MAX_HOST_BYTES, NamedRule, NetworkOffer, NetworkPolicy,
-    NetworkRequest, RuleError, WidenNetwork,
+    AnswerNetwork, EgressRule, HostPattern, MAX_HOST_BYTES, NamedRule, NetworkOffer, NetworkPolicy,
+    NetworkQuestion, NetworkRequest, NetworkTarget, RuleError, WidenNetwork,
 };
 pub use outcome::{
     BudgetLeft, BudgetScope, ExecutionState, ExecutionView, LogLine, Outcome, ProtectedChange,

@@ -48,6 +48,62 @@ pub struct WidenNetwork {
     pub by: AnsweredBy,
 }
 
+/// One host at one port, as something inside asked for it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NetworkTarget {
+    /// The host; lower case, ASCII.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+/// A way that was refused inside and that a person may open: it waits for their word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkQuestion {
+    /// Where to.
+    pub target: NetworkTarget,
+    /// When nobody waits for the answer any more, milliseconds since 1970.
+    pub denied_at_ms: u64,
+}
+
+/// See [`crate::Action::AnswerNetwork`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnswerNetwork {
+    /// Which session.
+    pub session: SessionId,
+    /// What it asked for.
+    pub target: NetworkTarget,
+    /// Whether it may reach it, as long as it lives.
+    pub allow: bool,
+    /// Whose word it is.
+    pub by: AnsweredBy,
+}
+
+impl NetworkTarget {
+    /// The rule that allows this and nothing else.
+    ///
+    /// # Errors
+    /// When the host is no name.
+    pub fn rule(&self) -> Result<EgressRule, RuleError> {
+        let host: HostPattern = self.host.parse()?;
+        match &host {
+            HostPattern::Exact(_) if self.port != 0 => Ok(EgressRule {
+                ports: vec![self.port],
+                ..EgressRule::on(host)
+            }),
+            HostPattern::Exact(_) => Err(RuleError::Port(self.port.to_string())),
+            HostPattern::Below(_) => Err(RuleError::Host(host.to_string())),
+        }
+    }
+}
+
+impl fmt::Display for NetworkTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
 /// What a session has: everything that no rule allows is refused. Without a rule it reaches its model provider alone.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

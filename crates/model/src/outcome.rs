@@ -5,8 +5,8 @@ use std::{path::PathBuf, time::SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Attestation, BackendName, ConversationId, ExecutionId, NetworkOffer, NetworkPolicy, PromptView,
-    SessionId, TokenUsage,
+    Attestation, BackendName, ConversationId, ExecutionId, NetworkOffer, NetworkPolicy,
+    NetworkQuestion, PromptView, SessionId, TokenUsage,
 };
 
 /// The answer to an [`crate::Action`].
@@ -125,6 +125,8 @@ pub struct SessionView {
     pub attestation: Option<Attestation>,
     /// What it may reach beside its model provider. `None` until it is ready.
     pub network: Option<NetworkPolicy>,
+    /// What it was refused and a person may allow, oldest first.
+    pub network_questions: Vec<NetworkQuestion>,
     /// Resources in use. `None` when it is not live.
     pub usage: Option<UsageView>,
     /// What it has used of its model provider, and what is left. `None` where it has none.
@@ -292,6 +294,8 @@ pub struct ExecutionView {
     pub failure: Option<String>,
     /// What there is to see of a prompt; `None` for a command.
     pub prompt: Option<Box<PromptView>>,
+    /// What its session was refused and a person may allow, oldest first: of all that runs in the session.
+    pub network_questions: Vec<NetworkQuestion>,
 }
 
 /// A path that the host would execute or trust, and that a sandbox made or changed.

@@ -14,13 +14,14 @@ use std::{
 };
 
 use model::{
-    AnsweredBy, BackendName, EgressRule, ExecutionId, Kernel, Layer, LimitName, Limits,
-    NetworkOffer, NetworkPolicy, Principal, Reason, Refusal, Requirement, SessionId, WidenNetwork,
+    AnswerNetwork, AnsweredBy, BackendName, EgressRule, ExecutionId, Kernel, Layer, LimitName,
+    Limits, NetworkOffer, NetworkPolicy, Principal, Reason, Refusal, Requirement, SessionId,
+    WidenNetwork,
 };
 
 use crate::{
-    ExecutionPermit, ExtendPermit, ListingPermit, PolicyConfig, PolicyError, SessionPermit,
-    SystemPermit, WidenPermit, command::MAX_STDIN_BYTES, docker_options::HostConfig,
+    ExecutionPermit, ExtendPermit, ListingPermit, NetworkAnswerPermit, PolicyConfig, PolicyError,
+    SessionPermit, SystemPermit, WidenPermit, command::MAX_STDIN_BYTES, docker_options::HostConfig,
     forbidden::ForbiddenPaths, hardening::Hardening, managed_settings, network::Ceiling,
     protected::ProtectedPaths, roots::Roots,
 };
@@ -245,17 +246,37 @@ impl Policy {
         owner: Option<&str>,
     ) -> Result<WidenPermit, Refusal> {
         self.require_owner(principal, owner, Work::New)?;
-        match asked.by {
-            AnsweredBy::Person => {}
-            AnsweredBy::Caller => {
-                let message = "The calling model may not let a session reach more.";
-                let hint = "Tell your user: a person does so with `claude-code-mcp session allow SESSION HOST[:PORT]`.";
-                return Err(Refusal::new(Reason::PolicyDenied, message, hint));
-            }
-        }
+        require_person(asked.by)?;
         Ok(WidenPermit {
             session: asked.session,
             rules: self.network.added(&asked.allow)?,
+        })
+    }
+
+    /// Decides on an answer to what a session that runs asked to reach. No configuration lets the calling model give it.
+    ///
+    /// # Errors
+    /// As for [`Policy::admit_widen`]; a no needs no rule, so nothing is past the ceiling for it.
+    pub fn admit_network_answer(
+        &self,
+        principal: &Principal,
+        asked: &AnswerNetwork,
+        owner: Option<&str>,
+    ) -> Result<NetworkAnswerPermit, Refusal> {
+        self.require_owner(principal, owner, Work::New)?;
+        require_person(asked.by)?;
+        let rule = asked.target.rule().map_err(|error| {
+            let hint = "Name one host and one port, such as example.com:443.";
+            Refusal::new(Reason::InvalidArgument, format!("{error}."), hint).in_field("target")
+        })?;
+        let rules = match asked.allow {
+            true => Some(self.network.added(&[rule])?),
+            false => None,
+        };
+        Ok(NetworkAnswerPermit {
+            session: asked.session,
+            target: asked.target.clone(),
+            rules,
         })
     }
 
@@ -412,6 +433,19 @@ enum Access {
     /// Unknown or foreign: the caller cannot tell which.
     Hidden,
     NotForTheServer,
+}
+
+/// What a session reaches is never the calling model's to say.
+fn require_person(by: AnsweredBy) -> Result<(), Refusal> {
+    match by {
+        AnsweredBy::Person => Ok(()),
+        AnsweredBy::Caller => {
+            let message = "The calling model may not let a session reach more.";
+            let hint = "Tell your user: a person does so in a client that asks them, or with `claude-code-mcp session allow \
+                        SESSION HOST[:PORT]`.";
+            Err(Refusal::new(Reason::PolicyDenied, message, hint))
+        }
+    }
 }
 
 fn not_for_the_server() -> Refusal {

@@ -77,8 +77,8 @@ pub use mounts::MAX_MOUNTS;
 pub use network::{MAX_NETWORK_RULES, NetworkConfig, OfferedCredential, Standing};
 pub use permit::{
     CommandParts, CommandPermit, CreateParts, CreatePermit, ExecutionPermit, ExtendPermit,
-    ListingPermit, PromptPermit, SessionPermit, SystemPermit, TransferParts, TransferPermit,
-    WidenPermit,
+    ListingPermit, NetworkAnswerPermit, PromptPermit, SessionPermit, SystemPermit, TransferParts,
+    TransferPermit, WidenPermit,
 };
 pub use prompt::{AgentParts, MAX_PROMPT_BYTES, PromptParts};
 pub use protected::{ProtectedPaths, Rule, RuleKind, WhenMissing};

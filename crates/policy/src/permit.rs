@@ -8,8 +8,8 @@ use std::{
 
 use model::{
     BackendName, BindMount, CommandLine, EgressRule, ExecutionId, HostDirectory, Layer, Limits,
-    NetworkPolicy, ProtectedPath, Requirement, RuntimeClass, Secret, SessionId, Terminal,
-    TransferDirection,
+    NetworkPolicy, NetworkTarget, ProtectedPath, Requirement, RuntimeClass, Secret, SessionId,
+    Terminal, TransferDirection,
 };
 
 use crate::{AgentParts, ExecutionVerb, PromptParts, SessionVerb, SystemVerb};
@@ -281,6 +281,37 @@ impl WidenPermit {
     /// Both.
     pub fn into_parts(self) -> (SessionId, Vec<EgressRule>) {
         (self.session, self.rules)
+    }
+}
+
+/// What a person said about something that a session asked for counts.
+#[derive(Debug)]
+#[must_use = "a permit that is dropped was a decision for nothing"]
+pub struct NetworkAnswerPermit {
+    pub(crate) session: SessionId,
+    pub(crate) target: NetworkTarget,
+    pub(crate) rules: Option<Vec<EgressRule>>,
+}
+
+impl NetworkAnswerPermit {
+    /// Which session.
+    pub const fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// What it asked for.
+    pub const fn target(&self) -> &NetworkTarget {
+        &self.target
+    }
+
+    /// The rules that it gets beside its own; `None` where the answer is no.
+    pub fn rules(&self) -> Option<&[EgressRule]> {
+        self.rules.as_deref()
+    }
+
+    /// All of it.
+    pub fn into_parts(self) -> (SessionId, NetworkTarget, Option<Vec<EgressRule>>) {
+        (self.session, self.target, self.rules)
     }
 }
 

@@ -3,8 +3,8 @@
 use std::{os::unix::ffi::OsStrExt, sync::Arc, time::Duration};
 
 use model::{
-    Awaited, CommandLine, ExecutionId, ExecutionState, ExecutionView, GetExecution, Reason,
-    Refusal, Secret, Terminal,
+    Awaited, CommandLine, ExecutionId, ExecutionState, ExecutionView, GetExecution, NetworkTarget,
+    Reason, Refusal, Secret, Terminal,
 };
 use policy::{CommandParts, CommandPermit, ExecutionPermit};
 use sandbox::{
@@ -139,12 +139,39 @@ impl Sessions {
                 Awaited::Progress => execution.progressed(read.wait).await,
                 Awaited::End => execution.ended_or_asking(read.wait).await,
                 Awaited::Answered { question } => execution.answered(question, read.wait).await,
+                Awaited::EndOrWish => self.ended_or_wish(&execution, read.wait).await,
+                Awaited::NetworkAnswered(target) => {
+                    self.network_answered(&execution, target, read.wait).await;
+                }
             }
         }
         if let Some(live) = self.0.live(execution.session) {
             live.touch();
         }
         Ok(self.0.execution_view(&execution, cursors).await)
+    }
+
+    async fn ended_or_wish(&self, execution: &Execution, wait: Duration) {
+        match self.0.live(execution.session) {
+            Some(live) => tokio::select! {
+                () = execution.ended_or_asking(wait) => {}
+                () = live.network.asks() => {}
+            },
+            None => execution.ended_or_asking(wait).await,
+        }
+    }
+
+    /// Returns at once where the session is gone: then nobody waits.
+    async fn network_answered(
+        &self,
+        execution: &Execution,
+        target: &NetworkTarget,
+        wait: Duration,
+    ) {
+        if let Some(live) = self.0.live(execution.session) {
+            // Elapsed is as good an answer.
+            let _ = tokio::time::timeout(wait, live.network.answered(target)).await;
+        }
     }
 
     /// Ends an execution's whole tree and waits until it is gone.

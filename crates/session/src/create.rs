@@ -10,6 +10,7 @@
 //! A destroy in the middle wins: the last step finds the session no longer `creating` and unwinds.
 
 use std::{
+    collections::BTreeSet,
     os::fd::OwnedFd,
     path::PathBuf,
     sync::Arc,
@@ -229,6 +230,7 @@ impl Inner {
             opens_tls: spec.certificates.is_some(),
             placeholders: Credentials::placeholders(&parts.network)?,
             policy: parts.network,
+            declined: BTreeSet::new(),
         };
         let change = SessionChange {
             network: serde_json::to_vec(&network).ok(),
@@ -264,7 +266,14 @@ impl Inner {
         let network = self
             .setup
             .network
-            .open(id, network, &self.setup.policy, &made.supervisor, traffic)
+            .open(
+                id,
+                network,
+                &self.setup.policy,
+                agent.patience(),
+                &made.supervisor,
+                traffic,
+            )
             .await?;
         let live = Live::new(
             Parts {

@@ -2,14 +2,21 @@
 
 mod credentials;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use egress::{
-    destination::{Askable, Reach, ReachLimits, Resolve, RuleSet},
+    destination::{Askable, HostName, Reach, ReachLimits, Resolve, RuleSet, Wishes},
     proxy::{Proxy, ProxyPort, SessionEgress},
 };
-use model::{EgressRule, NamedRule, NetworkPolicy, Reason, Refusal, SessionId};
-use policy::{MAX_NETWORK_RULES, Policy, WidenPermit};
+use model::{
+    EgressRule, NamedRule, NetworkPolicy, NetworkQuestion, NetworkTarget, Reason, Refusal,
+    SessionId, SessionView,
+};
+use policy::{MAX_NETWORK_RULES, NetworkAnswerPermit, Policy, WidenPermit};
 use sandbox::{Relayed, Supervisor};
 use serde::{Deserialize, Serialize};
 use store::{SessionChange, SessionRecord};
@@ -27,6 +34,9 @@ use crate::{
 /// The set of rules that a person gave, in their names.
 const PERSON: &str = "person";
 
+/// Noes of people that a session has at most: far more than it asks for.
+const MAX_DECLINED: usize = 64;
+
 pub use credentials::{Credentials, Offered};
 
 /// What stands on record of a session's network.
@@ -39,8 +49,11 @@ pub(crate) struct NetworkRecord {
     #[serde(default)]
     pub(crate) opens_tls: bool,
     /// What stands inside for its credentials, by their names.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) placeholders: BTreeMap<String, String>,
+    /// What a person said no to.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) declined: BTreeSet<NetworkTarget>,
 }
 
 impl NetworkRecord {
@@ -48,6 +61,22 @@ impl NetworkRecord {
     pub(crate) fn of(record: &SessionRecord) -> Option<Self> {
         serde_json::from_slice(record.network.as_deref()?).ok()
     }
+
+    /// A yes takes back a no of before.
+    fn without_what_is_allowed(mut self) -> Self {
+        let set = RuleSet::new(self.policy.clone());
+        self.declined.retain(|target| !allows(&set, target));
+        self
+    }
+}
+
+/// Whether something may be reached by these rules, whole.
+fn allows(rules: &RuleSet, target: &NetworkTarget) -> bool {
+    HostName::parse(target.host.as_bytes()).is_ok_and(|host| {
+        rules
+            .find(&host, target.port)
+            .is_ok_and(|named| !named.rule.opens_tls())
+    })
 }
 
 /// The way to hosts, for all sessions together.
@@ -64,6 +93,7 @@ pub struct Network {
 pub(crate) struct LiveNetwork {
     record: Mutex<NetworkRecord>,
     ways: Option<Ways>,
+    wishes: Arc<Wishes>,
 }
 
 /// The ways out of a session.
@@ -78,6 +108,23 @@ impl LiveNetwork {
     /// Whether the ways out are open, whatever they lead to.
     pub(crate) const fn is_open(&self) -> bool {
         self.ways.is_some()
+    }
+
+    /// What it was refused and a person may allow, oldest first.
+    pub(crate) fn questions(&self) -> Vec<NetworkQuestion> {
+        self.wishes.open()
+    }
+
+    /// Waits until something is asked.
+    pub(crate) async fn asks(&self) {
+        self.wishes
+            .reached(|wishes| !wishes.open().is_empty())
+            .await;
+    }
+
+    /// Waits until nobody waits for a person's word about it.
+    pub(crate) async fn answered(&self, target: &NetworkTarget) {
+        self.wishes.reached(|wishes| !wishes.is_open(target)).await;
     }
 }
 
@@ -95,27 +142,29 @@ impl Drop for Ways {
 }
 
 impl Network {
-    /// Opens the ways out of a sandbox, before anything untrusted runs where the session is new.
+    /// Opens the ways out of a sandbox, before anything untrusted runs where the session is new. `patience`: how long a person
+    /// is waited for.
     pub(crate) async fn open(
         &self,
         session: SessionId,
         record: NetworkRecord,
         policy: &Policy,
+        patience: Duration,
         supervisor: &Supervisor,
         traffic: Arc<dyn Traffic>,
     ) -> Result<LiveNetwork, Refusal> {
         let opening = self.credentials.opening(session, &record)?;
-        let NetworkRecord {
-            policy: rules,
-            is_open,
-            ..
-        } = record.clone();
+        let wishes = Arc::new(Wishes::new(patience, record.declined.clone()));
         let mut ways = None;
-        if is_open {
-            let askable = Askable::new(session, policy.network_ceiling().to_vec());
+        if record.is_open {
+            let askable = Askable::new(
+                session,
+                policy.network_ceiling().to_vec(),
+                Arc::clone(&wishes),
+            );
             let egress = SessionEgress::new(
                 session,
-                RuleSet::new(rules.clone()).askable(askable.clone()),
+                RuleSet::new(record.policy.clone()).askable(askable.clone()),
                 Reach::new(Arc::clone(&self.resolver), ReachLimits::default()),
                 opening,
                 traffic,
@@ -142,6 +191,7 @@ impl Network {
         Ok(LiveNetwork {
             record: Mutex::new(record),
             ways,
+            wishes,
         })
     }
 }
@@ -178,25 +228,101 @@ impl Sessions {
     /// # Errors
     /// [`Reason::NetworkNotAllowed`] for a session whose ways out were not opened; [`Reason::LimitReached`] for too many
     /// rules; when it is not live, or the store fails.
-    pub async fn widen(&self, permit: WidenPermit) -> Result<model::SessionView, Refusal> {
+    pub async fn widen(&self, permit: WidenPermit) -> Result<SessionView, Refusal> {
         let (session, rules) = permit.into_parts();
+        self.widen_by(session, rules, None).await
+    }
+
+    /// Takes a person's answer to what a session asked to reach. A yes counts while the question is open; a no also before
+    /// anything is asked, and it stands for as long as the session does.
+    ///
+    /// # Errors
+    /// [`Reason::QuestionNotFound`] when somebody else answered first, or nobody did in time; else as for [`Sessions::widen`].
+    pub async fn answer_network(
+        &self,
+        permit: NetworkAnswerPermit,
+    ) -> Result<SessionView, Refusal> {
+        let (session, target, rules) = permit.into_parts();
+        match rules {
+            Some(rules) => self.widen_by(session, rules, Some(target)).await,
+            None => self.decline(session, target).await,
+        }
+    }
+
+    /// `answers`: the question that this is the answer to; once that is not open, nothing changes.
+    async fn widen_by(
+        &self,
+        session: SessionId,
+        rules: Vec<EgressRule>,
+        answers: Option<NetworkTarget>,
+    ) -> Result<SessionView, Refusal> {
         let live = self.0.ready(session).await?;
         let network = &live.network;
         let ways = network.ways.as_ref().ok_or_else(not_open)?;
-        let mut record = network.record.lock().await;
-        let wider = NetworkRecord {
-            policy: with(&record.policy, rules)?,
-            ..record.clone()
+        let mut standing = network.record.lock().await;
+        if answers.is_some_and(|target| !network.wishes.is_open(&target)) {
+            return Err(not_asked());
+        }
+        let record = NetworkRecord {
+            policy: with(&standing.policy, rules)?,
+            declined: network.wishes.declined(),
+            ..standing.clone()
         };
-        if !self.0.put_network(session, &wider).await? {
+        let record = record.without_what_is_allowed();
+        if !self.0.put_network(session, &record).await? {
             return Err(self.0.not_ready(session).await);
         }
-        ways.put_in_force(wider.policy.clone());
-        *record = wider;
-        drop(record);
+        ways.put_in_force(record.policy.clone());
+        let set = RuleSet::new(record.policy.clone());
+        network.wishes.settle(|target| allows(&set, target));
+        *standing = record;
+        drop(standing);
         self.0
             .note(session, "a person let it reach more of the network")
             .await;
+        self.viewed(session).await
+    }
+
+    async fn decline(
+        &self,
+        session: SessionId,
+        target: NetworkTarget,
+    ) -> Result<SessionView, Refusal> {
+        let live = self.0.ready(session).await?;
+        let network = &live.network;
+        if network.ways.is_none() {
+            return Err(not_open());
+        }
+        let mut standing = network.record.lock().await;
+        if allows(&RuleSet::new(standing.policy.clone()), &target) {
+            return Err(not_asked());
+        }
+        let mut declined = network.wishes.declined();
+        declined.insert(target.clone());
+        if declined.len() > MAX_DECLINED {
+            return Err(Refusal::new(
+                Reason::LimitReached,
+                format!("A session keeps {MAX_DECLINED} noes of people."),
+                "What is not allowed is refused without one.",
+            ));
+        }
+        let record = NetworkRecord {
+            declined,
+            ..standing.clone()
+        };
+        if !self.0.put_network(session, &record).await? {
+            return Err(self.0.not_ready(session).await);
+        }
+        network.wishes.decline(target.clone());
+        *standing = record;
+        drop(standing);
+        self.0
+            .note(session, &format!("a person said no to {target}"))
+            .await;
+        self.viewed(session).await
+    }
+
+    async fn viewed(&self, session: SessionId) -> Result<SessionView, Refusal> {
         let record = self.0.record(session).await?;
         let record = record.ok_or_else(refusals::session_not_found)?;
         Ok(self.0.view(&record).await)
@@ -213,19 +339,21 @@ impl Inner {
         let Some(found) = NetworkRecord::of(record) else {
             return Ok(NetworkRecord::default());
         };
-        let narrowed = NetworkRecord {
-            policy: self.setup.policy.network_within(&found.policy),
-            ..found.clone()
+        let narrowed = self.setup.policy.network_within(&found.policy);
+        let is_narrower = narrowed != found.policy;
+        let found = NetworkRecord {
+            policy: narrowed,
+            ..found
         };
-        if narrowed != found {
-            self.put_network(record.id, &narrowed).await?;
+        if is_narrower {
+            self.put_network(record.id, &found).await?;
             self.note(
                 record.id,
                 "it reaches less of the network, since the operator allows less",
             )
             .await;
         }
-        Ok(narrowed)
+        Ok(found)
     }
 
     /// Puts on record what an open session may reach.
@@ -267,6 +395,14 @@ fn with(policy: &NetworkPolicy, added: Vec<EgressRule>) -> Result<NetworkPolicy,
             credentials: policy.credentials.clone(),
         }),
     }
+}
+
+fn not_asked() -> Refusal {
+    Refusal::new(
+        Reason::QuestionNotFound,
+        "Nothing waits for that answer; it may have been answered meanwhile, or nobody answered in time.",
+        "Look at network and pendingNetworkRequests of get_session.",
+    )
 }
 
 fn not_open() -> Refusal {

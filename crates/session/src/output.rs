@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use model::{ExecutionId, ExecutionState, ExecutionView, LogLine, Refusal, SessionId, StreamView};
+use model::{
+    ExecutionId, ExecutionState, ExecutionView, LogLine, NetworkQuestion, Refusal, SessionId,
+    StreamView,
+};
 use sandbox::{
     Supervisor, SupervisorError,
     wire::{MAX_CHUNK_BYTES, OutputChunk, Stream, StreamStatus},
@@ -42,8 +45,11 @@ impl Inner {
         cursors: Cursors,
     ) -> ExecutionView {
         let end = execution.progress.borrow().end.clone();
+        let network_questions = self.network_questions(execution.session);
         if let Some(prompt) = &execution.prompt {
-            return prompt_view(execution, prompt, end);
+            let mut view = prompt_view(execution, prompt, end);
+            view.network_questions = network_questions;
+            return view;
         }
         let known = end.as_ref().map(|end| (end.stdout, end.stderr));
         let (stdout, stderr) = tokio::join!(
@@ -76,6 +82,7 @@ impl Inner {
                 protected_changes: Vec::new(),
                 failure: None,
                 prompt: None,
+                network_questions,
             },
             Some(end) => ExecutionView {
                 id: execution.id,
@@ -90,6 +97,7 @@ impl Inner {
                 protected_changes: end.protected_changes,
                 failure: end.failure,
                 prompt: None,
+                network_questions,
             },
         }
     }
@@ -153,7 +161,14 @@ impl Inner {
                 .prompt
                 .as_deref()
                 .and_then(|json| serde_json::from_slice(json).ok()),
+            network_questions: self.network_questions(record.session),
         })
+    }
+
+    fn network_questions(&self, session: SessionId) -> Vec<NetworkQuestion> {
+        let live = self.live(session);
+        live.map(|live| live.network.questions())
+            .unwrap_or_default()
     }
 }
 
@@ -176,6 +191,7 @@ fn prompt_view(execution: &Execution, prompt: &PromptHandle, end: Option<End>) -
         protected_changes: Vec::new(),
         failure: None,
         prompt: Some(Box::new(seen.view.clone())),
+        network_questions: Vec::new(),
     };
     if let Some(end) = end {
         view.state = end.state;

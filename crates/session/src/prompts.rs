@@ -283,6 +283,11 @@ impl Inner {
 }
 
 impl LiveAgent {
+    /// How long a person is waited for.
+    pub(crate) const fn patience(&self) -> Duration {
+        self.setup.patience.permission
+    }
+
     /// The conversations of an earlier server, with what became of the prompts that are open on record. Reads all journals,
     /// which may be long. One that cannot be read is left as it is.
     pub(crate) fn kept(&self, session: SessionId, open: &HashSet<ExecutionId>) -> Vec<Kept> {

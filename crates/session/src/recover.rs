@@ -204,7 +204,14 @@ impl Sessions {
             .0
             .setup
             .network
-            .open(record.id, network, policy, &supervisor, traffic)
+            .open(
+                record.id,
+                network,
+                policy,
+                agent.patience(),
+                &supervisor,
+                traffic,
+            )
             .await?;
         let live = Live::new(
             Parts {

@@ -441,8 +441,10 @@ impl Inner {
             None => self.recorded_usage(record.id).await,
         };
         let name = record.id.object_name(&self.setup.store.owner());
+        let network_questions = live.as_ref().map(|live| live.network.questions());
         SessionView {
             provider_usage,
+            network_questions: network_questions.unwrap_or_default(),
             ..view::session(record, name, usage, live.map(|live| live.running()))
         }
     }

@@ -48,6 +48,7 @@ pub(crate) fn session(
             .as_deref()
             .and_then(|json| serde_json::from_slice(json).ok()),
         network: NetworkRecord::of(record).map(|network| network.policy),
+        network_questions: Vec::new(),
         usage,
         provider_usage: None,
         running_executions: running.unwrap_or_default(),

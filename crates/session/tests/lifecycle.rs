@@ -313,8 +313,16 @@ async fn how_a_prompt_ended_is_put_on_record_by_the_next_server_if_the_last_one_
         ..store::ExecutionChange::default()
     };
     let done = [ExecutionState::Failed];
-    let reopened = house.store.update_execution(failed.id, &done, &open);
-    assert!(reopened.expect("on record"));
+    let reopened = || {
+        let reopened = house.store.update_execution(failed.id, &done, &open);
+        reopened.expect("a store")
+    };
+    // The row is written beside the answer, at times a little later.
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while !reopened() {
+        assert!(std::time::Instant::now() < deadline, "it is not on record");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let house = house.restart();
     assert_eq!(house.reconcile().await.expect("recovered").lost, [session]);
     let read = house.read_to_end(failed.id).await;

@@ -576,6 +576,14 @@ pub enum SessionCommand {
         #[arg(required = true, value_name = "HOST[:PORT]")]
         hosts: Vec<String>,
     },
+    /// Say no to a host that a session wants to reach, for as long as the session lives
+    Deny {
+        /// Which session
+        session: String,
+        /// The host, exact; port 443 where none is named
+        #[arg(value_name = "HOST[:PORT]")]
+        target: String,
+    },
     /// Let a session live longer
     Extend {
         /// Which session

@@ -81,7 +81,8 @@ const SYSTEMD: Variable = Variable {
 const KEYS: Variable = Variable {
     name: "ANTHROPIC_API_KEY",
     documentation: "A key of Anthropic; also `ANTHROPIC_AUTH_TOKEN`, `AWS_BEARER_TOKEN_BEDROCK`, `AWS_ACCESS_KEY_ID`, \
-                    `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`. The server takes them from whoever starts it and does \
+                    `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, \
+                    `AWS_CONTAINER_AUTHORIZATION_TOKEN`. The server takes them from whoever starts it and does \
                     not have them in its own environment, nor do the commands that it runs.",
 };
 const GOOGLE: Variable = Variable {
@@ -91,13 +92,14 @@ const GOOGLE: Variable = Variable {
 };
 
 /// Variables that hold a credential: the server takes them over and leaves them out of its own environment.
-const SECRET_VARIABLES: [&str; 6] = [
+const SECRET_VARIABLES: [&str; 7] = [
     "ANTHROPIC_API_KEY",
     "ANTHROPIC_AUTH_TOKEN",
     "AWS_BEARER_TOKEN_BEDROCK",
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
 ];
 
 /// How variables begin that hold a credential of the table `credentials`.

@@ -285,7 +285,8 @@ keys! {
     CALLER_MAY_ANSWER = "caller_may_answer", "CLAUDE_CODE_MCP_CALLER_MAY_ANSWER", Kind::Switch, "false",
         "In sessions with `strictPermissions` the calling model may answer what Claude Code asks; otherwise only a person may.";
     PERMISSION_TIMEOUT = "permission_timeout", "CLAUDE_CODE_MCP_PERMISSION_TIMEOUT", Kind::Seconds { min: 1, max: 86_400 }, "300",
-        "How long what Claude Code asks waits for an answer; then it is denied, and Claude Code goes on without.";
+        "How long what Claude Code asks, or what a session wants to reach, waits for a person; then it is denied, and the work goes on \
+         without.";
     PERMISSION_ALLOW = "permission_allow", "CLAUDE_CODE_MCP_PERMISSION_ALLOW", Kind::Words { max: 200 }, "[]",
         "What Claude Code may do without asking in sessions with `strictPermissions`: rules such as `Bash(git status)`.";
     PERMISSION_DENY = "permission_deny", "CLAUDE_CODE_MCP_PERMISSION_DENY", Kind::Words { max: 200 }, "[]",

@@ -3,11 +3,17 @@
 
 use std::path::PathBuf;
 
-use egress::{Allowance, AwsChain, AwsKeys, AwsRole, Credential, GoogleDefault, TokenCommand, Usd};
+use egress::{
+    Allowance, AwsChain, AwsKeys, AwsRole, ContainerToken, Credential, GoogleDefault, TokenCommand,
+    Usd,
+};
 use model::Secret;
 use session::ProviderName;
 
 use super::Environment;
+
+/// Where containers of ECS find their keys, by a relative address.
+const ECS_HOST: &str = "169.254.170.2";
 
 /// Which provider, when nothing else says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,6 +126,8 @@ pub struct Credentials {
     pub bedrock_token: Option<Credential>,
     /// `AWS_ACCESS_KEY_ID` and its companions.
     pub aws_keys: Option<AwsKeys>,
+    /// `AWS_CONTAINER_AUTHORIZATION_TOKEN`.
+    pub aws_container: Option<ContainerToken>,
     /// Where Google's application default credentials are looked for.
     pub google: GoogleDefault,
     /// `CREDENTIALS_DIRECTORY`: what systemd hands to a service.
@@ -155,11 +163,28 @@ impl Credentials {
                 .or_else(|| secret("ANTHROPIC_AUTH_TOKEN").map(Credential::Bearer)),
             bedrock_token: secret("AWS_BEARER_TOKEN_BEDROCK").map(Credential::Bearer),
             aws_keys: keys(),
+            aws_container: container(environment, secret("AWS_CONTAINER_AUTHORIZATION_TOKEN")),
             google: google(environment),
             systemd: environment.get("CREDENTIALS_DIRECTORY").map(PathBuf::from),
             wants_bedrock: is_on("CLAUDE_CODE_USE_BEDROCK"),
             wants_vertex: is_on("CLAUDE_CODE_USE_VERTEX"),
         }
+    }
+}
+
+/// In the order of AWS's own tools: a file with the token comes before the token, a relative address before a whole one.
+fn container(environment: &Environment, token: Option<Secret<String>>) -> Option<ContainerToken> {
+    let text = |name: &str| environment.get(name)?.to_str();
+    let place = match text("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") {
+        Some(relative) => format!("http://{ECS_HOST}{relative}"),
+        None => text("AWS_CONTAINER_CREDENTIALS_FULL_URI")?.to_owned(),
+    };
+    match text("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE") {
+        Some(_) => None,
+        None => Some(ContainerToken {
+            place,
+            token: token?,
+        }),
     }
 }
 
@@ -205,6 +230,7 @@ impl ProviderConfig {
             keys,
             profile: self.aws.profile.clone(),
             role: self.aws.role.clone(),
+            container: self.credentials.aws_container.clone(),
         })
     }
 
@@ -249,4 +275,37 @@ pub fn token_command(argv: &[String]) -> Option<TokenCommand> {
         timeout: TokenCommand::TIMEOUT,
         refresh_after: TokenCommand::REFRESH_AFTER,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(variables: &[(&str, &str)]) -> Option<String> {
+        let home = [("HOME", "/nowhere")].into_iter();
+        let environment = Environment::of(0, home.chain(variables.iter().copied()));
+        let container = Credentials::of(&environment).aws_container?;
+        assert!(!format!("{container:?}").contains("canary"));
+        Some(container.place)
+    }
+
+    #[test]
+    fn a_containers_token_is_for_the_place_that_awss_own_tools_would_show_it_to() {
+        let token = ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "canary");
+        let relative = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/id");
+        let full = (
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+            "http://127.0.0.1:81/keys",
+        );
+        let file = ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/run/token");
+        let at = |text: &str| Some(text.to_owned());
+        assert_eq!(place(&[token, full]), at("http://127.0.0.1:81/keys"));
+        assert_eq!(
+            place(&[token, full, relative]),
+            at("http://169.254.170.2/v2/id")
+        );
+        for none in [&[token][..], &[full], &[token, full, file]] {
+            assert_eq!(place(none), None, "{none:?}");
+        }
+    }
 }

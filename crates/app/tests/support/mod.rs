@@ -93,6 +93,7 @@ impl EchoRoad {
             truncated: (end as u64) < total,
         };
         ExecutionView {
+            network_questions: Vec::new(),
             id: ExecutionId::from_bytes([1; 16]),
             session: SessionId::from_bytes([2; 16]),
             state: state.end.unwrap_or(ExecutionState::Running),

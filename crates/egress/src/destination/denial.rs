@@ -8,10 +8,20 @@ use model::{CERTIFICATES_DIRECTORY, CERTIFICATES_NAME, SessionId};
 use super::{
     address::AddressClass,
     name::{HostName, NameError},
+    wishes::Said,
 };
 
 /// How a caller gets more, in the words that its tools use.
 const HOW_TO_ASK: &str = "add it to `network.allow` when the session is made, or ask the operator";
+
+/// A person may let a session reach what was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ByPerson {
+    /// The session.
+    pub session: SessionId,
+    /// What they have said of it.
+    pub said: Said,
+}
 
 /// A refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +35,7 @@ pub enum Denial {
         /// The port that was asked for.
         port: u16,
         /// A person may let this session reach it.
-        person: Option<SessionId>,
+        person: Option<ByPerson>,
     },
     /// A rule names the host with other ports.
     PortNotAllowed {
@@ -38,7 +48,7 @@ pub enum Denial {
         /// The ports of that rule.
         ports: Vec<u16>,
         /// A person may let this session reach it.
-        person: Option<SessionId>,
+        person: Option<ByPerson>,
     },
     /// The port commands machines or sends mail, and no `private` rule of the operator names it.
     GuardedPort {
@@ -364,18 +374,27 @@ impl From<NameError> for Denial {
 }
 
 /// How a caller gets a host at a port: by a person's word at once, where the operator's ceiling has it.
-struct Ask<'a>(&'a HostName, u16, Option<SessionId>);
+struct Ask<'a>(&'a HostName, u16, Option<ByPerson>);
 
 impl fmt::Display for Ask<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Ask(host, port, person) = self;
-        match person {
-            Some(session) => write!(
-                f,
-                "a person allows it, outside of this sandbox, with: claude-code-mcp session allow {session} {host}:{port}"
-            ),
-            None => f.write_str(HOW_TO_ASK),
+        let Some(ByPerson { session, said }) = person else {
+            return f.write_str(HOW_TO_ASK);
+        };
+        match said {
+            Said::No => {
+                return f.write_str("a person said no, which stands for this session: do without it");
+            }
+            Said::NothingYet => f.write_str(
+                "it waits for a person's word, so try again in a minute: their client asks them where it can, else ",
+            )?,
+            Said::Nothing => {}
         }
+        write!(
+            f,
+            "a person allows it, outside of this sandbox, with: claude-code-mcp session allow {session} {host}:{port}"
+        )
     }
 }
 

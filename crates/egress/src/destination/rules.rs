@@ -2,9 +2,14 @@
 
 use std::sync::Arc;
 
-use model::{EgressRule, NamedRule, NetworkPolicy, SessionId};
+use model::{EgressRule, NamedRule, NetworkPolicy, NetworkTarget, SessionId};
 
-use super::{denial::Denial, name::HostName, ports::is_guarded_port};
+use super::{
+    denial::{ByPerson, Denial},
+    name::HostName,
+    ports::is_guarded_port,
+    wishes::Wishes,
+};
 
 /// What one session may reach. Without a rule: nothing.
 ///
@@ -22,24 +27,33 @@ pub struct RuleSet {
 pub struct Askable {
     session: SessionId,
     ceiling: Arc<[EgressRule]>,
+    wishes: Arc<Wishes>,
 }
 
 impl Askable {
     /// For that session, all that the operator allows any.
-    pub fn new(session: SessionId, ceiling: Vec<EgressRule>) -> Self {
+    pub fn new(session: SessionId, ceiling: Vec<EgressRule>, wishes: Arc<Wishes>) -> Self {
         Askable {
             session,
             ceiling: ceiling.into(),
+            wishes,
         }
     }
 
-    fn session_for(&self, host: &HostName, port: u16) -> Option<SessionId> {
+    /// What a person can do about it; `None` for what is past the ceiling.
+    fn by_person(&self, host: &HostName, port: u16) -> Option<ByPerson> {
         let opens = |rule: &&EgressRule| {
             rule.host.matches(host.as_str())
                 && rule.ports.contains(&port)
                 && (rule.private || !is_guarded_port(port))
         };
-        self.ceiling.iter().find(opens).map(|_| self.session)
+        let target = target(host, port);
+        // What no rule can name is nothing that a person could allow.
+        let is_askable = self.ceiling.iter().any(|rule| opens(&rule)) && target.rule().is_ok();
+        is_askable.then(|| ByPerson {
+            session: self.session,
+            said: self.wishes.said(&target),
+        })
     }
 }
 
@@ -74,7 +88,7 @@ impl RuleSet {
         let person = self
             .askable
             .as_ref()
-            .and_then(|askable| askable.session_for(host, port));
+            .and_then(|askable| askable.by_person(host, port));
         if self.rules.is_empty() && person.is_none() {
             return Err(Denial::NetworkOff);
         }
@@ -98,6 +112,24 @@ impl RuleSet {
             ports: named.rule.ports.clone(),
             person,
         })
+    }
+
+    /// Makes a question of a refusal that a person could lift. The refusal, as it then reads.
+    pub fn asked(&self, mut denial: Denial) -> Denial {
+        if let (
+            Some(askable),
+            Denial::HostNotAllowed {
+                host, port, person, ..
+            }
+            | Denial::PortNotAllowed {
+                host, port, person, ..
+            },
+        ) = (&self.askable, &mut denial)
+            && let Some(by) = person
+        {
+            by.said = askable.wishes.ask(&target(host, *port));
+        }
+        denial
     }
 
     /// All rules by which a host may be reached at a port, the least restricting first: what looks into TLS asks each of them.
@@ -126,6 +158,13 @@ impl RuleSet {
         self.rules
             .iter()
             .filter(|named| named.rule.host.matches(host.as_str()))
+    }
+}
+
+fn target(host: &HostName, port: u16) -> NetworkTarget {
+    NetworkTarget {
+        host: host.as_str().to_owned(),
+        port,
     }
 }
 

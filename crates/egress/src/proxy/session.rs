@@ -196,14 +196,14 @@ impl SessionEgress {
             .map(|opening| opening.interception.as_ref())
     }
 
-    /// Decides, records and connects. A refusal is not recorded here, since many come from earlier: see
-    /// [`SessionEgress::refused`].
+    /// Decides, records and connects; what a person could allow becomes a question to them. A refusal is not recorded here,
+    /// since many come from earlier: see [`SessionEgress::refused`].
     pub(crate) async fn admit(self: &Arc<Self>, ask: Ask) -> Result<Admitted, Denial> {
         let traffic = Traffic::new();
         // From here on a change is noticed, whatever happens in between.
         let mut rules = self.rules.subscribe();
         let snapshot = Arc::clone(&rules.borrow_and_update());
-        let rule = judge(&snapshot, &ask)?;
+        let rule = judge(&snapshot, &ask).map_err(|denial| snapshot.asked(denial))?;
         let place = Arc::clone(&self.tunnels)
             .try_acquire_owned()
             .map_err(|_| Denial::TooMany {

@@ -19,7 +19,7 @@ use http::{HeaderName, HeaderValue, header};
 use model::{Secret, SessionId};
 
 pub(crate) use aws::ENDED;
-pub use aws::{AwsChain, AwsRole};
+pub use aws::{AwsChain, AwsRole, ContainerToken};
 pub use command::TokenCommand;
 pub use file::{Guard, KeyFileError};
 pub use google::GoogleDefault;
@@ -235,13 +235,13 @@ impl Held {
         }
     }
 
-    /// What a request may be sent with once more, after the provider refused this: a version that is newer.
+    /// What a request may be sent with once more, after the provider refused this: a version that is newer, or the one before.
     pub(crate) async fn instead_of(&self, refused: &Presented) -> Option<Presented> {
         let (Held::Changing(source), Some(version)) = (self, refused.version) else {
             return None;
         };
-        let newer = source.newer_than(version).await?;
-        Some(newer.as_ref().into())
+        let other = source.instead_of(version).await?;
+        Some(other.as_ref().into())
     }
 }
 

@@ -213,12 +213,12 @@ impl Relay {
             Ok(()) => self.send(&call, &presented, session).await,
             Err(denial) => Err(denial),
         };
-        // Nothing of an answer was passed on: with a newer version of the credential, the request is sent once more.
+        // Nothing of an answer was passed on: with another version of the credential, the request is sent once more.
         if sent.as_ref().is_ok_and(refuses_credential)
-            && let Some(newer) = session.instead_of(&credential, &presented).await
+            && let Some(other) = session.instead_of(&credential, &presented).await
         {
-            tracing::info!(session = %session.session, "the provider refused a credential that has a newer version: sent once more");
-            presented = newer;
+            tracing::info!(session = %session.session, "the provider refused a credential that has another version: sent once more");
+            presented = other;
             sent = self.send(&call, &presented, session).await;
         }
         // The answer has begun: the body is out of memory, or as good as.

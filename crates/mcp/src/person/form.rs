@@ -6,12 +6,14 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use model::{
-    ExecutionId, MAX_PERMISSION_INPUT_BYTES, PendingKind, PendingPermission, PermissionAnswer,
+    ExecutionId, MAX_PERMISSION_INPUT_BYTES, NetworkQuestion, PendingKind, PendingPermission,
+    PermissionAnswer, SessionId,
 };
 use rmcp::model::{ElicitRequestParams, ElicitResult, ElicitationAction};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::{Question, Takes};
 use crate::{shape::timestamp, text};
 
 /// Longest input or question in a form, bytes of clean text; as much as a reply shows.
@@ -22,6 +24,7 @@ const MAX_WORDS_CHARACTERS: usize = 8192;
 const NO: &str = "The user said no.";
 
 const ALLOW: &str = "allow once";
+const ALLOW_LASTING: &str = "allow for this session";
 const DENY: &str = "deny";
 
 /// What a person filled in.
@@ -33,13 +36,13 @@ struct Filled {
 }
 
 /// The form for a question.
-pub(super) fn of(
-    execution: ExecutionId,
-    question: &PendingPermission,
-) -> Option<ElicitRequestParams> {
-    let (message, schema) = match question.kind {
-        PendingKind::Permission => (permission(execution, question), decision()),
-        PendingKind::Question => (words(execution, question), answer()),
+pub(super) fn of(execution: ExecutionId, question: &Question) -> Option<ElicitRequestParams> {
+    let (message, schema) = match question {
+        Question::Prompt(asked) => match asked.kind {
+            PendingKind::Permission => (permission(execution, asked), decision()),
+            PendingKind::Question => (words(execution, asked), answer()),
+        },
+        Question::Network(session, asked) => (network(*session, asked), lasting()),
     };
     // Made of parts that are known to fit; a form that does not is not shown.
     serde_json::from_value(json!({"mode": "form", "message": message, "requestedSchema": schema}))
@@ -47,16 +50,16 @@ pub(super) fn of(
 }
 
 /// What the filled-in form says; `None` for what is no answer.
-pub(super) fn read(kind: PendingKind, result: &ElicitResult) -> Option<PermissionAnswer> {
-    match (&result.action, kind) {
-        (ElicitationAction::Accept, kind) => {
+pub(super) fn read(takes: Takes, result: &ElicitResult) -> Option<PermissionAnswer> {
+    match (&result.action, takes) {
+        (ElicitationAction::Accept, takes) => {
             let filled = serde_json::from_value(result.content.clone()?).ok()?;
-            accepted(kind, filled)
+            accepted(takes, filled)
         }
-        (ElicitationAction::Decline | ElicitationAction::Cancel, PendingKind::Permission) => {
+        (ElicitationAction::Decline | ElicitationAction::Cancel, Takes::Once | Takes::Lasting) => {
             Some(PermissionAnswer::Deny(NO.to_owned()))
         }
-        (ElicitationAction::Decline | ElicitationAction::Cancel, PendingKind::Question) => Some(
+        (ElicitationAction::Decline | ElicitationAction::Cancel, Takes::Words) => Some(
             PermissionAnswer::Deny("The user gave no answer.".to_owned()),
         ),
         // An action of a later revision.
@@ -64,12 +67,14 @@ pub(super) fn read(kind: PendingKind, result: &ElicitResult) -> Option<Permissio
     }
 }
 
-fn accepted(kind: PendingKind, filled: Filled) -> Option<PermissionAnswer> {
+fn accepted(takes: Takes, filled: Filled) -> Option<PermissionAnswer> {
     let bounded = |words: String| words.chars().take(MAX_WORDS_CHARACTERS).collect::<String>();
-    match (kind, filled.decision.as_deref()) {
-        (PendingKind::Question, _) => filled.answer.map(bounded).map(PermissionAnswer::Words),
-        (PendingKind::Permission, Some(ALLOW)) => Some(PermissionAnswer::Allow),
-        (PendingKind::Permission, Some(DENY)) => {
+    match (takes, filled.decision.as_deref()) {
+        (Takes::Words, _) => filled.answer.map(bounded).map(PermissionAnswer::Words),
+        (Takes::Once, Some(ALLOW)) | (Takes::Lasting, Some(ALLOW_LASTING)) => {
+            Some(PermissionAnswer::Allow)
+        }
+        (Takes::Once | Takes::Lasting, Some(DENY)) => {
             let reason = filled
                 .reason
                 .map(bounded)
@@ -78,7 +83,7 @@ fn accepted(kind: PendingKind, filled: Filled) -> Option<PermissionAnswer> {
                 reason.unwrap_or_else(|| NO.to_owned()),
             ))
         }
-        (PendingKind::Permission, _) => None,
+        (Takes::Once | Takes::Lasting, _) => None,
     }
 }
 
@@ -90,7 +95,20 @@ fn permission(execution: ExecutionId, question: &PendingPermission) -> String {
         tool = text::name(&question.tool),
         summary = text::sentence(&question.summary),
         input = quoted(&question.input),
-        until = until(question),
+        until = until(question.denied_at_ms),
+    )
+}
+
+/// The host comes from inside, but is a name of letters, digits, hyphens and dots, and one that the operator's rules have.
+fn network(session: SessionId, question: &NetworkQuestion) -> String {
+    format!(
+        "Something in the sandbox wants to reach {target}, which your operator lets you allow. Until the session ends, \
+         everything in it could then send data there and get data from there.\n\n\
+         What runs inside chose this name: allow it only if you know it and the work needs it. No is for as long as the session \
+         lives.\n\n\
+         No answer by {until} leaves it refused. (session {session})",
+        target = text::sentence(&question.target.to_string()),
+        until = until(question.denied_at_ms),
     )
 }
 
@@ -99,7 +117,7 @@ fn words(execution: ExecutionId, question: &PendingPermission) -> String {
         "Claude Code asks you a question, in the words of the model:\n{summary}\n\n\
          Tell it no secrets. No answer by {until} is told to it as such. (execution {execution})",
         summary = quoted(&question.summary),
-        until = until(question),
+        until = until(question.denied_at_ms),
     )
 }
 
@@ -120,9 +138,9 @@ fn quoted(words: &str) -> String {
     quoted.trim_end().to_owned()
 }
 
-fn until(question: &PendingPermission) -> String {
+fn until(denied_at_ms: u64) -> String {
     // Whole seconds: nobody reads more.
-    timestamp(UNIX_EPOCH + Duration::from_secs(question.denied_at_ms / 1000))
+    timestamp(UNIX_EPOCH + Duration::from_secs(denied_at_ms / 1000))
 }
 
 fn decision() -> Value {
@@ -139,6 +157,16 @@ fn decision() -> Value {
     })
 }
 
+fn lasting() -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "decision": {"type": "string", "title": "Decision", "enum": [ALLOW_LASTING, DENY]},
+        },
+        "required": ["decision"],
+    })
+}
+
 fn answer() -> Value {
     json!({
         "type": "object",
@@ -149,20 +177,22 @@ fn answer() -> Value {
 
 #[cfg(test)]
 mod tests {
+    use model::NetworkTarget;
+
     use super::*;
 
-    fn question(kind: PendingKind, summary: &str, input: &str) -> PendingPermission {
-        PendingPermission {
+    fn question(kind: PendingKind, summary: &str, input: &str) -> Question {
+        Question::Prompt(PendingPermission {
             id: "q".to_owned(),
             kind,
             tool: "Bash".to_owned(),
             summary: summary.to_owned(),
             input: input.to_owned(),
             denied_at_ms: 1_790_000_000_123,
-        }
+        })
     }
 
-    fn shown(question: &PendingPermission) -> Value {
+    fn shown(question: &Question) -> Value {
         let form = of(ExecutionId::from_bytes([0xcd; 16]), question).unwrap();
         serde_json::to_value(form).unwrap()
     }
@@ -245,7 +275,7 @@ mod tests {
             (r#"{"action":"accept","content":{"answer":"yes"}}"#, None),
         ];
         for (text, due) in table {
-            assert_eq!(read(PendingKind::Permission, &result(text)), due, "{text}");
+            assert_eq!(read(Takes::Once, &result(text)), due, "{text}");
         }
     }
 
@@ -253,10 +283,56 @@ mod tests {
     fn a_question_takes_words() {
         let accepted = result(r#"{"action":"accept","content":{"answer":"8080"}}"#);
         let due = Some(PermissionAnswer::Words("8080".to_owned()));
-        assert_eq!(read(PendingKind::Question, &accepted), due);
-        let declined = read(PendingKind::Question, &result(r#"{"action":"decline"}"#));
+        assert_eq!(read(Takes::Words, &accepted), due);
+        let declined = read(Takes::Words, &result(r#"{"action":"decline"}"#));
         assert!(matches!(declined, Some(PermissionAnswer::Deny(_))));
         let other = result(r#"{"action":"accept","content":{"decision":"allow once"}}"#);
-        assert_eq!(read(PendingKind::Question, &other), None);
+        assert_eq!(read(Takes::Words, &other), None);
+    }
+
+    #[test]
+    fn a_network_question_says_where_to_and_takes_its_own_yes_alone() {
+        let target = NetworkTarget {
+            host: "registry.example.com".to_owned(),
+            port: 8443,
+        };
+        let asked = NetworkQuestion {
+            target,
+            denied_at_ms: 1_790_000_000_123,
+        };
+        let form = shown(&Question::Network(SessionId::from_bytes([7; 16]), asked));
+        let message = form["message"].as_str().unwrap();
+        assert!(
+            message.contains("reach registry.example.com:8443,"),
+            "{message}"
+        );
+        assert!(message.contains("2026-09-21T14:13:20Z"), "{message}");
+        let choices = &form["requestedSchema"]["properties"]["decision"]["enum"];
+        assert_eq!(*choices, json!([ALLOW_LASTING, DENY]));
+        let no = Some(PermissionAnswer::Deny(NO.to_owned()));
+        for (text, due) in [
+            (
+                r#"{"action":"accept","content":{"decision":"allow for this session"}}"#,
+                Some(PermissionAnswer::Allow),
+            ),
+            (
+                r#"{"action":"accept","content":{"decision":"deny"}}"#,
+                no.clone(),
+            ),
+            (r#"{"action":"decline"}"#, no.clone()),
+            (r#"{"action":"cancel"}"#, no),
+            // The yes to another question is none to this.
+            (
+                r#"{"action":"accept","content":{"decision":"allow once"}}"#,
+                None,
+            ),
+            (r#"{"action":"accept","content":{}}"#, None),
+            (r#"{"action":"accept"}"#, None),
+        ] {
+            assert_eq!(read(Takes::Lasting, &result(text)), due, "{text}");
+        }
+        let other =
+            result(r#"{"action":"accept","content":{"decision":"allow for this session"}}"#);
+        assert_eq!(read(Takes::Once, &other), None);
     }
 }

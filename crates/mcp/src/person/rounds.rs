@@ -11,12 +11,13 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use model::{ExecutionId, PendingKind, PermissionAnswer, Reason, Refusal};
+use model::{ExecutionId, PermissionAnswer, Reason, Refusal};
 use rmcp::model::{
     CallToolRequestParams, ElicitRequest, ElicitResult, InputRequest, InputRequiredResult,
 };
 
-use super::{Ask, form};
+use super::{Ask, Question, form};
+use crate::call::Words;
 
 /// Calls of one connection that may be out for answers; the oldest is then forgotten.
 const MAX_OUT: usize = 64;
@@ -35,8 +36,9 @@ struct Round {
     state: String,
     call: u64,
     execution: ExecutionId,
-    questions: BTreeMap<String, PendingKind>,
+    questions: BTreeMap<String, Question>,
     number: u32,
+    words: Words,
 }
 
 /// A client that came back.
@@ -44,9 +46,11 @@ pub(crate) struct Back {
     /// What the call is about: it was started by the first round.
     pub(crate) execution: ExecutionId,
     /// What the person answered, by question.
-    pub(crate) answers: Vec<(String, PermissionAnswer)>,
+    pub(crate) answers: Vec<(Question, PermissionAnswer)>,
     /// How often the call was out for answers.
     pub(crate) round: u32,
+    /// What the person said in earlier rounds.
+    pub(crate) words: Words,
 }
 
 impl Rounds {
@@ -72,15 +76,16 @@ impl Rounds {
             .input_responses
             .iter()
             .flatten()
-            .filter_map(|(question, answer)| {
-                let kind = round.questions.get(question)?;
+            .filter_map(|(id, answer)| {
+                let question = round.questions.get(id)?;
                 let result: ElicitResult = serde_json::from_value(answer.clone()).ok()?;
-                Some((question.clone(), form::read(*kind, &result)?))
+                Some((question.clone(), form::read(question.takes(), &result)?))
             });
         Ok(Some(Back {
             execution: round.execution,
             answers: answers.collect(),
             round: round.number,
+            words: round.words,
         }))
     }
 
@@ -90,13 +95,14 @@ impl Rounds {
         fingerprint: u64,
         round: u32,
         ask: &Ask,
+        words: Words,
     ) -> Option<InputRequiredResult> {
         if round >= MAX_ROUNDS {
             return None;
         }
         let requests = ask.questions.iter().filter_map(|question| {
             let request = ElicitRequest::new(form::of(ask.execution, question)?);
-            Some((question.id.clone(), InputRequest::Elicitation(request)))
+            Some((question.id(), InputRequest::Elicitation(request)))
         });
         let state = random_name()?;
         let round = Round {
@@ -106,9 +112,10 @@ impl Rounds {
             questions: ask
                 .questions
                 .iter()
-                .map(|asked| (asked.id.clone(), asked.kind))
+                .map(|asked| (asked.id(), asked.clone()))
                 .collect(),
             number: round + 1,
+            words,
         };
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
         if out.len() >= MAX_OUT {

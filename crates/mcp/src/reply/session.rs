@@ -39,6 +39,10 @@ pub struct SessionReply {
     /// Which hosts it may reach beside its model provider. Not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkReply>,
+    /// What it was refused and a person may allow: they are asked in a client that can, or use session allow or session deny
+    /// at the command line. You cannot. Not in lists.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pending_network_requests: Vec<PendingNetworkReply>,
     /// Resources in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<UsageReply>,
@@ -171,6 +175,18 @@ pub struct NetworkReply {
     /// Credentials that requests to their destinations are given on their way out, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub credentials: Vec<String>,
+}
+
+/// Something that a session wants to reach.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PendingNetworkReply {
+    /// The host, as what runs inside named it.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// Until when an answer is waited for, RFC 3339.
+    pub denied_at: String,
 }
 
 /// One rule of a session's network.

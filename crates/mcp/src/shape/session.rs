@@ -1,17 +1,17 @@
 //! Sessions in replies.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use model::{
-    Attestation, BudgetLeft, BudgetScope, Enforcement, LimitName, NetworkPolicy, ProviderUsageView,
-    SessionState, SessionView,
+    Attestation, BudgetLeft, BudgetScope, Enforcement, LimitName, NetworkPolicy, NetworkQuestion,
+    ProviderUsageView, SessionState, SessionView,
 };
 
 use super::{docker_options, prompt::tokens};
 use crate::{
     reply::{
         BudgetLeftReply, HardeningReply, LayerReply, LimitReply, LimitsReply, NetworkReply,
-        NetworkRuleReply, ProviderUsageReply, SessionReply, UsageReply,
+        NetworkRuleReply, PendingNetworkReply, ProviderUsageReply, SessionReply, UsageReply,
     },
     text,
 };
@@ -34,6 +34,7 @@ pub(crate) fn session(view: &SessionView) -> SessionReply {
         hardening: view.attestation.as_ref().map(hardening),
         docker_opts_in_force: view.attestation.as_ref().map(docker_options::in_force),
         network: view.network.as_ref().map(network),
+        pending_network_requests: view.network_questions.iter().map(pending_network).collect(),
         ..listed_session(view)
     }
 }
@@ -54,6 +55,7 @@ pub(crate) fn listed_session(view: &SessionView) -> SessionReply {
         hardening: None,
         docker_opts_in_force: None,
         network: None,
+        pending_network_requests: Vec::new(),
         usage: view.usage.as_ref().map(|usage| UsageReply {
             memory_bytes: usage.memory_bytes,
             cpu_us: usage.cpu_us,
@@ -133,6 +135,14 @@ fn network(network: &NetworkPolicy) -> NetworkReply {
     NetworkReply {
         rules: rules.collect(),
         credentials: network.credentials.clone(),
+    }
+}
+
+fn pending_network(question: &NetworkQuestion) -> PendingNetworkReply {
+    PendingNetworkReply {
+        host: text::sentence(&question.target.host),
+        port: question.target.port,
+        denied_at: timestamp(SystemTime::UNIX_EPOCH + Duration::from_millis(question.denied_at_ms)),
     }
 }
 

@@ -67,8 +67,8 @@ impl Definition for GetExecution {
     const DESCRIPTION: &'static str = "Reads an execution that execute_command or execute_in_session started: its state, exit \
         code and output, or what Claude Code did. \
         While it is queued or running, the call waits up to waitSeconds (default 20, at most 45) for its end; call it again \
-        to go on waiting. States exited, killed, timedOut and failed are final. Where Claude Code asks for permission, a waiting call has the \
-        person at the client asked, and is held meanwhile.\n\n\
+        to go on waiting. States exited, killed, timedOut and failed are final. Where Claude Code asks for permission, or the session \
+        wants to reach a host that people may allow, a waiting call has the person at the client asked, and is held meanwhile.\n\n\
         Without cursors it shows the start and the end of the output. With stdoutCursor or stderrCursor it reads page by \
         page from there, and answers as soon as there is more: pass the cursor of the last reply to get only what is new, or omittedFrom to read what was left \
         out. An execution and its output are kept until its session ends, or until many later ones have \
@@ -89,11 +89,19 @@ impl Definition for GetExecution {
         let view = ask(&caller, Action::GetExecution(now)).await?;
         if view.prompt.is_some() {
             let view = watch(&caller, view, Instant::now() + get.wait).await?;
-            return Ok(shape::prompt(&view));
+            let mut reply = shape::prompt(&view);
+            caller.words.append_to(&mut reply.message);
+            return Ok(reply);
         }
         if !parameters.pages() {
-            let observed = with_end(&caller, Action::GetExecution(get)).await?;
-            return Ok(shape::of(&observed));
+            let until = Instant::now() + get.wait;
+            let observed = match caller.person.can_be_asked() {
+                true => watched(&caller, view, until).await?,
+                false => with_end(&caller, Action::GetExecution(get)).await?,
+            };
+            let mut reply = shape::of(&observed);
+            caller.words.append_to(&mut reply.message);
+            return Ok(reply);
         }
         page(&caller, get).await
     }
@@ -121,6 +129,23 @@ async fn page(caller: &Caller, mut get: Get) -> Result<ExecutionReply, Refusal> 
         }
         tokio::time::sleep(LOOK_AGAIN.min(get.wait)).await;
     }
+}
+
+/// Waits for the end of a command whose caller has a person that can be asked, and reads its output then.
+pub(super) async fn watched(
+    caller: &Caller,
+    view: ExecutionView,
+    until: Instant,
+) -> Result<Observed, Refusal> {
+    let view = watch(caller, view, until).await?;
+    let read = Get {
+        execution: view.id,
+        stdout_cursor: 0,
+        stderr_cursor: 0,
+        wait: Duration::ZERO,
+        awaited: Awaited::End,
+    };
+    with_end(caller, Action::GetExecution(read)).await
 }
 
 /// Carries out an action on an execution, and reads the end of its output too where the first read does not reach it.

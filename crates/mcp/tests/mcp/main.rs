@@ -19,3 +19,4 @@ mod scripted;
 mod tools;
 mod validate;
 mod waiting;
+mod wishes;

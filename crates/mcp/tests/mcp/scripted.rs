@@ -87,7 +87,8 @@ pub fn healthy(action: &Action) -> Outcome {
         Action::CreateSession(_)
         | Action::GetSession(_)
         | Action::ExtendSession { .. }
-        | Action::WidenNetwork(_) => Outcome::Session(Box::new(session())),
+        | Action::WidenNetwork(_)
+        | Action::AnswerNetwork(_) => Outcome::Session(Box::new(session())),
         Action::ListSessions { .. } => Outcome::Sessions(vec![session(), ended_session()]),
         Action::DestroySession(id) => Outcome::Destroyed(*id),
         Action::ExecuteCommand(_) | Action::GetExecution(_) => {
@@ -152,6 +153,7 @@ pub fn execution_id() -> ExecutionId {
 /// A session in good order.
 pub fn session() -> SessionView {
     SessionView {
+        network_questions: Vec::new(),
         id: session_id(),
         name: "quiet-otter".to_owned(),
         state: SessionState::Ready,
@@ -262,6 +264,7 @@ pub fn stream(bytes: &[u8]) -> StreamView {
 /// A command that has exited with 0.
 pub fn execution() -> ExecutionView {
     ExecutionView {
+        network_questions: Vec::new(),
         id: execution_id(),
         session: session_id(),
         state: ExecutionState::Exited,

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use model::{AnsweredBy, EgressRule, NetworkPolicy, NetworkRequest, Reason, Refusal, WidenNetwork};
+use model::{
+    AnswerNetwork, AnsweredBy, EgressRule, NetworkPolicy, NetworkRequest, NetworkTarget, Reason,
+    Refusal, WidenNetwork,
+};
 use proptest::prelude::*;
 
 use super::fixture::*;
@@ -384,6 +387,66 @@ fn a_configuration_that_makes_no_sense_names_its_key() {
             panic!("{key}")
         };
         assert_eq!(option, key, "{why}");
+    }
+}
+
+#[test]
+fn only_a_person_answers_and_a_yes_is_a_rule_for_that_host_and_port_within_the_ceiling() {
+    // No configuration lets the calling model answer: the one that lets it answer Claude Code does not count.
+    let policy = Policy::new(PolicyConfig {
+        network: NetworkConfig {
+            known_presets: presets(),
+            ..ceiling()
+        },
+        caller_may_answer: true,
+        ..config()
+    })
+    .unwrap();
+    let answer = |by, host: &str, port, allow| {
+        let asked = AnswerNetwork {
+            session: SESSION,
+            target: NetworkTarget {
+                host: host.to_owned(),
+                port,
+            },
+            allow,
+            by,
+        };
+        let permit = policy.admit_network_answer(&alice(), &asked, Some(OWNER))?;
+        Ok::<_, Refusal>(permit.into_parts().2)
+    };
+    let yes = answer(AnsweredBy::Person, "a.corp.example", 443, true).unwrap();
+    let yes: Vec<_> = yes.unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(yes, ["a.corp.example"]);
+    let no = answer(AnsweredBy::Person, "example.com", 443, false).unwrap();
+    assert_eq!(no, None);
+    for allow in [true, false] {
+        let refusal = refused(
+            answer(AnsweredBy::Caller, "a.corp.example", 443, allow),
+            "the model's word",
+        );
+        assert_eq!(refusal.reason, Reason::PolicyDenied);
+    }
+    for (host, port) in [("example.com", 443), ("a.corp.example", 22)] {
+        refused_as(
+            answer(AnsweredBy::Person, host, port, true),
+            Reason::NetworkNotAllowed,
+            "network.allow",
+            "past the ceiling",
+        );
+    }
+    for (host, port) in [
+        ("*.corp.example", 443),
+        ("10.0.0.1", 443),
+        ("a.corp.example", 0),
+        ("", 443),
+    ] {
+        refused_as(
+            answer(AnsweredBy::Person, host, port, true),
+            Reason::InvalidArgument,
+            "target",
+            "more or less than one host at one port",
+        );
     }
 }
 

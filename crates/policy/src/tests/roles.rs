@@ -6,8 +6,8 @@ use std::{
 };
 
 use model::{
-    AnsweredBy, CommandLine, ExecutionId, Principal, Reason, TransferDirection, TransferFiles,
-    WidenNetwork,
+    AnswerNetwork, AnsweredBy, CommandLine, ExecutionId, NetworkTarget, Principal, Reason,
+    TransferDirection, TransferFiles, WidenNetwork,
 };
 
 use super::fixture::*;
@@ -48,6 +48,18 @@ fn verdicts(
         };
         code(policy.admit_widen(who, &asked, owner))
     };
+    let wish = |by, allow| {
+        let asked = AnswerNetwork {
+            session: SESSION,
+            target: NetworkTarget {
+                host: ALLOWED.to_owned(),
+                port: 443,
+            },
+            allow,
+            by,
+        };
+        code(policy.admit_network_answer(who, &asked, owner))
+    };
     vec![
         (
             "create",
@@ -68,6 +80,22 @@ fn verdicts(
         ),
         ("widen as a person", widen(AnsweredBy::Person)),
         ("widen as the calling model", widen(AnsweredBy::Caller)),
+        (
+            "allow what was asked as a person",
+            wish(AnsweredBy::Person, true),
+        ),
+        (
+            "refuse what was asked as a person",
+            wish(AnsweredBy::Person, false),
+        ),
+        (
+            "allow what was asked as the calling model",
+            wish(AnsweredBy::Caller, true),
+        ),
+        (
+            "refuse what was asked as the calling model",
+            wish(AnsweredBy::Caller, false),
+        ),
         ("read", session(SessionVerb::Read)),
         ("logs", session(SessionVerb::Logs)),
         ("transcript", session(SessionVerb::Transcript)),
@@ -112,15 +140,15 @@ fn the_role_table_holds() {
     let (mine, theirs, unknown) = (Some(OWNER), Some("uid:0"), None);
     #[rustfmt::skip]
     let table = [
-        // create, then work in a session, then upkeep of it, then executions, then the server's own
-        (alice(), mine, ["ok", "ok", "ok", "ok", "ok", "ok", denied, "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", denied], denied),
-        (alice(), theirs, ["ok", session, session, session, session, session, session, session, session, session, session, execution, execution, execution, execution, execution, execution], denied),
-        (alice(), unknown, ["ok", session, session, session, session, session, session, session, session, session, session, execution, execution, execution, execution, execution, execution], denied),
-        (stranger.clone(), mine, [denied, session, session, session, session, session, session, session, session, session, session, execution, execution, execution, execution, execution, execution], denied),
-        (stranger.clone(), theirs, [denied, session, session, session, session, session, session, session, session, session, session, execution, execution, execution, execution, execution, execution], denied),
-        (Principal::System, mine, [denied, denied, denied, denied, denied, denied, denied, "ok", "ok", "ok", "ok", "ok", "ok", denied, denied, denied, denied], "ok"),
-        (Principal::System, theirs, [denied, denied, denied, denied, denied, denied, denied, "ok", "ok", "ok", "ok", "ok", "ok", denied, denied, denied, denied], "ok"),
-        (Principal::System, unknown, [denied, denied, denied, denied, denied, denied, denied, session, session, session, session, execution, execution, denied, denied, denied, denied], "ok"),
+        // create, then work in a session and what it reaches, then upkeep of it, then executions, then the server's own
+        (alice(), mine, ["ok", "ok", "ok", "ok", "ok", "ok", denied, "ok", "ok", denied, denied, "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", denied], denied),
+        (alice(), theirs, ["ok", session, session, session, session, session, session, session, session, session, session, session, session, session, session, execution, execution, execution, execution, execution, execution], denied),
+        (alice(), unknown, ["ok", session, session, session, session, session, session, session, session, session, session, session, session, session, session, execution, execution, execution, execution, execution, execution], denied),
+        (stranger.clone(), mine, [denied, session, session, session, session, session, session, session, session, session, session, session, session, session, session, execution, execution, execution, execution, execution, execution], denied),
+        (stranger.clone(), theirs, [denied, session, session, session, session, session, session, session, session, session, session, session, session, session, session, execution, execution, execution, execution, execution, execution], denied),
+        (Principal::System, mine, [denied, denied, denied, denied, denied, denied, denied, denied, denied, denied, denied, "ok", "ok", "ok", "ok", "ok", "ok", denied, denied, denied, denied], "ok"),
+        (Principal::System, theirs, [denied, denied, denied, denied, denied, denied, denied, denied, denied, denied, denied, "ok", "ok", "ok", "ok", "ok", "ok", denied, denied, denied, denied], "ok"),
+        (Principal::System, unknown, [denied, denied, denied, denied, denied, denied, denied, denied, denied, denied, denied, session, session, session, session, execution, execution, denied, denied, denied, denied], "ok"),
     ];
     for (who, owner, expected, system) in table {
         let verdicts = verdicts(&policy, &who, owner);

@@ -35,11 +35,16 @@ impl House {
     }
 
     pub fn on(fake: Fake) -> Self {
+        Self::reaching(fake, &[])
+    }
+
+    /// Whose operator lets sessions reach these.
+    pub fn reaching(fake: Fake, ceiling: &[&str]) -> Self {
         let base = tempfile::tempdir().expect("a directory");
         std::fs::create_dir(base.path().join("project")).expect("a project");
         std::fs::create_dir(base.path().join("state")).expect("a state directory");
         let (store, _) = Store::open(&base.path().join("state/state.db")).expect("a store");
-        let policy = Arc::new(policy(base.path()));
+        let policy = Arc::new(policy(base.path(), ceiling));
         let (sessions, reap) = sessions(&store, &fake, &policy, base.path());
         House {
             fake,
@@ -340,7 +345,7 @@ fn sessions(
     (sessions, requests)
 }
 
-fn policy(base: &Path) -> Policy {
+fn policy(base: &Path, ceiling: &[&str]) -> Policy {
     let base = base.canonicalize().expect("a path");
     Policy::new(PolicyConfig {
         caller_may_answer: false,
@@ -364,7 +369,13 @@ fn policy(base: &Path) -> Policy {
         operator_mounts: Vec::new(),
         backends: vec![BackendName::Fake],
         runtime_classes: Vec::new(),
-        network: policy::NetworkConfig::default(),
+        network: policy::NetworkConfig {
+            allow: ceiling
+                .iter()
+                .map(|rule| rule.parse().expect("a rule"))
+                .collect(),
+            ..policy::NetworkConfig::default()
+        },
     })
     .expect("a policy")
 }
@@ -389,10 +400,11 @@ fn directory(path: &Path) -> HostDirectory {
     }
 }
 
-/// The way to hosts of a server; nothing here allows any.
+/// The way to hosts of a server.
 fn network() -> session::Network {
     session::Network {
         proxy: egress::proxy::Proxy::new(egress::proxy::ProxyLimits::default()),
         resolver: Arc::new(egress::destination::SystemResolver::default()),
+        credentials: session::Credentials::default(),
     }
 }

@@ -65,6 +65,9 @@ pub(super) fn run(context: &Context, command: SessionCommand) -> Result<u8, CliE
         SessionCommand::Allow { session, hosts } => {
             block_on(network::allow(context, &session, &hosts))
         }
+        SessionCommand::Deny { session, target } => {
+            block_on(network::deny(context, &session, &target))
+        }
         SessionCommand::Extend { session, by } => block_on(extend(context, &session, by)),
     }
 }

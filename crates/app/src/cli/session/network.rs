@@ -1,6 +1,6 @@
-//! What a session reaches: asked for with its creation, or by `session allow`.
+//! What a session reaches: asked for with its creation, or answered by `session allow` and `session deny`.
 
-use mcp::reply::{NetworkReply, SessionReply};
+use mcp::reply::{NetworkReply, PendingNetworkReply, SessionReply};
 use serde_json::{Value, json};
 
 use super::{
@@ -41,6 +41,45 @@ pub(super) async fn allow(
         .line(&format!("{} reaches now:", reply.session_name))?;
     show(context.output, reply.network.as_ref())?;
     Ok(EXIT_OK)
+}
+
+/// Says no to what a session wants to reach. The server takes this from a person alone.
+pub(super) async fn deny(context: &Context, session: &str, target: &str) -> Result<u8, CliError> {
+    let client = Client::connect(context, Vec::new()).await?;
+    let session_id = resolve(&client, session).await?;
+    let call = json!({ "sessionId": session_id, "target": target });
+    let content = client.call("deny_network", call).await?;
+    if context.output.json {
+        context.output.json(&content)?;
+        return Ok(EXIT_OK);
+    }
+    let reply: SessionReply = read("deny_network", content)?;
+    context.output.line(&format!(
+        "{} is told no; session allow takes that back",
+        reply.session_name
+    ))?;
+    Ok(EXIT_OK)
+}
+
+/// What waits for a person's word, and how to give it.
+pub(super) fn show_pending(output: Output, reply: &SessionReply) -> Result<(), CliError> {
+    for asked in &reply.pending_network_requests {
+        let PendingNetworkReply {
+            host,
+            port,
+            denied_at,
+        } = asked;
+        output.line(&format!(
+            "it wants to reach {host}:{port}, and waits for your word until {denied_at}:"
+        ))?;
+        for word in ["allow", "deny"] {
+            let id = &reply.session_id;
+            output.line(&format!(
+                "  claude-code-mcp session {word} {id} {host}:{port}"
+            ))?;
+        }
+    }
+    Ok(())
 }
 
 /// One line for each rule.

@@ -112,6 +112,7 @@ mod tests {
 
     fn session(digit: char, name: &str, state: SessionStateName) -> SessionReply {
         SessionReply {
+            pending_network_requests: Vec::new(),
             session_id: format!("s-{}{digit}", "0123456789abcdef0123456789abcde"),
             session_name: name.to_owned(),
             state,

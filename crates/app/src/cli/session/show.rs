@@ -42,7 +42,7 @@ pub(super) async fn list(context: &Context, all: bool) -> Result<u8, CliError> {
         .map(|session| row(context.output, session, now));
     context.output.table(
         &[
-            "SESSION", "NAME", "STATE", "BACKEND", "AGE", "LEFT", "RUNNING", "PROJECT",
+            "SESSION", "NAME", "STATE", "BACKEND", "AGE", "LEFT", "RUNNING", "SPENT", "PROJECT",
         ],
         rows,
     )?;
@@ -63,8 +63,18 @@ fn row(output: Output, session: &SessionReply, now: Timestamp) -> Vec<String> {
         since(&session.created_at, now),
         left,
         session.running_executions.len().to_string(),
+        spent(session),
         session.project_path.clone(),
     ]
+}
+
+/// What its model provider cost by the price table; with a plus where that is not all of it.
+fn spent(session: &SessionReply) -> String {
+    match &session.provider_usage {
+        None => "-".to_owned(),
+        Some(usage) if usage.unpriced_requests > 0 => format!("{}+", dollars(usage.cost_usd)),
+        Some(usage) => dollars(usage.cost_usd),
+    }
 }
 
 /// As much of an id as a table shows.
@@ -115,6 +125,7 @@ pub(super) async fn show(context: &Context, session: &str) -> Result<u8, CliErro
     facts(context.output, &reply)?;
     context.output.line("")?;
     network::show(context.output, reply.network.as_ref())?;
+    network::show_pending(context.output, &reply)?;
     hardening(context.output, &reply)?;
     Ok(EXIT_OK)
 }

@@ -30,13 +30,24 @@ fn a_sentence_says_what_by_which_rule_and_how_to_ask() {
     );
     // What the operator's ceiling has, a person can allow at once.
     let session = SessionId::from_bytes([7; 16]);
-    let denial = Denial::HostNotAllowed {
-        host: host(),
-        port: 443,
-        person: Some(session),
-    };
     let command = format!("claude-code-mcp session allow {session} example.com:443");
-    assert!(denial.to_string().ends_with(&command), "{denial}");
+    for (said, has_command, word) in [
+        (Said::Nothing, true, "a person allows it"),
+        (Said::NothingYet, true, "try again in a minute"),
+        (Said::No, false, "a person said no"),
+    ] {
+        let denial = Denial::HostNotAllowed {
+            host: host(),
+            port: 443,
+            person: Some(ByPerson { session, said }),
+        };
+        assert_eq!(
+            denial.to_string().ends_with(&command),
+            has_command,
+            "{denial}"
+        );
+        assert!(denial.to_string().contains(word), "{denial}");
+    }
 }
 
 #[test]

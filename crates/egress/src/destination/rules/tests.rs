@@ -194,7 +194,8 @@ fn a_refusal_names_the_way_by_a_person_only_where_the_ceiling_has_the_host_and_t
         rules: vec![rule],
         ..NetworkPolicy::default()
     };
-    let with = RuleSet::new(policy).askable(Askable::new(session, ceiling));
+    let wishes = Arc::new(Wishes::new(std::time::Duration::from_secs(300), []));
+    let with = RuleSet::new(policy).askable(Askable::new(session, ceiling, wishes.clone()));
     let told = |name: &str, port| with.find(&host(name), port).unwrap_err().to_string();
     let command = "claude-code-mcp session allow";
     assert!(told("b.example.com", 443).contains(command));
@@ -217,8 +218,40 @@ fn a_refusal_names_the_way_by_a_person_only_where_the_ceiling_has_the_host_and_t
             .code(),
         "network_off"
     );
-    let askable = Askable::new(session, vec!["forge.example".parse().unwrap()]);
+    let askable = Askable::new(
+        session,
+        vec!["forge.example".parse().unwrap()],
+        wishes.clone(),
+    );
     let told = nothing.askable(askable);
     let denial = told.find(&host("forge.example"), 443).unwrap_err();
     assert!(denial.to_string().contains(command) && denial.code() == "host_not_allowed");
+}
+
+#[test]
+fn only_a_refusal_within_the_ceiling_becomes_a_question_and_looking_asks_nothing() {
+    let session = model::SessionId::from_bytes([7; 16]);
+    let ceiling = vec!["*.example.com".parse().unwrap()];
+    let wishes = Arc::new(Wishes::new(std::time::Duration::from_secs(300), []));
+    let rules = RuleSet::default().askable(Askable::new(session, ceiling, wishes.clone()));
+    let refused = |name: &str, port| {
+        let host = HostName::parse(name.as_bytes()).unwrap();
+        rules.find(&host, port).unwrap_err()
+    };
+    let past = [
+        refused("a.example.com", 80),
+        refused("example.com", 443),
+        refused("a.example.com.evil.example", 443),
+        Denial::RawAddress,
+    ];
+    for denial in past {
+        assert_eq!(rules.asked(denial.clone()), denial);
+    }
+    let within = refused("a.example.com", 443);
+    assert_eq!(wishes.open(), []);
+    assert!(rules.asked(within).to_string().contains("try again"));
+    assert_eq!(wishes.open()[0].target.to_string(), "a.example.com:443");
+    wishes.decline(wishes.open()[0].target.clone());
+    let declined = refused("a.example.com", 443).to_string();
+    assert!(declined.contains("a person said no"), "{declined}");
 }

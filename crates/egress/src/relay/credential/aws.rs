@@ -46,6 +46,17 @@ pub struct AwsChain {
     pub profile: Option<String>,
     /// A role that is assumed with what was found.
     pub role: Option<AwsRole>,
+    /// What a container shows to be given keys.
+    pub container: Option<ContainerToken>,
+}
+
+/// `AWS_CONTAINER_AUTHORIZATION_TOKEN`, and the place where it is shown.
+#[derive(Debug, Clone)]
+pub struct ContainerToken {
+    /// By `AWS_CONTAINER_CREDENTIALS_RELATIVE_URI`, else `AWS_CONTAINER_CREDENTIALS_FULL_URI`.
+    pub place: String,
+    /// The whole of the header.
+    pub token: Secret<String>,
 }
 
 /// A role to assume. Its session has the name `claude-code-mcp-` and the session's id.
@@ -78,10 +89,11 @@ pub(super) struct Assumed {
 
 impl Found {
     pub(super) fn new(chain: AwsChain, client: HostClient) -> Self {
-        Found {
-            chain,
-            client: AwsClient(client),
-        }
+        let client = AwsClient {
+            client,
+            container: chain.container.clone(),
+        };
+        Found { chain, client }
     }
 
     /// Looks anew each time: files and variables may name other places than before.
@@ -123,14 +135,17 @@ impl Assumed {
             chain: role.chain.clone(),
             role: role.role.clone(),
             session,
-            client: AwsClient(role.client.clone()),
+            client: AwsClient {
+                client: role.client.clone(),
+                container: None,
+            },
         }
     }
 
     async fn assume(&self) -> Result<Fetched, CredentialError> {
         let base = self.base.current().await?;
         match self.ask(&base).await {
-            Err(Refused { ended: true, error }) => match self.base.newer_than(base.number).await {
+            Err(Refused { ended: true, error }) => match self.base.instead_of(base.number).await {
                 Some(newer) => self.ask(&newer).await.map_err(|refused| refused.error),
                 None => Err(error),
             },
@@ -213,10 +228,8 @@ async fn load(
 }
 
 fn fetched(keys: AwsKeys, end: Option<SystemTime>) -> Result<Fetched, CredentialError> {
-    let end = match end {
-        Some(end) => end.checked_sub(MARGIN),
-        None => SystemTime::now().checked_add(READ_AGAIN),
-    };
+    let expiry = end.map(|end| end.checked_sub(MARGIN).unwrap_or(SystemTime::UNIX_EPOCH));
+    let end = expiry.or_else(|| SystemTime::now().checked_add(READ_AGAIN));
     if end.is_some_and(|end| end <= SystemTime::now()) {
         return Err(CredentialError::Source {
             what: "the host's credentials of AWS",
@@ -226,6 +239,7 @@ fn fetched(keys: AwsKeys, end: Option<SystemTime>) -> Result<Fetched, Credential
     Ok(Fetched {
         carried: Carried::keys(keys)?,
         end,
+        expiry,
     })
 }
 

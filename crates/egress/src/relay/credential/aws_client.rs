@@ -12,21 +12,30 @@ use aws_smithy_runtime_api::client::{
 };
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
+use http::{HeaderValue, Uri, header::AUTHORIZATION};
 use http_body_util::Full;
 
-use super::host_client::{HostClient, Unreached};
+use super::{
+    aws::ContainerToken,
+    host_client::{HostClient, Unreached},
+};
 
 /// Where the library does not say how long an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the library is given as its HTTP client.
 #[derive(Debug, Clone)]
-pub(super) struct AwsClient(pub(super) HostClient);
+pub(super) struct AwsClient {
+    pub(super) client: HostClient,
+    /// The library would read it in the server's environment, where it does not stand.
+    pub(super) container: Option<ContainerToken>,
+}
 
 /// One that holds to the limits of who asked for it: those of the metadata service are a second.
 #[derive(Debug)]
 struct Connector {
     client: HostClient,
+    container: Option<ContainerToken>,
     limit: Duration,
 }
 
@@ -39,7 +48,8 @@ impl HttpClient for AwsClient {
         let connect = settings.connect_timeout().unwrap_or_default();
         let read = settings.read_timeout().unwrap_or(ANSWER_TIMEOUT);
         SharedHttpConnector::new(Connector {
-            client: self.0.clone(),
+            client: self.client.clone(),
+            container: self.container.clone(),
             limit: connect + read,
         })
     }
@@ -48,11 +58,17 @@ impl HttpClient for AwsClient {
 impl HttpConnector for Connector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let (client, limit) = (self.client.clone(), self.limit);
+        let container = self.container.clone();
         HttpConnectorFuture::new(async move {
             let request = request
                 .try_into_http1x()
                 .map_err(|error| ConnectorError::user(error.into()))?;
-            let (head, body) = request.into_parts();
+            let (mut head, body) = request.into_parts();
+            if let Some(container) = container.filter(|container| container.is_for(&head.uri)) {
+                let token = container.header();
+                let token = token.map_err(|error| ConnectorError::user(error.into()))?;
+                head.headers.entry(AUTHORIZATION).or_insert(token);
+            }
             // A body in memory, as of every request for credentials; none other comes.
             let bytes = body
                 .bytes()
@@ -63,6 +79,23 @@ impl HttpConnector for Connector {
             HttpResponse::try_from(answer.map(SdkBody::from))
                 .map_err(|error| ConnectorError::other(error.into(), None))
         })
+    }
+}
+
+impl ContainerToken {
+    /// Exactly the place that the token is for: nobody else is shown it.
+    fn is_for(&self, asked: &Uri) -> bool {
+        self.place.parse::<Uri>().is_ok_and(|place| {
+            place.scheme() == asked.scheme()
+                && place.authority() == asked.authority()
+                && place.path_and_query() == asked.path_and_query()
+        })
+    }
+
+    fn header(&self) -> Result<HeaderValue, http::header::InvalidHeaderValue> {
+        let mut value = HeaderValue::from_str(self.token.expose())?;
+        value.set_sensitive(true);
+        Ok(value)
     }
 }
 

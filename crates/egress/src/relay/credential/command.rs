@@ -45,6 +45,7 @@ impl Fetch for TokenCommand {
             Ok(Fetched {
                 carried: Carried::of(Form::Bearer, &token)?,
                 end: begin.checked_add(self.refresh_after),
+                expiry: None,
             })
         })
     }

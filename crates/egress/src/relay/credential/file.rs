@@ -155,6 +155,7 @@ impl Fetch for KeyFile {
             Ok(Fetched {
                 carried: self.look()?,
                 end: SystemTime::now().checked_add(LOOK_EVERY),
+                expiry: None,
             })
         })
     }

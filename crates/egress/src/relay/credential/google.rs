@@ -127,6 +127,7 @@ impl Fetch for Default {
             Ok(Fetched {
                 carried: Carried::of(super::Form::Bearer, &token.token)?,
                 end: token.end.checked_sub(MARGIN),
+                expiry: token.end.checked_sub(MARGIN),
             })
         })
     }
@@ -142,7 +143,10 @@ fn read(path: &Path) -> Result<Account, GoogleError> {
 const fn kind(error: &GoogleError) -> &'static str {
     match error {
         GoogleError::File(_) | GoogleError::Json { .. } => "stand in a file that cannot be used",
-        GoogleError::Unsupported(_) => "are of a kind that is not supported",
+        GoogleError::Unsupported(_) => {
+            "are of a kind that is not supported, such as an external account by an executable, which this server does not \
+             run: set `vertex_token_command` to a command that prints an access token, such as `gcloud auth print-access-token`"
+        }
         GoogleError::PrivateKey | GoogleError::Address(_) => "cannot be used",
         GoogleError::Unreached { .. } => {
             "are not there, or the service that gives tokens for them could not be reached"

@@ -6,6 +6,9 @@
 //! ```
 //! One fetch runs at a time, whoever needs it meanwhile waits for that one. Requests under way keep the version that they
 //! were sent with.
+//!
+//! Where the newest version is refused and the source has no other, the one before stands in, unless it was refused itself: a
+//! new key that was written wrongly, or that the provider does not know yet, stops nobody.
 
 use std::{
     collections::hash_map::RandomState,
@@ -25,11 +28,19 @@ const JITTER_PERCENT: u64 = 10;
 /// After a failed fetch the source is left alone for that long; what asks meanwhile hears of the same failure.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
+/// How long the version before a refused one stands in until the refused one is tried again.
+const STAND_IN: Duration = Duration::from_secs(30);
+/// How long after its replacement a version may still stand in: an operator notices within that, and an old key is not used
+/// for ever.
+const STANDS_IN_FOR: Duration = Duration::from_secs(3600);
+
 /// What a source gave.
 pub(crate) struct Fetched {
     pub(crate) carried: Carried,
-    /// When it must not be used any more; by the clock on the wall, which goes on while the machine sleeps.
+    /// When its source must be asked again; by the clock on the wall, which goes on while the machine sleeps.
     pub(crate) end: Option<SystemTime>,
+    /// When its provider takes it no more, where the source says so.
+    pub(crate) expiry: Option<SystemTime>,
 }
 
 /// A fetch under way.
@@ -55,6 +66,7 @@ pub(crate) struct Version {
     fetched: Instant,
     due: Option<SystemTime>,
     end: Option<SystemTime>,
+    expiry: Option<SystemTime>,
 }
 
 impl Version {
@@ -72,6 +84,7 @@ impl Version {
             fetched: Instant::now(),
             due,
             end: fetched.end,
+            expiry: fetched.expiry,
         }
     }
 }
@@ -79,6 +92,10 @@ impl Version {
 #[derive(Default)]
 struct Kept {
     version: Option<Arc<Version>>,
+    /// The version before, and when it was replaced.
+    previous: Option<(Arc<Version>, Instant)>,
+    /// Since when the version before stands in.
+    stands_in: Option<Instant>,
     /// The version that the provider refused.
     doubted: Option<u64>,
     failed: Option<(Instant, CredentialError)>,
@@ -124,19 +141,26 @@ impl Renewed {
         }
     }
 
-    /// After the provider refused a version: another one, if there is one.
-    pub(crate) async fn newer_than(self: &Arc<Self>, refused: u64) -> Option<Arc<Version>> {
+    /// After the provider refused a version: another one, if there is one; a newer one first.
+    pub(crate) async fn instead_of(self: &Arc<Self>, refused: u64) -> Option<Arc<Version>> {
         self.doubt(refused);
         let _turn = self.turn.lock().await;
         let newest = self.kept().version.clone()?;
         if newest.number > refused {
             return Some(newest);
         }
-        if newest.fetched.elapsed() < self.fetch.least_age() {
-            return None;
+        if newest.fetched.elapsed() >= self.fetch.least_age() {
+            let fetched = self.fetch_now().await.ok()?;
+            if fetched.number > refused {
+                return Some(fetched);
+            }
         }
-        let fetched = self.fetch_now().await.ok()?;
-        (fetched.number > refused).then_some(fetched)
+        let stand_in = self.kept().begin_to_stand_in()?;
+        tracing::warn!(
+            version = stand_in.number,
+            "the provider refuses the newest version of a credential: the one before stands in"
+        );
+        Some(stand_in)
     }
 
     fn renew_beside(self: &Arc<Self>, number: u64) {
@@ -161,6 +185,14 @@ impl Renewed {
         let is_past = |time: Option<SystemTime>| time.is_some_and(|time| time <= now);
         let doubted = kept.doubted == Some(version.number)
             && version.fetched.elapsed() >= self.fetch.least_age();
+        if let Some(stand_in) = kept.stand_in() {
+            return match version.fetched.elapsed() >= self.fetch.least_age()
+                && kept.failure().is_none()
+            {
+                true => Look::Due(stand_in),
+                false => Look::Fresh(stand_in),
+            };
+        }
         if doubted || is_past(version.end) {
             return Look::Nothing;
         }
@@ -187,7 +219,16 @@ impl Renewed {
     }
 
     pub(crate) fn doubt(&self, number: u64) {
-        self.kept().doubted = Some(number);
+        let mut kept = self.kept();
+        kept.doubted = Some(number);
+        if kept
+            .previous
+            .as_ref()
+            .is_some_and(|(previous, _)| previous.number == number)
+        {
+            kept.previous = None;
+            kept.stands_in = None;
+        }
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -201,6 +242,29 @@ impl Kept {
         (at.elapsed() < PAUSE_AFTER_FAILURE).then(|| error.clone())
     }
 
+    /// The version before, where it may be used.
+    fn usable_previous(&self) -> Option<Arc<Version>> {
+        let (previous, replaced) = self.previous.as_ref()?;
+        let has_ended = previous
+            .expiry
+            .is_some_and(|expiry| expiry <= SystemTime::now());
+        (!has_ended && replaced.elapsed() < STANDS_IN_FOR).then(|| Arc::clone(previous))
+    }
+
+    fn begin_to_stand_in(&mut self) -> Option<Arc<Version>> {
+        let previous = self.usable_previous()?;
+        self.stands_in = Some(Instant::now());
+        Some(previous)
+    }
+
+    /// What is used instead of the newest version, at the moment.
+    fn stand_in(&self) -> Option<Arc<Version>> {
+        let since = self.stands_in?;
+        (since.elapsed() < STAND_IN)
+            .then(|| self.usable_previous())
+            .flatten()
+    }
+
     fn keep(&mut self, fetched: Fetched) -> Arc<Version> {
         let number = match &self.version {
             Some(version) if version.carried == fetched.carried => version.number,
@@ -208,6 +272,15 @@ impl Kept {
             None => 1,
         };
         let version = Arc::new(Version::new(number, fetched));
+        if let Some(replaced) = self.version.take().filter(|old| old.number < number) {
+            // One that was refused is not tried again.
+            let was_refused = self.doubted == Some(replaced.number);
+            self.stands_in = None;
+            // A stand-in is the better one before: what it stood in for never worked.
+            if !was_refused {
+                self.previous = Some((replaced, Instant::now()));
+            }
+        }
         self.failed = None;
         self.version = Some(Arc::clone(&version));
         version

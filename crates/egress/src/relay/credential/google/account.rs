@@ -14,7 +14,7 @@ use rustls::{
     crypto::ring::sign::any_supported_type,
     pki_types::{PrivateKeyDer, pem::PemObject},
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, json};
 
 use super::{
@@ -75,6 +75,10 @@ struct SubjectSource {
     #[serde(default)]
     headers: BTreeMap<String, String>,
     format: Option<SubjectFormat>,
+    /// A program that prints the token; never run.
+    executable: Option<IgnoredAny>,
+    /// `aws1`: the token is a signed request; `url` is then no place where it stands.
+    environment_id: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -193,6 +197,16 @@ impl ExternalAccount {
 
 impl SubjectSource {
     async fn subject(&self, asker: &Asker) -> Result<Secret<String>, GoogleError> {
+        if self.executable.is_some() {
+            return Err(GoogleError::Unsupported(
+                "external_account by an executable",
+            ));
+        }
+        if self.environment_id.is_some() {
+            return Err(GoogleError::Unsupported(
+                "external_account by signatures of AWS",
+            ));
+        }
         let text = match (&self.file, &self.url) {
             (Some(path), _) => {
                 let (opened, _) =
@@ -205,7 +219,7 @@ impl SubjectSource {
             }
             (None, None) => {
                 return Err(GoogleError::Unsupported(
-                    "external_account with an executable or with signatures of AWS",
+                    "external_account without a file or address",
                 ));
             }
         };
