@@ -39,10 +39,10 @@ pub fn socks(bytes: &[u8]) -> bool {
     let mut stream = tokio::io::join(bytes, tokio::io::sink());
     let mut context = Context::from_waker(Waker::noop());
     // Memory never makes it wait.
-    match pin!(socks::accept(&mut stream)).poll(&mut context) {
-        Poll::Ready(Ok(request)) => request.destination.name(|_| None).is_ok(),
-        _ => false,
-    }
+    let Poll::Ready(Ok(request)) = pin!(socks::accept(&mut stream)).poll(&mut context) else {
+        return false;
+    };
+    request.destination.name(|_| None).is_ok()
 }
 
 /// Answers a question of DNS.
@@ -96,6 +96,8 @@ pub fn hello(bytes: &[u8], piece: u8) -> bool {
 mod tests {
     use super::*;
 
+    type Read = fn(&[u8]) -> bool;
+
     const SEEDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/seeds");
 
     fn cut_hello(seed: &[u8]) -> bool {
@@ -106,7 +108,7 @@ mod tests {
     /// Inputs that a fuzzer once found something by are among the seeds: this is where they stay mended.
     #[test]
     fn the_seeds_of_the_fuzzers_do_no_harm_and_get_as_far_as_they_should() {
-        let targets: [(&str, fn(&[u8]) -> bool); 4] = [
+        let targets: [(&str, Read); 4] = [
             ("http_head", http_head),
             ("socks", socks),
             ("dns", dns),
