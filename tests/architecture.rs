@@ -37,6 +37,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["model", "policy", "audit", "store", "session", "egress"],
     ),
     ("mcp", &["control", "model"]),
+    ("fuzz", &["agent", "egress", "wire"]),
     (
         "app",
         &[

@@ -1,5 +1,5 @@
 //! What a sandbox can write where a host belongs (CONNECT, Host, SOCKS, SNI, DNS): whatever passes is a name in its one spelling,
-//! and never an address. `cargo +nightly fuzz run host_name`
+//! and never an address. `scripts/fuzz host_name`
 #![no_main]
 
 use egress::destination::{Denial, HostName};
@@ -10,13 +10,21 @@ fuzz_target!(|input: &[u8]| {
         Ok(name) => {
             let text = name.as_str();
             assert_eq!(HostName::parse(text.as_bytes()).as_ref(), Ok(&name));
-            assert_eq!(HostName::parse(format!("{text}.").as_bytes()).as_ref(), Ok(&name));
+            assert_eq!(
+                HostName::parse(format!("{text}.").as_bytes()).as_ref(),
+                Ok(&name)
+            );
             assert!(text.parse::<std::net::IpAddr>().is_err());
             assert!(text.bytes().all(|byte| byte.is_ascii_lowercase()
                 || byte.is_ascii_digit()
                 || b"-_.".contains(&byte)));
         }
         // Goes into headers and to terminals.
-        Err(error) => assert!(!Denial::from(error).to_string().chars().any(char::is_control)),
+        Err(error) => assert!(
+            !Denial::from(error)
+                .to_string()
+                .chars()
+                .any(char::is_control)
+        ),
     }
 });

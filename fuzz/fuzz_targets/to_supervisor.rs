@@ -1,11 +1,12 @@
-//! What a hostile peer can say towards the supervisor: frames in any pieces. `cargo +nightly fuzz run to_supervisor`
+//! What a hostile peer can say towards the supervisor: frames in any pieces. `scripts/fuzz to_supervisor`
 #![no_main]
+#![allow(clippy::expect_used, reason = "a fuzz target fails by panicking")]
 
 use libfuzzer_sys::fuzz_target;
 use wire::{Decoder, MAX_TO_SUPERVISOR_BYTES, ToSupervisor, encode};
 
-fuzz_target!(|input: (Vec<u8>, u8)| {
-    let (bytes, piece) = input;
+fuzz_target!(|input: (u8, &[u8])| {
+    let (piece, bytes) = input;
     let mut decoder = Decoder::new(MAX_TO_SUPERVISOR_BYTES);
     for piece in bytes.chunks(usize::from(piece) + 1) {
         decoder.push(piece);
@@ -13,7 +14,8 @@ fuzz_target!(|input: (Vec<u8>, u8)| {
             match decoder.next::<ToSupervisor>() {
                 Ok(Some(message)) => {
                     // What decodes says the same when it is said again.
-                    let again = encode(&message, MAX_TO_SUPERVISOR_BYTES).expect("a decoded message encodes");
+                    let again = encode(&message, MAX_TO_SUPERVISOR_BYTES)
+                        .expect("a decoded message encodes");
                     let mut second = Decoder::new(MAX_TO_SUPERVISOR_BYTES);
                     second.push(&again);
                     assert_eq!(second.next::<ToSupervisor>(), Ok(Some(message)));

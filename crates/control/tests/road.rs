@@ -590,5 +590,6 @@ fn network() -> session::Network {
     session::Network {
         proxy: egress::proxy::Proxy::new(egress::proxy::ProxyLimits::default()),
         resolver: Arc::new(egress::destination::SystemResolver::default()),
+        credentials: session::Credentials::default(),
     }
 }
