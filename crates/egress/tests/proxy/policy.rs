@@ -43,6 +43,7 @@ async fn a_tunnel_ends_when_no_rule_allows_it_any_more() {
                 ..a.parse().unwrap()
             },
         }],
+        ..model::NetworkPolicy::default()
     };
     session
         .egress
