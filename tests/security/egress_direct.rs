@@ -95,11 +95,24 @@ fn a_program_that_knows_no_proxy_reaches_nothing() {
     }
     let lab = Lab::start();
     each_in(&lab, "programs", &[(DEFAULT, RULES)], |lab, sandbox| {
+        arrived(lab);
+        // By what each image has: the name is found, and leads nowhere without the proxy.
+        let told = sandbox.perl(&format!(
+            "{SEND} print join ' ', map {{ tcp(join('.', unpack 'C4', scalar gethostbyname($_)), 80) }} 'www.example.com', '{WEB}'"
+        ));
+        assert_eq!(told, "ENETUNREACH ENETUNREACH");
+        assert_eq!(arrived(lab), []);
         if sandbox.sh("test -x /usr/bin/curl").code != 0 {
-            assert_ne!(sandbox.place.user(), crate::support::User::Ordinary);
+            assert_eq!(
+                sandbox.place,
+                Place::Docker,
+                "the host's programs are seen there"
+            );
+            let by_proxy = [Probe::reached(Way::Http, b"www.example.com", 80)];
+            let came = attempt(lab, sandbox, &by_proxy);
+            assert!(has_request(&came, WEB, "www.example.com"), "the control");
             return;
         }
-        arrived(lab);
         let everything = json!({ "NO_PROXY": "*" });
         for (line, env) in [
             (

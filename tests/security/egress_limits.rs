@@ -3,8 +3,11 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    probe::Sandbox,
-    support::lab::{Lab, is_inside},
+    probe::{PRELUDE, Sandbox},
+    support::{
+        lab::{Lab, is_inside},
+        until,
+    },
     way_out::{DEFAULT, WAYS, together_in},
 };
 
@@ -13,6 +16,8 @@ const RULES: &str = "www.example.com:80,8080";
 const MAX_TUNNELS: usize = 64;
 /// How long a head may take.
 const HEAD_SECONDS: u64 = 15;
+/// Much later than an answer comes, on a busy machine too.
+const LATE: Duration = Duration::from_secs(8);
 
 /// Half a head, and a byte more each second, on many connections: in how many seconds the last one was hung up on.
 const SLOW: &str = r#"
@@ -52,18 +57,6 @@ close $_ for @silent; select(undef, undef, undef, 0.5);
 print tunnel('www.example.com:8080', get('www.example.com'));
 "#;
 
-/// A request of another session is answered, and not late.
-fn is_served(sandbox: &mut Sandbox) {
-    let begun = Instant::now();
-    let probe = "print tunnel('www.example.com:8080', get('www.example.com'))";
-    assert_eq!(sandbox.perl(&format!("{WAYS}{probe}")), "open, 200");
-    assert!(
-        begun.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        begun.elapsed()
-    );
-}
-
 #[test]
 fn slow_and_greedy_clients_are_cut_off_and_harm_nobody() {
     if !is_inside("egress_limits::slow_and_greedy_clients_are_cut_off_and_harm_nobody") {
@@ -74,31 +67,15 @@ fn slow_and_greedy_clients_are_cut_off_and_harm_nobody() {
         is_served(sandbox);
         let greedy = sandbox.client.create(&sandbox.machine.project);
         let victim = std::mem::replace(&mut sandbox.session, greedy.clone());
-        let run = |sandbox: &mut Sandbox, script: &str| {
-            let script = format!("{}{WAYS}{script}", crate::probe::PRELUDE);
-            let path = sandbox.machine.write("greedy.pl", &script);
-            let started = sandbox.start("/usr/bin/perl greedy.pl");
-            crate::support::until("it has begun", || {
-                let text = sandbox.look(&started, 0)["stdout"]["text"].clone();
-                text.as_str().is_some_and(|text| !text.is_empty())
-            });
-            std::fs::remove_file(path).expect("removed");
-            started
-        };
         let slow = run(sandbox, SLOW);
-        let begun = Instant::now();
         // The slow ones are in the way of nobody, not even of their own session.
         is_served(sandbox);
+
         let tunnels = TUNNELS.replace("COUNT", &MAX_TUNNELS.to_string());
         let tunnels = run(sandbox, &tunnels);
-        sandbox.session.clone_from(&victim);
-        is_served(sandbox);
-        sandbox.session.clone_from(&greedy);
-        let told = ended(sandbox, &tunnels);
-        assert_eq!(
-            told,
-            format!("200 {MAX_TUNNELS}\nrefused too_many\nfull\nopen, 200")
-        );
+        as_session(sandbox, &victim, is_served);
+        let told = format!("200 {MAX_TUNNELS}\nrefused too_many\nfull\nopen, 200");
+        assert_eq!(ended(sandbox, &tunnels), told);
 
         let giant = sandbox.perl(&format!("{WAYS}{GIANT}"));
         let (mebibytes, said) = giant.split_once(' ').expect("two words");
@@ -106,25 +83,48 @@ fn slow_and_greedy_clients_are_cut_off_and_harm_nobody() {
         assert!(["refused bad_request", "end"].contains(&said), "{giant}");
 
         let told = ended(sandbox, &slow);
-        let seconds: u64 = told
-            .trim_start_matches("slow\n")
-            .parse()
-            .unwrap_or_else(|_| panic!("{told}"));
+        let seconds = told.trim_start_matches("slow\n").parse::<u64>();
+        // They are looked at once a second, on a busy machine later.
+        let in_time = HEAD_SECONDS - 3..HEAD_SECONDS + 15;
         assert!(
-            (HEAD_SECONDS - 3..HEAD_SECONDS + 5).contains(&seconds),
-            "{seconds}, after {:?}",
-            begun.elapsed()
+            seconds.is_ok_and(|seconds| in_time.contains(&seconds)),
+            "{told}"
         );
 
         let silent = run(sandbox, SILENT);
-        sandbox.session.clone_from(&victim);
-        is_served(sandbox);
-        sandbox.session.clone_from(&greedy);
+        as_session(sandbox, &victim, is_served);
         let told = ended(sandbox, &silent);
         assert!(told.ends_with("open, 200"), "{told}");
         sandbox.client.destroy(&greedy);
         sandbox.session = victim;
     });
+}
+
+/// A request is answered, and not late.
+fn is_served(sandbox: &mut Sandbox) {
+    let begun = Instant::now();
+    let probe = "print tunnel('www.example.com:8080', get('www.example.com'))";
+    assert_eq!(sandbox.perl(&format!("{WAYS}{probe}")), "open, 200");
+    assert!(begun.elapsed() < LATE, "{:?}", begun.elapsed());
+}
+
+fn as_session(sandbox: &mut Sandbox, session: &str, act: impl FnOnce(&mut Sandbox)) {
+    let own = std::mem::replace(&mut sandbox.session, session.to_owned());
+    act(sandbox);
+    sandbox.session = own;
+}
+
+/// Starts a script that says when it has begun.
+fn run(sandbox: &mut Sandbox, script: &str) -> String {
+    let script = format!("{PRELUDE}{WAYS}{script}");
+    let path = sandbox.machine.write("greedy.pl", &script);
+    let started = sandbox.start("/usr/bin/perl greedy.pl");
+    until("it has begun", || {
+        let text = sandbox.look(&started, 0)["stdout"]["text"].clone();
+        text.as_str().is_some_and(|text| !text.is_empty())
+    });
+    std::fs::remove_file(path).expect("removed");
+    started
 }
 
 fn ended(sandbox: &mut Sandbox, execution: &str) -> String {
