@@ -224,6 +224,7 @@ fn listen(server: SocketAddr) -> (tokio::runtime::Runtime, SocketAddr) {
             name: "allow/1".to_owned(),
             rule,
         }],
+        ..NetworkPolicy::default()
     });
     let reach = Reach::new(Arc::new(Loopback), ReachLimits::default());
     let session = SessionId::from_bytes([7; 16]);
