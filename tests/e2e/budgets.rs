@@ -11,8 +11,8 @@ use crate::support::{
 };
 
 /// What a session may cost. The long answer costs more at any model's price; Claude Code's own request costs less.
-const CAP_USD: &str = "0.1";
-const LAST_WORD: &str = "word29999";
+const CAP_USD: &str = "0.05";
+const LAST_WORD: &str = "word9999";
 const CODE: &str = "max_usd_per_session";
 
 fn stage(cap: Option<&str>, script: Script) -> Option<Stage> {
@@ -24,10 +24,10 @@ fn stage(cap: Option<&str>, script: Script) -> Option<Stage> {
     Stage::of(machine, script)
 }
 
-/// One answer of 270 KB in a stream, whose usage is told at its end only.
+/// One answer of 90 KB in a stream, whose usage is told at its end only.
 fn long_answer() -> Script {
-    let words: Vec<String> = (0..30_000).map(|number| format!("word{number}")).collect();
-    Script::of([Turn::say([Block::text(words.join(" "))]).usage(1_000, 70_000)])
+    let words: Vec<String> = (0..10_000).map(|number| format!("word{number}")).collect();
+    Script::of([Turn::say([Block::text(words.join(" "))]).usage(1_000, 25_000)])
 }
 
 fn spent(client: &mut Client, session: &str) -> Value {
@@ -70,7 +70,7 @@ fn a_stream_that_passes_the_dollars_of_its_session_is_ended_and_everybody_is_tol
     let why = done["spendingLimit"]["message"]
         .as_str()
         .expect("a sentence");
-    assert!(why.contains("$0.1"), "{why}");
+    assert!(why.contains("$0.05"), "{why}");
     // Claude Code was told in the same words.
     let result = done["result"].as_str().unwrap_or_default();
     assert!(result.contains(why), "{done:#}");
@@ -96,7 +96,7 @@ fn a_stream_that_passes_the_dollars_of_its_session_is_ended_and_everybody_is_tol
     let shown = stage.machine.cli(&["session", "list"]);
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(
-        shown.contains("SPENT") && shown.contains("$0.10"),
+        shown.contains("SPENT") && shown.contains("$0.05"),
         "{shown}"
     );
     // Another session has its own.
@@ -113,7 +113,7 @@ fn a_prompt_of_many_answers_passes_the_dollars_by_one_answer_at_most() {
     // Each answer tells at its end that it cost much: what comes in one piece cannot be cut.
     let step = || {
         let command = json!({ "command": "echo step", "description": "One more step" });
-        Turn::say([Block::tool("Bash", command)]).usage(1_000, 1_000)
+        Turn::say([Block::tool("Bash", command)]).usage(500, 500)
     };
     let script = Script::of([step().when(When::prompt(["loop"]))]);
     let Some(stage) = stage(Some(CAP_USD), script) else {
@@ -126,7 +126,8 @@ fn a_prompt_of_many_answers_passes_the_dollars_by_one_answer_at_most() {
     assert_eq!(done["spendingLimit"]["code"], CODE, "{done:#}");
     let usage = spent(&mut client, &session);
     let requests = usage["requests"].as_f64().expect("a number");
-    let (cap, all) = (0.1, cost(&usage));
+    let cap: f64 = CAP_USD.parse().expect("a number");
+    let all = cost(&usage);
     assert!(requests >= 2.0, "{usage:#}");
     assert!(
         all >= cap && all - all / requests < cap,
