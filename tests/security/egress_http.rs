@@ -417,9 +417,11 @@ fn no_spelling_of_a_path_gets_around_a_rule() {
             let came = attempt(lab, sandbox, &controls);
             let paths: Vec<&str> = came
                 .iter()
-                .filter_map(|event| match event {
-                    Event::Requested { path, .. } => Some(path.as_str()),
-                    _ => None,
+                .filter_map(|event| {
+                    let Event::Requested { path, .. } = event else {
+                        return None;
+                    };
+                    Some(path.as_str())
                 })
                 .collect();
             assert_eq!(

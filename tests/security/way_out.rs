@@ -142,11 +142,11 @@ fn asking(way: Way, host: &[u8], port: u16) -> String {
     };
     let authority = [host, format!(":{port}").as_bytes()].concat();
     match way {
-        Way::Connect => format!("tunnel({}, {})", bytes(&authority), bytes(&request(b"/"))),
-        Way::Socks => format!("socks({}, {port}, {})", bytes(host), bytes(&request(b"/"))),
+        Way::Connect => format!("tunnel({}, {})", bytes(&authority), bytes(request(b"/"))),
+        Way::Socks => format!("socks({}, {port}, {})", bytes(host), bytes(request(b"/"))),
         Way::Http => {
             let target = [b"http://", authority.as_slice(), b"/"].concat();
-            format!("http({})", bytes(&request(&target)))
+            format!("http({})", bytes(request(&target)))
         }
     }
 }
