@@ -33,6 +33,7 @@ fn decision(denied: Option<&'static str>) -> Decision {
         port: 443,
         method: None,
         rule: denied.is_none().then(|| "allow/1".to_owned()),
+        credential: denied.is_none().then(|| "hub".to_owned()),
         denied,
     }
 }
