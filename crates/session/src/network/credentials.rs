@@ -208,6 +208,7 @@ mod tests {
             is_open: true,
             opens_tls: true,
             placeholders,
+            ..NetworkRecord::default()
         };
         let variables = credentials().variables(&record);
         assert_eq!(variables["HUB_TOKEN"], placeholder);

@@ -19,6 +19,7 @@ fn host(text: &str) -> HostName {
 fn set(rules: impl IntoIterator<Item = NamedRule>) -> RuleSet {
     RuleSet::new(NetworkPolicy {
         rules: rules.into_iter().collect(),
+        ..NetworkPolicy::default()
     })
 }
 
