@@ -382,15 +382,19 @@ fn no_spelling_of_a_path_gets_around_a_rule() {
             "method_not_allowed",
         )
     }));
-    // A tunnel would hide what the rule speaks of.
-    probes.push(Probe::refused(
-        Way::Connect,
-        b"www.example.com",
-        80,
-        "unsupported",
-    ));
-    let perl = "socks('www.example.com', 80)".to_owned();
-    probes.push(Probe::denied("SOCKS", perl, "refused 7", "unsupported"));
+    // A tunnel is opened to see what the rule speaks of, and what is to be opened is TLS.
+    for open in [
+        "tunnel('www.example.com:80', ",
+        "socks('www.example.com', 80, ",
+    ] {
+        let perl = format!("{open}{})", bytes(crate::way_out::plain("www.example.com")));
+        probes.push(Probe::denied(
+            open,
+            perl,
+            "open, refused not_tls",
+            "not_tls",
+        ));
+    }
     let rules: Value = json!({ "network": { "rules": [
         { "host": "www.example.com", "ports": [80], "methods": ["GET", "HEAD"], "paths": ["/public/"] },
     ] } });

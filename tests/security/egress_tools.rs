@@ -84,7 +84,7 @@ const TOOLS: [Tool; 6] = [
         line: "/usr/bin/python3 -m pip install --disable-pip-version-check --no-cache-dir --retries 1 --cert ca.pem \
             --index-url https://pypi.example.com/simple/ --target packages labpackage",
         check: "cat packages/labpackage.py",
-        words: &["Tunnel connection failed: 403 Forbidden"],
+        words: &["Tunnel connection failed: 403 Forbidden (egress denied: host_not_allowed)"],
         host: "pypi.example.com",
     },
     Tool {
@@ -104,7 +104,11 @@ const TOOLS: [Tool; 6] = [
             -o Dir::State::status=$PWD/apt/status -o Dir::Cache=$PWD/apt/cache -o APT::Sandbox::User=agent -o Acquire::Retries=0 \
             -o APT::Update::Error-Mode=any -o Dir::Etc::parts=/dev/null -o Dir::Etc::main=/dev/null",
         check: "grep -h Description apt/lists/deb.example.com*Packages",
-        words: &["deb.example.com", "403", "Forbidden"],
+        words: &[
+            "deb.example.com",
+            "403",
+            "Forbidden (egress denied: host_not_allowed)",
+        ],
         host: "deb.example.com",
     },
 ];

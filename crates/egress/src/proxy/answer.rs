@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
+use hyper::ext::ReasonPhrase;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::timeout,
@@ -91,6 +92,9 @@ pub(crate) fn socks_reply(denial: &Denial) -> Reply {
 pub(crate) fn response(denial: &Denial) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(text(denial)));
     *response.status_mut() = status(denial);
+    if let Ok(reason) = ReasonPhrase::try_from(reason(denial)) {
+        response.extensions_mut().insert(reason);
+    }
     let headers = response.headers_mut();
     for (name, value) in [
         (header::CONTENT_TYPE.as_str(), "text/plain; charset=utf-8"),
@@ -111,11 +115,17 @@ pub(crate) fn bytes(denial: &Denial) -> Vec<u8> {
         "HTTP/1.1 {} {}\r\n{DENIED_HEADER}: {}\r\ncontent-type: text/plain; charset=utf-8\r\n\
          cache-control: no-store\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{text}",
         status.as_str(),
-        status.canonical_reason().unwrap_or_default(),
+        reason(denial),
         denial.code(),
         text.len(),
     )
     .into_bytes()
+}
+
+/// What stands behind the number: all that many programs show of a tunnel that they did not get.
+fn reason(denial: &Denial) -> String {
+    let usual = status(denial).canonical_reason().unwrap_or_default();
+    format!("{usual} (egress denied: {})", denial.code())
 }
 
 fn text(denial: &Denial) -> String {
