@@ -106,16 +106,20 @@ fn offered(one: &CredentialSettings) -> anyhow::Result<Offered> {
         }
         CredentialSource::Variable(secret) => Credential::Bearer(secret.clone()),
     };
+    let binding = Binding {
+        name: one.name.clone(),
+        destinations: one.destinations.clone(),
+        carrier: match &one.header {
+            Some(name) => Carrier::of(name.clone()),
+            None => Carrier::Authorization,
+        },
+        credential,
+    };
+    binding
+        .check()
+        .with_context(|| format!("the credential cannot be used ({shown})"))?;
     Ok(Offered {
-        binding: Arc::new(Binding {
-            name: one.name.clone(),
-            destinations: one.destinations.clone(),
-            carrier: match &one.header {
-                Some(name) => Carrier::of(name.clone()),
-                None => Carrier::Authorization,
-            },
-            credential,
-        }),
+        binding: Arc::new(binding),
         variables: one.variables.clone(),
         git_user: one.git_user.clone(),
     })

@@ -153,7 +153,7 @@ impl Network {
         supervisor: &Supervisor,
         traffic: Arc<dyn Traffic>,
     ) -> Result<LiveNetwork, Refusal> {
-        let opening = self.credentials.opening(session, &record)?;
+        let opening = self.credentials.opening(session, &record);
         let wishes = Arc::new(Wishes::new(patience, record.declined.clone()));
         let mut ways = None;
         if record.is_open {

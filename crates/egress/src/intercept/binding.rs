@@ -1,7 +1,11 @@
 //! Which credential goes where. A sandbox holds a placeholder of each; what stands for it is put into a request on its way
 //! out, at the destinations that the operator bound it to, and at no other.
 
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use http::{HeaderName, HeaderValue, header, request::Parts};
 use model::{EgressRule, SessionId};
@@ -16,6 +20,8 @@ use crate::{
     relay::{Credential, CredentialError, Held, Presented},
 };
 
+/// Longest credential that is taken. Tokens that hold claims have 1 to 2 KiB.
+const MAX_SECRET_BYTES: usize = 4096;
 /// Shortest credential that is taken: of a shorter one, an answer could not be told from one that holds it by chance.
 const MIN_SECRET_BYTES: usize = 12;
 
@@ -57,9 +63,9 @@ pub enum BindingError {
     /// It is none that a header carries.
     #[error(transparent)]
     Credential(#[from] CredentialError),
-    /// It is too short to be found in answers.
-    #[error("a credential has at least {MIN_SECRET_BYTES} bytes")]
-    Short,
+    /// It is too short to be found in answers, or too long.
+    #[error("a credential has {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes")]
+    Length,
 }
 
 /// A binding in one session.
@@ -68,6 +74,8 @@ pub struct Bound {
     held: Arc<Held>,
     placeholder: String,
     spellings: Spellings,
+    /// Of the credential that went out last.
+    of_last: Mutex<Option<(HeaderValue, Spellings)>>,
 }
 
 /// The credentials of one session.
@@ -98,6 +106,29 @@ pub(crate) struct Unspoken {
     pub(super) spellings: Spellings,
 }
 
+impl Binding {
+    /// Whether its credential can be used, as far as that is known before it is.
+    ///
+    /// # Errors
+    /// When it is none that a header carries, or has not the length of one.
+    pub fn check(&self) -> Result<(), BindingError> {
+        Held::token(self.credential.clone(), SessionId::from_bytes([0; 16]))?;
+        match &self.credential {
+            Credential::Bearer(token) if !is_of_length(token.expose().len()) => {
+                Err(BindingError::Length)
+            }
+            Credential::Bearer(_)
+            | Credential::ApiKey(_)
+            | Credential::Aws(_)
+            | Credential::Source(_) => Ok(()),
+        }
+    }
+}
+
+fn is_of_length(bytes: usize) -> bool {
+    (MIN_SECRET_BYTES..=MAX_SECRET_BYTES).contains(&bytes)
+}
+
 impl Bound {
     /// For a session that has this placeholder.
     ///
@@ -114,17 +145,32 @@ impl Bound {
             binding,
             held,
             placeholder,
+            of_last: Mutex::default(),
         })
+    }
+
+    /// The spellings of a credential, built once for each that goes out.
+    fn spellings_of(&self, secret: &HeaderValue) -> Spellings {
+        let mut last = self.of_last.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some((known, spellings)) if known == secret => spellings.clone(),
+            _ => {
+                let spellings = Spellings::new(secret.as_bytes());
+                *last = Some((secret.clone(), spellings.clone()));
+                spellings
+            }
+        }
     }
 
     fn fits(&self, ask: &Ask) -> bool {
         self.binding.destinations.iter().any(|rule| {
             rule.host.matches(ask.host.as_str())
                 && rule.ports.contains(&ask.port)
-                && ask
-                    .http
-                    .as_ref()
-                    .is_some_and(|(method, path)| has_method(rule, method) && has_path(rule, path))
+                && ask.http.as_ref().is_some_and(|spoken| {
+                    has_method(rule, &spoken.method)
+                        && has_path(rule, &spoken.path)
+                        && !(spoken.is_overridden && rule.opens_tls())
+                })
         })
     }
 
@@ -233,8 +279,8 @@ impl Claim {
         let presented = presented.map_err(|error| unavailable(&error))?;
         let secret = presented.secrets().into_iter().next();
         let secret = secret
-            .filter(|secret| secret.len() >= MIN_SECRET_BYTES)
-            .ok_or_else(|| unavailable(&BindingError::Short))?;
+            .filter(|secret| is_of_length(secret.len()))
+            .ok_or_else(|| unavailable(&BindingError::Length))?;
         let value = self.shape.filled(&secret);
         head.headers.insert(self.header.clone(), value);
         // What is not compressed can be looked through.
@@ -242,14 +288,26 @@ impl Claim {
             header::ACCEPT_ENCODING,
             HeaderValue::from_static("identity"),
         );
+        // A credential in two parts of an answer would be found in neither.
+        head.headers.remove(header::RANGE);
+        head.headers.remove(header::IF_RANGE);
         Ok(Filled {
             bound: Arc::clone(&self.bound),
             presented,
             unspoken: Unspoken {
                 name: self.name().to_owned(),
-                spellings: Spellings::new(secret.as_bytes()),
+                spellings: self.bound.spellings_of(&secret),
             },
         })
+    }
+}
+
+impl Unspoken {
+    /// What an answer is refused with that holds it.
+    pub(crate) fn denial(&self) -> Denial {
+        Denial::CredentialEchoed {
+            credential: self.name.clone(),
+        }
     }
 }
 

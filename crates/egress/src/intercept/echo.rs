@@ -20,6 +20,8 @@ pub(crate) struct Unechoed<B> {
     /// The end of what has come, as long as a credential may begin there.
     held: Bytes,
     is_over: bool,
+    /// Told when it breaks off.
+    on_echo: Option<Box<dyn FnOnce() + Send>>,
 }
 
 /// Why such a body ended.
@@ -41,25 +43,31 @@ pub(crate) fn look_at(headers: &HeaderMap, unspoken: &Unspoken) -> Result<(), De
             .into_iter()
             .any(|text| unspoken.spellings.stand_in(text))
     });
-    let is_encoded = headers
-        .get_all(header::CONTENT_ENCODING)
-        .iter()
-        .any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"));
+    let other_than = |name, usual: &[u8]| {
+        let mut values = headers.get_all(name).iter();
+        values.any(|value| !value.as_bytes().eq_ignore_ascii_case(usual))
+    };
+    let is_encoded = other_than(header::CONTENT_ENCODING, b"identity")
+        || other_than(header::TRANSFER_ENCODING, b"chunked");
     match tells || is_encoded {
-        true => Err(Denial::CredentialEchoed {
-            credential: unspoken.name.clone(),
-        }),
+        true => Err(unspoken.denial()),
         false => Ok(()),
     }
 }
 
 impl<B> Unechoed<B> {
-    pub(crate) fn new(inner: B, unspoken: Unspoken) -> Self {
+    /// `on_echo`: called once, when it breaks off.
+    pub(crate) fn new(
+        inner: B,
+        unspoken: Unspoken,
+        on_echo: impl FnOnce() + Send + 'static,
+    ) -> Self {
         Unechoed {
             inner,
             unspoken,
             held: Bytes::new(),
             is_over: false,
+            on_echo: Some(Box::new(on_echo)),
         }
     }
 
@@ -71,14 +79,20 @@ impl<B> Unechoed<B> {
         };
         let spellings = &self.unspoken.spellings;
         if spellings.stand_in(&all) {
-            tracing::warn!(
-                credential = self.unspoken.name,
-                "an answer held the credential of its request and was broken off"
-            );
             return None;
         }
         self.held = all.split_off(all.len() - spellings.begun_at_the_end(&all));
         Some(all)
+    }
+}
+
+impl<B> Unechoed<B> {
+    fn broken_off<E>(&mut self) -> EchoError<E> {
+        self.is_over = true;
+        if let Some(tell) = self.on_echo.take() {
+            tell();
+        }
+        EchoError::Echoed
     }
 }
 
@@ -98,10 +112,7 @@ where
                 Some(Ok(frame)) => match frame.into_data().map(|piece| self.passing(piece)) {
                     Ok(Some(piece)) if piece.is_empty() => {}
                     Ok(Some(piece)) => return Poll::Ready(Some(Ok(Frame::data(piece)))),
-                    Ok(None) => {
-                        self.is_over = true;
-                        return Poll::Ready(Some(Err(EchoError::Echoed)));
-                    }
+                    Ok(None) => return Poll::Ready(Some(Err(self.broken_off()))),
                     // Trailers are not passed on.
                     Err(_) => {}
                 },
@@ -112,6 +123,10 @@ where
                 None => {
                     self.is_over = true;
                     let held = mem::take(&mut self.held);
+                    // One that ends within the credential tells it as well.
+                    if self.unspoken.spellings.is_told_by(&held) {
+                        return Poll::Ready(Some(Err(self.broken_off())));
+                    }
                     return Poll::Ready((!held.is_empty()).then(|| Ok(Frame::data(held))));
                 }
             }
@@ -138,7 +153,13 @@ where
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
-    use std::collections::VecDeque;
+    use std::{
+        collections::VecDeque,
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering::Relaxed},
+        },
+    };
 
     use http_body_util::{BodyExt, Full};
 
@@ -170,14 +191,22 @@ mod tests {
     /// What passes of a text that comes in pieces of a length, and whether it passed whole.
     async fn passed(text: &[u8], length: usize) -> (Vec<u8>, bool) {
         let pieces = text.chunks(length).map(Bytes::copy_from_slice).collect();
-        let mut body = Unechoed::new(Pieces(pieces), unspoken());
+        let told = Arc::new(AtomicBool::new(false));
+        let tell = Arc::clone(&told);
+        let mut body = Unechoed::new(Pieces(pieces), unspoken(), move || {
+            tell.store(true, Relaxed)
+        });
         let mut all = Vec::new();
         while let Some(frame) = body.frame().await {
             match frame {
                 Ok(frame) => all.extend_from_slice(&frame.into_data().unwrap()),
-                Err(_) => return (all, false),
+                Err(_) => {
+                    assert!(told.load(Relaxed));
+                    return (all, false);
+                }
             }
         }
+        assert!(!told.load(Relaxed));
         (all, true)
     }
 
@@ -201,8 +230,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_answer_that_ends_within_it_does_not_tell_it() {
+        let cut = &SECRET[..SECRET.len() - 1];
+        for length in 1..cut.len() + 7 {
+            let (came, is_whole) = passed(format!("before {cut}").as_bytes(), length).await;
+            assert!(!is_whole && came.len() <= "before ".len(), "{length}");
+        }
+    }
+
+    #[tokio::test]
     async fn everything_else_passes_whole() {
-        let almost = &SECRET[..SECRET.len() - 1];
+        let almost = &SECRET[..SECRET.len() / 2];
         let text = format!("{almost} {almost}{almost} s s3 {}", "x".repeat(200));
         for text in [text.as_bytes(), almost.as_bytes(), b"", b"s"] {
             for length in 1..40 {
@@ -217,7 +255,7 @@ mod tests {
 
     #[test]
     fn the_length_is_what_the_server_said() {
-        let body = Unechoed::new(Full::new(Bytes::from_static(b"12345")), unspoken());
+        let body = Unechoed::new(Full::new(Bytes::from_static(b"12345")), unspoken(), || {});
         assert_eq!(body.size_hint().exact(), Some(5));
     }
 
@@ -232,6 +270,7 @@ mod tests {
             ("x-echo", SECRET),
             ("x-echo", "a s3cret-of-length b"),
             ("content-encoding", "gzip"),
+            ("transfer-encoding", "gzip, chunked"),
         ] {
             let refused = head(name, value).unwrap_err();
             assert_eq!(refused.code(), "credential_echoed", "{value}");

@@ -1,15 +1,26 @@
-//! How a secret can stand in what is sent: as it is, in base64 (whatever stands before it there), in hexadecimal digits.
+//! How a secret can stand in what is sent: as it is, in base64 (whatever stands before it there), in hexadecimal digits,
+//! percent-encoded, and as text of JSON that escapes its slashes.
 
-use aho_corasick::AhoCorasick;
+use std::sync::Arc;
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use base64::{
     Engine,
     engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
 };
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+
+/// What is percent-encoded where it must be: all but the unreserved characters.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// The spellings of one secret.
 #[derive(Clone)]
 pub(crate) struct Spellings {
-    all: Vec<Vec<u8>>,
+    all: Arc<[Vec<u8>]>,
     /// Nothing where it could not be built: then everything holds it.
     finder: Option<AhoCorasick>,
 }
@@ -24,9 +35,16 @@ impl Spellings {
         for before in 0..3 {
             all.extend(in_base64(secret, before));
         }
+        all.extend(in_percent(secret));
+        all.extend(in_json(secret));
+        all.retain(|spelling| !spelling.is_empty());
         Spellings {
-            finder: AhoCorasick::new(&all).ok(),
-            all,
+            // The automaton that is fastest takes a hundred times the memory.
+            finder: AhoCorasick::builder()
+                .kind(Some(AhoCorasickKind::ContiguousNFA))
+                .build(&all)
+                .ok(),
+            all: all.into(),
         }
     }
 
@@ -35,6 +53,12 @@ impl Spellings {
         self.finder
             .as_ref()
             .is_none_or(|finder| finder.is_match(bytes))
+    }
+
+    /// Whether so much of one stands there, at the end of all, that it tells the secret.
+    pub(crate) fn is_told_by(&self, end: &[u8]) -> bool {
+        let told = |spelling: &Vec<u8>| spelling.starts_with(end) && end.len() > spelling.len() / 2;
+        self.all.iter().any(told)
     }
 
     /// Bytes at the end with which one of them may begin.
@@ -48,6 +72,29 @@ impl Spellings {
         };
         self.all.iter().map(begun).max().unwrap_or_default()
     }
+}
+
+/// As parts of a target are written (RFC 3986, section 2.1), by those who encode all that can be and those who encode what
+/// must be, in both cases of the digits.
+fn in_percent(secret: &[u8]) -> [Vec<u8>; 4] {
+    let all = percent_encode(secret, NON_ALPHANUMERIC).to_string();
+    let due = percent_encode(secret, RESERVED).to_string();
+    let lower = |text: &str| {
+        let mut parts = text.split('%');
+        let first = parts.next().unwrap_or_default().to_owned();
+        parts.fold(first, |text, part| {
+            let (digits, rest) = part.split_at(part.len().min(2));
+            format!("{text}%{}{rest}", digits.to_ascii_lowercase())
+        })
+    };
+    [lower(&all), lower(&due), all, due].map(String::into_bytes)
+}
+
+/// With its slashes escaped, as many writers of JSON do.
+fn in_json(secret: &[u8]) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(secret).ok()?;
+    text.contains('/')
+        .then(|| text.replace('/', "\\/").into_bytes())
 }
 
 /// The characters that are the same whatever stands around the secret, when so many bytes, modulo 3, stand before it.
@@ -79,6 +126,19 @@ mod tests {
                     URL_SAFE_NO_PAD.encode(&all).into_bytes(),
                     hex::encode(&all).into_bytes(),
                     hex::encode_upper(&all).into_bytes(),
+                    percent_encode(&all, NON_ALPHANUMERIC)
+                        .to_string()
+                        .into_bytes(),
+                    percent_encode(&all, RESERVED).to_string().into_bytes(),
+                    percent_encode(&all, RESERVED)
+                        .to_string()
+                        .replace("%2F", "%2f")
+                        .replace("%3F", "%3f")
+                        .replace("%2B", "%2b")
+                        .into_bytes(),
+                    String::from_utf8_lossy(&all)
+                        .replace('/', "\\/")
+                        .into_bytes(),
                 ] {
                     assert!(spellings.stand_in(&text), "{before} {after}");
                 }

@@ -4,7 +4,7 @@ use std::{fmt, io, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rustls::{
-    ClientConfig,
+    CertificateError as C, ClientConfig,
     pki_types::{CertificateDer, ServerName},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -38,6 +38,7 @@ impl Upstream {
     pub(crate) async fn connect<S>(
         &self,
         host: &HostName,
+        port: u16,
         stream: S,
     ) -> Result<TlsStream<S>, Denial>
     where
@@ -48,35 +49,37 @@ impl Upstream {
         self.0
             .connect(name, stream)
             .await
-            .map_err(|error| Denial::CertificateRefused {
-                host: host.clone(),
-                why: what_is_wrong(&error),
+            .map_err(|error| match what_is_wrong(&error) {
+                Some(why) => Denial::CertificateRefused {
+                    host: host.clone(),
+                    why,
+                },
+                None => Denial::ConnectionFailed {
+                    host: host.clone(),
+                    port,
+                    why: error.kind(),
+                },
             })
     }
 }
 
-/// In words for the one inside; the certificate is the server's own doing and may be told.
-fn what_is_wrong(error: &io::Error) -> &'static str {
-    use rustls::{CertificateError as C, Error as E};
-
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<E>());
-    match inner {
-        Some(E::InvalidCertificate(C::Expired | C::ExpiredContext { .. })) => {
-            "its certificate has expired"
-        }
-        Some(E::InvalidCertificate(C::NotValidYet | C::NotValidYetContext { .. })) => {
-            "its certificate is not valid yet"
-        }
-        Some(E::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. })) => {
+/// In words for the one inside; the certificate is the server's own doing and may be told. Nothing where it is not TLS that
+/// failed.
+#[allow(clippy::wildcard_enum_match_arm, reason = "the library's flaws grow")]
+fn what_is_wrong(error: &io::Error) -> Option<&'static str> {
+    let inner = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    let rustls::Error::InvalidCertificate(flaw) = inner else {
+        return Some("it does not speak TLS as it must");
+    };
+    Some(match flaw {
+        C::Expired | C::ExpiredContext { .. } => "its certificate has expired",
+        C::NotValidYet | C::NotValidYetContext { .. } => "its certificate is not valid yet",
+        C::NotValidForName | C::NotValidForNameContext { .. } => {
             "its certificate is for another name"
         }
-        Some(E::InvalidCertificate(C::UnknownIssuer)) => {
-            "nobody whom the server's machine believes vouches for its certificate"
-        }
-        Some(E::InvalidCertificate(_)) => "its certificate cannot be used",
-        Some(_) => "it does not speak TLS as it must",
-        None => "it broke off",
-    }
+        C::UnknownIssuer => "nobody whom the server's machine believes vouches for its certificate",
+        _ => "its certificate cannot be used",
+    })
 }
 
 /// The certificates of those whom the server believes, PEM.

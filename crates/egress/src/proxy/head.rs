@@ -7,6 +7,15 @@ use crate::destination::Denial;
 /// Headers of a request. Browsers send about 20.
 pub(crate) const MAX_HEADERS: usize = 100;
 
+/// Headers by which Rack, Symfony, Laravel, APIs of Google, and IIS take another method or path than the line's.
+const OVERRIDES: [&str; 5] = [
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+    "x-original-url",
+    "x-rewrite-url",
+];
+
 /// A request's line and headers, as far as the proxy judges by them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Head {
@@ -17,6 +26,8 @@ pub(crate) struct Head {
     /// What the header `host` says, where there is one.
     pub host: Option<Vec<u8>>,
     pub body: Framing,
+    /// A header names another method or path, which some servers act by.
+    pub is_overridden: bool,
 }
 
 /// What stands as the target.
@@ -111,6 +122,12 @@ pub(crate) fn parse(bytes: &[u8], speaks: Speaks) -> Result<Head, Denial> {
     let fields = Fields(request.headers);
     let form = form(&method, request.path.unwrap_or_default(), speaks)?;
     let body = fields.framing(is_old)?;
+    if is_old && speaks == Speaks::ToServer {
+        return Err(bad("HTTP/1.0 is not read in tunnels"));
+    }
+    if body == Framing::Chunked && [Method::GET, Method::HEAD].contains(&method) {
+        return Err(bad("GET and HEAD have no body in chunks"));
+    }
     if matches!(form, Form::Connect(_)) && body != Framing::Length(0) {
         return Err(bad("CONNECT has no body"));
     }
@@ -125,12 +142,18 @@ pub(crate) fn parse(bytes: &[u8], speaks: Speaks) -> Result<Head, Denial> {
         form,
         host,
         body,
+        is_overridden: OVERRIDES
+            .iter()
+            .any(|name| fields.all(name).next().is_some()),
     })
 }
 
 fn form(method: &Method, target: &str, speaks: Speaks) -> Result<Form, Denial> {
     if !target.bytes().all(|byte| byte.is_ascii_graphic()) || target.contains('#') {
         return Err(bad("the target has characters that no target has"));
+    }
+    if *method == Method::TRACE {
+        return Err(bad("TRACE would have the request told back"));
     }
     let uri = || {
         target

@@ -61,13 +61,18 @@ pub(crate) async fn serve(
             let road = Road::through(session, limits, ask);
             Box::pin(requests::serve(gate, road)).await;
         }
-        Ok(Err(_)) => {
+        // Who only hangs up says nothing about the certificate.
+        Ok(Err(error))
+            if error
+                .get_ref()
+                .is_some_and(|inner| inner.is::<rustls::Error>()) =>
+        {
             let denial = Denial::CertificateNotTaken {
                 host: ask.host.clone(),
             };
             session.refused(Asked::Whole(&ask), &denial).await;
         }
-        Err(_) => {}
+        Ok(Err(_)) | Err(_) => {}
     }
 }
 

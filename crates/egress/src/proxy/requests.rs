@@ -30,7 +30,7 @@ use super::{
     head::{Form, Head, MAX_HEADERS},
     limits::ProxyLimits,
     record::{Ending, Way},
-    session::{Admitted, Ask, Asked, Pass, SessionEgress, TLS_PORT},
+    session::{Admitted, Ask, Asked, Pass, SessionEgress, Spoken, TLS_PORT},
     target::{self, Target},
     traffic::Counter,
 };
@@ -152,19 +152,39 @@ impl Road {
         verdict: Result<Head, Denial>,
     ) -> Result<Answer, Denial> {
         let (mut head, body) = request.into_parts();
+        // First: what a client has taken away would take away what is put in.
+        head.headers = end_to_end(&head.headers);
         let (admitted, claim) = self.decide(&head, verdict).await?;
+        let ask = admitted.pass.ask().clone();
+        let answered = self
+            .passed_on(Request::from_parts(head, body), admitted, claim)
+            .await;
+        if let Err(denial) = &answered {
+            self.session.refused(Asked::Whole(&ask), denial).await;
+        }
+        answered
+    }
+
+    async fn passed_on(
+        &self,
+        request: Request<Incoming>,
+        admitted: Admitted,
+        claim: Option<Claim>,
+    ) -> Result<Answer, Denial> {
+        let (mut head, body) = request.into_parts();
         let filled = match &claim {
             Some(claim) => Some(claim.fill(&mut head).await?),
             None => None,
         };
-        let outgoing = self.outgoing(Request::from_parts(head, body), admitted.pass.ask());
+        let ask = admitted.pass.ask().clone();
+        let outgoing = self.outgoing(Request::from_parts(head, body), &ask);
         let answer = self.exchange(outgoing, admitted).await?;
         if let Some(filled) = &filled
             && answer.status() == StatusCode::UNAUTHORIZED
         {
             filled.refused();
         }
-        passed_back(answer, filled.map(|filled| filled.unspoken))
+        self.passed_back(answer, filled.map(|filled| filled.unspoken), ask)
     }
 
     /// Whether a request may go out, and what of credentials it holds. A refusal is on record.
@@ -182,7 +202,11 @@ impl Road {
                 return Err(denial);
             }
         };
-        let decided = match session.claim(&ask, head) {
+        let claimed = match is_what_was_judged(head, &ask) {
+            true => session.claim(&ask, head),
+            false => Err(Denial::Internal("a request was read in two ways")),
+        };
+        let decided = match claimed {
             Ok(claim) => {
                 ask.credential = claim.as_ref().map(|claim| claim.name().to_owned());
                 session
@@ -225,7 +249,11 @@ impl Road {
             way: self.way(),
             host: meant.host,
             port: meant.port,
-            http: Some((head.method, uri.path().to_owned())),
+            http: Some(Spoken {
+                path: uri.path().to_owned(),
+                method: head.method,
+                is_overridden: head.is_overridden,
+            }),
             credential: None,
         })
     }
@@ -280,7 +308,7 @@ impl Road {
         let Some(both) = self.opened.as_ref().and(self.session.interception()) else {
             return Ok(Box::new(stream));
         };
-        let connecting = both.upstream.connect(&ask.host, stream);
+        let connecting = both.upstream.connect(&ask.host, ask.port, stream);
         match timeout(self.limits.hello_timeout, connecting).await {
             Ok(connected) => Ok(Box::new(connected?)),
             Err(_) => Err(Denial::ConnectionFailed {
@@ -292,23 +320,6 @@ impl Road {
     }
 }
 
-/// The answer as the client gets it.
-fn passed_back(answer: Response<Incoming>, unspoken: Option<Unspoken>) -> Result<Answer, Denial> {
-    let (mut head, body) = answer.into_parts();
-    head.headers = end_to_end(&head.headers);
-    head.version = http::Version::HTTP_11;
-    // Where it speaks of another way to reach the host: there is none from inside.
-    head.headers.remove(header::ALT_SVC);
-    let body = match unspoken {
-        None => body.map_err(EchoError::Inner).boxed_unsync(),
-        Some(unspoken) => {
-            intercept::look_at(&head.headers, &unspoken)?;
-            Unechoed::new(body, unspoken).boxed_unsync()
-        }
-    };
-    Ok(Response::from_parts(head, body))
-}
-
 /// Moves the bytes of one exchange until it is over, and says so.
 async fn drive(
     connection: client::conn::http1::Connection<TokioIo<Box<dyn Wire>>, Incoming>,
@@ -317,17 +328,52 @@ async fn drive(
 ) {
     let traffic = Arc::clone(pass.traffic());
     let ending = tokio::select! {
+        // What is not allowed any more does not get out first.
+        biased;
+        () = pass.revoked() => Ending::RuleGone,
         done = connection => match done {
             Ok(()) => Ending::Complete,
             Err(_) => Ending::Broken,
         },
-        () = pass.revoked() => Ending::RuleGone,
         () = traffic.idle(idle_timeout) => Ending::Idle,
     };
     pass.finish(ending);
 }
 
 impl Road {
+    /// The answer as the client gets it.
+    fn passed_back(
+        &self,
+        answer: Response<Incoming>,
+        unspoken: Option<Unspoken>,
+        ask: Ask,
+    ) -> Result<Answer, Denial> {
+        let (mut head, body) = answer.into_parts();
+        if let Some(unspoken) = &unspoken {
+            intercept::look_at(&head.headers, unspoken)?;
+        }
+        head.headers = end_to_end(&head.headers);
+        head.version = http::Version::HTTP_11;
+        // The words behind the number, which could tell anything.
+        head.extensions.clear();
+        // Where it speaks of another way to reach the host: there is none from inside.
+        head.headers.remove(header::ALT_SVC);
+        let body = match unspoken {
+            None => body.map_err(EchoError::Inner).boxed_unsync(),
+            Some(unspoken) => {
+                let denial = unspoken.denial();
+                let session = Arc::clone(&self.session);
+                let tell = move || {
+                    tokio::spawn(async move {
+                        session.refused(Asked::Whole(&ask), &denial).await;
+                    });
+                };
+                Unechoed::new(body, unspoken, tell).boxed_unsync()
+            }
+        };
+        Ok(Response::from_parts(head, body))
+    }
+
     /// The request as the server gets it: in origin form, with the one host that was judged.
     fn outgoing(&self, request: Request<Incoming>, ask: &Ask) -> Request<Incoming> {
         let (mut head, body) = request.into_parts();
@@ -337,7 +383,6 @@ impl Road {
             .and_then(|path| path.as_str().parse::<Uri>().ok());
         head.uri = path.unwrap_or_else(|| Uri::from_static("/"));
         head.version = http::Version::HTTP_11;
-        head.headers = end_to_end(&head.headers);
         let authority = match ask.port == self.default_port() {
             true => ask.host.as_str().to_owned(),
             false => format!("{}:{}", ask.host, ask.port),
@@ -349,6 +394,13 @@ impl Road {
             .insert(header::CONNECTION, HeaderValue::from_static("close"));
         Request::from_parts(head, body)
     }
+}
+
+/// Whether what is sent is what was judged: two readers have read it.
+fn is_what_was_judged(head: &Parts, ask: &Ask) -> bool {
+    ask.http
+        .as_ref()
+        .is_some_and(|spoken| spoken.method == head.method && spoken.path == head.uri.path())
 }
 
 /// Without what is of one connection, or between a client and its proxy.

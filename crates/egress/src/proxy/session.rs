@@ -88,10 +88,19 @@ pub(crate) struct Ask {
     pub way: Way,
     pub host: HostName,
     pub port: u16,
-    /// Method and path, where they are read.
-    pub http: Option<(Method, String)>,
+    /// What it says, where that is read.
+    pub http: Option<Spoken>,
     /// The name of the credential that it is given.
     pub credential: Option<String>,
+}
+
+/// A request of HTTP, as far as rules speak of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Spoken {
+    pub method: Method,
+    pub path: String,
+    /// A header makes another method or path of it, at servers that know such headers.
+    pub is_overridden: bool,
 }
 
 /// A connection that was allowed, recorded and made.
@@ -298,16 +307,16 @@ fn judge<'a>(rules: &'a RuleSet, ask: &'a Ask) -> Result<&'a NamedRule, Denial> 
             host: ask.host.clone(),
             port: ask.port,
         }),
-        Some((method, path)) => judge_request(rules, ask, method, path),
+        Some(spoken) => judge_request(rules, ask, spoken),
     }
 }
 
 fn judge_request<'a>(
     rules: &'a RuleSet,
     ask: &'a Ask,
-    method: &Method,
-    path: &str,
+    spoken: &Spoken,
 ) -> Result<&'a NamedRule, Denial> {
+    let Spoken { method, path, .. } = spoken;
     let host = || ask.host.clone();
     let of_method: Vec<_> = rules
         .matching(&ask.host, ask.port)
@@ -315,6 +324,11 @@ fn judge_request<'a>(
         .collect();
     let has_path = |named: &&NamedRule| has_path(&named.rule, path);
     if let Some(found) = of_method.iter().copied().find(has_path) {
+        if spoken.is_overridden && found.rule.opens_tls() {
+            return Err(Denial::BadRequest(
+                "a header would make another method or path of it, which a rule is about",
+            ));
+        }
         return Ok(found);
     }
     match of_method.first() {
@@ -370,7 +384,7 @@ impl Ask {
             way: self.way,
             host: self.host.as_str().to_owned(),
             port: self.port,
-            method: self.http.as_ref().map(|(method, _)| method_name(method)),
+            method: self.http.as_ref().map(|spoken| method_name(&spoken.method)),
             credential: self.credential.clone(),
             rule,
             denied,
@@ -414,7 +428,7 @@ fn printable(bytes: &[u8]) -> String {
 
 fn method_name(method: &Method) -> &'static str {
     [
-        "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "PROPFIND", "REPORT",
+        "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "PROPFIND", "REPORT",
     ]
     .into_iter()
     .find(|known| method.as_str() == *known)

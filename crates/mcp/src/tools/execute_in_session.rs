@@ -185,7 +185,11 @@ pub(super) async fn watch(
         if let (true, Some(wish)) = (asks_wishes, view.network_questions.first()) {
             let question = Question::Network(view.session, wish.clone());
             match settle(caller, view.id, &question).await? {
-                Some(settled) => view = settled,
+                Some(settled) => {
+                    view = settled;
+                    // Whoever inside wants one thing after the other does not hold the call for ever.
+                    asks_wishes = Instant::now() < until;
+                }
                 None if caller.person.is_asked_by_result() => {
                     caller.person.leave(view.id, vec![question]);
                     return Ok(view);

@@ -86,33 +86,26 @@ impl Credentials {
         policy.credentials.iter().map(one).collect()
     }
 
-    /// What a session has opened.
-    ///
-    /// # Errors
-    /// When a credential is none that a header carries.
-    pub(super) fn opening(
-        &self,
-        session: SessionId,
-        record: &NetworkRecord,
-    ) -> Result<Option<Opening>, Refusal> {
-        let Some(interception) = self.interception.as_ref().filter(|_| record.opens_tls) else {
-            return Ok(None);
-        };
+    /// What a session has opened. A credential that cannot be used any more is left out: its placeholder stays one.
+    pub(super) fn opening(&self, session: SessionId, record: &NetworkRecord) -> Option<Opening> {
+        let interception = self.interception.as_ref().filter(|_| record.opens_tls)?;
         let mut bound = Vec::new();
         for name in &record.policy.credentials {
             let both = (self.offered.get(name), record.placeholders.get(name));
             if let (Some(offered), Some(placeholder)) = both {
                 let binding = Arc::clone(&offered.binding);
-                bound.push(
-                    Bound::new(binding, placeholder.clone(), session)
-                        .map_err(|error| Refusal::internal(&error))?,
-                );
+                match Bound::new(binding, placeholder.clone(), session) {
+                    Ok(one) => bound.push(one),
+                    Err(error) => {
+                        tracing::error!(%session, credential = name, %error, "a session does without a credential");
+                    }
+                }
             }
         }
-        Ok(Some(Opening {
+        Some(Opening {
             interception: Arc::clone(interception),
             broker: Broker::new(bound),
-        }))
+        })
     }
 
     /// The variables of a session by which its programs find certificates and placeholders.

@@ -7,7 +7,11 @@ fn ask(host: &str, port: u16, http: Option<(&str, &str)>) -> Ask {
         way: Way::Http,
         host: HostName::parse(host.as_bytes()).unwrap(),
         port,
-        http: http.map(|(method, path)| (method.parse().unwrap(), path.to_owned())),
+        http: http.map(|(method, path)| Spoken {
+            method: method.parse().unwrap(),
+            path: path.to_owned(),
+            is_overridden: false,
+        }),
         credential: None,
     }
 }

@@ -18,6 +18,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use tokio::sync::OwnedMutexGuard;
+
 use super::{Carried, CredentialError};
 
 /// Part of its life, in percent, after which a version is renewed; each time up to [`JITTER_PERCENT`] earlier, so that
@@ -28,6 +30,9 @@ const JITTER_PERCENT: u64 = 10;
 /// After a failed fetch the source is left alone for that long; what asks meanwhile hears of the same failure.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
+/// A version that was refused, asked for anew and given again is not asked for anew before that: destinations that refuse
+/// everything, of a sandbox's choice among them, must not have the source asked all the time.
+const PAUSE_AFTER_SAME: Duration = Duration::from_secs(60);
 /// How long the version before a refused one stands in until the refused one is tried again.
 const STAND_IN: Duration = Duration::from_secs(30);
 /// How long after its replacement a version may still stand in: an operator notices within that, and an old key is not used
@@ -64,6 +69,8 @@ pub(crate) struct Version {
     pub(crate) number: u64,
     pub(crate) carried: Carried,
     fetched: Instant,
+    /// Its source gave it again after it was refused.
+    is_confirmed: bool,
     due: Option<SystemTime>,
     end: Option<SystemTime>,
     expiry: Option<SystemTime>,
@@ -82,6 +89,7 @@ impl Version {
             number,
             carried: fetched.carried,
             fetched: Instant::now(),
+            is_confirmed: false,
             due,
             end: fetched.end,
             expiry: fetched.expiry,
@@ -132,10 +140,15 @@ impl Renewed {
                 Ok(version)
             }
             Look::Nothing => {
-                let _turn = self.turn.lock().await;
+                let turn = Arc::clone(&self.turn).lock_owned().await;
                 match self.look() {
                     Look::Fresh(version) | Look::Due(version) => Ok(version),
-                    Look::Nothing => self.fetch_now().await,
+                    Look::Nothing => {
+                        let at_hand = self.kept().at_hand();
+                        let fetched = self.fetch_now(turn).await;
+                        // One that is only doubted is better than none.
+                        fetched.or_else(|error| at_hand.ok_or(error))
+                    }
                 }
             }
         }
@@ -144,13 +157,13 @@ impl Renewed {
     /// After the provider refused a version: another one, if there is one; a newer one first.
     pub(crate) async fn instead_of(self: &Arc<Self>, refused: u64) -> Option<Arc<Version>> {
         self.doubt(refused);
-        let _turn = self.turn.lock().await;
+        let turn = Arc::clone(&self.turn).lock_owned().await;
         let newest = self.kept().version.clone()?;
         if newest.number > refused {
             return Some(newest);
         }
-        if newest.fetched.elapsed() >= self.fetch.least_age() {
-            let fetched = self.fetch_now().await.ok()?;
+        if self.may_be_asked_for_anew(&newest) {
+            let fetched = self.fetch_now(turn).await.ok()?;
             if fetched.number > refused {
                 return Some(fetched);
             }
@@ -169,11 +182,21 @@ impl Renewed {
         };
         let source = Arc::clone(self);
         tokio::spawn(async move {
-            if let Err(error) = source.fetch_now().await {
+            if let Err(error) = source.fetch_now(turn).await {
                 tracing::warn!(%error, version = number, "a credential was not renewed; it is used until its end");
             }
-            drop(turn);
         });
+    }
+
+    /// Whether the source may be asked for another version than this, which was refused.
+    fn may_be_asked_for_anew(&self, version: &Version) -> bool {
+        let least = self.fetch.least_age();
+        // To read a file once more costs nothing.
+        let pause = match version.is_confirmed && !least.is_zero() {
+            true => least.max(PAUSE_AFTER_SAME),
+            false => least,
+        };
+        version.fetched.elapsed() >= pause
     }
 
     fn look(&self) -> Look {
@@ -183,12 +206,10 @@ impl Renewed {
         };
         let now = SystemTime::now();
         let is_past = |time: Option<SystemTime>| time.is_some_and(|time| time <= now);
-        let doubted = kept.doubted == Some(version.number)
-            && version.fetched.elapsed() >= self.fetch.least_age();
+        let may_ask = self.may_be_asked_for_anew(version);
+        let doubted = kept.doubted == Some(version.number) && may_ask;
         if let Some(stand_in) = kept.stand_in() {
-            return match version.fetched.elapsed() >= self.fetch.least_age()
-                && kept.failure().is_none()
-            {
+            return match may_ask && kept.failure().is_none() {
                 true => Look::Due(stand_in),
                 false => Look::Fresh(stand_in),
             };
@@ -202,8 +223,25 @@ impl Renewed {
         Look::Fresh(Arc::clone(version))
     }
 
-    /// Whoever calls it has the turn.
-    async fn fetch_now(&self) -> Result<Arc<Version>, CredentialError> {
+    /// Whoever has the turn gives it away. A fetch that has begun goes on to its end, whoever waits for it no more: what asks
+    /// is the request of a sandbox, and a command that is ended in the middle can leave its own state half-written.
+    async fn fetch_now(
+        self: &Arc<Self>,
+        turn: OwnedMutexGuard<()>,
+    ) -> Result<Arc<Version>, CredentialError> {
+        let source = Arc::clone(self);
+        let fetching = tokio::spawn(async move {
+            let fetched = source.fetch_to_its_end().await;
+            drop(turn);
+            fetched
+        });
+        fetching.await.unwrap_or(Err(CredentialError::Source {
+            what: "the source of a credential",
+            why: "broke off",
+        }))
+    }
+
+    async fn fetch_to_its_end(&self) -> Result<Arc<Version>, CredentialError> {
         if let Some(error) = self.kept().failure() {
             return Err(error);
         }
@@ -220,7 +258,8 @@ impl Renewed {
 
     pub(crate) fn doubt(&self, number: u64) {
         let mut kept = self.kept();
-        kept.doubted = Some(number);
+        // One that comes late, of an older version, takes nothing back.
+        kept.doubted = kept.doubted.max(Some(number));
         if kept
             .previous
             .as_ref()
@@ -240,6 +279,13 @@ impl Kept {
     fn failure(&self) -> Option<CredentialError> {
         let (at, error) = self.failed.as_ref()?;
         (at.elapsed() < PAUSE_AFTER_FAILURE).then(|| error.clone())
+    }
+
+    /// The newest version, where it may be used, whatever is thought of it.
+    fn at_hand(&self) -> Option<Arc<Version>> {
+        let version = self.version.as_ref()?;
+        let is_over = version.end.is_some_and(|end| end <= SystemTime::now());
+        (!is_over).then(|| Arc::clone(version))
     }
 
     /// The version before, where it may be used.
@@ -271,7 +317,13 @@ impl Kept {
             Some(version) => version.number + 1,
             None => 1,
         };
-        let version = Arc::new(Version::new(number, fetched));
+        let mut version = Version::new(number, fetched);
+        let is_same = self
+            .version
+            .as_ref()
+            .is_some_and(|old| old.number == number);
+        version.is_confirmed = is_same && self.doubted == Some(number);
+        let version = Arc::new(version);
         if let Some(replaced) = self.version.take().filter(|old| old.number < number) {
             // One that was refused is not tried again.
             let was_refused = self.doubted == Some(replaced.number);
