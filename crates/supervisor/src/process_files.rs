@@ -14,6 +14,8 @@ use crate::process_table::{Process, ProcessTable};
 const STAT_BYTES: usize = 1024;
 /// Longest `children` or `smaps_rollup` that is read.
 const SMALL_FILE_BYTES: usize = 2048;
+/// Times that a table is read again in which a child hangs in the air. Each is a fraction of a millisecond.
+const MAX_READINGS: usize = 8;
 /// Descriptors that are open at once here: a directory or a process, and a file of it.
 const DESCRIPTORS: usize = 2;
 /// Lowest number of those set aside.
@@ -72,7 +74,17 @@ impl ProcessFiles {
     /// # Errors
     /// When one that is there cannot be read: a part of a table would say that a tree is gone.
     pub fn table(&self) -> io::Result<ProcessTable> {
-        self.with_descriptors(|| self.read_table())
+        self.with_descriptors(|| {
+            let mut table = self.read_table()?;
+            // Whose parent ended while it was read hangs in the air, and would be taken for nobody's.
+            for _ in 0..MAX_READINGS {
+                if !table.is_torn() {
+                    break;
+                }
+                table = self.read_table()?;
+            }
+            Ok(table)
+        })
     }
 
     fn read_table(&self) -> io::Result<ProcessTable> {

@@ -110,6 +110,13 @@ impl ProcessTable {
             .collect()
     }
 
+    /// Whether a process has a parent that is not there: it ended in the course of the reading, and its children are another
+    /// process's by now. Who has the parent 0 came from outside of the sandbox.
+    pub fn is_torn(&self) -> bool {
+        let mut parents = self.children.keys();
+        parents.any(|parent| *parent != 0 && !self.processes.contains_key(parent))
+    }
+
     /// All processes.
     pub fn all(&self) -> impl Iterator<Item = &Process> {
         self.processes.values()
@@ -179,6 +186,23 @@ mod tests {
         assert_eq!(pids(&table.tree(Tree::OfStub(2), &stubs)), [4]);
         let with_an_escapee = pids(&table.tree(Tree::OfStub(2), &own));
         assert_eq!(with_an_escapee, [5, 4], "whatever came to pid 1 goes, too");
+    }
+
+    #[test]
+    fn a_child_without_its_parent_tears_the_table() {
+        let table = |parent| -> ProcessTable {
+            [
+                process(1, 0, b'S'),
+                process(2, 1, b'S'),
+                process(9, parent, b'S'),
+            ]
+            .into_iter()
+            .collect()
+        };
+        assert!(table(7).is_torn());
+        for parent in [0, 1, 2] {
+            assert!(!table(parent).is_torn(), "{parent}");
+        }
     }
 
     #[test]

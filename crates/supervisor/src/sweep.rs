@@ -18,6 +18,8 @@ use crate::{
 const ROUND_MS: [u64; 4] = [1, 2, 5, 10];
 /// Rounds that may find new processes before everything is frozen.
 const ROUNDS_BEFORE_FREEZE: u32 = 3;
+/// Processes killed in one round that make a tree one that could be growing.
+const MANY: u32 = 8;
 /// Freezes that may fail, and time that they get, before the whole sandbox is killed. Only a second execution that wakes
 /// the first one's processes inside every freeze can get there. Milliseconds.
 const FREEZES_BEFORE_LAST_RESORT: u32 = 5;
@@ -34,6 +36,8 @@ pub struct Sweep {
     rounds: u32,
     growing_rounds: u32,
     signalled: BTreeSet<(i32, u64)>,
+    /// What was stopped before the first freeze, and stays so. Later readings could show what a freeze has stopped.
+    stopped: Option<BTreeSet<(i32, u64)>>,
     killed: u32,
 }
 
@@ -59,6 +63,7 @@ impl Sweep {
             rounds: 0,
             growing_rounds: 0,
             signalled,
+            stopped: None,
             killed: 0,
         }
     }
@@ -99,7 +104,7 @@ impl Sweep {
         };
         let found = table.tree(self.tree, own);
         if found.is_empty() {
-            return Progress::Gone;
+            return self.unless_it_hid(files, &table, main, own);
         }
         let grown = found
             .iter()
@@ -109,7 +114,7 @@ impl Sweep {
             return Progress::LastResort;
         }
         let found = match grown && self.growing_rounds > ROUNDS_BEFORE_FREEZE {
-            true => kill_frozen(files, &table, self.tree, own),
+            true => self.kill_frozen(files, &table, own),
             false => {
                 found
                     .iter()
@@ -121,9 +126,46 @@ impl Sweep {
         self.unless_unkillable()
     }
 
+    /// What forks and ends all the time can be between two places of `/proc` whenever these are read. A tree that has grown
+    /// under the sweep is gone when nothing of it is there while nothing can move.
+    fn unless_it_hid(
+        &mut self,
+        files: &ProcessFiles,
+        table: &ProcessTable,
+        main: Option<Pid>,
+        own: &BTreeSet<i32>,
+    ) -> Progress {
+        if self.growing_rounds <= 1 && self.killed < MANY {
+            return Progress::Gone;
+        }
+        let found = self.kill_frozen(files, table, own);
+        if found.is_empty() {
+            return Progress::Gone;
+        }
+        self.growing_rounds += 1;
+        self.count(&found, main);
+        match self.hopeless() {
+            true => Progress::LastResort,
+            false => self.unless_unkillable(),
+        }
+    }
+
+    /// Stops everything at once, kills the tree, and lets the others go on that were not stopped before.
+    fn kill_frozen(
+        &mut self,
+        files: &ProcessFiles,
+        before: &ProcessTable,
+        own: &BTreeSet<i32>,
+    ) -> Vec<Process> {
+        let stopped = self.stopped.get_or_insert_with(|| {
+            let stopped = before.all().filter(|process| process.stopped());
+            stopped.map(name).collect()
+        });
+        kill_frozen(files, before, self.tree, own, stopped)
+    }
+
     fn count(&mut self, found: &[Process], main: Option<Pid>) {
         let main = main.map_or(0, |pid| pid.as_raw_nonzero().get());
-        let name = |process: &Process| (process.pid, process.started);
         let fresh = found
             .iter()
             .filter(|process| process.pid != main && !self.signalled.contains(&name(process)));
@@ -153,18 +195,18 @@ impl Sweep {
     }
 }
 
-/// Stops everything at once, kills the tree, and lets the others go on that were not stopped before.
+/// What names a process for good.
+const fn name(process: &Process) -> (i32, u64) {
+    (process.pid, process.started)
+}
+
 fn kill_frozen(
     files: &ProcessFiles,
     before: &ProcessTable,
     tree: Tree,
     own: &BTreeSet<i32>,
+    stopped_before: &BTreeSet<(i32, u64)>,
 ) -> Vec<Process> {
-    let stopped_before: BTreeSet<i32> = before
-        .all()
-        .filter(|process| process.stopped())
-        .map(|process| process.pid)
-        .collect();
     let _ = signal_everything(libc::SIGSTOP);
     let (targets, others) = match files.table() {
         Ok(table) => {
@@ -172,14 +214,14 @@ fn kill_frozen(
             targets
                 .iter()
                 .for_each(|process| files.signal(process, Signal::KILL));
-            let others = to_continue(&table, &targets, &stopped_before);
+            let others = to_continue(&table, &targets, stopped_before);
             (targets, others)
         }
         Err(_) => (
             Vec::new(),
             before
                 .all()
-                .filter(|process| !process.stopped())
+                .filter(|process| !stopped_before.contains(&name(process)))
                 .copied()
                 .collect(),
         ),
@@ -194,7 +236,7 @@ fn kill_frozen(
 fn to_continue(
     table: &ProcessTable,
     targets: &[Process],
-    stopped_before: &BTreeSet<i32>,
+    stopped_before: &BTreeSet<(i32, u64)>,
 ) -> Vec<Process> {
     let targets: BTreeSet<i32> = targets.iter().map(|process| process.pid).collect();
     let mut by_depth: BTreeMap<usize, Vec<Process>> = BTreeMap::new();
@@ -202,7 +244,7 @@ fn to_continue(
         .all()
         .filter(|process| process.pid != 1 && process.alive())
     {
-        if !targets.contains(&process.pid) && !stopped_before.contains(&process.pid) {
+        if !targets.contains(&process.pid) && !stopped_before.contains(&name(process)) {
             by_depth
                 .entry(table.depth(process.pid))
                 .or_default()
@@ -236,7 +278,7 @@ mod tests {
         ];
         let table: ProcessTable = all.into_iter().collect();
         let targets = [process(6, 5)];
-        let continued = to_continue(&table, &targets, &BTreeSet::from([3]));
+        let continued = to_continue(&table, &targets, &BTreeSet::from([(3, 0)]));
         assert_eq!(
             continued
                 .iter()
