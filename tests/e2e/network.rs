@@ -20,12 +20,12 @@ use crate::support::{
 };
 
 /// What a server of these tests says.
-const HELLO: &str = "hello from the host";
+pub const HELLO: &str = "hello from the host";
 /// Asks by the variables of the session, `localhost` included, which they except.
 const CURL: &str = "env -u NO_PROXY -u no_proxy curl -sS --max-time 10";
 
 /// A server on loopback that answers every request alike, as long as the test runs.
-fn server() -> u16 {
+pub fn server() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let port = listener.local_addr().expect("its address").port();
     thread::spawn(move || {

@@ -4,9 +4,6 @@
 
 use std::{
     fs,
-    io::{Read, Write},
-    net::{Ipv4Addr, TcpListener},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -14,32 +11,16 @@ use rustix::process::{Pid, Signal, kill_process};
 use scripted_api::by_prompt;
 use serde_json::{Value, json};
 
-use crate::support::{
-    Client, Machine, alone,
-    stage::{Stage, finish},
-    until, users,
+use crate::{
+    network::{HELLO, server},
+    support::{
+        Client, Machine, alone,
+        stage::{Stage, finish},
+        until, users,
+    },
 };
 
-const HELLO: &str = "hello from the host";
 const CURL: &str = "env -u NO_PROXY -u no_proxy curl -sS --max-time 10 -w ' %{http_code}'";
-
-/// A server on loopback that answers every request alike, as long as the test runs.
-fn server() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    let port = listener.local_addr().expect("its address").port();
-    thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            let mut head = [0; 4096];
-            let _ = stream.read(&mut head);
-            let length = HELLO.len();
-            let answer = format!(
-                "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{HELLO}"
-            );
-            let _ = stream.write_all(answer.as_bytes());
-        }
-    });
-    port
-}
 
 /// A machine whose operator lets people allow these.
 fn machine(ceiling: &str) -> Machine {
