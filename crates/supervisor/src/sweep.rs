@@ -150,7 +150,7 @@ impl Sweep {
         }
     }
 
-    /// Stops everything at once, kills the tree, and lets the others go on that were not stopped before.
+    /// See [`freeze_and_kill`]; what was stopped before is what the first freeze of the sweep found so.
     fn kill_frozen(
         &mut self,
         files: &ProcessFiles,
@@ -161,7 +161,7 @@ impl Sweep {
             let stopped = before.all().filter(|process| process.stopped());
             stopped.map(name).collect()
         });
-        kill_frozen(files, before, self.tree, own, stopped)
+        freeze_and_kill(files, before, self.tree, own, stopped)
     }
 
     fn count(&mut self, found: &[Process], main: Option<Pid>) {
@@ -200,7 +200,8 @@ const fn name(process: &Process) -> (i32, u64) {
     (process.pid, process.started)
 }
 
-fn kill_frozen(
+/// Stops everything at once, kills the tree, and lets the others go on that were not stopped before.
+fn freeze_and_kill(
     files: &ProcessFiles,
     before: &ProcessTable,
     tree: Tree,
