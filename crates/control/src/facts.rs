@@ -14,6 +14,8 @@ use rustix::{
     io::Errno,
 };
 
+use crate::machine;
+
 /// Looks at every path that a new session names.
 pub(crate) async fn for_create(
     policy: &Policy,
@@ -26,18 +28,24 @@ pub(crate) async fn for_create(
         .map(|mount| mount.host_path.clone())
         .collect();
     let candidates = policy.protected_candidates().to_vec();
+    let state_directory = policy.state_directory().to_owned();
+    let backend = policy.backend_for(request.backend);
     let looked = tokio::task::spawn_blocking(move || {
         let (project, root) = directory(&project);
         let existing = root
             .map(|root| entries(&root, candidates))
             .unwrap_or_default();
-        CreateFacts {
+        Ok(CreateFacts {
             project,
             mounts: mounts.iter().map(|mount| directory(mount).0).collect(),
             existing,
-        }
+            machine: machine::look(&state_directory, backend)?,
+        })
     });
-    looked.await.map_err(|error| Refusal::internal(&error))
+    match looked.await {
+        Ok(facts) => facts.map_err(|error: io::Error| Refusal::internal(&error)),
+        Err(error) => Err(Refusal::internal(&error)),
+    }
 }
 
 /// What stands at a path, links resolved once; the result is then opened without following any, so that it is what was

@@ -6,7 +6,7 @@ use std::time::Duration;
 use audit::Parameter;
 use model::{
     Action, CommandLine, ConversationChoice, CreateSession, EgressRule, ExecuteCommand,
-    ExecutePrompt, PermissionAnswer, SessionId, TransferDirection,
+    ExecutePrompt, ExecutionId, PermissionAnswer, SessionId, TransferDirection,
 };
 
 /// The session that an action names.
@@ -31,6 +31,33 @@ pub(crate) const fn session(action: &Action) -> Option<SessionId> {
         | Action::RespondExecution { .. }
         | Action::AnswerExecution { .. }
         | Action::ResizeTerminal { .. }
+        | Action::ListSessions { .. }
+        | Action::GetServerInfo => None,
+    }
+}
+
+/// The execution that an action names.
+pub(crate) const fn execution(action: &Action) -> Option<ExecutionId> {
+    match action {
+        Action::GetExecution(request) => Some(request.execution),
+        Action::CancelExecution(execution)
+        | Action::RespondExecution { execution, .. }
+        | Action::AnswerExecution { execution, .. }
+        | Action::ResizeTerminal { execution, .. } => Some(*execution),
+        Action::CreateSession(_)
+        | Action::ExecuteCommand(_)
+        | Action::ExecutePrompt(_)
+        | Action::TransferFiles(_)
+        | Action::ReadTranscript(_)
+        | Action::WidenNetwork(_)
+        | Action::AnswerNetwork(_)
+        | Action::GetSession(_)
+        | Action::DestroySession(_)
+        | Action::GetSessionLogs { .. }
+        | Action::ExtendSession { .. }
+        | Action::ReapSession { .. }
+        | Action::AdoptSession(_)
+        | Action::RemoveRemains { .. }
         | Action::ListSessions { .. }
         | Action::GetServerInfo => None,
     }

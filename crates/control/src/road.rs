@@ -1,6 +1,7 @@
 //! The order of checks.
 
 use std::{
+    convert::Infallible,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -16,19 +17,29 @@ use model::{
 };
 use policy::{ExecutionVerb, Policy, SessionTimes, SessionVerb, SystemVerb};
 use session::Sessions;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::oneshot;
 
-use crate::{facts, recorded};
+use crate::{
+    facts,
+    limit::{Limits, OpenCall, RateView},
+    recorded,
+    shed::Shed,
+};
 
 /// What a door knows of the house: one way in. Doors are tested against a scripted road.
 #[async_trait]
 pub trait Road: Send + Sync + 'static {
     /// Carries out one call, or says why not. Dropping the future ends the wait, never the work.
     async fn handle(&self, call: Call) -> Result<Outcome, Refusal>;
+
+    /// How a caller of that name stands with its calls a minute, for the headers of a door; nothing where it is not limited.
+    fn rate(&self, _caller: &str) -> Option<RateView> {
+        None
+    }
 }
 
-/// Calls under way at once. Most wait for an execution and cost nothing; beyond, something runs wild.
-const MAX_CALLS: usize = 1_024;
+/// Resolves when nobody waits for the call's answer any more.
+type Gone = oneshot::Receiver<Infallible>;
 
 /// The road of a running server. Clones are the same road.
 #[derive(Clone)]
@@ -39,7 +50,8 @@ struct Inner {
     policy: Arc<Policy>,
     sessions: Sessions,
     server: ServerFacts,
-    calls: Semaphore,
+    limits: Limits,
+    shed: Shed,
     closed: AtomicBool,
 }
 
@@ -72,11 +84,17 @@ pub struct ServerFacts {
 impl Road for Control {
     async fn handle(&self, call: Call) -> Result<Outcome, Refusal> {
         let inner = self.0.clone();
+        // Closed when this future is dropped.
+        let (_here, gone) = oneshot::channel::<Infallible>();
         // A task of its own: a caller that goes away ends its wait, and the audited work is finished all the same.
-        match tokio::spawn(async move { inner.handle(call).await }).await {
+        match tokio::spawn(async move { inner.handle(call, gone).await }).await {
             Ok(answer) => answer,
             Err(error) => Err(Refusal::internal(&error)),
         }
+    }
+
+    fn rate(&self, caller: &str) -> Option<RateView> {
+        self.0.limits.view(caller, None)
     }
 }
 
@@ -88,13 +106,15 @@ impl Control {
         sessions: Sessions,
         server: ServerFacts,
     ) -> Self {
-        let (calls, closed) = (Semaphore::new(MAX_CALLS), AtomicBool::new(false));
+        let (limits, closed) = (Limits::new(policy.callers()), AtomicBool::new(false));
+        let shed = Shed::new(audit.clone());
         Control(Arc::new(Inner {
             audit,
             policy,
             sessions,
             server,
-            calls,
+            limits,
+            shed,
             closed,
         }))
     }
@@ -115,9 +135,17 @@ impl Control {
 }
 
 impl Inner {
-    async fn handle(&self, call: Call) -> Result<Outcome, Refusal> {
+    async fn handle(&self, call: Call, gone: Gone) -> Result<Outcome, Refusal> {
+        let principal = principal_of(&call.credentials);
+        let _place = match self.limit(&principal, &call.action) {
+            Ok(place) => place,
+            Err(refusal) => {
+                self.shed.tell(self.intent(&principal, &call), self.limits.now());
+                return Err(refusal);
+            }
+        };
         let mut entry = self.open(&call).await?;
-        let answer = self.decide_and_act(&call, &mut entry).await;
+        let answer = self.decide_and_act(&call, &mut entry, gone).await;
         let closing = match &answer {
             Ok(_) => Closing::Ok,
             Err(refusal) => closing_of(refusal),
@@ -134,22 +162,51 @@ impl Inner {
         answer
     }
 
-    /// 1: the intent is durable before anything changes.
-    async fn open(&self, call: &Call) -> Result<Entry, Refusal> {
-        let intent = Intent {
+    /// 1: how much that caller asks for. What is too much is shed before it costs anything; of a flood the first refusals are on
+    /// the log one by one, the others counted. Ending things is never in the way of too many.
+    fn limit(
+        &self,
+        principal: &Principal,
+        action: &Action,
+    ) -> Result<Option<OpenCall<'_>>, Refusal> {
+        let session = recorded::session(action).or_else(|| {
+            let execution = recorded::execution(action)?;
+            self.sessions.session_at_hand(execution)
+        });
+        match principal {
+            Principal::System => Ok(None),
+            Principal::LocalUser { .. } => {
+                self.limits.admit(&principal.name(), None, action, session)
+            }
+        }
+    }
+
+    fn intent(&self, principal: &Principal, call: &Call) -> Intent {
+        Intent {
             action: call.action.name(),
             session: recorded::session(&call.action),
-            principal: principal_of(&call.credentials).name(),
+            principal: principal.name(),
             client: call.client.clone(),
             parameters: recorded::parameters(&call.action),
-        };
+        }
+    }
+
+    /// 2: the intent is durable before anything changes.
+    async fn open(&self, call: &Call) -> Result<Entry, Refusal> {
+        let principal = principal_of(&call.credentials);
+        let intent = self.intent(&principal, call);
         self.audit
             .begin(intent, durability(&call.action))
             .await
             .map_err(|error| audit_unavailable(&error))
     }
 
-    async fn decide_and_act(&self, call: &Call, entry: &mut Entry) -> Result<Outcome, Refusal> {
+    async fn decide_and_act(
+        &self,
+        call: &Call,
+        entry: &mut Entry,
+        gone: Gone,
+    ) -> Result<Outcome, Refusal> {
         let principal = self.identify(&call.credentials)?;
         if self.closed.load(Ordering::Acquire) && principal != Principal::System {
             return Err(Refusal::new(
@@ -159,11 +216,10 @@ impl Inner {
             )
             .retry_after_ms(1_000));
         }
-        let _place = self.take_place(&call.action)?;
-        self.act(&principal, &call.action, entry).await
+        self.act(&principal, &call.action, entry, gone).await
     }
 
-    /// 2: who calls.
+    /// 3: who calls.
     fn identify(&self, credentials: &Credentials) -> Result<Principal, Refusal> {
         match principal_of(credentials) {
             Principal::LocalUser { uid, .. } if uid != self.server.uid && uid != 0 => {
@@ -177,21 +233,13 @@ impl Inner {
         }
     }
 
-    /// 3: how many calls are under way. Ending things is never in the way of too many.
-    fn take_place(&self, action: &Action) -> Result<Option<SemaphorePermit<'_>>, Refusal> {
-        if durability(action) == Durability::Reserve {
-            return Ok(None);
-        }
-        let place = self.calls.try_acquire().map_err(|_| too_many_calls())?;
-        Ok(Some(place))
-    }
-
     /// 4 and 5: the decision, and the work that it permits.
     async fn act(
         &self,
         principal: &Principal,
         action: &Action,
         entry: &mut Entry,
+        gone: Gone,
     ) -> Result<Outcome, Refusal> {
         match action {
             Action::CreateSession(request) => {
@@ -199,7 +247,8 @@ impl Inner {
                 let permit = self.policy.admit_create(principal, request, facts)?;
                 let id = SessionId::random().map_err(|error| Refusal::internal(&error))?;
                 entry.set_session(id);
-                let view = self.sessions.create(id, permit).await?;
+                let gone = async { drop(gone.await) };
+                let view = self.sessions.create(id, permit, gone).await?;
                 entry.set_session(view.id);
                 Ok(Outcome::Session(Box::new(view)))
             }
@@ -531,13 +580,4 @@ fn audit_unavailable(error: &AuditError) -> Refusal {
     )
     .retry_after_ms(5_000)
     .with_cause(error)
-}
-
-fn too_many_calls() -> Refusal {
-    Refusal::new(
-        Reason::RateLimited,
-        "Too many calls are under way.",
-        "Wait for some of them.",
-    )
-    .retry_after_ms(1_000)
 }

@@ -211,6 +211,7 @@ fn policy(base: &Path) -> Policy {
         server_uid: uid(),
         limits: Policy::default_limits().expect("the profile"),
         max_sessions: 3,
+        callers: policy::CallerLimits::default(),
         default_ttl: Duration::from_secs(3600),
         max_ttl: Duration::from_secs(7200),
         default_idle: Duration::from_secs(1800),

@@ -8,7 +8,7 @@ use std::{
 use model::{BackendName, BindMount, LimitName, Limits, RuntimeClass};
 
 use crate::{
-    NetworkConfig, forbidden::ForbiddenPaths, hardening::Hardening, lexical, limits, mounts,
+    CallerLimits, NetworkConfig, forbidden::ForbiddenPaths, hardening::Hardening, lexical, limits, mounts,
 };
 
 /// The operator's side of every decision.
@@ -27,6 +27,8 @@ pub struct PolicyConfig {
     pub limits: Limits,
     /// `MAX_CONCURRENT_SESSIONS`.
     pub max_sessions: u32,
+    /// What each caller may do at most, and what sessions may be promised.
+    pub callers: CallerLimits,
     /// `DEFAULT_SESSION_TIMEOUT`: lifetime of a session that names none.
     pub default_ttl: Duration,
     /// Longest lifetime of a session, extensions included.
@@ -97,6 +99,9 @@ const MIN_LEASE: Duration = Duration::from_secs(1);
 const MAX_LEASE: Duration = Duration::from_secs(3600);
 /// Longest lifetime that can be configured: 30 days. Beyond that a session is no session but a server.
 const MAX_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Longest wait for a place: clients give a call a minute.
+pub const MAX_QUEUE_WAIT: Duration = Duration::from_secs(45);
 
 pub(crate) fn option(name: impl Into<String>, why: impl Into<String>) -> PolicyError {
     PolicyError::Option {
@@ -181,6 +186,12 @@ impl PolicyConfig {
     fn check_counts(&self) -> Result<(), PolicyError> {
         if self.max_sessions == 0 {
             return Err(option("max_concurrent_sessions", "must be at least 1"));
+        }
+        if self.callers.max_open_calls == 0 {
+            return Err(option("max_calls_per_caller", "must be at least 1"));
+        }
+        if self.callers.queue_wait > MAX_QUEUE_WAIT {
+            return Err(option("queue_wait", "must be at most 45 seconds"));
         }
         if self.max_running_executions == 0 {
             return Err(option("max_running_executions", "must be at least 1"));

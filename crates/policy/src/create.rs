@@ -1,6 +1,6 @@
 //! May this caller have this session?
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use model::{
     BackendName, CreateSession, Kernel, LimitRequest, Limits, Principal, Reason, Refusal,
@@ -8,8 +8,8 @@ use model::{
 };
 
 use crate::{
-    AgentParts, CreateFacts, CreateParts, CreatePermit, Policy, environment, lexical, limits,
-    mounts::HostRules, prompt, roots::Roots,
+    AgentParts, CallerLimits, CreateFacts, CreateParts, CreatePermit, MachineFacts, Policy,
+    SessionBounds, environment, lexical, limits, mounts::HostRules, prompt, roots::Roots,
 };
 
 /// Longest name of a session, characters: fits a line of a list.
@@ -94,11 +94,36 @@ impl Policy {
                     trust_project: self.config.dangerously_trust_project_settings,
                     patience: self.config.permission_timeout,
                 },
-                max_sessions: self.config.max_sessions,
+                bounds: self.bounds(principal, &facts.machine),
+                queue_wait: self.config.callers.queue_wait,
                 idempotency_key: asked.idempotency_key.clone(),
                 allow_protected_changes: self.config.allow_protected_changes,
             },
         })
+    }
+
+    /// What live sessions of this caller must not exceed, one that is asked for included.
+    pub fn bounds(&self, principal: &Principal, machine: &MachineFacts) -> SessionBounds {
+        let own_maximum = match principal {
+            Principal::LocalUser { .. } | Principal::System => None,
+        };
+        let config = &self.config;
+        config.callers.bounds(config.max_sessions, own_maximum, machine)
+    }
+
+    /// The backend that a session would have which asks for that one or for none; nothing where this server has it not.
+    pub fn backend_for(&self, asked: Option<BackendName>) -> Option<BackendName> {
+        self.backend(asked).ok()
+    }
+
+    /// What each caller may do at most.
+    pub const fn callers(&self) -> &CallerLimits {
+        &self.config.callers
+    }
+
+    /// Where the server keeps its own files.
+    pub fn state_directory(&self) -> &Path {
+        &self.config.state_directory
     }
 
     fn check_plain_arguments(&self, asked: &CreateSession) -> Result<(), Refusal> {

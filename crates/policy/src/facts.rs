@@ -30,6 +30,17 @@ pub enum EntryKind {
     Other,
 }
 
+/// What the machine has that sessions are made on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MachineFacts {
+    /// Memory and swap, bytes; of the server's control group where it has less.
+    pub memory_bytes: u64,
+    /// Processors, thousandths.
+    pub cpu_millis: u64,
+    /// Free space of the file system of the state directory, bytes.
+    pub disk_bytes: u64,
+}
+
 /// Everything that must be known to decide on a new session.
 #[derive(Debug, Clone)]
 pub struct CreateFacts {
@@ -40,4 +51,6 @@ pub struct CreateFacts {
     /// Each of [`crate::Policy::protected_candidates`], below the project. A candidate that is absent here was not
     /// looked up, and the session is refused.
     pub existing: BTreeMap<PathBuf, EntryKind>,
+    /// The machine as it is now.
+    pub machine: MachineFacts,
 }

@@ -40,6 +40,7 @@
 #![forbid(unsafe_code)]
 
 mod admission;
+mod callers;
 mod command;
 mod config;
 mod create;
@@ -57,6 +58,7 @@ mod network;
 mod permit;
 mod prompt;
 mod protected;
+mod rate;
 mod roots;
 mod transfer;
 
@@ -64,13 +66,14 @@ mod transfer;
 mod tests;
 
 pub use admission::{ExecutionVerb, Policy, SessionTimes, SessionVerb, SystemVerb};
+pub use callers::{CallClass, CallerLimits, Overcommit, RateLimits, SessionBounds};
 pub use command::{
     MAX_ARGUMENT_BYTES, MAX_ARGUMENTS, MAX_COMMAND_BYTES, MAX_STDIN_BYTES, MAX_WAIT,
 };
-pub use config::{PolicyConfig, PolicyError};
+pub use config::{MAX_QUEUE_WAIT, PolicyConfig, PolicyError};
 pub use create::{MAX_IDEMPOTENCY_KEY_BYTES, MAX_NAME_CHARACTERS};
 pub use environment::{MAX_ENVIRONMENT_BYTES, MAX_ENVIRONMENT_VARIABLES};
-pub use facts::{CreateFacts, EntryKind, PathFacts};
+pub use facts::{CreateFacts, EntryKind, MachineFacts, PathFacts};
 pub use forbidden::{OfferedPaths, why_host_path_is_forbidden};
 pub use limits::key as limit_key;
 pub use mounts::MAX_MOUNTS;
@@ -82,4 +85,5 @@ pub use permit::{
 };
 pub use prompt::{AgentParts, MAX_PROMPT_BYTES, PromptParts};
 pub use protected::{ProtectedPaths, Rule, RuleKind, WhenMissing};
+pub use rate::{Bucket, Buckets, Fill, Moment, Rate, TooEarly};
 pub use transfer::{MAX_TRANSFER_BYTES, MAX_TRANSFER_ENTRIES};

@@ -12,7 +12,7 @@ use model::{
     Terminal, TransferDirection,
 };
 
-use crate::{AgentParts, ExecutionVerb, PromptParts, SessionVerb, SystemVerb};
+use crate::{AgentParts, ExecutionVerb, PromptParts, SessionBounds, SessionVerb, SystemVerb};
 
 /// A session may be created.
 #[derive(Debug)]
@@ -60,8 +60,10 @@ pub struct CreateParts {
     pub env: BTreeMap<String, Secret<String>>,
     /// What Claude Code is in it.
     pub agent: AgentParts,
-    /// Live sessions of this server, this one included, must not exceed it.
-    pub max_sessions: u32,
+    /// What live sessions, this one included, must not exceed.
+    pub bounds: SessionBounds,
+    /// How long it waits for a place.
+    pub queue_wait: Duration,
     /// Two calls with the same key make one session.
     pub idempotency_key: Option<String>,
     /// Protected paths that appear may stay; they are only reported.

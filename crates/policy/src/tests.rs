@@ -1,5 +1,6 @@
 //! Whole decisions, through the public interface.
 
+mod callers;
 mod commands;
 mod configuration;
 mod create;
@@ -9,5 +10,6 @@ mod hostile;
 mod network;
 mod properties;
 mod protected;
+mod rates;
 mod roles;
 mod transfers;

@@ -11,6 +11,7 @@
 
 use std::{
     collections::BTreeSet,
+    future::Future,
     os::fd::OwnedFd,
     path::PathBuf,
     sync::Arc,
@@ -25,12 +26,13 @@ use policy::{CreateParts, CreatePermit};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use sandbox::{Backend, BackendError, Link, Supervisor};
 use sha2::{Digest, Sha256};
-use store::{Reserved, SessionChange, SessionRecord};
+use store::{Bounds, Promise, Reserved, SessionChange, SessionRecord};
 
 use crate::{
     environment,
     live::{Live, Parts, ProtectedBy},
     network::{Credentials, NetworkRecord},
+    place::Place,
     prompts::SessionAgent,
     protected::Scanner,
     refusals,
@@ -53,7 +55,8 @@ struct Made {
 }
 
 impl Sessions {
-    /// Creates a session, or finds the one that an earlier call with the same idempotency key made.
+    /// Creates a session, or finds the one that an earlier call with the same idempotency key made. Where there is no place for it
+    /// and the permit lets it wait, it waits until there is, its time is over, or `gone` says that nobody wants it any more.
     ///
     /// # Errors
     /// Every step can fail; nothing is left then.
@@ -61,16 +64,15 @@ impl Sessions {
         &self,
         id: SessionId,
         permit: CreatePermit,
+        gone: impl Future<Output = ()> + Send,
     ) -> Result<SessionView, Refusal> {
         let parts = permit.into_parts();
-        let record = new_record(id, &parts);
+        let mut record = new_record(id, &parts);
         let mut spec = self.spec(id, &parts)?;
         let _mark = self.0.creating(id);
-        match self.0.reserve(&record, parts.max_sessions).await? {
-            Reserved::New => {}
-            Reserved::Existing(record) => return self.0.twin(record.id).await,
-            Reserved::Conflict => return Err(conflict()),
-            Reserved::LimitReached { live } => return Err(limit_reached(live)),
+        match self.0.place(&mut record, &parts, gone).await? {
+            Place::Taken => {}
+            Place::Existing(id) => return self.0.twin(id).await,
         }
         let created = match self.0.build(&mut spec, parts.backend).await {
             Ok(made) => self.0.ready_now(&record, &spec, parts, made).await,
@@ -119,9 +121,13 @@ impl Sessions {
 }
 
 impl Inner {
-    async fn reserve(&self, record: &SessionRecord, max_live: u32) -> Result<Reserved, Refusal> {
+    pub(crate) async fn reserve(
+        &self,
+        record: &SessionRecord,
+        bounds: Bounds,
+    ) -> Result<Reserved, Refusal> {
         let record = record.clone();
-        self.stored(move |store| store.reserve_session(&record, max_live))
+        self.stored(move |store| store.reserve_session(&record, &bounds))
             .await
     }
 
@@ -326,6 +332,7 @@ impl Inner {
         let failed = self
             .stored(move |store| store.update_session(id, &[SessionState::Creating], &change))
             .await;
+        self.queue.place_is_free();
         if let Err(refusal) = failed {
             tracing::error!(session = %id, detail = ?refusal.detail, "a failed session is still on record as creating");
         }
@@ -396,6 +403,11 @@ fn new_record(id: SessionId, parts: &CreateParts) -> SessionRecord {
         last_used_at_ms: created_at_ms,
         idempotency_key: parts.idempotency_key.clone(),
         arguments_digest: digest(parts),
+        promise: Promise {
+            memory_bytes: parts.limits.memory_bytes.value,
+            cpu_millis: parts.limits.cpu_millis.value,
+            disk_bytes: parts.limits.state_bytes.value,
+        },
         spec: None,
         attestation: None,
         agent: None,
@@ -453,22 +465,4 @@ fn digest(parts: &CreateParts) -> [u8; 32] {
         add(name.as_bytes());
     }
     hash.finalize().into()
-}
-
-fn conflict() -> Refusal {
-    Refusal::new(
-        Reason::IdempotencyConflict,
-        "The idempotencyKey was used before with other arguments.",
-        "Use a new key for a new session, or repeat the call exactly.",
-    )
-    .in_field("idempotencyKey")
-}
-
-fn limit_reached(live: u32) -> Refusal {
-    Refusal::new(
-        Reason::LimitReached,
-        format!("{live} sessions are live, as many as the server allows."),
-        "Destroy one with destroy_session, or let the operator raise MAX_CONCURRENT_SESSIONS.",
-    )
-    .retry_after_ms(5_000)
 }

@@ -1,7 +1,8 @@
 //! Sessions: their lifecycle, their executions, their leases, and how they are found again after a restart.
 //!
 //! Every verb takes a permit that only policy makes, and consumes it: work without a decision does not compile.
-//! Reading order: [`Sessions`] (the verbs of sessions), [`Backends`] (the walls they are made with), `create` (the steps of a new one), `execution` (one running
+//! Reading order: [`Sessions`] (the verbs of sessions), [`Backends`] (the walls they are made with), `create` (the steps of a new one) with `place` and `queue` (how it gets its place),
+//! `execution` (one running
 //! command) with `commands`, `watch`, `output` and `heard` round it, `keeper` (who renews the lease and sees the end),
 //! `recover` (after a restart), [`protected`] and [`transfer`] (what a session does to the project on the host).
 
@@ -19,9 +20,11 @@ mod live;
 mod logs;
 mod network;
 mod output;
+mod place;
 mod prompts;
 pub mod protected;
 mod providers;
+mod queue;
 mod recover;
 mod refusals;
 mod sessions;

@@ -23,6 +23,7 @@ use crate::{
     network::Network,
     protected::ScanReport,
     providers::Egress,
+    queue::Queue,
     refusals, view,
 };
 
@@ -87,6 +88,8 @@ pub(crate) struct Inner {
     live: Mutex<HashMap<SessionId, Arc<Live>>>,
     creating: Mutex<HashSet<SessionId>>,
     executions: Mutex<HashMap<ExecutionId, Arc<Execution>>>,
+    /// New sessions without a place yet.
+    pub(crate) queue: Queue,
 }
 
 /// Ended executions of live sessions that are kept at hand; older ones are read from the store and their supervisor.
@@ -102,6 +105,7 @@ impl Sessions {
             live,
             creating,
             executions,
+            queue: Queue::default(),
         }))
     }
 
@@ -114,6 +118,11 @@ impl Sessions {
             return Ok(Some(live.owner.clone()));
         }
         Ok(self.0.record(session).await?.map(|record| record.principal))
+    }
+
+    /// The session of an execution that is at hand.
+    pub fn session_at_hand(&self, execution: ExecutionId) -> Option<SessionId> {
+        self.0.execution(execution).map(|found| found.session)
     }
 
     /// Session and owner of an execution; `None` for one that never was.
@@ -498,6 +507,9 @@ impl Inner {
         let ended_now = self
             .stored(move |store| store.update_session(session, &LIVE, &change))
             .await?;
+        if ended_now {
+            self.queue.place_is_free();
+        }
         let live = lock(&self.live).remove(&session);
         if let Some(live) = &live {
             live.stop_keeping();

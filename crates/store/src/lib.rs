@@ -8,6 +8,7 @@
 mod error;
 mod executions;
 mod open;
+mod promises;
 mod records;
 mod rows;
 mod schema;
@@ -19,7 +20,8 @@ pub use error::StoreError;
 pub use executions::{MAX_EVENT_BYTES, MAX_EVENTS_PER_SESSION, MAX_EXECUTIONS_PER_SESSION};
 pub use open::OpenReport;
 pub use records::{
-    EventRecord, ExecutionChange, ExecutionRecord, Filter, Reserved, SessionChange, SessionRecord,
+    Bounds, EventRecord, ExecutionChange, ExecutionRecord, Filter, Promise, Reserved, Resource,
+    SessionChange, SessionRecord, Shortage, Whose,
 };
 pub use store::Store;
 pub use usage::{DayRecord, USAGE_DAYS_KEPT, UsageRecord};

@@ -31,6 +31,8 @@ pub struct SessionRecord {
     pub idempotency_key: Option<String>,
     /// Digest of the call's arguments, to tell a repeated call from another one with the same key.
     pub arguments_digest: [u8; 32],
+    /// What its limits let it take of the machine.
+    pub promise: Promise,
     /// JSON of the [`model::SandboxSpec`].
     pub spec: Option<Vec<u8>>,
     /// JSON of the [`model::Attestation`].
@@ -77,6 +79,97 @@ pub struct Filter<'a> {
     pub live_only: bool,
 }
 
+/// What a session may take of the machine: the sum over live sessions is what the machine has promised.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Promise {
+    /// Memory and swap, bytes.
+    pub memory_bytes: u64,
+    /// CPU time, thousandths of one CPU.
+    pub cpu_millis: u64,
+    /// Space on the disk of the state directory, bytes.
+    pub disk_bytes: u64,
+}
+
+/// What live sessions may not exceed, a new one included. `None`: not bounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Live sessions of the server.
+    pub sessions: u32,
+    /// Live sessions of the same owner.
+    pub sessions_of_caller: Option<u32>,
+    /// Live sessions on the same project directory.
+    pub sessions_of_project: Option<u32>,
+    /// Sum of [`Promise::memory_bytes`].
+    pub memory_bytes: Option<u64>,
+    /// Sum of [`Promise::cpu_millis`].
+    pub cpu_millis: Option<u64>,
+    /// Sum of [`Promise::disk_bytes`].
+    pub disk_bytes: Option<u64>,
+}
+
+impl Bounds {
+    /// So many live sessions, and nothing else.
+    pub const fn live(sessions: u32) -> Self {
+        Bounds {
+            sessions,
+            sessions_of_caller: None,
+            sessions_of_project: None,
+            memory_bytes: None,
+            cpu_millis: None,
+            disk_bytes: None,
+        }
+    }
+}
+
+/// Whose sessions are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// All of the server.
+    Server,
+    /// Those of one owner.
+    Caller,
+    /// Those on one project directory.
+    Project,
+}
+
+/// What of the machine is promised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resource {
+    /// See [`Promise::memory_bytes`].
+    Memory,
+    /// See [`Promise::cpu_millis`].
+    Cpu,
+    /// See [`Promise::disk_bytes`].
+    Disk,
+}
+
+/// Why there is no place for a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shortage {
+    /// As many live sessions as are allowed.
+    Sessions {
+        /// Of whom.
+        of: Whose,
+        /// How many are live.
+        live: u32,
+        /// How many may be.
+        limit: u32,
+    },
+    /// More would be promised than may be.
+    Resource {
+        /// Of what.
+        of: Resource,
+        /// What the new session would be promised.
+        asked: u64,
+        /// What live sessions are promised.
+        promised: u64,
+        /// What may be promised in all.
+        capacity: u64,
+        /// What live sessions of the same owner are promised of it, the largest first.
+        own: Vec<(SessionId, u64)>,
+    },
+}
+
 /// What became of a reservation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reserved {
@@ -86,11 +179,8 @@ pub enum Reserved {
     Existing(Box<SessionRecord>),
     /// The same principal used the key with other arguments.
     Conflict,
-    /// As many live sessions as are allowed.
-    LimitReached {
-        /// How many are live.
-        live: u32,
-    },
+    /// There is no place.
+    Short(Shortage),
 }
 
 /// An execution, as it outlives the server.

@@ -5,7 +5,7 @@ use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf, str::FromStr
 use model::{BackendName, ExecutionState, SessionState};
 use rusqlite::{Row, types::FromSql};
 
-use crate::{EventRecord, ExecutionRecord, SessionRecord, StoreError, error::failed_to};
+use crate::{EventRecord, ExecutionRecord, Promise, SessionRecord, StoreError, error::failed_to};
 
 /// Longest unknown value that an error shows, characters.
 const MAX_SHOWN_CHARS: usize = 64;
@@ -49,6 +49,7 @@ pub(crate) fn session(row: &Row<'_>) -> Result<SessionRecord, StoreError> {
         arguments_digest: digest.try_into().map_err(|_| StoreError::OutOfRange {
             column: "arguments_digest",
         })?,
+        promise: promise(row)?,
         spec: get(row, "spec")?,
         attestation: get(row, "attestation")?,
         agent: get(row, "agent")?,
@@ -87,6 +88,14 @@ pub(crate) fn get<T: FromSql>(row: &Row<'_>, column: &'static str) -> Result<T, 
     row.get(column).map_err(failed_to("read a row"))
 }
 
+pub(crate) fn promise(row: &Row<'_>) -> Result<Promise, StoreError> {
+    Ok(Promise {
+        memory_bytes: unsigned(row, "memory_bytes")?,
+        cpu_millis: unsigned(row, "cpu_millis")?,
+        disk_bytes: unsigned(row, "disk_bytes")?,
+    })
+}
+
 pub(crate) fn unsigned(row: &Row<'_>, column: &'static str) -> Result<u64, StoreError> {
     u64::try_from(get::<i64>(row, column)?).map_err(|_| StoreError::OutOfRange { column })
 }
@@ -98,7 +107,7 @@ fn optional_unsigned(row: &Row<'_>, column: &'static str) -> Result<Option<u64>,
         .transpose()
 }
 
-fn parse<T: FromStr>(row: &Row<'_>, column: &'static str) -> Result<T, StoreError> {
+pub(crate) fn parse<T: FromStr>(row: &Row<'_>, column: &'static str) -> Result<T, StoreError> {
     let text: String = get(row, column)?;
     text.parse().map_err(|_| StoreError::unknown(column, &text))
 }

@@ -9,7 +9,7 @@ const APPLICATION_ID: i64 = 0x4343_4d53;
 
 /// Schema of this program. A higher number in a file means a newer program wrote it. Each issue that changes the tables
 /// raises it and adds a step to [`migrate`].
-pub(crate) const SCHEMA_VERSION: i64 = 3;
+pub(crate) const SCHEMA_VERSION: i64 = 4;
 
 /// Names of all tables: a file that lacks one is damaged.
 const TABLES: [&str; 6] = [
@@ -114,6 +114,19 @@ CREATE TABLE daily_usage (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// What sessions are promised of the machine. Those that live while the program is replaced have their limits in what is kept of
+/// their sandbox; one that was never finished is removed at the start.
+const PROMISES: &str = "
+ALTER TABLE sessions ADD COLUMN memory_bytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sessions ADD COLUMN cpu_millis INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sessions ADD COLUMN disk_bytes INTEGER NOT NULL DEFAULT 0;
+UPDATE sessions SET
+    memory_bytes = COALESCE(json_extract(CAST(spec AS TEXT), '$.limits.memory_bytes.value'), 0),
+    cpu_millis = COALESCE(json_extract(CAST(spec AS TEXT), '$.limits.cpu_millis.value'), 0),
+    disk_bytes = COALESCE(json_extract(CAST(spec AS TEXT), '$.limits.state_bytes.value'), 0)
+WHERE json_valid(CAST(spec AS TEXT));
+";
+
 /// What a file turned out to be.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Found {
@@ -168,6 +181,11 @@ pub(crate) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
         transaction
             .execute_batch(VERSION_3)
             .map_err(failed_to("add networks and budgets"))?;
+    }
+    if version < 4 {
+        transaction
+            .execute_batch(PROMISES)
+            .map_err(failed_to("add what sessions are promised"))?;
     }
     transaction
         .execute_batch(&format!(

@@ -3,32 +3,32 @@
 use std::os::unix::ffi::OsStrExt;
 
 use model::{SessionId, SessionState};
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, named_params, params};
+use rusqlite::{Connection, TransactionBehavior, named_params, params};
 
 use crate::{
-    Filter, Reserved, SessionChange, SessionRecord, Store, StoreError,
+    Bounds, Filter, Reserved, SessionChange, SessionRecord, Store, StoreError,
     error::failed_to,
+    promises,
     rows::{self, number, optional_number},
 };
 
 const INSERT: &str = "
 INSERT INTO sessions (id, principal, name, state, backend, project_path, created_at_ms, expires_at_ms, idle_ms,
-    last_used_at_ms, idempotency_key, arguments_digest, spec, attestation, agent, network, ended_because,
-    ended_at_ms)
+    last_used_at_ms, idempotency_key, arguments_digest, memory_bytes, cpu_millis, disk_bytes, spec, attestation, agent, network,
+    ended_because, ended_at_ms)
 VALUES (:id, :principal, :name, :state, :backend, :project_path, :created_at_ms, :expires_at_ms, :idle_ms,
-    :last_used_at_ms, :idempotency_key, :arguments_digest, :spec, :attestation, :agent, :network, :ended_because,
-    :ended_at_ms)";
+    :last_used_at_ms, :idempotency_key, :arguments_digest, :memory_bytes, :cpu_millis, :disk_bytes, :spec, :attestation, :agent, :network,
+    :ended_because, :ended_at_ms)";
 
 impl Store {
-    /// Takes a place among at most `max_live` live sessions and inserts the row, all in one transaction: exact however
-    /// many callers race.
+    /// Takes a place within these bounds and inserts the row, all in one transaction: exact however many callers race.
     ///
     /// # Errors
     /// When the database fails; nothing is reserved then.
     pub fn reserve_session(
         &self,
         record: &SessionRecord,
-        max_live: u32,
+        bounds: &Bounds,
     ) -> Result<Reserved, StoreError> {
         let mut connection = self.connection();
         let transaction = connection
@@ -42,9 +42,8 @@ impl Store {
                 Reserved::Conflict
             });
         }
-        let live = count_live(&transaction)?;
-        if live >= max_live {
-            return Ok(Reserved::LimitReached { live });
+        if let Some(shortage) = promises::shortage(&transaction, record, bounds)? {
+            return Ok(Reserved::Short(shortage));
         }
         insert(&transaction, record)?;
         transaction
@@ -192,21 +191,6 @@ fn with_same_key(
         .transpose()
 }
 
-fn count_live(connection: &Connection) -> Result<u32, StoreError> {
-    let sql = format!(
-        "SELECT COUNT(*) FROM sessions WHERE state IN ({})",
-        live_states()
-    );
-    let mut statement = connection
-        .prepare_cached(&sql)
-        .map_err(failed_to("count sessions"))?;
-    let live: Option<u32> = statement
-        .query_row([], |row| row.get(0))
-        .optional()
-        .map_err(failed_to("count sessions"))?;
-    Ok(live.unwrap_or(u32::MAX))
-}
-
 fn insert(connection: &Connection, record: &SessionRecord) -> Result<(), StoreError> {
     let mut statement = connection
         .prepare_cached(INSERT)
@@ -225,6 +209,9 @@ fn insert(connection: &Connection, record: &SessionRecord) -> Result<(), StoreEr
             ":last_used_at_ms": number("last_used_at_ms", record.last_used_at_ms)?,
             ":idempotency_key": record.idempotency_key,
             ":arguments_digest": record.arguments_digest.as_slice(),
+            ":memory_bytes": number("memory_bytes", record.promise.memory_bytes)?,
+            ":cpu_millis": number("cpu_millis", record.promise.cpu_millis)?,
+            ":disk_bytes": number("disk_bytes", record.promise.disk_bytes)?,
             ":spec": record.spec,
             ":attestation": record.attestation,
             ":agent": record.agent,
@@ -236,7 +223,7 @@ fn insert(connection: &Connection, record: &SessionRecord) -> Result<(), StoreEr
     Ok(())
 }
 
-fn live_states() -> String {
+pub(crate) fn live_states() -> String {
     state_list(
         SessionState::ALL
             .into_iter()

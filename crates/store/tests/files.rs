@@ -21,7 +21,7 @@ use std::{
 
 use common::{fresh, session};
 use model::SessionId;
-use store::{Filter, Store, StoreError};
+use store::{Bounds, Filter, Store, StoreError};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().mode() & 0o777
@@ -30,7 +30,7 @@ fn mode(path: &Path) -> u32 {
 #[test]
 fn every_file_is_for_the_owner_alone() {
     let (directory, store) = fresh();
-    store.reserve_session(&session(), 1).unwrap();
+    store.reserve_session(&session(), &Bounds::live(1)).unwrap();
     let names: Vec<_> = fs::read_dir(directory.path())
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -78,7 +78,7 @@ fn a_linked_directory_is_fine_and_a_linked_file_is_not() {
 fn a_newer_schema_is_refused_and_left_alone() {
     let (directory, store) = fresh();
     let record = session();
-    store.reserve_session(&record, 1).unwrap();
+    store.reserve_session(&record, &Bounds::live(1)).unwrap();
     drop(store);
     let path = directory.path().join("state.db");
     let set = |version: i64| {
@@ -107,14 +107,15 @@ fn a_newer_schema_is_refused_and_left_alone() {
 fn a_file_of_the_first_schema_is_brought_up_to_date_with_what_stands_in_it() {
     let (directory, store) = fresh();
     let record = session();
-    store.reserve_session(&record, 1).unwrap();
+    store.reserve_session(&record, &Bounds::live(1)).unwrap();
     drop(store);
     let path = directory.path().join("state.db");
     rusqlite::Connection::open(&path)
         .unwrap()
         .execute_batch(
             "DROP TABLE session_usage; DROP TABLE daily_usage; ALTER TABLE sessions DROP COLUMN agent; \
-             ALTER TABLE sessions DROP COLUMN network; \
+             ALTER TABLE sessions DROP COLUMN network; ALTER TABLE sessions DROP COLUMN memory_bytes; \
+             ALTER TABLE sessions DROP COLUMN cpu_millis; ALTER TABLE sessions DROP COLUMN disk_bytes; \
              ALTER TABLE executions DROP COLUMN prompt; PRAGMA user_version = 1;",
         )
         .unwrap();
@@ -130,13 +131,14 @@ fn a_file_of_the_first_schema_is_brought_up_to_date_with_what_stands_in_it() {
 fn a_file_of_the_second_schema_gets_the_tables_of_usage() {
     let (directory, store) = fresh();
     let record = session();
-    store.reserve_session(&record, 1).unwrap();
+    store.reserve_session(&record, &Bounds::live(1)).unwrap();
     drop(store);
     let path = directory.path().join("state.db");
     rusqlite::Connection::open(&path)
         .unwrap()
         .execute_batch("DROP TABLE session_usage; DROP TABLE daily_usage; ALTER TABLE sessions DROP COLUMN network; \
-             PRAGMA user_version = 2;")
+             ALTER TABLE sessions DROP COLUMN memory_bytes; ALTER TABLE sessions DROP COLUMN cpu_millis; \
+             ALTER TABLE sessions DROP COLUMN disk_bytes; PRAGMA user_version = 2;")
         .unwrap();
     let (store, opened) = Store::open(&path).unwrap();
     assert!(opened.quarantined.is_none());
@@ -197,7 +199,7 @@ fn a_damaged_file_is_put_aside_and_the_owner_is_kept() {
     for (damage, apply) in damages {
         let (directory, store) = fresh();
         let owner = store.owner();
-        store.reserve_session(&session(), 1).unwrap();
+        store.reserve_session(&session(), &Bounds::live(1)).unwrap();
         drop(store);
         let path = directory.path().join("state.db");
         let mut bytes = fs::read(&path).unwrap();
@@ -211,7 +213,7 @@ fn a_damaged_file_is_put_aside_and_the_owner_is_kept() {
         assert_eq!(fs::read(aside).unwrap(), bytes, "{damage}");
         assert_eq!(store.owner(), owner, "{damage}");
         assert_eq!(store.sessions(Filter::default()).unwrap(), [], "{damage}");
-        store.reserve_session(&session(), 1).unwrap();
+        store.reserve_session(&session(), &Bounds::live(1)).unwrap();
         drop(store);
         assert_eq!(
             Store::open(&path).unwrap().1,
@@ -243,7 +245,7 @@ fn unknown_values_are_errors() {
     ] {
         let (directory, store) = fresh();
         let record = session();
-        store.reserve_session(&record, 1).unwrap();
+        store.reserve_session(&record, &Bounds::live(1)).unwrap();
         assert!(store.sessions(Filter::default()).is_ok());
         let path = directory.path().join("state.db");
         let change = format!("UPDATE sessions SET {column} = {value}");
@@ -274,7 +276,7 @@ fn child_that_writes_until_it_is_killed() {
     let (store, _) = Store::open(&Path::new(&directory).join("state.db")).unwrap();
     loop {
         let record = session();
-        store.reserve_session(&record, u32::MAX).unwrap();
+        store.reserve_session(&record, &Bounds::live(u32::MAX)).unwrap();
         store.add_event(record.id, 1, "made").unwrap();
         println!("acknowledged {}", record.id);
     }

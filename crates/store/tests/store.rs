@@ -16,16 +16,25 @@ use common::{execution, fresh, session};
 use model::{BackendName, ExecutionId, ExecutionState, SessionId, SessionState};
 use proptest::prelude::*;
 use store::{
-    ExecutionChange, ExecutionRecord, Filter, MAX_EVENT_BYTES, MAX_EVENTS_PER_SESSION, Reserved,
-    SessionChange, SessionRecord, Store, StoreError,
+    Bounds, ExecutionChange, ExecutionRecord, Filter, MAX_EVENT_BYTES, MAX_EVENTS_PER_SESSION,
+    Reserved, SessionChange, SessionRecord, Shortage, Store, StoreError, Whose,
 };
+
+/// The server has as many live sessions as it may.
+fn full(live: u32) -> Reserved {
+    Reserved::Short(Shortage::Sessions {
+        of: Whose::Server,
+        live,
+        limit: live,
+    })
+}
 
 #[test]
 fn reopening_keeps_everything() {
     let (directory, store) = fresh();
     let (owner, record) = (store.owner(), session());
     let run = execution(record.id);
-    assert_eq!(store.reserve_session(&record, 1).unwrap(), Reserved::New);
+    assert_eq!(store.reserve_session(&record, &Bounds::live(1)).unwrap(), Reserved::New);
     store.insert_execution(&run).unwrap();
     store.add_event(record.id, 5, "session ready").unwrap();
     drop(store);
@@ -50,7 +59,7 @@ fn thirty_two_racing_reservations_fill_exactly_ten_places() {
             let (store, start) = (store.clone(), start.clone());
             std::thread::spawn(move || {
                 start.wait();
-                store.reserve_session(&session(), 10).unwrap()
+                store.reserve_session(&session(), &Bounds::live(10)).unwrap()
             })
         })
         .collect();
@@ -68,7 +77,7 @@ fn thirty_two_racing_reservations_fill_exactly_ten_places() {
     assert_eq!(
         outcomes
             .iter()
-            .filter(|outcome| **outcome == Reserved::LimitReached { live: 10 })
+            .filter(|outcome| **outcome == full(10))
             .count(),
         22
     );
@@ -90,8 +99,8 @@ fn two_processes_racing_for_one_place_get_one() {
     let (other, _) = Store::open(&directory.path().join("state.db")).unwrap();
     for limit in 1..=20 {
         let outcomes = std::thread::scope(|scope| {
-            let one = scope.spawn(|| store.reserve_session(&session(), limit).unwrap());
-            let two = scope.spawn(|| other.reserve_session(&session(), limit).unwrap());
+            let one = scope.spawn(|| store.reserve_session(&session(), &Bounds::live(limit)).unwrap());
+            let two = scope.spawn(|| other.reserve_session(&session(), &Bounds::live(limit)).unwrap());
             [one.join().unwrap(), two.join().unwrap()]
         });
         assert_eq!(
@@ -108,10 +117,10 @@ fn two_processes_racing_for_one_place_get_one() {
 fn an_ended_session_gives_its_place_back() {
     let (_directory, store) = fresh();
     let first = session();
-    store.reserve_session(&first, 1).unwrap();
+    store.reserve_session(&first, &Bounds::live(1)).unwrap();
     assert_eq!(
-        store.reserve_session(&session(), 1).unwrap(),
-        Reserved::LimitReached { live: 1 }
+        store.reserve_session(&session(), &Bounds::live(1)).unwrap(),
+        full(1)
     );
     for ended in [
         SessionState::Failed,
@@ -134,7 +143,7 @@ fn an_ended_session_gives_its_place_back() {
                 .update_session(live.id, &[SessionState::Creating], &change)
                 .unwrap()
         );
-        assert_eq!(store.reserve_session(&session(), 1).unwrap(), Reserved::New);
+        assert_eq!(store.reserve_session(&session(), &Bounds::live(1)).unwrap(), Reserved::New);
     }
 }
 
@@ -148,7 +157,7 @@ fn an_idempotency_key_makes_one_session_per_principal_and_arguments() {
         ..session()
     };
     let first = keyed("uid:0", Some("k"), 1);
-    assert_eq!(store.reserve_session(&first, 9).unwrap(), Reserved::New);
+    assert_eq!(store.reserve_session(&first, &Bounds::live(9)).unwrap(), Reserved::New);
     let existing = Reserved::Existing(Box::new(first.clone()));
     for (principal, key, digest, expected) in [
         ("uid:0", Some("k"), 1, existing.clone()),
@@ -159,14 +168,14 @@ fn an_idempotency_key_makes_one_session_per_principal_and_arguments() {
         ("uid:0", None, 1, Reserved::New),
     ] {
         let outcome = store
-            .reserve_session(&keyed(principal, key, digest), 9)
+            .reserve_session(&keyed(principal, key, digest), &Bounds::live(9))
             .unwrap();
         assert_eq!(outcome, expected, "{principal} {key:?} {digest}");
     }
     // Also when there is no place left, and when the session is gone: the answer to a repeated call is the same.
     assert_eq!(
         store
-            .reserve_session(&keyed("uid:0", Some("k"), 1), 0)
+            .reserve_session(&keyed("uid:0", Some("k"), 1), &Bounds::live(0))
             .unwrap(),
         existing
     );
@@ -180,7 +189,7 @@ fn an_idempotency_key_makes_one_session_per_principal_and_arguments() {
             .unwrap()
     );
     match store
-        .reserve_session(&keyed("uid:0", Some("k"), 1), 9)
+        .reserve_session(&keyed("uid:0", Some("k"), 1), &Bounds::live(9))
         .unwrap()
     {
         Reserved::Existing(found) => {
@@ -201,7 +210,7 @@ fn thirty_two_racing_calls_with_one_key_make_one_session() {
                         idempotency_key: Some("once".to_owned()),
                         ..session()
                     };
-                    store.reserve_session(&record, 10).unwrap()
+                    store.reserve_session(&record, &Bounds::live(10)).unwrap()
                 })
             })
             .collect();
@@ -221,7 +230,7 @@ fn thirty_two_racing_calls_with_one_key_make_one_session() {
 fn a_change_applies_only_in_an_expected_state() {
     let (_directory, store) = fresh();
     let record = session();
-    store.reserve_session(&record, 1).unwrap();
+    store.reserve_session(&record, &Bounds::live(1)).unwrap();
     let ready = SessionChange {
         state: Some(SessionState::Ready),
         spec: Some(b"{}".to_vec()),
@@ -266,7 +275,7 @@ fn a_change_applies_only_in_an_expected_state() {
 fn of_many_racing_changes_from_one_state_one_wins() {
     let (_directory, store) = fresh();
     let record = session();
-    store.reserve_session(&record, 1).unwrap();
+    store.reserve_session(&record, &Bounds::live(1)).unwrap();
     let won: usize = std::thread::scope(|scope| {
         let racers: Vec<_> = (0..16)
             .map(|_| {
@@ -297,7 +306,7 @@ fn sessions_are_listed_by_owner_and_by_life_oldest_first() {
     };
     let (first, second, foreign) = (of("uid:0"), of("uid:0"), of("uid:1"));
     for record in [&first, &second, &foreign] {
-        store.reserve_session(record, 9).unwrap();
+        store.reserve_session(record, &Bounds::live(9)).unwrap();
     }
     let change = SessionChange {
         state: Some(SessionState::Failed),
@@ -342,7 +351,7 @@ fn sessions_are_listed_by_owner_and_by_life_oldest_first() {
 fn touching_never_goes_back() {
     let (_directory, store) = fresh();
     let record = session();
-    store.reserve_session(&record, 1).unwrap();
+    store.reserve_session(&record, &Bounds::live(1)).unwrap();
     for (at_ms, expected) in [(5_000, 5_000), (4_000, 5_000), (6_000, 6_000)] {
         store.touch(record.id, at_ms).unwrap();
         assert_eq!(
@@ -356,7 +365,7 @@ fn touching_never_goes_back() {
 fn executions_are_listed_newest_first_and_change_by_comparison() {
     let (_directory, store) = fresh();
     let record = session();
-    store.reserve_session(&record, 1).unwrap();
+    store.reserve_session(&record, &Bounds::live(1)).unwrap();
     let runs: Vec<_> = (0..5).map(|_| execution(record.id)).collect();
     runs.iter()
         .for_each(|run| store.insert_execution(run).unwrap());
@@ -414,7 +423,7 @@ fn an_execution_or_event_needs_its_session() {
 fn events_are_capped_in_size_and_number() {
     let (_directory, store) = fresh();
     let record = session();
-    store.reserve_session(&record, 1).unwrap();
+    store.reserve_session(&record, &Bounds::live(1)).unwrap();
     store
         .add_event(record.id, 1, &"ä".repeat(MAX_EVENT_BYTES))
         .unwrap();
@@ -459,7 +468,7 @@ fn purging_removes_ended_sessions_with_all_their_rows_and_no_live_one() {
         },
     );
     for record in [&old, &recent, &live] {
-        store.reserve_session(record, 9).unwrap();
+        store.reserve_session(record, &Bounds::live(9)).unwrap();
         store.insert_execution(&execution(record.id)).unwrap();
         store.add_event(record.id, 1, "made").unwrap();
     }
@@ -492,7 +501,7 @@ fn a_number_beyond_the_database_is_refused_and_nothing_is_reserved() {
         ..session()
     };
     assert!(matches!(
-        store.reserve_session(&record, 1),
+        store.reserve_session(&record, &Bounds::live(1)),
         Err(StoreError::OutOfRange {
             column: "expires_at_ms"
         })
@@ -502,7 +511,7 @@ fn a_number_beyond_the_database_is_refused_and_nothing_is_reserved() {
         expires_at_ms: i64::MAX as u64,
         ..session()
     };
-    assert_eq!(store.reserve_session(&largest, 1).unwrap(), Reserved::New);
+    assert_eq!(store.reserve_session(&largest, &Bounds::live(1)).unwrap(), Reserved::New);
     assert_eq!(store.session(largest.id).unwrap(), Some(largest));
 }
 
@@ -552,7 +561,7 @@ proptest! {
         thread_local!(static STORE: (tempfile::TempDir, Store) = fresh());
         STORE.with(|(_, store)| -> Result<(), TestCaseError> {
             run.session = record.id;
-            store.reserve_session(&record, u32::MAX).unwrap();
+            store.reserve_session(&record, &Bounds::live(u32::MAX)).unwrap();
             store.insert_execution(&run).unwrap();
             prop_assert_eq!(store.execution(run.id).unwrap(), Some(run));
             prop_assert_eq!(store.session(record.id).unwrap(), Some(record));

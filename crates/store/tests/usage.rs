@@ -6,7 +6,7 @@ mod common;
 
 use common::{fresh, session};
 use model::{SessionId, SessionState};
-use store::{DayRecord, SessionChange, Store, UsageRecord};
+use store::{Bounds, DayRecord, SessionChange, Store, UsageRecord};
 
 fn some(factor: u64) -> UsageRecord {
     UsageRecord {
@@ -36,7 +36,7 @@ fn day(day: u64, caller: &str, factor: u64) -> DayRecord {
 fn amounts_add_up_and_outlive_the_server() {
     let (directory, store) = fresh();
     let record = session();
-    store.reserve_session(&record, 1).unwrap();
+    store.reserve_session(&record, &Bounds::live(1)).unwrap();
     for factor in [1, 10] {
         let days = [
             day(20_000, "uid:0", factor),
@@ -65,7 +65,7 @@ fn amounts_add_up_and_outlive_the_server() {
 fn a_sessions_usage_goes_with_it_and_its_callers_day_stays() {
     let (_directory, store) = fresh();
     let record = session();
-    store.reserve_session(&record, 1).unwrap();
+    store.reserve_session(&record, &Bounds::live(1)).unwrap();
     let add = |id| store.add_usage(&[(id, some(1))], &[day(20_000, "uid:0", 1)]);
     add(record.id).unwrap();
     let ended = SessionChange {

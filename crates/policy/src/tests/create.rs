@@ -89,7 +89,7 @@ fn a_permit_holds_everything_that_a_sandbox_is_made_of() {
         parts.env.get("A").map(Secret::expose).map(String::as_str),
         Some("b")
     );
-    assert_eq!(parts.max_sessions, 10);
+    assert_eq!(parts.bounds.sessions, 10);
     assert!(!parts.accept_soft_limits && !parts.allow_protected_changes);
     assert!(
         parts

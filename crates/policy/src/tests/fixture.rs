@@ -11,7 +11,7 @@ use model::{
     HostDirectory, Principal, PromptOptions, Reason, Refusal, Secret, SessionId, WhenBusy,
 };
 
-use crate::{CreateFacts, EntryKind, PathFacts, Policy, PolicyConfig};
+use crate::{CreateFacts, EntryKind, MachineFacts, PathFacts, Policy, PolicyConfig};
 
 pub(super) const UID: u32 = 1000;
 pub(super) const OWNER: &str = "uid:1000";
@@ -24,6 +24,12 @@ pub(super) const CLIENT_ROOT: &str = "/home/alice/work";
 pub(super) const PROJECT: &str = "/srv/code/app";
 /// What callers may let sessions reach.
 pub(super) const ALLOWED: &str = "registry.example";
+/// What the profile's ten sessions fit on.
+pub(super) const MACHINE: MachineFacts = MachineFacts {
+    memory_bytes: 8 << 30,
+    cpu_millis: 2_000,
+    disk_bytes: 20 << 30,
+};
 pub(super) const SESSION: SessionId = SessionId::from_bytes([7; 16]);
 
 pub(super) fn config() -> PolicyConfig {
@@ -34,6 +40,7 @@ pub(super) fn config() -> PolicyConfig {
         server_uid: UID,
         limits: Policy::default_limits().unwrap(),
         max_sessions: 10,
+        callers: crate::CallerLimits::default(),
         default_ttl: Duration::from_secs(3600),
         max_ttl: Duration::from_secs(24 * 3600),
         default_idle: Duration::from_secs(1800),
@@ -134,6 +141,7 @@ pub(super) fn facts(policy: &Policy, project: impl Into<PathBuf>, mounts: &[&str
             .iter()
             .map(|path| (path.clone(), EntryKind::Missing))
             .collect(),
+        machine: MACHINE,
     }
 }
 

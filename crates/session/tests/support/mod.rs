@@ -20,6 +20,13 @@ use session::{Backends, ReapRequest, Sessions, Setup, Survey};
 use store::Store;
 use tokio::sync::mpsc;
 
+/// What every session of the tests fits on.
+const MACHINE: policy::MachineFacts = policy::MachineFacts {
+    memory_bytes: 64 << 30,
+    cpu_millis: 8_000,
+    disk_bytes: 100 << 30,
+};
+
 pub struct House {
     pub fake: Fake,
     pub policy: Arc<Policy>,
@@ -125,10 +132,15 @@ impl House {
                 .iter()
                 .map(|path| (path.clone(), found(path)))
                 .collect(),
+            machine: MACHINE,
         };
         let permit = self.policy.admit_create(&self.owner(), &request, facts)?;
         self.sessions
-            .create(SessionId::random().expect("an id"), permit)
+            .create(
+                SessionId::random().expect("an id"),
+                permit,
+                std::future::pending(),
+            )
             .await
     }
 
@@ -358,6 +370,7 @@ fn policy(base: &Path, ceiling: &[&str]) -> Policy {
         server_uid: uid(),
         limits: limits(),
         max_sessions: 3,
+        callers: policy::CallerLimits::default(),
         default_ttl: Duration::from_secs(3600),
         max_ttl: Duration::from_secs(7200),
         default_idle: Duration::from_secs(1800),

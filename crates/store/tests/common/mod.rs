@@ -18,6 +18,7 @@ pub fn session() -> SessionRecord {
         last_used_at_ms: 1_000,
         idempotency_key: None,
         arguments_digest: [7; 32],
+        promise: store::Promise::default(),
         spec: None,
         attestation: None,
         agent: None,
