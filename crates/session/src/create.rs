@@ -90,7 +90,7 @@ impl Sessions {
     /// # Errors
     /// When there should be one that cannot be used.
     pub fn agent(&self) -> Result<Option<AgentProgram>, Refusal> {
-        (self.0.setup.agent)()
+        (self.0.settings().agent)()
     }
 
     fn spec(&self, id: SessionId, parts: &CreateParts) -> Result<SandboxSpec, Refusal> {
@@ -106,8 +106,7 @@ impl Sessions {
             managed_settings: Some(parts.managed_settings.clone()),
             certificates: self
                 .0
-                .setup
-                .network
+                .settings()
                 .credentials
                 .certificates(&parts.network)?,
             limits: parts.limits,
@@ -161,7 +160,8 @@ impl Inner {
         match backend.create(spec).await {
             Err(BackendError::ProtectedGone { paths }) => {
                 let gone = paths.into_iter().collect();
-                let rules = self.setup.policy.protected();
+                let policy = Arc::clone(&self.settings().policy);
+                let rules = policy.protected();
                 spec.protected = rules.plan_without(&spec.protected, &gone);
                 backend.create(spec).await
             }
@@ -176,7 +176,7 @@ impl Inner {
         spec: &SandboxSpec,
         began: Option<SystemTime>,
     ) -> Result<Scanner, Refusal> {
-        let (workspace, policy) = (spec.workspace.clone(), self.setup.policy.clone());
+        let (workspace, policy) = (spec.workspace.clone(), self.settings().policy.clone());
         let standing = spec
             .protected
             .iter()
@@ -220,10 +220,11 @@ impl Inner {
         parts: CreateParts,
         made: Made,
     ) -> Result<SessionView, Refusal> {
+        let settings = self.settings();
         let about = SessionAgent::new(
             &parts.agent,
             spec.agent.is_some(),
-            self.setup.egress.choose(&parts.agent.request.provider)?,
+            settings.providers.choose(&parts.agent.request.provider)?,
         );
         let network = NetworkRecord {
             is_open: parts.may_widen || !parts.network.rules.is_empty(),
@@ -246,7 +247,7 @@ impl Inner {
             .set_environment(environment::of_session(
                 &parts.env,
                 network.is_open,
-                self.setup.network.credentials.variables(&network),
+                settings.credentials.variables(&network),
             ))
             .await
             .map_err(|error| refusals::supervisor(&error))?;
@@ -269,7 +270,7 @@ impl Inner {
             .open(
                 id,
                 network,
-                &self.setup.policy,
+                &settings,
                 agent.patience(),
                 &made.supervisor,
                 traffic,
@@ -287,7 +288,7 @@ impl Inner {
                 lease: parts.lease,
                 expires_at: view::time(record.expires_at_ms),
                 scanner: Some(made.scanner),
-                policy: self.setup.policy.clone(),
+                policy: settings.policy.clone(),
                 allow_protected_changes: parts.allow_protected_changes,
             },
             made.supervisor,
@@ -299,12 +300,17 @@ impl Inner {
             return Err(self.not_ready(id).await);
         }
         self.insert_live(live.clone());
+        // Decided before other settings came, and among the live ones only now.
+        let is_narrower = self.fit_network(&live).await;
         self.keep(&live);
         self.note(id, "session ready").await;
         let mut record = record.clone();
         record.state = SessionState::Ready;
         record.attestation = serde_json::to_vec(&made.attestation).ok();
-        record.network = kept;
+        record.network = match is_narrower {
+            true => self.record(id).await?.and_then(|record| record.network),
+            false => kept,
+        };
         Ok(self.view(&record).await)
     }
 

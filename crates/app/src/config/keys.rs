@@ -62,6 +62,28 @@ pub enum Kind {
     Choice(&'static [&'static str]),
 }
 
+/// When another value of a key counts for a server that runs already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applies {
+    /// As soon as the configuration is read again, also for what runs.
+    AtOnce,
+    /// For sessions that are made afterwards; those that live keep what they were made with.
+    NewSessions,
+    /// When the server starts again.
+    Restart,
+}
+
+impl Applies {
+    /// As programs read it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Applies::AtOnce => "at_once",
+            Applies::NewSessions => "new_sessions",
+            Applies::Restart => "restart",
+        }
+    }
+}
+
 /// One configuration key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key {
@@ -323,4 +345,121 @@ keys! {
         "CLAUDE_CODE_MCP_DANGEROUSLY_ACCEPT_SOFT_LIMITS", Kind::Switch, "false",
         "Accept a limit that a caller names although the kernel cannot enforce it here and the supervisor only watches \
          it. Without this such a session is refused.";
+}
+
+/// Counts at once.
+const AT_ONCE: &[Key] = &[
+    MAX_SESSION_TIMEOUT,
+    MAX_CONCURRENT_SESSIONS,
+    MAX_EXECUTION_TIMEOUT,
+    NETWORK_PRESETS,
+    NETWORK_ALLOW,
+    NETWORK_DEFAULT,
+    NETWORK_PRIVATE,
+    CREDENTIALS,
+    MAX_USD_PER_CALLER_PER_DAY,
+    MAX_USD_PER_DAY,
+    MAX_REQUESTS_PER_CALLER_PER_DAY,
+    MAX_REQUESTS_PER_DAY,
+    MAX_TOKENS_PER_CALLER_PER_DAY,
+    MAX_TOKENS_PER_DAY,
+    PRICES_FILE,
+    CALLER_MAY_ANSWER,
+];
+
+/// Counts for sessions that are made afterwards.
+const NEW_SESSIONS: &[Key] = &[
+    PROJECT_ROOTS,
+    DEFAULT_SESSION_TIMEOUT,
+    DEFAULT_IDLE_TIMEOUT,
+    LEASE_SECONDS,
+    AGENT,
+    PROVIDER,
+    API_KEY_FILE,
+    AUTH_TOKEN_FILE,
+    AUTH_TOKEN_COMMAND,
+    ANTHROPIC_BASE_URL,
+    AWS_REGION,
+    BEDROCK_TOKEN_FILE,
+    AWS_CREDENTIALS,
+    AWS_PROFILE,
+    AWS_ROLE_ARN,
+    AWS_EXTERNAL_ID,
+    AWS_SOURCE_IDENTITY,
+    AWS_SESSION_POLICY,
+    BEDROCK_BASE_URL,
+    VERTEX_PROJECT,
+    VERTEX_REGION,
+    VERTEX_BASE_URL,
+    VERTEX_CREDENTIALS,
+    VERTEX_TOKEN_COMMAND,
+    MODEL,
+    SMALL_MODEL,
+    MODELS,
+    SESSION_MAX_REQUESTS,
+    SESSION_MAX_TOKENS,
+    MAX_USD_PER_SESSION,
+    PERMISSION_TIMEOUT,
+    PERMISSION_ALLOW,
+    PERMISSION_DENY,
+    DANGEROUSLY_TRUST_PROJECT_SETTINGS,
+    LIMIT_MEMORY,
+    LIMIT_CPUS,
+    LIMIT_PIDS,
+    LIMIT_OPEN_FILES,
+    LIMIT_FILE_SIZE,
+    LIMIT_TEMPORARY,
+    LIMIT_STATE,
+    ALLOW_PROTECTED_CHANGES,
+    DANGEROUSLY_ACCEPT_SOFT_LIMITS,
+];
+
+/// Counts when the server starts again: what it holds open, and what sandboxes are made of.
+const RESTART: &[Key] = &[
+    EXTRA_READ_ONLY,
+    STATE_DIR,
+    AUDIT_LOG,
+    IDLE_EXIT_SECONDS,
+    BACKEND,
+    DOCKER_HOST,
+    DOCKER_TLS_VERIFY,
+    DOCKER_CERT_PATH,
+    IMAGE,
+    RUNTIME_CLASSES,
+    IMAGE_DIGEST,
+    IMAGE_MAX_AGE,
+    NATIVE_ROOT,
+    DANGEROUSLY_PLAIN_LOOPBACK_ENGINE,
+];
+
+impl Key {
+    /// When another value of it counts. One that stands in no list needs a restart; a test finds it.
+    pub fn applies(&self) -> Applies {
+        let lists = [
+            (AT_ONCE, Applies::AtOnce),
+            (NEW_SESSIONS, Applies::NewSessions),
+            (RESTART, Applies::Restart),
+        ];
+        let found = lists
+            .iter()
+            .find(|(keys, _)| keys.iter().any(|key| key.name == self.name));
+        found.map_or(Applies::Restart, |(_, applies)| *applies)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_has_one_kind_of_reload() {
+        for key in KEYS {
+            let listed = [AT_ONCE, NEW_SESSIONS, RESTART].into_iter().flatten();
+            let times = listed.filter(|listed| listed.name == key.name).count();
+            assert_eq!(times, 1, "{} must stand in one of the lists", key.name);
+        }
+        assert_eq!(NETWORK_ALLOW.applies(), Applies::AtOnce);
+        assert_eq!(LIMIT_MEMORY.applies(), Applies::NewSessions);
+        assert_eq!(STATE_DIR.applies(), Applies::Restart);
+    }
 }

@@ -25,7 +25,7 @@ use super::{
 /// The image of sessions on an engine where nothing else is configured.
 const DEFAULT_IMAGE: &str = "claude-code-custom:latest";
 /// Which key sets which limit.
-const LIMITS: [(&Key, LimitName); 7] = [
+pub(super) const LIMITS: [(&Key, LimitName); 7] = [
     (&keys::LIMIT_MEMORY, LimitName::MemoryBytes),
     (&keys::LIMIT_CPUS, LimitName::CpuMillis),
     (&keys::LIMIT_PIDS, LimitName::Pids),
@@ -40,7 +40,18 @@ const LIMITS: [(&Key, LimitName); 7] = [
 /// # Errors
 /// For an unreadable or untrusted file, an unknown key, a wrong type, a value out of its bounds.
 pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigError> {
-    let layers = Layers::read(flags, environment)?;
+    let (layers, problems) = Layers::read(flags, environment);
+    match problems.into_iter().next() {
+        Some(problem) => Err(problem),
+        None => resolve(layers, environment),
+    }
+}
+
+/// The configuration that merged layers make.
+///
+/// # Errors
+/// As for [`load`], but for what [`Layers::read`] finds.
+pub(super) fn resolve(layers: Layers, environment: &Environment) -> Result<Config, ConfigError> {
     let reader = Reader {
         layers: &layers,
         environment,
@@ -86,6 +97,7 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigEr
         limits: reader.limits()?,
         allow_protected_changes: reader.switch(&keys::ALLOW_PROTECTED_CHANGES)?,
         dangerously_accept_soft_limits: reader.switch(&keys::DANGEROUSLY_ACCEPT_SOFT_LIMITS)?,
+        layers: Layers::default(),
     };
     config.extra_read_only = offered::check(&config, &layers, environment)?;
     let within_a_session = [
@@ -108,6 +120,7 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigEr
             });
         }
     }
+    config.layers = layers;
     Ok(config)
 }
 
