@@ -18,6 +18,7 @@ mod budgets;
 mod claude_client;
 mod clients;
 mod compose;
+mod configuration;
 mod crash;
 mod docker;
 mod engine_faults;

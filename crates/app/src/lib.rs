@@ -16,6 +16,7 @@ pub mod config;
 pub mod front;
 mod network;
 mod provider;
+mod reload;
 pub mod server;
 pub mod stream;
 pub mod wiring;

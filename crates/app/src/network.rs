@@ -22,22 +22,43 @@ const AUTHORITY_DIRECTORY: &str = "authority";
 /// # Errors
 /// When a credential does not come from where it should, or the installation's authority cannot be used.
 pub(crate) fn network(config: &Config) -> anyhow::Result<Network> {
-    let settings = &config.network;
-    let directory = config.paths.state_dir.join(AUTHORITY_DIRECTORY);
     Ok(Network {
         proxy: Proxy::new(ProxyLimits::default()),
         resolver: Arc::new(SystemResolver::default()),
-        credentials: Credentials {
-            interception: may_open(settings)
-                .then(|| interception(&directory))
-                .transpose()?,
-            offered: settings
-                .credentials
-                .iter()
-                .map(|one| Ok((one.name.clone(), offered(one)?)))
-                .collect::<anyhow::Result<_>>()?,
-        },
+        credentials: credentials(config, None)?,
     })
+}
+
+/// What requests can be given, and how tunnels are opened: as before where they were, since sandboxes believe that authority.
+///
+/// # Errors
+/// As for [`network`].
+pub(crate) fn credentials(
+    config: &Config,
+    before: Option<Arc<Interception>>,
+) -> anyhow::Result<Credentials> {
+    let settings = &config.network;
+    let directory = config.paths.state_dir.join(AUTHORITY_DIRECTORY);
+    let interception = match before {
+        Some(before) => Some(before),
+        None => may_open(settings)
+            .then(|| interception(&directory))
+            .transpose()?,
+    };
+    Ok(Credentials {
+        interception,
+        offered: settings
+            .credentials
+            .iter()
+            .map(|one| Ok((one.name.clone(), offered(one)?)))
+            .collect::<anyhow::Result<_>>()?,
+    })
+}
+
+/// Which credentials cannot be had where they come from.
+pub(crate) fn problems(config: &Config) -> Vec<anyhow::Error> {
+    let looked = config.network.credentials.iter().map(offered);
+    looked.filter_map(Result::err).collect()
 }
 
 /// Whether the credentials can be had where they come from.
@@ -45,11 +66,7 @@ pub(crate) fn network(config: &Config) -> anyhow::Result<Network> {
 /// # Errors
 /// As for [`network`].
 pub(crate) fn check_credentials(config: &Config) -> anyhow::Result<()> {
-    config
-        .network
-        .credentials
-        .iter()
-        .try_for_each(|one| offered(one).map(drop))
+    problems(config).into_iter().next().map_or(Ok(()), Err)
 }
 
 /// The operator's side of decisions on it.

@@ -22,15 +22,12 @@ pub(crate) fn egress(
     traffic: Arc<dyn TrafficLog>,
 ) -> anyhow::Result<Egress> {
     let provider = &config.provider;
-    let limited = |count: u64| (count > 0).then_some(count);
     let (book, used_before) =
         UsageBook::open(store).context("what was used of model providers before cannot be read")?;
+    let (budgets, prices) = terms(provider)?;
     let ledger = Ledger::new(LedgerConfig {
-        budgets: DailyBudgets {
-            caller: provider.budgets.caller_day,
-            server: provider.budgets.server_day,
-        },
-        prices: prices(provider.budgets.prices_file.as_deref())?,
+        budgets,
+        prices,
         used_before,
         keep: book.clone(),
         clock: Ledger::system_clock(),
@@ -38,31 +35,63 @@ pub(crate) fn egress(
     Ok(Egress {
         relay: Relay::new(RelayLimits::default(), &Trust::default())
             .context("the way to model providers cannot be set up")?,
-        providers: Providers {
-            default: provider.default_provider(),
-            first_party_base_url: provider.first_party_base_url.clone(),
-            first_party: first_party(provider)?,
-            bedrock_region: provider.aws_region.clone(),
-            bedrock_base_url: provider.bedrock_base_url.clone(),
-            bedrock: bedrock(provider)?,
-            vertex_project: provider.vertex_project.clone(),
-            vertex_region: provider.vertex_region.clone(),
-            vertex_base_url: provider.vertex_base_url.clone(),
-            vertex: vertex(provider)?,
-            model: provider.model.clone(),
-            small_model: provider.small_model.clone(),
-            models: provider.models.clone(),
-            caps: Caps {
-                max_requests: limited(provider.max_requests),
-                max_total_tokens: limited(provider.max_tokens),
-                max_cost: provider.budgets.session_cost,
-                ..Caps::default()
-            },
-        },
+        providers: providers(provider)?,
         traffic,
         ledger,
         usage: Some(book),
     })
+}
+
+/// What sessions may use day by day, and what it costs.
+///
+/// # Errors
+/// When a file with prices cannot be used.
+pub(crate) fn terms(provider: &ProviderConfig) -> anyhow::Result<(DailyBudgets, Prices)> {
+    let budgets = DailyBudgets {
+        caller: provider.budgets.caller_day,
+        server: provider.budgets.server_day,
+    };
+    Ok((budgets, prices(provider.budgets.prices_file.as_deref())?))
+}
+
+/// The providers of sessions that are made from now on.
+///
+/// # Errors
+/// When a file with a key cannot be used, or TLS cannot be set up.
+pub(crate) fn providers(provider: &ProviderConfig) -> anyhow::Result<Providers> {
+    let limited = |count: u64| (count > 0).then_some(count);
+    Ok(Providers {
+        default: provider.default_provider(),
+        first_party_base_url: provider.first_party_base_url.clone(),
+        first_party: first_party(provider)?,
+        bedrock_region: provider.aws_region.clone(),
+        bedrock_base_url: provider.bedrock_base_url.clone(),
+        bedrock: bedrock(provider)?,
+        vertex_project: provider.vertex_project.clone(),
+        vertex_region: provider.vertex_region.clone(),
+        vertex_base_url: provider.vertex_base_url.clone(),
+        vertex: vertex(provider)?,
+        model: provider.model.clone(),
+        small_model: provider.small_model.clone(),
+        models: provider.models.clone(),
+        caps: Caps {
+            max_requests: limited(provider.max_requests),
+            max_total_tokens: limited(provider.max_tokens),
+            max_cost: provider.budgets.session_cost,
+            ..Caps::default()
+        },
+    })
+}
+
+/// What is wrong with the files that credentials and prices come from.
+pub(crate) fn problems(provider: &ProviderConfig) -> Vec<anyhow::Error> {
+    let looked = [
+        first_party(provider).map(drop),
+        bedrock(provider).map(drop),
+        vertex(provider).map(drop),
+        prices(provider.budgets.prices_file.as_deref()).map(drop),
+    ];
+    looked.into_iter().filter_map(Result::err).collect()
 }
 
 /// Whether what the credentials come from, and the prices, can be used.
@@ -70,10 +99,7 @@ pub(crate) fn egress(
 /// # Errors
 /// As for [`egress`].
 pub(crate) fn check_files(provider: &ProviderConfig) -> anyhow::Result<()> {
-    first_party(provider)?;
-    bedrock(provider)?;
-    vertex(provider)?;
-    prices(provider.budgets.prices_file.as_deref()).map(drop)
+    problems(provider).into_iter().next().map_or(Ok(()), Err)
 }
 
 fn prices(operators: Option<&Path>) -> anyhow::Result<Prices> {

@@ -16,9 +16,10 @@ use tokio::{sync::mpsc, task::AbortHandle};
 use crate::{
     agent_program,
     backends::{self, Found},
-    config::Config,
+    config::{Config, Running},
     network, provider,
-    server::House,
+    reload::Reloader,
+    server::{House, Reloaded},
 };
 
 /// Between two rounds of the reconciler.
@@ -34,7 +35,8 @@ const MAX_RUNNING_EXECUTIONS: u32 = 32;
 ///
 /// # Errors
 /// When any part of it cannot be built: the server then does not start.
-pub async fn build(config: &Config) -> anyhow::Result<Arc<dyn House>> {
+pub async fn build(running: Running) -> anyhow::Result<Arc<dyn House>> {
+    let config = running.config();
     let database = config.paths.state_dir.join("state.db");
     let (store, opened) = Store::open(&database).context("the state database cannot be used")?;
     let audit = AuditLog::open(AuditConfig {
@@ -62,14 +64,14 @@ pub async fn build(config: &Config) -> anyhow::Result<Arc<dyn House>> {
     } else {
         Vec::new()
     };
-    let policy = Arc::new(policy(config, names)?);
+    let policy = Arc::new(policy(config, names.clone())?);
     let egress = provider::egress(config, &store, Arc::new(EgressAudit::new(audit.clone())))?;
     let (reap, reap_requests) = mpsc::unbounded_channel();
     let sessions = Sessions::new(Setup {
         store,
         backends,
         agent: agent_program::lookup(config),
-        policy: policy.clone(),
+        policy,
         host_view: HostView::read().context("the server's own namespaces cannot be read")?,
         allow_protected_changes: config.allow_protected_changes,
         egress,
@@ -93,9 +95,8 @@ pub async fn build(config: &Config) -> anyhow::Result<Arc<dyn House>> {
     announce(&audit, &capability).await?;
     let control = Control::new(
         audit.clone(),
-        policy,
         sessions,
-        facts(config, runtime_classes, backend, capability, warnings),
+        facts(runtime_classes, backend, capability, warnings),
     );
     let settings = KeeperSettings {
         reconcile_every: RECONCILE_EVERY,
@@ -103,7 +104,9 @@ pub async fn build(config: &Config) -> anyhow::Result<Arc<dyn House>> {
     };
     let keeper =
         tokio::spawn(control::keep(control.clone(), reap_requests, settings)).abort_handle();
+    let reloader = Reloader::new(running, names, control.sessions().clone(), audit.clone());
     Ok(Arc::new(Wired {
+        reloader: Arc::new(reloader),
         control,
         audit,
         keeper,
@@ -142,6 +145,7 @@ pub(crate) fn policy(config: &Config, backends: Vec<BackendName>) -> anyhow::Res
         server_uid: rustix::process::geteuid().as_raw(),
         limits,
         max_sessions: config.max_concurrent_sessions,
+        callers: config.callers.clone(),
         default_ttl: config.default_session_timeout,
         max_ttl: config.max_session_timeout,
         default_idle: config.default_idle_timeout,
@@ -175,7 +179,6 @@ fn canonical(path: &std::path::Path) -> PathBuf {
 }
 
 fn facts(
-    config: &Config,
     runtime_classes: Vec<String>,
     backend: BackendName,
     capability: Capability,
@@ -188,9 +191,6 @@ fn facts(
         backend,
         rung: capability.rung,
         runtime_classes,
-        max_sessions: config.max_concurrent_sessions,
-        default_session_timeout_seconds: config.default_session_timeout.as_secs(),
-        max_session_seconds: config.max_session_timeout.as_secs(),
         warnings,
     }
 }
@@ -213,6 +213,7 @@ async fn announce(audit: &AuditLog, capability: &Capability) -> anyhow::Result<(
 }
 
 struct Wired {
+    reloader: Arc<Reloader>,
     control: Control,
     audit: AuditLog,
     keeper: AbortHandle,
@@ -227,6 +228,10 @@ impl House for Wired {
     async fn live_sessions(&self) -> u32 {
         // Not knowing is no reason to end: as long as the store fails, somebody may still have a session.
         self.control.sessions().count().await.unwrap_or(u32::MAX)
+    }
+
+    async fn reload(&self) -> Reloaded {
+        Arc::clone(&self.reloader).reload().await
     }
 
     async fn shutdown(&self) {

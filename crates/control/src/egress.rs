@@ -131,15 +131,14 @@ impl SessionLedger {
             counts.allowed += 1;
             counts.allowed > MAX_ALLOWED
         }) {
-            return Err(Unrecorded(format!(
-                "the session makes more than {MAX_ALLOWED} connections a minute"
-            )));
+            let per_minute = MAX_ALLOWED;
+            return Err(Unrecorded::TooMany { per_minute });
         }
         let entry = self
             .audit
             .begin(self.intent(action, details), Durability::Durable)
             .await
-            .map_err(|error| Unrecorded(error.to_string()))?;
+            .map_err(|error| Unrecorded::Failed(error.to_string()))?;
         let ticket = self.next.fetch_add(1, Ordering::Relaxed);
         lock(&self.open).insert(ticket, entry);
         Ok(Ticket(ticket))
@@ -278,9 +277,13 @@ impl Recorder for SessionLedger {
         self.audited_decision(Decided {
             action: CONNECT,
             details,
-            denied: decision
-                .denied
-                .map(|code| (code, Reason::NetworkNotAllowed)),
+            denied: decision.denied.map(|code| {
+                let reason = match code {
+                    "rate_limited" => Reason::RateLimited,
+                    _ => Reason::NetworkNotAllowed,
+                };
+                (code, reason)
+            }),
         })
     }
 
@@ -362,6 +365,7 @@ fn reason(rule: &str) -> Reason {
         | "response_timeout" => Reason::ProviderUnavailable,
         "internal" => Reason::Internal,
         "budget_held" => Reason::LimitReached,
+        "rate_limited" => Reason::RateLimited,
         limit if limit.starts_with("max_") => Reason::LimitReached,
         _ => Reason::PolicyDenied,
     }

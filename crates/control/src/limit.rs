@@ -30,13 +30,21 @@ pub(crate) use sources::Sources;
 /// kept.
 const MAX_BUCKETS: usize = 32_768;
 
-/// The limits of a server's callers.
+/// Who asked for how much lately. How much each may is the operator's, and may change while the server runs.
 pub(crate) struct Limits {
-    rates: RateLimits,
     began: Instant,
     buckets: Mutex<Buckets<Key>>,
     open: OpenCalls,
     pub(crate) sources: Sources,
+}
+
+/// Who calls.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Caller<'a> {
+    /// [`model::Principal::name`].
+    pub(crate) name: &'a str,
+    /// Calls a minute, where it has a limit of its own.
+    pub(crate) own: Option<NonZeroU32>,
 }
 
 /// Whose bucket.
@@ -63,26 +71,25 @@ pub struct RateView {
     pub reset_seconds: u64,
 }
 
-impl Limits {
-    pub(crate) fn new(callers: &CallerLimits) -> Self {
+impl Default for Limits {
+    fn default() -> Self {
         Limits {
-            rates: callers.rates,
             began: Instant::now(),
             buckets: Mutex::new(Buckets::new(MAX_BUCKETS)),
-            open: OpenCalls::new(callers.max_open_calls),
+            open: OpenCalls::default(),
             sources: Sources::default(),
         }
     }
+}
 
-    /// Lets a call onto the road; its place is free again when what comes back is dropped. `own` is a rate of the caller's own,
-    /// calls a minute, where it has one.
-    ///
+impl Limits {
+    /// Lets a call onto the road; its place is free again when what comes back is dropped.     ///
     /// # Errors
     /// `rate_limited`, with the time after which a try passes.
     pub(crate) fn admit(
         &self,
-        caller: &str,
-        own: Option<NonZeroU32>,
+        allowed: &CallerLimits,
+        Caller { name, own }: Caller<'_>,
         action: &Action,
         session: Option<SessionId>,
     ) -> Result<Option<OpenCall<'_>>, Refusal> {
@@ -90,8 +97,9 @@ impl Limits {
         if class == CallClass::Free {
             return Ok(None);
         }
-        let place = self.open.take(caller).ok_or_else(too_many_open)?;
-        let wanted = self.wanted(caller, own, class, session);
+        let place = self.open.take(name, allowed.max_open_calls);
+        let place = place.ok_or_else(too_many_open)?;
+        let wanted = wanted(&allowed.rates, Caller { name, own }, class, session);
         let taken = lock(&self.buckets).take_all(&wanted, self.now());
         match taken {
             Ok(()) => Ok(Some(place)),
@@ -103,9 +111,9 @@ impl Limits {
     }
 
     /// How a caller stands; nothing where it is not limited.
-    pub(crate) fn view(&self, caller: &str, own: Option<NonZeroU32>) -> Option<RateView> {
-        let rate = self.calls(own)?;
-        let key = Key::Calls(caller.into());
+    pub(crate) fn view(&self, allowed: &CallerLimits, caller: Caller<'_>) -> Option<RateView> {
+        let rate = calls(&allowed.rates, caller.own)?;
+        let key = Key::Calls(caller.name.into());
         let fill: Fill = lock(&self.buckets).fill(&key, rate, self.now());
         Some(RateView {
             per_minute: rate.per_minute(),
@@ -121,37 +129,38 @@ impl Limits {
         let since = self.began.elapsed().as_nanos();
         Moment(u64::try_from(since).unwrap_or(u64::MAX))
     }
+}
 
-    fn calls(&self, own: Option<NonZeroU32>) -> Option<Rate> {
-        match (self.rates.calls, own) {
-            (Some(rate), Some(own)) => Some(rate.at_most(own)),
-            (Some(rate), None) => Some(rate),
-            (None, Some(own)) => Rate::new(own.get(), own.get()),
-            (None, None) => None,
-        }
+/// All calls of a caller.
+fn calls(rates: &RateLimits, own: Option<NonZeroU32>) -> Option<Rate> {
+    match (rates.calls, own) {
+        (Some(rate), Some(own)) => Some(rate.at_most(own)),
+        (Some(rate), None) => Some(rate),
+        (None, Some(own)) => Rate::new(own.get(), own.get()),
+        (None, None) => None,
     }
+}
 
-    fn wanted(
-        &self,
-        caller: &str,
-        own: Option<NonZeroU32>,
-        class: CallClass,
-        session: Option<SessionId>,
-    ) -> Vec<(Key, Rate)> {
-        let caller: Arc<str> = caller.into();
-        let of_class = match class {
-            CallClass::Free | CallClass::Other => None,
-            CallClass::Create => self.rates.creates,
-            CallClass::Execute => self.rates.executions,
-            CallClass::Transfer => self.rates.transfers,
-        };
-        let all = self.calls(own).map(|rate| (Key::Calls(caller.clone()), rate));
-        let of_class = of_class.map(|rate| (Key::Class(caller.clone(), class), rate));
-        let of_session = session
-            .zip(self.rates.session_calls)
-            .map(|(session, rate)| (Key::Session(caller, session), rate));
-        [all, of_class, of_session].into_iter().flatten().collect()
-    }
+/// The buckets that a call takes from.
+fn wanted(
+    rates: &RateLimits,
+    caller: Caller<'_>,
+    class: CallClass,
+    session: Option<SessionId>,
+) -> Vec<(Key, Rate)> {
+    let name: Arc<str> = caller.name.into();
+    let of_class = match class {
+        CallClass::Free | CallClass::Other => None,
+        CallClass::Create => rates.creates,
+        CallClass::Execute => rates.executions,
+        CallClass::Transfer => rates.transfers,
+    };
+    let all = calls(rates, caller.own).map(|rate| (Key::Calls(name.clone()), rate));
+    let of_class = of_class.map(|rate| (Key::Class(name.clone(), class), rate));
+    let of_session = session
+        .zip(rates.session_calls)
+        .map(|(session, rate)| (Key::Session(name, session), rate));
+    [all, of_class, of_session].into_iter().flatten().collect()
 }
 
 fn too_often(key: &Key, rate: Rate) -> Refusal {

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     facts,
-    limit::{Limits, OpenCall, RateView},
+    limit::{Caller, Limits, OpenCall, RateView},
     recorded,
     shed::Shed,
 };
@@ -47,7 +47,6 @@ pub struct Control(Arc<Inner>);
 
 struct Inner {
     audit: AuditLog,
-    policy: Arc<Policy>,
     sessions: Sessions,
     server: ServerFacts,
     limits: Limits,
@@ -70,12 +69,6 @@ pub struct ServerFacts {
     pub rung: String,
     /// Runtime classes that the operator allows on an engine that is there.
     pub runtime_classes: Vec<String>,
-    /// `MAX_CONCURRENT_SESSIONS`.
-    pub max_sessions: u32,
-    /// `DEFAULT_SESSION_TIMEOUT`, seconds.
-    pub default_session_timeout_seconds: u64,
-    /// Longest lifetime of a session, seconds.
-    pub max_session_seconds: u64,
     /// What the operator should know.
     pub warnings: Vec<String>,
 }
@@ -94,7 +87,8 @@ impl Road for Control {
     }
 
     fn rate(&self, caller: &str) -> Option<RateView> {
-        self.0.limits.view(caller, None)
+        let caller = Caller { name: caller, own: None };
+        self.0.limits.view(self.0.policy().callers(), caller)
     }
 }
 
@@ -102,15 +96,13 @@ impl Control {
     /// The road over these parts.
     pub fn new(
         audit: AuditLog,
-        policy: Arc<Policy>,
         sessions: Sessions,
         server: ServerFacts,
     ) -> Self {
-        let (limits, closed) = (Limits::new(policy.callers()), AtomicBool::new(false));
+        let (limits, closed) = (Limits::default(), AtomicBool::new(false));
         let shed = Shed::new(audit.clone());
         Control(Arc::new(Inner {
             audit,
-            policy,
             sessions,
             server,
             limits,
@@ -124,8 +116,8 @@ impl Control {
         &self.0.sessions
     }
 
-    pub(crate) fn policy(&self) -> &Policy {
-        &self.0.policy
+    pub(crate) fn policy(&self) -> Arc<Policy> {
+        self.0.policy()
     }
 
     /// From now on every call but the server's own is refused.
@@ -135,6 +127,11 @@ impl Control {
 }
 
 impl Inner {
+    /// The decisions in force now.
+    fn policy(&self) -> Arc<Policy> {
+        self.sessions.policy()
+    }
+
     async fn handle(&self, call: Call, gone: Gone) -> Result<Outcome, Refusal> {
         let principal = principal_of(&call.credentials);
         let _place = match self.limit(&principal, &call.action) {
@@ -176,7 +173,12 @@ impl Inner {
         match principal {
             Principal::System => Ok(None),
             Principal::LocalUser { .. } => {
-                self.limits.admit(&principal.name(), None, action, session)
+                let caller = Caller {
+                    name: &principal.name(),
+                    own: None,
+                };
+                self.limits
+                    .admit(self.policy().callers(), caller, action, session)
             }
         }
     }
@@ -243,8 +245,10 @@ impl Inner {
     ) -> Result<Outcome, Refusal> {
         match action {
             Action::CreateSession(request) => {
-                let facts = facts::for_create(&self.policy, request).await?;
-                let permit = self.policy.admit_create(principal, request, facts)?;
+                // One policy for both: it may be replaced in between.
+                let policy = self.policy();
+                let facts = facts::for_create(&policy, request).await?;
+                let permit = policy.admit_create(principal, request, facts)?;
                 let id = SessionId::random().map_err(|error| Refusal::internal(&error))?;
                 entry.set_session(id);
                 let gone = async { drop(gone.await) };
@@ -255,7 +259,7 @@ impl Inner {
             Action::ExecuteCommand(request) => {
                 let owner = self.sessions.owner(request.session).await?;
                 let permit = self
-                    .policy
+                    .policy()
                     .admit_command(principal, request, owner.as_deref())?;
                 Ok(Outcome::Execution(Box::new(
                     self.sessions.execute(permit).await?,
@@ -264,7 +268,7 @@ impl Inner {
             Action::ExecutePrompt(request) => {
                 let owner = self.sessions.owner(request.session).await?;
                 let permit = self
-                    .policy
+                    .policy()
                     .admit_prompt(principal, request, owner.as_deref())?;
                 Ok(Outcome::Execution(Box::new(
                     self.sessions.prompt(permit).await?,
@@ -328,7 +332,7 @@ impl Inner {
                 Ok(Outcome::Done)
             }
             Action::ListSessions { ended } => {
-                let permit = self.policy.admit_listing(principal);
+                let permit = self.policy().admit_listing(principal);
                 let sessions = self.sessions.list(permit, *ended).await?;
                 Ok(Outcome::Sessions(sessions))
             }
@@ -362,7 +366,7 @@ impl Inner {
                     .await?
                     .unwrap_or_default();
                 let permit =
-                    self.policy
+                    self.policy()
                         .admit_transfer(principal, request, owner.as_deref(), &project)?;
                 Ok(Outcome::Transferred(self.sessions.transfer(permit).await?))
             }
@@ -377,7 +381,7 @@ impl Inner {
                     now,
                 };
                 let permit =
-                    self.policy
+                    self.policy()
                         .admit_extend(principal, *session, owner.as_deref(), *by, times)?;
                 Ok(Outcome::Session(Box::new(
                     self.sessions.extend(permit).await?,
@@ -386,7 +390,7 @@ impl Inner {
             Action::WidenNetwork(request) => {
                 let owner = self.sessions.owner(request.session).await?;
                 let permit = self
-                    .policy
+                    .policy()
                     .admit_widen(principal, request, owner.as_deref())?;
                 Ok(Outcome::Session(Box::new(
                     self.sessions.widen(permit).await?,
@@ -395,7 +399,7 @@ impl Inner {
             Action::AnswerNetwork(request) => {
                 let owner = self.sessions.owner(request.session).await?;
                 let permit =
-                    self.policy
+                    self.policy()
                         .admit_network_answer(principal, request, owner.as_deref())?;
                 Ok(Outcome::Session(Box::new(
                     self.sessions.answer_network(permit).await?,
@@ -404,7 +408,7 @@ impl Inner {
             Action::GetServerInfo => Ok(Outcome::ServerInfo(Box::new(self.server_info().await?))),
             Action::ReapSession { session, because } => {
                 let permit = self
-                    .policy
+                    .policy()
                     .admit_system(principal, SystemVerb::Reap(*session))?;
                 Ok(Outcome::Destroyed(
                     self.sessions.reap(permit, *because).await?,
@@ -412,14 +416,14 @@ impl Inner {
             }
             Action::AdoptSession(session) => {
                 let permit = self
-                    .policy
+                    .policy()
                     .admit_system(principal, SystemVerb::Adopt(*session))?;
                 self.sessions.adopt(permit).await?;
                 Ok(Outcome::Done)
             }
             Action::RemoveRemains { session, backend } => {
                 let permit = self
-                    .policy
+                    .policy()
                     .admit_system(principal, SystemVerb::RemoveRemains(*session))?;
                 self.sessions.remove_remains(permit, *backend).await?;
                 Ok(Outcome::Done)
@@ -434,7 +438,7 @@ impl Inner {
         session: SessionId,
     ) -> Result<policy::SessionPermit, Refusal> {
         let owner = self.sessions.owner(session).await?;
-        self.policy
+        self.policy()
             .admit_session(principal, verb, session, owner.as_deref())
     }
 
@@ -448,7 +452,7 @@ impl Inner {
         let found = self.sessions.execution_owner(execution).await?;
         let owner = found.as_ref().map(|(_, owner)| owner.as_str());
         let permit = self
-            .policy
+            .policy()
             .admit_execution(principal, verb, execution, owner)?;
         if let Some((session, _)) = found {
             entry.set_session(session);
@@ -467,7 +471,8 @@ impl Inner {
     }
 
     async fn server_info(&self) -> Result<ServerInfo, Refusal> {
-        let server = &self.server;
+        let (server, policy) = (&self.server, self.policy());
+        let bounds = policy.session_bounds();
         Ok(ServerInfo {
             version: server.version.clone(),
             posture: server.posture.clone(),
@@ -476,10 +481,10 @@ impl Inner {
             runtime_classes: server.runtime_classes.clone(),
             claude_code: self.claude_code(),
             sessions: self.sessions.count().await?,
-            max_sessions: server.max_sessions,
-            default_session_timeout_seconds: server.default_session_timeout_seconds,
-            max_session_seconds: server.max_session_seconds,
-            network: self.policy.network_told(),
+            max_sessions: bounds.max_sessions,
+            default_session_timeout_seconds: bounds.default_lifetime.as_secs(),
+            max_session_seconds: bounds.max_lifetime.as_secs(),
+            network: policy.network_told(),
             audit_ok: self.audit.is_healthy(),
             warnings: server.warnings.clone(),
         })

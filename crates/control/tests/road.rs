@@ -61,7 +61,6 @@ impl House {
             owner,
         })
         .expect("a log");
-        let policy = Arc::new(policy(&path));
         let (reap_sender, reap) = mpsc::unbounded_channel();
         let sessions = Sessions::new(Setup {
             agent: Arc::new(|| Ok(None)),
@@ -72,7 +71,7 @@ impl House {
                     .chain([Arc::new(fake.clone()) as Arc<dyn Backend>])
                     .map(|backend| (backend, RootFileSystem::HostSystem)),
             ),
-            policy: policy.clone(),
+            policy: Arc::new(policy(&path)),
             host_view: HostView::default(),
             allow_protected_changes: false,
             egress: session::Egress::none().expect("no way to a provider"),
@@ -80,7 +79,7 @@ impl House {
             transcripts: path.join("transcripts"),
             reap: reap_sender,
         });
-        let control = Control::new(audit, policy, sessions, facts());
+        let control = Control::new(audit, sessions, facts());
         House {
             base,
             fake,
@@ -192,9 +191,6 @@ fn facts() -> ServerFacts {
         backend: BackendName::Fake,
         rung: "test".into(),
         runtime_classes: Vec::new(),
-        max_sessions: 3,
-        default_session_timeout_seconds: 60,
-        max_session_seconds: 60,
         warnings: Vec::new(),
     }
 }

@@ -9,7 +9,16 @@ pub type Recording<'a> = Pin<Box<dyn Future<Output = Result<Ticket, Unrecorded>>
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ticket(pub u64);
 
-/// A decision could not be recorded.
+/// A decision is not on record, so it is a no.
 #[derive(Debug, thiserror::Error)]
-#[error("the decision could not be recorded: {0}")]
-pub struct Unrecorded(pub String);
+pub enum Unrecorded {
+    /// The record cannot be written.
+    #[error("the decision could not be recorded: {0}")]
+    Failed(String),
+    /// As much of the session as may be is on record of this minute.
+    #[error("the session makes more than {per_minute} connections a minute")]
+    TooMany {
+        /// How much that is.
+        per_minute: u64,
+    },
+}

@@ -38,3 +38,16 @@ async fn a_request_that_cannot_be_recorded_never_reaches_the_provider() {
     let told = bench.told(1).await;
     assert_eq!((told[0].0, told[0].1.tokens.total()), (None, 0));
 }
+
+#[tokio::test]
+async fn a_session_that_asks_too_often_is_told_so_and_not_that_the_record_is_broken() {
+    let upstream = Upstream::saying(vec![bytes(ANSWER)]).await;
+    let crowded = Records {
+        is_crowded: true,
+        ..Records::default()
+    };
+    let bench = Setting::first_party(&upstream.url).bench_with(crowded);
+    let answer = bench.ask(BODY).await;
+    assert_eq!((status(&answer), rule(&answer)), (429, Some("rate_limited")));
+    assert!(upstream.asked().is_empty());
+}

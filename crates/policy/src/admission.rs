@@ -93,6 +93,17 @@ pub struct SessionTimes {
     pub now: SystemTime,
 }
 
+/// What the operator set for all sessions, to tell callers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionBounds {
+    /// Live sessions at one time.
+    pub max_sessions: u32,
+    /// Lifetime of a session that names none.
+    pub default_lifetime: Duration,
+    /// Longest lifetime, extensions included.
+    pub max_lifetime: Duration,
+}
+
 /// What kind of work a decision is about, for the role table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
@@ -283,6 +294,15 @@ impl Policy {
     /// All that a session may ever reach; where the operator says so, at private addresses.
     pub fn network_ceiling(&self) -> &[EgressRule] {
         self.network.rules()
+    }
+
+    /// What the operator set for all sessions, to tell callers.
+    pub const fn session_bounds(&self) -> SessionBounds {
+        SessionBounds {
+            max_sessions: self.config.max_sessions,
+            default_lifetime: self.config.default_ttl,
+            max_lifetime: self.config.max_ttl,
+        }
     }
 
     /// What callers may ask for, to tell them.

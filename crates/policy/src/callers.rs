@@ -47,7 +47,7 @@ pub struct RateLimits {
     pub session_calls: Option<Rate>,
 }
 
-/// Factors, thousandths; `None`: what is promised of it is not looked at. Limits of sessions are ceilings that few of them reach,
+/// Percent of what the machine has; `None`: what is promised of it is not looked at. Limits of sessions are ceilings that few of them reach,
 /// so promising the machine once only would leave most of it idle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overcommit {
@@ -61,7 +61,7 @@ pub struct Overcommit {
 
 /// What sessions may be promised in all, one included that is being decided on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SessionBounds {
+pub struct PlaceBounds {
     /// Live sessions of this server.
     pub sessions: u32,
     /// Of the caller.
@@ -132,9 +132,9 @@ impl Default for Overcommit {
     /// the kernel: ten of the profile's sessions fit on one. Disk: a session's state is megabytes of the profile's 2 GiB.
     fn default() -> Self {
         Overcommit {
-            memory: Some(4_000),
-            cpu: Some(20_000),
-            disk: Some(4_000),
+            memory: Some(400),
+            cpu: Some(2_000),
+            disk: Some(400),
         }
     }
 }
@@ -184,9 +184,9 @@ impl CallerLimits {
         sessions: u32,
         own_maximum: Option<u32>,
         machine: &MachineFacts,
-    ) -> SessionBounds {
+    ) -> PlaceBounds {
         let of_caller = [self.max_sessions.map(NonZeroU32::get), own_maximum];
-        SessionBounds {
+        PlaceBounds {
             sessions,
             sessions_of_caller: of_caller.into_iter().flatten().min(),
             sessions_of_project: self.max_sessions_per_project.map(NonZeroU32::get),
@@ -197,8 +197,7 @@ impl CallerLimits {
     }
 }
 
-fn times(thousandths: Option<u32>, has: u64) -> Option<u64> {
-    let factor = u128::from(thousandths?);
-    let promised = u128::from(has) * factor / 1_000;
+fn times(percent: Option<u32>, has: u64) -> Option<u64> {
+    let promised = u128::from(has) * u128::from(percent?) / 100;
     Some(u64::try_from(promised).unwrap_or(u64::MAX))
 }

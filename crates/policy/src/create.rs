@@ -9,7 +9,7 @@ use model::{
 
 use crate::{
     AgentParts, CallerLimits, CreateFacts, CreateParts, CreatePermit, MachineFacts, Policy,
-    SessionBounds, environment, lexical, limits, mounts::HostRules, prompt, roots::Roots,
+    PlaceBounds, environment, lexical, limits, mounts::HostRules, prompt, roots::Roots,
 };
 
 /// Longest name of a session, characters: fits a line of a list.
@@ -103,7 +103,7 @@ impl Policy {
     }
 
     /// What live sessions of this caller must not exceed, one that is asked for included.
-    pub fn bounds(&self, principal: &Principal, machine: &MachineFacts) -> SessionBounds {
+    pub fn bounds(&self, principal: &Principal, machine: &MachineFacts) -> PlaceBounds {
         let own_maximum = match principal {
             Principal::LocalUser { .. } | Principal::System => None,
         };

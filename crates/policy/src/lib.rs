@@ -65,8 +65,10 @@ mod transfer;
 #[cfg(test)]
 mod tests;
 
-pub use admission::{ExecutionVerb, Policy, SessionTimes, SessionVerb, SystemVerb};
-pub use callers::{CallClass, CallerLimits, Overcommit, RateLimits, SessionBounds};
+pub use admission::{
+    ExecutionVerb, Policy, SessionBounds, SessionTimes, SessionVerb, SystemVerb,
+};
+pub use callers::{CallClass, CallerLimits, Overcommit, PlaceBounds, RateLimits};
 pub use command::{
     MAX_ARGUMENT_BYTES, MAX_ARGUMENTS, MAX_COMMAND_BYTES, MAX_STDIN_BYTES, MAX_WAIT,
 };

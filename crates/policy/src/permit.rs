@@ -12,7 +12,7 @@ use model::{
     Terminal, TransferDirection,
 };
 
-use crate::{AgentParts, ExecutionVerb, PromptParts, SessionBounds, SessionVerb, SystemVerb};
+use crate::{AgentParts, ExecutionVerb, PromptParts, PlaceBounds, SessionVerb, SystemVerb};
 
 /// A session may be created.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ pub struct CreateParts {
     /// What Claude Code is in it.
     pub agent: AgentParts,
     /// What live sessions, this one included, must not exceed.
-    pub bounds: SessionBounds,
+    pub bounds: PlaceBounds,
     /// How long it waits for a place.
     pub queue_wait: Duration,
     /// Two calls with the same key make one session.

@@ -92,7 +92,7 @@ impl Sessions {
     /// # Errors
     /// When there should be one that cannot be used.
     pub fn agent(&self) -> Result<Option<AgentProgram>, Refusal> {
-        (self.0.setup.agent)()
+        (self.0.settings().agent)()
     }
 
     fn spec(&self, id: SessionId, parts: &CreateParts) -> Result<SandboxSpec, Refusal> {
@@ -108,8 +108,7 @@ impl Sessions {
             managed_settings: Some(parts.managed_settings.clone()),
             certificates: self
                 .0
-                .setup
-                .network
+                .settings()
                 .credentials
                 .certificates(&parts.network)?,
             limits: parts.limits,
@@ -167,7 +166,8 @@ impl Inner {
         match backend.create(spec).await {
             Err(BackendError::ProtectedGone { paths }) => {
                 let gone = paths.into_iter().collect();
-                let rules = self.setup.policy.protected();
+                let policy = Arc::clone(&self.settings().policy);
+                let rules = policy.protected();
                 spec.protected = rules.plan_without(&spec.protected, &gone);
                 backend.create(spec).await
             }
@@ -182,7 +182,7 @@ impl Inner {
         spec: &SandboxSpec,
         began: Option<SystemTime>,
     ) -> Result<Scanner, Refusal> {
-        let (workspace, policy) = (spec.workspace.clone(), self.setup.policy.clone());
+        let (workspace, policy) = (spec.workspace.clone(), self.settings().policy.clone());
         let standing = spec
             .protected
             .iter()
@@ -226,10 +226,11 @@ impl Inner {
         parts: CreateParts,
         made: Made,
     ) -> Result<SessionView, Refusal> {
+        let settings = self.settings();
         let about = SessionAgent::new(
             &parts.agent,
             spec.agent.is_some(),
-            self.setup.egress.choose(&parts.agent.request.provider)?,
+            settings.providers.choose(&parts.agent.request.provider)?,
         );
         let network = NetworkRecord {
             is_open: parts.may_widen || !parts.network.rules.is_empty(),
@@ -252,7 +253,7 @@ impl Inner {
             .set_environment(environment::of_session(
                 &parts.env,
                 network.is_open,
-                self.setup.network.credentials.variables(&network),
+                settings.credentials.variables(&network),
             ))
             .await
             .map_err(|error| refusals::supervisor(&error))?;
@@ -275,7 +276,7 @@ impl Inner {
             .open(
                 id,
                 network,
-                &self.setup.policy,
+                &settings,
                 agent.patience(),
                 &made.supervisor,
                 traffic,
@@ -293,7 +294,7 @@ impl Inner {
                 lease: parts.lease,
                 expires_at: view::time(record.expires_at_ms),
                 scanner: Some(made.scanner),
-                policy: self.setup.policy.clone(),
+                policy: settings.policy.clone(),
                 allow_protected_changes: parts.allow_protected_changes,
             },
             made.supervisor,
@@ -305,12 +306,17 @@ impl Inner {
             return Err(self.not_ready(id).await);
         }
         self.insert_live(live.clone());
+        // Decided before other settings came, and among the live ones only now.
+        let is_narrower = self.fit_network(&live).await;
         self.keep(&live);
         self.note(id, "session ready").await;
         let mut record = record.clone();
         record.state = SessionState::Ready;
         record.attestation = serde_json::to_vec(&made.attestation).ok();
-        record.network = kept;
+        record.network = match is_narrower {
+            true => self.record(id).await?.and_then(|record| record.network),
+            false => kept,
+        };
         Ok(self.view(&record).await)
     }
 

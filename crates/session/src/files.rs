@@ -65,7 +65,7 @@ impl Sessions {
             .await
             .map_err(|error| refusals::supervisor(&error))?;
         let (frames, incoming) = mpsc::channel(FRAMES_IN_FLIGHT);
-        let policy = self.0.setup.policy.clone();
+        let policy = self.policy();
         let owner = rustix::process::geteuid()
             .is_root()
             .then_some((live.workspace.uid, live.workspace.gid));
@@ -115,7 +115,7 @@ impl Sessions {
             .await
             .map_err(|error| refusals::supervisor(&error))?;
         let (frames, mut outgoing) = mpsc::channel(FRAMES_IN_FLIGHT);
-        let policy = self.0.setup.policy.clone();
+        let policy = self.policy();
         // The supervisor refuses by exact names; here the names that other file systems take for the same are refused too.
         let workspace = parts
             .container

@@ -26,13 +26,18 @@ use tokio::{
 };
 
 use crate::{
+    live::Live,
     providers::Traffic,
     refusals,
     sessions::{Inner, LIVE, Sessions},
+    settings::Settings,
 };
 
 /// The set of rules that a person gave, in their names.
 const PERSON: &str = "person";
+
+/// In a session's log, when the operator's ceiling took something from it.
+const NARROWED: &str = "it reaches less of the network, since the operator allows less";
 
 /// Noes of people that a session has at most: far more than it asks for.
 const MAX_DECLINED: usize = 64;
@@ -89,6 +94,12 @@ pub struct Network {
     pub credentials: Credentials,
 }
 
+/// What stays of it as long as the server runs.
+pub(crate) struct WaysOut {
+    proxy: Proxy,
+    resolver: Arc<dyn Resolve>,
+}
+
 /// What a session that is at hand may reach.
 pub(crate) struct LiveNetwork {
     record: Mutex<NetworkRecord>,
@@ -100,7 +111,7 @@ pub(crate) struct LiveNetwork {
 struct Ways {
     egress: Arc<SessionEgress>,
     /// What a person could let it reach.
-    askable: Askable,
+    askable: Mutex<Askable>,
     serving: Vec<AbortHandle>,
 }
 
@@ -129,9 +140,10 @@ impl LiveNetwork {
 }
 
 impl Ways {
-    fn put_in_force(&self, policy: NetworkPolicy) {
-        let rules = RuleSet::new(policy).askable(self.askable.clone());
-        self.egress.replace_rules(rules);
+    async fn put_in_force(&self, policy: NetworkPolicy) {
+        let askable = self.askable.lock().await.clone();
+        self.egress
+            .replace_rules(RuleSet::new(policy).askable(askable));
     }
 }
 
@@ -142,26 +154,33 @@ impl Drop for Ways {
 }
 
 impl Network {
+    /// Apart: what stays, and what the operator can change.
+    pub(crate) fn split(self) -> (WaysOut, Credentials) {
+        let ways = WaysOut {
+            proxy: self.proxy,
+            resolver: self.resolver,
+        };
+        (ways, self.credentials)
+    }
+}
+
+impl WaysOut {
     /// Opens the ways out of a sandbox, before anything untrusted runs where the session is new. `patience`: how long a person
     /// is waited for.
     pub(crate) async fn open(
         &self,
         session: SessionId,
         record: NetworkRecord,
-        policy: &Policy,
+        settings: &Settings,
         patience: Duration,
         supervisor: &Supervisor,
         traffic: Arc<dyn Traffic>,
     ) -> Result<LiveNetwork, Refusal> {
-        let opening = self.credentials.opening(session, &record);
+        let opening = settings.credentials.opening(session, &record);
         let wishes = Arc::new(Wishes::new(patience, record.declined.clone()));
         let mut ways = None;
         if record.is_open {
-            let askable = Askable::new(
-                session,
-                policy.network_ceiling().to_vec(),
-                Arc::clone(&wishes),
-            );
+            let askable = askable(session, &settings.policy, &wishes);
             let egress = SessionEgress::new(
                 session,
                 RuleSet::new(record.policy.clone()).askable(askable.clone()),
@@ -172,7 +191,7 @@ impl Network {
             );
             let mut opened = Ways {
                 egress,
-                askable,
+                askable: Mutex::new(askable),
                 serving: Vec::new(),
             };
             for port in ProxyPort::ALL {
@@ -194,6 +213,11 @@ impl Network {
             wishes,
         })
     }
+}
+
+fn askable(session: SessionId, policy: &Policy, wishes: &Arc<Wishes>) -> Askable {
+    let ceiling = policy.network_ceiling().to_vec();
+    Askable::new(session, ceiling, Arc::clone(wishes))
 }
 
 /// Serves the connections to one port until the handle is aborted, or the sandbox ends.
@@ -263,8 +287,10 @@ impl Sessions {
         if answers.is_some_and(|target| !network.wishes.is_open(&target)) {
             return Err(not_asked());
         }
+        // Allowed by the ceiling of its decision; what counts is that of now.
+        let policy = self.policy();
         let record = NetworkRecord {
-            policy: with(&standing.policy, rules)?,
+            policy: policy.network_within(&with(&standing.policy, rules)?),
             declined: network.wishes.declined(),
             ..standing.clone()
         };
@@ -272,7 +298,7 @@ impl Sessions {
         if !self.0.put_network(session, &record).await? {
             return Err(self.0.not_ready(session).await);
         }
-        ways.put_in_force(record.policy.clone());
+        ways.put_in_force(record.policy.clone()).await;
         let set = RuleSet::new(record.policy.clone());
         network.wishes.settle(|target| allows(&set, target));
         *standing = record;
@@ -339,7 +365,7 @@ impl Inner {
         let Some(found) = NetworkRecord::of(record) else {
             return Ok(NetworkRecord::default());
         };
-        let narrowed = self.setup.policy.network_within(&found.policy);
+        let narrowed = self.settings().policy.network_within(&found.policy);
         let is_narrower = narrowed != found.policy;
         let found = NetworkRecord {
             policy: narrowed,
@@ -347,13 +373,42 @@ impl Inner {
         };
         if is_narrower {
             self.put_network(record.id, &found).await?;
-            self.note(
-                record.id,
-                "it reaches less of the network, since the operator allows less",
-            )
-            .await;
+            self.note(record.id, NARROWED).await;
         }
         Ok(found)
+    }
+
+    /// Makes the network of a live session fit the settings in force: never more than the ceiling, credentials from where they
+    /// come from now, and a person asked for what they can allow. Whether it lost something.
+    pub(crate) async fn fit_network(&self, live: &Live) -> bool {
+        let network = &live.network;
+        let Some(ways) = &network.ways else {
+            return false;
+        };
+        let mut standing = network.record.lock().await;
+        // Read under the lock, so that the last settings win.
+        let settings = self.settings();
+        let record = NetworkRecord {
+            policy: settings.policy.network_within(&standing.policy),
+            ..standing.clone()
+        };
+        let is_narrower = record.policy != standing.policy;
+        *ways.askable.lock().await = askable(live.id, &settings.policy, &network.wishes);
+        ways.egress
+            .replace_opening(settings.credentials.opening(live.id, &record));
+        ways.put_in_force(record.policy.clone()).await;
+        if is_narrower {
+            // In force before it is on record: a restart would find out by itself.
+            if let Err(refusal) = self.put_network(live.id, &record).await {
+                tracing::error!(session = %live.id, detail = ?refusal.detail, "what a session lost is not on record");
+            }
+        }
+        *standing = record;
+        drop(standing);
+        if is_narrower {
+            self.note(live.id, NARROWED).await;
+        }
+        is_narrower
     }
 
     /// Puts on record what an open session may reach.

@@ -3,7 +3,7 @@
 use std::{future::Future, time::Duration};
 
 use model::{Reason, Refusal, SessionId};
-use policy::{CreateParts, SessionBounds};
+use policy::{CreateParts, PlaceBounds};
 use store::{Bounds, Reserved, Resource, SessionRecord, Shortage, Whose};
 use tokio::time::Instant;
 
@@ -81,7 +81,7 @@ fn outcome(reserved: Reserved) -> Result<Result<Place, Shortage>, Refusal> {
     }
 }
 
-const fn bounds(decided: &SessionBounds) -> Bounds {
+const fn bounds(decided: &PlaceBounds) -> Bounds {
     Bounds {
         sessions: decided.sessions,
         sessions_of_caller: decided.sessions_of_caller,
@@ -133,9 +133,9 @@ fn refusal(shortage: &Shortage) -> Refusal {
                 owned(*of, own),
             );
             let (limit, key) = match of {
-                Resource::Memory => ("limits.memoryBytes", "overcommit_memory"),
-                Resource::Cpu => ("limits.cpuMillis", "overcommit_cpu"),
-                Resource::Disk => ("limits.stateBytes", "overcommit_disk"),
+                Resource::Memory => ("limits.memoryBytes", "overcommit_memory_percent"),
+                Resource::Cpu => ("limits.cpuMillis", "overcommit_cpu_percent"),
+                Resource::Disk => ("limits.stateBytes", "overcommit_disk_percent"),
             };
             let hint = format!(
                 "Destroy a session with destroy_session, or ask for less in {limit}; the operator can raise {key}."

@@ -106,7 +106,7 @@ impl Inner {
         asked: Option<&model::ProviderRequest>,
         traffic: Arc<dyn Traffic>,
     ) -> Result<LiveAgent, Refusal> {
-        let egress = &self.setup.egress;
+        let (egress, settings) = (&self.setup.egress, self.settings());
         let connections = supervisor
             .open_relay(RELAY_PORT)
             .await
@@ -121,7 +121,10 @@ impl Inner {
             used_before: crate::usage::used(&recorded),
         };
         // Without one the session does all but prompts.
-        let relay = match egress.open(&account, &about.provider, asked, traffic) {
+        let relay = match settings
+            .providers
+            .open(&egress.ledger, &account, &about.provider, asked, traffic)
+         {
             Ok(relay) => Some(relay),
             Err(refusal) => {
                 tracing::info!(%session, why = %refusal.message, "the session has no provider");
@@ -134,7 +137,7 @@ impl Inner {
                 true => format!("{AGENT_DIRECTORY}/{AGENT_PROGRAM_NAME}"),
                 false => AGENT_PROGRAM_NAME.to_owned(),
             },
-            env: egress.environment(&about.provider),
+            env: settings.providers.environment(&about.provider),
             strict: about.strict,
             mcp_servers: object(about.mcp_servers.as_deref()),
             permissions: serde_json::Value::Object(object(about.permissions.as_deref())),
@@ -380,8 +383,8 @@ impl Sessions {
         let live = self.0.ready(parts.session).await?;
         let agent = &live.agent;
         self.0
-            .setup
-            .egress
+            .settings()
+            .providers
             .require_credential(&agent.about.provider, agent.heard)?;
         let wait = parts.wait;
         let (conversation, is_new) = agent.choose(parts.conversation)?;

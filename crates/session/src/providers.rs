@@ -69,6 +69,14 @@ pub struct Egress {
     pub usage: Option<Arc<UsageBook>>,
 }
 
+/// What stays of it as long as the server runs.
+pub(crate) struct Relaying {
+    relay: Relay,
+    pub(crate) traffic: Arc<dyn TrafficLog>,
+    pub(crate) ledger: Ledger,
+    pub(crate) usage: Option<Arc<UsageBook>>,
+}
+
 /// Whose session it is, and what it has used before.
 pub(crate) struct Account<'a> {
     pub(crate) session: SessionId,
@@ -154,7 +162,7 @@ impl Recorder for NoTraffic {
 }
 
 fn no_record() -> Unrecorded {
-    Unrecorded("no traffic is recorded here".to_owned())
+    Unrecorded::Failed("no traffic is recorded here".to_owned())
 }
 
 impl Egress {
@@ -191,9 +199,22 @@ impl Egress {
         })
     }
 
+    /// Apart: what stays, and what the operator can change.
+    pub(crate) fn split(self) -> (Relaying, Providers) {
+        let relaying = Relaying {
+            relay: self.relay,
+            traffic: self.traffic,
+            ledger: self.ledger,
+            usage: self.usage,
+        };
+        (relaying, self.providers)
+    }
+}
+
+impl Providers {
     /// Settles what a new session has.
     pub(crate) fn choose(&self, asked: &ProviderRequest) -> Result<Chosen, Refusal> {
-        let configured = &self.providers;
+        let configured = self;
         let name = match asked.use_bedrock {
             Some(true) => ProviderName::Bedrock,
             Some(false) if configured.default == ProviderName::Bedrock => ProviderName::FirstParty,
@@ -220,6 +241,7 @@ impl Egress {
     /// The session's side of the relay. `asked` is what its caller said, where this server heard it.
     pub(crate) fn open(
         &self,
+        ledger: &Ledger,
         account: &Account<'_>,
         chosen: &Chosen,
         asked: Option<&ProviderRequest>,
@@ -232,15 +254,15 @@ impl Egress {
             (false, _) => self.configured(chosen.name).cloned(),
         };
         let models =
-            ModelList::new(&self.providers.models).map_err(|error| Refusal::internal(&error))?;
+            ModelList::new(&self.models).map_err(|error| Refusal::internal(&error))?;
         let config = SessionConfig {
             session: account.session,
             caller: account.owner.to_owned(),
-            ledger: self.ledger.clone(),
+            ledger: ledger.clone(),
             provider,
             credential,
             models,
-            caps: self.providers.caps,
+            caps: self.caps,
             token: Secret::new(chosen.token.clone()),
             used_before: usage(&account.used_before),
             observer: traffic,
@@ -266,14 +288,14 @@ impl Egress {
 
     fn configured(&self, name: ProviderName) -> Option<&Credential> {
         match name {
-            ProviderName::FirstParty => self.providers.first_party.as_ref(),
-            ProviderName::Bedrock => self.providers.bedrock.as_ref(),
-            ProviderName::Vertex => self.providers.vertex.as_ref(),
+            ProviderName::FirstParty => self.first_party.as_ref(),
+            ProviderName::Bedrock => self.bedrock.as_ref(),
+            ProviderName::Vertex => self.vertex.as_ref(),
         }
     }
 
     fn provider(&self, chosen: &Chosen) -> Result<Provider, Refusal> {
-        let configured = &self.providers;
+        let configured = self;
         let missing = |what: &str| unavailable(&format!("{what} is not configured"));
         let provider = match chosen.name {
             ProviderName::FirstParty => {
@@ -303,8 +325,8 @@ impl Egress {
             ProviderName::Bedrock => chosen
                 .region
                 .clone()
-                .or_else(|| self.providers.bedrock_region.clone()),
-            ProviderName::Vertex => self.providers.vertex_region.clone(),
+                .or_else(|| self.bedrock_region.clone()),
+            ProviderName::Vertex => self.vertex_region.clone(),
         }
     }
 
@@ -327,7 +349,7 @@ impl Egress {
                 ("CLOUD_ML_REGION", region),
                 (
                     "ANTHROPIC_VERTEX_PROJECT_ID",
-                    self.providers.vertex_project.clone().unwrap_or_default(),
+                    self.vertex_project.clone().unwrap_or_default(),
                 ),
             ],
         };
@@ -346,6 +368,9 @@ impl Egress {
             .collect()
     }
 
+}
+
+impl Relaying {
     /// Serves the connections of a session until the handle is aborted, or its sandbox ends.
     pub(crate) fn serve(
         &self,
@@ -431,7 +456,7 @@ mod tests {
         let mut egress = Egress::none().unwrap();
         for default in [ProviderName::FirstParty, ProviderName::Bedrock] {
             egress.providers.default = default;
-            let chosen = |asked| egress.choose(asked).unwrap().name;
+            let chosen = |asked| egress.providers.choose(asked).unwrap().name;
             assert_eq!(chosen(&aws), ProviderName::Bedrock);
             assert_eq!(chosen(&anthropic), ProviderName::FirstParty);
             assert_eq!(chosen(&ProviderRequest::default()), default);

@@ -199,7 +199,7 @@ impl Sessions {
             )
             .await?;
         let network = self.0.recorded_network(record).await?;
-        let policy = &self.0.setup.policy;
+        let settings = self.0.settings();
         let network = self
             .0
             .setup
@@ -207,7 +207,7 @@ impl Sessions {
             .open(
                 record.id,
                 network,
-                policy,
+                &settings,
                 agent.patience(),
                 &supervisor,
                 traffic,
@@ -225,8 +225,8 @@ impl Sessions {
                 lease,
                 expires_at: view::time(record.expires_at_ms),
                 scanner: Some(scanner?),
-                policy: self.0.setup.policy.clone(),
-                allow_protected_changes: self.0.setup.allow_protected_changes,
+                policy: settings.policy.clone(),
+                allow_protected_changes: settings.allow_protected_changes,
             },
             supervisor,
         );
@@ -234,6 +234,7 @@ impl Sessions {
         live.oom_kills_grew(self.0.oom_kills(record.id, record.backend).await);
         self.0.clone().adopt_executions(&live).await?;
         self.0.insert_live(live.clone());
+        self.0.fit_network(&live).await;
         self.0.keep(&live);
         self.0
             .note(record.id, "the server was restarted; the session goes on")

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -20,11 +20,13 @@ use crate::{
     backends::Backends,
     execution::Execution,
     live::{Live, ProtectedBy},
-    network::Network,
+    network::{Network, WaysOut},
     protected::ScanReport,
-    providers::Egress,
+    providers::{Egress, Relaying},
     queue::Queue,
-    refusals, view,
+    refusals,
+    settings::Settings,
+    view,
 };
 
 /// How long a call waits for a session that the server has on record and not yet at hand: after a restart its supervisor
@@ -79,12 +81,24 @@ pub struct ReapRequest {
     pub because: ReapCause,
 }
 
+/// What stays as long as the server runs; the rest of its [`Setup`] is [`Settings`].
+pub(crate) struct Fixed {
+    pub(crate) store: Store,
+    pub(crate) backends: Backends,
+    pub(crate) host_view: HostView,
+    pub(crate) egress: Relaying,
+    pub(crate) network: WaysOut,
+    pub(crate) transcripts: PathBuf,
+    pub(crate) reap: mpsc::UnboundedSender<ReapRequest>,
+}
+
 /// All sessions of this server. Clones share them.
 #[derive(Clone)]
 pub struct Sessions(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
-    pub(crate) setup: Setup,
+    pub(crate) setup: Fixed,
+    pub(crate) settings: RwLock<Arc<Settings>>,
     live: Mutex<HashMap<SessionId, Arc<Live>>>,
     creating: Mutex<HashSet<SessionId>>,
     executions: Mutex<HashMap<ExecutionId, Arc<Execution>>>,
@@ -100,8 +114,26 @@ impl Sessions {
     pub fn new(setup: Setup) -> Self {
         let (live, executions) = (Mutex::default(), Mutex::default());
         let creating = Mutex::default();
+        let (egress, providers) = setup.egress.split();
+        let (network, credentials) = setup.network.split();
+        let settings = Settings {
+            policy: setup.policy,
+            agent: setup.agent,
+            allow_protected_changes: setup.allow_protected_changes,
+            providers,
+            credentials,
+        };
         Sessions(Arc::new(Inner {
-            setup,
+            setup: Fixed {
+                store: setup.store,
+                backends: setup.backends,
+                host_view: setup.host_view,
+                egress,
+                network,
+                transcripts: setup.transcripts,
+                reap: setup.reap,
+            },
+            settings: RwLock::new(Arc::new(settings)),
             live,
             creating,
             executions,
@@ -338,6 +370,10 @@ impl Inner {
         lock(&self.live).get(&session).cloned()
     }
 
+    pub(crate) fn all_live(&self) -> Vec<Arc<Live>> {
+        lock(&self.live).values().cloned().collect()
+    }
+
     /// This server is making that session right now; one that is `creating` on record only was left by another server.
     pub(crate) fn is_creating(&self, session: SessionId) -> bool {
         lock(&self.creating).contains(&session)
@@ -564,13 +600,12 @@ impl Inner {
         let mut scanner = self
             .scanner(&spec, Some(view::time(record.created_at_ms)))
             .await?;
-        let (policy, move_aside) = (
-            self.setup.policy.clone(),
-            !self.setup.allow_protected_changes,
-        );
-        let scanned =
-            tokio::task::spawn_blocking(move || scanner.scan(&ProtectedBy(&policy), move_aside))
-                .await;
+        let settings = self.settings();
+        let scanned = tokio::task::spawn_blocking(move || {
+            let move_aside = !settings.allow_protected_changes;
+            scanner.scan(&ProtectedBy(&settings.policy), move_aside)
+        })
+        .await;
         match scanned {
             Ok(Ok(report)) => self.note_changes(session, report).await,
             Ok(Err(error)) => {

@@ -130,9 +130,12 @@ pub enum Command {
     /// Builds nothing that stays. Exit code 1 when no session could be built here, when the state directory or the audit
     /// log cannot be written, and with --probe when the walls were not tried or something went through.
     Doctor(DoctorArguments),
-    /// Look at the running server, or end it
+    /// Look at the running server, let it read its configuration again, or end it
     #[command(subcommand)]
     Server(ServerCommand),
+    /// Check a configuration before a server is started with it, show what counts, print its schema
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Check or read the audit log
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -288,12 +291,38 @@ pub struct ServeArguments {
 pub enum ServerCommand {
     /// Say whether a server runs, and what it does (exit code 1 when none runs)
     Status,
+    /// Let the running server read its configuration again, and say what changed
+    ///
+    /// It reads the file anew, with the environment and the flags that it was started with; SIGHUP does the same. A
+    /// configuration with anything wrong in it changes nothing (exit code 1, and what is wrong). What needs a restart is said.
+    Reload,
     /// End the running server
     Stop {
         /// End it although sessions live; they end when their lease runs out and no other server takes them over
         #[arg(long)]
         force: bool,
     },
+}
+
+/// `config …`
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Name everything that is wrong with a configuration: exit code 0 when a server would start with it, else 1
+    ///
+    /// Looks at the file, the environment and the flags as a server started here would, and at the files with keys and prices
+    /// that they name. Starts nothing and asks nobody.
+    Check {
+        /// The file; the one that a server would read otherwise
+        file: Option<PathBuf>,
+    },
+    /// Show what is configured and where it is written, without secrets
+    Show {
+        /// Every value that counts, the defaults among them
+        #[arg(long)]
+        effective: bool,
+    },
+    /// Print a JSON Schema of the configuration file, for editors and checks elsewhere
+    Schema,
 }
 
 /// `image …`

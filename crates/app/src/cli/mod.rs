@@ -5,6 +5,7 @@ pub mod arguments;
 mod audit_log;
 mod client;
 mod compose;
+mod configuration;
 mod context;
 mod demo;
 mod doctor;
@@ -69,8 +70,11 @@ fn dispatch(command_line: CommandLine, environment: Environment) -> Result<u8, C
         _ => environment,
     };
     let flags = Flags::from(&configuration);
-    let config = load(&flags, &environment)?;
     let output = Output::new(json, environment.no_color());
+    if let Some(Command::Config(command)) = &command {
+        return configuration::run(output, flags, &environment, command);
+    }
+    let config = load(&flags, &environment)?;
     let context = Context {
         config,
         environment,
@@ -91,7 +95,7 @@ fn dispatch(command_line: CommandLine, environment: Environment) -> Result<u8, C
         Some(Command::Demo(arguments)) => demo::run(&context, &arguments),
         Some(Command::Doctor(arguments)) => doctor::run(&context, arguments),
         // Answered above, before a configuration is needed.
-        Some(Command::Completions { .. }) => Ok(EXIT_OK),
+        Some(Command::Config(_) | Command::Completions { .. }) => Ok(EXIT_OK),
     }
 }
 

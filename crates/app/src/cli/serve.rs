@@ -14,10 +14,11 @@ use super::{
     hand_over,
 };
 use crate::{
-    config::Environment,
+    config::{Environment, Running},
     front::ReadyLine,
     server::{
-        self, ElectionError, Lock, LogWriter, Options, read_address, stop_on_signals, take_lock,
+        self, ElectionError, Lock, LogWriter, Options, hangups, read_address, reload_on_hangups,
+        stop_on_signals, take_lock,
     },
     wiring,
 };
@@ -160,11 +161,16 @@ fn serve(
     let served = runtime.block_on(async {
         // Before anything is built: a signal while the house is being built must not tear it in half.
         let stop = stop_on_signals().map_err(CliError::Runtime)?;
-        let house = wiring::build(&context.config)
-            .await
-            .map_err(CliError::Build)?;
+        let hangups = hangups().map_err(CliError::Runtime)?;
+        let running = Running::new(
+            context.config.clone(),
+            context.flags.clone(),
+            context.environment.clone(),
+        );
+        let house = wiring::build(running).await.map_err(CliError::Build)?;
         let elected = lock.listen(&context.config.paths, VERSION)?;
         tracing::info!(socket = %elected.socket().display(), version = VERSION, "listening");
+        tokio::spawn(reload_on_hangups(hangups, house.clone(), stop.clone()));
         ready().map_err(CliError::Terminal)?;
         let options = Options {
             version: VERSION.to_owned(),

@@ -1,4 +1,4 @@
-//! `server status` and `server stop`.
+//! `server status`, `server reload` and `server stop`.
 
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,7 @@ use super::{CliError, Context, EXIT_OK, EXIT_REFUSED, arguments::ServerCommand};
 use crate::{
     config::units::{counted, format_duration},
     server::{
+        ReloadOutcome, Reloaded,
         handshake::{Mode, Reply},
         read_address,
     },
@@ -21,6 +22,7 @@ const LOOK_PAUSE: Duration = Duration::from_millis(20);
 pub(super) fn run(context: &Context, command: &ServerCommand) -> Result<u8, CliError> {
     match command {
         ServerCommand::Status => status(context),
+        ServerCommand::Reload => reload(context),
         ServerCommand::Stop { force } => stop(context, *force),
     }
 }
@@ -72,6 +74,66 @@ fn status(context: &Context) -> Result<u8, CliError> {
         context.output.line(&format!("{name:<9} {value}"))?;
     }
     Ok(EXIT_OK)
+}
+
+fn reload(context: &Context) -> Result<u8, CliError> {
+    let Some(connected) = context.connect_existing(Mode::Reload)? else {
+        return stopped(context, "no server runs; the next one reads its configuration");
+    };
+    let Some(reloaded) = connected.reply.reloaded else {
+        let why = "the running server does not know how to read its configuration again; end it with `server stop`";
+        return Err(CliError::StillRuns(why.to_owned()));
+    };
+    if context.output.json {
+        context.output.json(&reloaded)?;
+    } else {
+        for line in told(&reloaded) {
+            context.output.line(&line)?;
+        }
+    }
+    Ok(match reloaded.outcome {
+        ReloadOutcome::Changed | ReloadOutcome::Unchanged => EXIT_OK,
+        ReloadOutcome::Rejected => EXIT_REFUSED,
+    })
+}
+
+/// What came of it, for people.
+fn told(reloaded: &Reloaded) -> Vec<String> {
+    let mut lines = Vec::new();
+    match reloaded.outcome {
+        ReloadOutcome::Unchanged => lines.push("nothing is configured otherwise".to_owned()),
+        ReloadOutcome::Rejected => {
+            lines.push("the configuration is wrong, and nothing was changed:".to_owned());
+            lines.extend(reloaded.problems.iter().map(|problem| format!("  {problem}")));
+        }
+        ReloadOutcome::Changed => {
+            lines.push("changed:".to_owned());
+            lines.extend(reloaded.changed.iter().map(|one| {
+                let when = match one.applies.as_str() {
+                    "at_once" => "at once",
+                    "new_sessions" => "for new sessions",
+                    _ => "after a restart",
+                };
+                format!("  {} counts {when}", one.key)
+            }));
+        }
+    }
+    if reloaded.narrowed_sessions > 0 {
+        lines.push(format!(
+            "{} less of the network now",
+            match reloaded.narrowed_sessions {
+                1 => "1 session reaches".to_owned(),
+                count => format!("{count} sessions reach"),
+            }
+        ));
+    }
+    if !reloaded.needs_restart.is_empty() {
+        lines.push(format!(
+            "needs a restart (claude-code-mcp server stop): {}",
+            reloaded.needs_restart.join(", ")
+        ));
+    }
+    lines
 }
 
 fn stop(context: &Context, force: bool) -> Result<u8, CliError> {

@@ -10,9 +10,9 @@ use toml::Value;
 use super::{ConfigError, Environment, environment::CREDENTIAL_PREFIX, layers::Given};
 
 /// Longest name of a credential, bytes.
-const MAX_NAME_BYTES: usize = 32;
+pub(super) const MAX_NAME_BYTES: usize = 32;
 /// Credentials in all.
-const MAX_CREDENTIALS: usize = 32;
+pub(super) const MAX_CREDENTIALS: usize = 32;
 /// Headers that say something else than who asks.
 const OTHER_HEADERS: [&str; 8] = [
     "host",

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{KEYS, Key, Kind, OTHER_VARIABLES, units::format_size};
+use super::{Applies, KEYS, Key, Kind, OTHER_VARIABLES, units::format_size};
 
 const HEAD: &str = "\
 # Configuration
@@ -14,8 +14,15 @@ One TOML file, read from `~/.config/claude-code-mcp/config.toml` (`$XDG_CONFIG_H
 An environment variable wins over the file, a flag over both: every key can be given as `--set key=value`, with
 the value written as in a variable. An unknown key, a wrong type or a value out of its bounds is an error, and nothing starts.
 
-The server reads its configuration once, when it starts. A server that is already running keeps what it started with:
-`claude-code-mcp server stop` ends it, the next client starts another.
+`claude-code-mcp config check` names everything that is wrong with a configuration, with file and line, before a server is
+started with it; `config show` tells what is set and where, `config show --effective` every value that counts, both without
+secrets; `config schema` prints a JSON Schema of the file, for editors.
+
+A server that runs reads its configuration again on SIGHUP and on `claude-code-mcp server reload`, which also says what changed:
+the file anew, with the environment and the flags that it was started with. Each key below says when another value counts: at once,
+for new sessions, or after a restart. A configuration with anything wrong in it changes nothing. Every change is in the audit log as
+`server.config_change`, a refused one as `server.config_rejected`. What sessions reach is never more than the new ceiling allows:
+rules past it are taken from them at once, and what is open by these rules is closed.
 
 ```toml
 project_roots = [\"~/src\"]
@@ -46,7 +53,7 @@ pub fn reference_page() -> String {
 
 fn entry(key: &Key) -> String {
     format!(
-        "### `{name}`\n\n{documentation}\n\n{kind} · default: {default} · variable: `{variable}`\n",
+        "### `{name}`\n\n{documentation}\n\n{kind} · default: {default} · variable: `{variable}` · counts {applies}\n",
         name = key.name,
         documentation = key.documentation,
         kind = kind(key.kind),
@@ -56,6 +63,11 @@ fn entry(key: &Key) -> String {
             format!("`{}`", key.default)
         },
         variable = key.variable,
+        applies = match key.applies() {
+            Applies::AtOnce => "at once",
+            Applies::NewSessions => "for new sessions",
+            Applies::Restart => "after a restart",
+        },
     )
 }
 

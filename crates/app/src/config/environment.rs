@@ -171,6 +171,12 @@ impl Environment {
             .filter(|value| !value.is_empty())
     }
 
+    /// The names of all that are set.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let set = self.variables.iter().filter(|(_, value)| !value.is_empty());
+        set.filter_map(|(name, _)| name.to_str())
+    }
+
     /// Those that hold a credential, by name.
     pub fn secrets(&self) -> impl Iterator<Item = (&str, &OsStr)> {
         self.variables.iter().filter_map(|(name, value)| {

@@ -162,6 +162,116 @@ pub enum ConfigError {
     NoHome,
 }
 
+impl ConfigError {
+    /// The key that it is about, if it is about one that exists.
+    pub const fn key(&self) -> Option<&'static str> {
+        match self {
+            ConfigError::WrongType { key, .. }
+            | ConfigError::Unit { key, .. }
+            | ConfigError::OutOfRange { key, .. }
+            | ConfigError::Rule { key, .. }
+            | ConfigError::Preset { key, .. }
+            | ConfigError::Path { key, .. }
+            | ConfigError::BaseUrl { key, .. }
+            | ConfigError::Contradiction { smaller: key, .. } => Some(key),
+            ConfigError::Credential { .. } => Some(super::keys::CREDENTIALS.name),
+            ConfigError::Read { .. }
+            | ConfigError::Unsafe { .. }
+            | ConfigError::Syntax { .. }
+            | ConfigError::UnknownKey { .. }
+            | ConfigError::Profile(_)
+            | ConfigError::SetSyntax { .. }
+            | ConfigError::NoHome => None,
+        }
+    }
+
+    /// Where it stands, if it stands somewhere.
+    pub(super) const fn origin(&self) -> Option<&Origin> {
+        match self {
+            ConfigError::WrongType { origin, .. }
+            | ConfigError::Unit { origin, .. }
+            | ConfigError::OutOfRange { origin, .. }
+            | ConfigError::Rule { origin, .. }
+            | ConfigError::Preset { origin, .. }
+            | ConfigError::Path { origin, .. }
+            | ConfigError::BaseUrl { origin, .. }
+            | ConfigError::Credential { origin, .. }
+            | ConfigError::UnknownKey { origin, .. } => Some(origin),
+            ConfigError::Contradiction { .. }
+            | ConfigError::Read { .. }
+            | ConfigError::Unsafe { .. }
+            | ConfigError::Syntax { .. }
+            | ConfigError::Profile(_)
+            | ConfigError::SetSyntax { .. }
+            | ConfigError::NoHome => None,
+        }
+    }
+
+    /// Its stable name, for scripts.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            ConfigError::Read { .. } => "file_unreadable",
+            ConfigError::Unsafe { .. } => "file_unsafe",
+            ConfigError::Syntax { .. } => "toml_syntax",
+            ConfigError::UnknownKey { .. } => "unknown_key",
+            ConfigError::WrongType { .. } => "wrong_type",
+            ConfigError::Unit { .. } => "unreadable_value",
+            ConfigError::OutOfRange { .. } => "out_of_range",
+            ConfigError::Contradiction { .. } => "contradiction",
+            ConfigError::Rule { .. } => "bad_rule",
+            ConfigError::Preset { .. } => "unknown_preset",
+            ConfigError::Credential { .. } => "bad_credential",
+            ConfigError::Path { .. } => "bad_path",
+            ConfigError::BaseUrl { .. } => "bad_address",
+            ConfigError::Profile(_) => "internal",
+            ConfigError::SetSyntax { .. } => "bad_flag",
+            ConfigError::NoHome => "no_home",
+        }
+    }
+
+    /// What to do next.
+    pub const fn hint(&self) -> &'static str {
+        match self {
+            ConfigError::Read { .. } => "Name a file that exists and that you may read.",
+            ConfigError::Unsafe { .. } => {
+                "Make it a regular file of the server's user or root that others cannot write to: chmod go-w FILE."
+            }
+            ConfigError::Syntax { .. } => "Correct the TOML at that place.",
+            ConfigError::UnknownKey { .. } => {
+                "Correct the name, or leave the key out; docs/configuration.md lists them all."
+            }
+            ConfigError::WrongType { .. }
+            | ConfigError::Unit { .. }
+            | ConfigError::OutOfRange { .. } => "Write a value of this kind, or leave the key out.",
+            ConfigError::Contradiction { .. } => "Lower the first, or raise the second.",
+            ConfigError::Rule { .. } => {
+                "Write host, host:port or host:port,port; the host is exact or *.suffix."
+            }
+            ConfigError::Preset { .. } => "Name one of these, or write a host with a dot.",
+            ConfigError::Credential { .. } => {
+                "Correct the table; docs/network.md tells what it may have."
+            }
+            ConfigError::Path { .. } => "Name another path, or leave it out.",
+            ConfigError::BaseUrl { .. } => "Write https://HOST, or http:// on a loopback address.",
+            ConfigError::Profile(_) => "This is a fault of the program: report it.",
+            ConfigError::SetSyntax { .. } => "Write --set KEY=VALUE.",
+            ConfigError::NoHome => "Set HOME, or give --state-dir.",
+        }
+    }
+
+    /// The error and its causes in one line.
+    pub fn chain(&self) -> String {
+        let mut chain = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            chain.push_str(": ");
+            chain.push_str(cause.to_string().lines().next().unwrap_or_default());
+            source = cause.source();
+        }
+        chain
+    }
+}
+
 fn meant(nearest: Option<&str>) -> String {
     nearest.map_or_else(String::new, |key| format!("; did you mean `{key}`?"))
 }

@@ -62,6 +62,28 @@ pub enum Kind {
     Choice(&'static [&'static str]),
 }
 
+/// When another value of a key counts for a server that runs already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applies {
+    /// As soon as the configuration is read again, also for what runs.
+    AtOnce,
+    /// For sessions that are made afterwards; those that live keep what they were made with.
+    NewSessions,
+    /// When the server starts again.
+    Restart,
+}
+
+impl Applies {
+    /// As programs read it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Applies::AtOnce => "at_once",
+            Applies::NewSessions => "new_sessions",
+            Applies::Restart => "restart",
+        }
+    }
+}
+
 /// One configuration key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key {
@@ -130,6 +152,43 @@ keys! {
     MAX_CONCURRENT_SESSIONS = "max_concurrent_sessions", "MAX_CONCURRENT_SESSIONS",
         Kind::Count { min: 1, max: 10_000 }, "10",
         "Sessions that may live at one time.";
+    MAX_SESSIONS_PER_CALLER = "max_sessions_per_caller", "CLAUDE_CODE_MCP_MAX_SESSIONS_PER_CALLER",
+        Kind::Count { min: 0, max: 10_000 }, "0",
+        "Sessions of one caller that may live at one time; `0`: as many as the server may have. A key can have a bound of its own, and \
+         the lower one counts.";
+    MAX_SESSIONS_PER_PROJECT = "max_sessions_per_project", "CLAUDE_CODE_MCP_MAX_SESSIONS_PER_PROJECT",
+        Kind::Count { min: 0, max: 10_000 }, "0",
+        "Sessions on one project directory that may live at one time, whosever they are; `0`: as many as the server may have.";
+    OVERCOMMIT_MEMORY_PERCENT = "overcommit_memory_percent", "CLAUDE_CODE_MCP_OVERCOMMIT_MEMORY_PERCENT",
+        Kind::Count { min: 0, max: 100_000 }, "400",
+        "How much of the machine's memory and swap (or its control group's) live sessions may be promised, as the sum of their memory \
+         limits; `0`: not looked at. Few sessions reach their limit: `100` promises no more than there is.";
+    OVERCOMMIT_CPU_PERCENT = "overcommit_cpu_percent", "CLAUDE_CODE_MCP_OVERCOMMIT_CPU_PERCENT",
+        Kind::Count { min: 0, max: 100_000 }, "2000",
+        "The same of processors, as the sum of CPU limits.";
+    OVERCOMMIT_DISK_PERCENT = "overcommit_disk_percent", "CLAUDE_CODE_MCP_OVERCOMMIT_DISK_PERCENT",
+        Kind::Count { min: 0, max: 100_000 }, "400",
+        "The same of the space that is free where the state directory is, as the sum of the limits of `/state`.";
+    QUEUE_WAIT = "queue_wait", "CLAUDE_CODE_MCP_QUEUE_WAIT", Kind::Seconds { min: 0, max: 45 }, "0",
+        "How long a new session waits for a place when there is none, fairly between callers; `0`: it is refused at once, so that \
+         whoever asks can end something.";
+    MAX_CALLS_PER_CALLER = "max_calls_per_caller", "CLAUDE_CODE_MCP_MAX_CALLS_PER_CALLER",
+        Kind::Count { min: 1, max: 1_024 }, "512",
+        "Calls of one caller that may be under way at one time, those that wait for an execution among them.";
+    RATE_CALLS_PER_MINUTE = "rate_calls_per_minute", "CLAUDE_CODE_MCP_RATE_CALLS_PER_MINUTE",
+        Kind::Count { min: 0, max: 6_000_000 }, "60000",
+        "Calls a minute of one caller, in the long run; `0`: no limit. What ends sessions and executions is never limited. See \
+         [limits](limits.md).";
+    RATE_BURST = "rate_burst", "CLAUDE_CODE_MCP_RATE_BURST", Kind::Count { min: 1, max: 1_000_000 }, "10000",
+        "Calls that may come at once after a rest, for each of the rates; at most as many as its minute has.";
+    RATE_CREATES_PER_MINUTE = "rate_creates_per_minute", "CLAUDE_CODE_MCP_RATE_CREATES_PER_MINUTE",
+        Kind::Count { min: 0, max: 6_000_000 }, "600", "New sessions a minute of one caller; `0`: no limit.";
+    RATE_EXECUTIONS_PER_MINUTE = "rate_executions_per_minute", "CLAUDE_CODE_MCP_RATE_EXECUTIONS_PER_MINUTE",
+        Kind::Count { min: 0, max: 6_000_000 }, "6000", "Commands and prompts a minute of one caller; `0`: no limit.";
+    RATE_TRANSFERS_PER_MINUTE = "rate_transfers_per_minute", "CLAUDE_CODE_MCP_RATE_TRANSFERS_PER_MINUTE",
+        Kind::Count { min: 0, max: 6_000_000 }, "3000", "Transfers of files a minute of one caller; `0`: no limit.";
+    RATE_SESSION_CALLS_PER_MINUTE = "rate_session_calls_per_minute", "CLAUDE_CODE_MCP_RATE_SESSION_CALLS_PER_MINUTE",
+        Kind::Count { min: 0, max: 6_000_000 }, "30000", "Calls a minute to one session; `0`: no limit.";
     MAX_EXECUTION_TIMEOUT = "max_execution_timeout", "CLAUDE_CODE_MCP_MAX_EXECUTION_TIMEOUT",
         Kind::Seconds { min: 1, max: MONTH_SECONDS }, "21600",
         "Longest running time of one execution, also when its caller names none; its whole process tree is then ended. At \
@@ -323,4 +382,134 @@ keys! {
         "CLAUDE_CODE_MCP_DANGEROUSLY_ACCEPT_SOFT_LIMITS", Kind::Switch, "false",
         "Accept a limit that a caller names although the kernel cannot enforce it here and the supervisor only watches \
          it. Without this such a session is refused.";
+}
+
+/// Counts at once.
+const AT_ONCE: &[Key] = &[
+    MAX_SESSION_TIMEOUT,
+    MAX_CONCURRENT_SESSIONS,
+    MAX_SESSIONS_PER_CALLER,
+    MAX_SESSIONS_PER_PROJECT,
+    OVERCOMMIT_MEMORY_PERCENT,
+    OVERCOMMIT_CPU_PERCENT,
+    OVERCOMMIT_DISK_PERCENT,
+    QUEUE_WAIT,
+    MAX_CALLS_PER_CALLER,
+    RATE_CALLS_PER_MINUTE,
+    RATE_BURST,
+    RATE_CREATES_PER_MINUTE,
+    RATE_EXECUTIONS_PER_MINUTE,
+    RATE_TRANSFERS_PER_MINUTE,
+    RATE_SESSION_CALLS_PER_MINUTE,
+    MAX_EXECUTION_TIMEOUT,
+    NETWORK_PRESETS,
+    NETWORK_ALLOW,
+    NETWORK_DEFAULT,
+    NETWORK_PRIVATE,
+    CREDENTIALS,
+    MAX_USD_PER_CALLER_PER_DAY,
+    MAX_USD_PER_DAY,
+    MAX_REQUESTS_PER_CALLER_PER_DAY,
+    MAX_REQUESTS_PER_DAY,
+    MAX_TOKENS_PER_CALLER_PER_DAY,
+    MAX_TOKENS_PER_DAY,
+    PRICES_FILE,
+    CALLER_MAY_ANSWER,
+];
+
+/// Counts for sessions that are made afterwards.
+const NEW_SESSIONS: &[Key] = &[
+    PROJECT_ROOTS,
+    DEFAULT_SESSION_TIMEOUT,
+    DEFAULT_IDLE_TIMEOUT,
+    LEASE_SECONDS,
+    AGENT,
+    PROVIDER,
+    API_KEY_FILE,
+    AUTH_TOKEN_FILE,
+    AUTH_TOKEN_COMMAND,
+    ANTHROPIC_BASE_URL,
+    AWS_REGION,
+    BEDROCK_TOKEN_FILE,
+    AWS_CREDENTIALS,
+    AWS_PROFILE,
+    AWS_ROLE_ARN,
+    AWS_EXTERNAL_ID,
+    AWS_SOURCE_IDENTITY,
+    AWS_SESSION_POLICY,
+    BEDROCK_BASE_URL,
+    VERTEX_PROJECT,
+    VERTEX_REGION,
+    VERTEX_BASE_URL,
+    VERTEX_CREDENTIALS,
+    VERTEX_TOKEN_COMMAND,
+    MODEL,
+    SMALL_MODEL,
+    MODELS,
+    SESSION_MAX_REQUESTS,
+    SESSION_MAX_TOKENS,
+    MAX_USD_PER_SESSION,
+    PERMISSION_TIMEOUT,
+    PERMISSION_ALLOW,
+    PERMISSION_DENY,
+    DANGEROUSLY_TRUST_PROJECT_SETTINGS,
+    LIMIT_MEMORY,
+    LIMIT_CPUS,
+    LIMIT_PIDS,
+    LIMIT_OPEN_FILES,
+    LIMIT_FILE_SIZE,
+    LIMIT_TEMPORARY,
+    LIMIT_STATE,
+    ALLOW_PROTECTED_CHANGES,
+    DANGEROUSLY_ACCEPT_SOFT_LIMITS,
+];
+
+/// Counts when the server starts again: what it holds open, and what sandboxes are made of.
+const RESTART: &[Key] = &[
+    EXTRA_READ_ONLY,
+    STATE_DIR,
+    AUDIT_LOG,
+    IDLE_EXIT_SECONDS,
+    BACKEND,
+    DOCKER_HOST,
+    DOCKER_TLS_VERIFY,
+    DOCKER_CERT_PATH,
+    IMAGE,
+    RUNTIME_CLASSES,
+    IMAGE_DIGEST,
+    IMAGE_MAX_AGE,
+    NATIVE_ROOT,
+    DANGEROUSLY_PLAIN_LOOPBACK_ENGINE,
+];
+
+impl Key {
+    /// When another value of it counts. One that stands in no list needs a restart; a test finds it.
+    pub fn applies(&self) -> Applies {
+        let lists = [
+            (AT_ONCE, Applies::AtOnce),
+            (NEW_SESSIONS, Applies::NewSessions),
+            (RESTART, Applies::Restart),
+        ];
+        let found = lists
+            .iter()
+            .find(|(keys, _)| keys.iter().any(|key| key.name == self.name));
+        found.map_or(Applies::Restart, |(_, applies)| *applies)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_has_one_kind_of_reload() {
+        for key in KEYS {
+            let listed = [AT_ONCE, NEW_SESSIONS, RESTART].into_iter().flatten();
+            let times = listed.filter(|listed| listed.name == key.name).count();
+            assert_eq!(times, 1, "{} must stand in one of the lists", key.name);
+        }
+        assert_eq!(NETWORK_ALLOW.applies(), Applies::AtOnce);
+        assert_eq!(LIMIT_MEMORY.applies(), Applies::NewSessions);
+        assert_eq!(STATE_DIR.applies(), Applies::Restart);
+    }
 }

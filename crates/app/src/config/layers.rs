@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use toml::Value;
+use toml::{Value, de::DeTable};
 
 use super::{
     ConfigError, Environment, KEYS, Key, Kind, environment::CONFIG_FILE, keys::STATE_DIR,
@@ -32,8 +32,13 @@ pub struct Flags {
 /// Where a value stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// In the file.
-    File(PathBuf),
+    /// In the file, at that line if it is known.
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// From 1.
+        line: Option<usize>,
+    },
     /// In an environment variable.
     Variable(&'static str),
     /// In a flag.
@@ -43,7 +48,11 @@ pub enum Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Origin::File(path) => write!(f, "in {}", path.display()),
+            Origin::File {
+                path,
+                line: Some(line),
+            } => write!(f, "in {}:{line}", path.display()),
+            Origin::File { path, line: None } => write!(f, "in {}", path.display()),
             Origin::Variable(name) => write!(f, "in the variable {name}"),
             Origin::Flag(flag) => write!(f, "in the flag {flag}"),
         }
@@ -51,33 +60,113 @@ impl fmt::Display for Origin {
 }
 
 /// A value and where it stands.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Given {
     pub(super) value: Value,
     pub(super) origin: Origin,
 }
 
 /// The three layers, merged: for each key the value that wins.
-#[derive(Debug, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Layers {
     pub(super) file: Option<PathBuf>,
     given: BTreeMap<&'static str, Given>,
+    /// Lines of the file, see [`lines`].
+    lines: BTreeMap<String, usize>,
+}
+
+/// Names alone: a value may hold what only its program should see.
+impl fmt::Debug for Layers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.given.keys()).finish()
+    }
 }
 
 impl Layers {
-    pub(super) fn read(flags: &Flags, environment: &Environment) -> Result<Self, ConfigError> {
-        let mut layers = Layers::default();
-        layers.read_file(flags, environment)?;
-        layers.read_environment(environment)?;
-        layers.read_flags(flags)?;
-        Ok(layers)
+    /// The layers, and everything in them that is not even a value of a key; that is left out.
+    pub(super) fn read(flags: &Flags, environment: &Environment) -> (Self, Vec<ConfigError>) {
+        let (mut layers, mut problems) = (Layers::default(), Vec::new());
+        if let Err(error) = layers.read_file(flags, environment, &mut problems) {
+            problems.push(error);
+        }
+        layers.read_environment(environment, &mut problems);
+        layers.read_flags(flags, &mut problems);
+        (layers, problems)
     }
 
     pub(super) fn get(&self, key: &Key) -> Option<&Given> {
         self.given.get(key.name)
     }
 
-    fn read_file(&mut self, flags: &Flags, environment: &Environment) -> Result<(), ConfigError> {
+    /// The value of a key, or none any more.
+    pub(super) fn set(&mut self, key: &Key, given: Option<Given>) {
+        match given {
+            Some(given) => self.given.insert(key.name, given),
+            None => self.given.remove(key.name),
+        };
+    }
+
+    /// Where something is written: a key's value, or a part of it as [`lines`] names it.
+    pub(super) fn place_of(&self, name: &str) -> Option<Origin> {
+        let is_of = |key: &str| {
+            let rest = name.strip_prefix(key);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        let (_, given) = self.given.iter().find(|(key, _)| is_of(key))?;
+        Some(self.part_of(given, name))
+    }
+
+    fn part_of(&self, given: &Given, name: &str) -> Origin {
+        match &given.origin {
+            Origin::File { path, line } => Origin::File {
+                path: path.clone(),
+                line: self.lines.get(name).copied().or(*line),
+            },
+            origin @ (Origin::Variable(_) | Origin::Flag(_)) => origin.clone(),
+        }
+    }
+
+    /// What a key's value consists of, each part with its own place: the entries of a list or a table. A value that has no
+    /// parts is its only part.
+    pub(super) fn parts(&self, key: &Key) -> Vec<Given> {
+        let Some(given) = self.get(key) else {
+            return Vec::new();
+        };
+        let part = |name: String, value| Given {
+            value,
+            origin: self.part_of(given, &name),
+        };
+        match &given.value {
+            Value::Array(list) => {
+                let each = list.iter().enumerate().map(|(index, entry)| {
+                    part(
+                        format!("{}[{index}]", key.name),
+                        Value::Array(vec![entry.clone()]),
+                    )
+                });
+                each.collect()
+            }
+            Value::Table(table) => {
+                let each = table.iter().map(|(name, entry)| {
+                    let alone = toml::Table::from_iter([(name.clone(), entry.clone())]);
+                    part(format!("{}.{name}", key.name), Value::Table(alone))
+                });
+                each.collect()
+            }
+            Value::String(_)
+            | Value::Integer(_)
+            | Value::Float(_)
+            | Value::Boolean(_)
+            | Value::Datetime(_) => vec![given.clone()],
+        }
+    }
+
+    fn read_file(
+        &mut self,
+        flags: &Flags,
+        environment: &Environment,
+        problems: &mut Vec<ConfigError>,
+    ) -> Result<(), ConfigError> {
         let named = flags
             .config
             .clone()
@@ -92,11 +181,13 @@ impl Layers {
             }
             Err(error) => return Err(error),
         };
-        let table: toml::Table = text.parse().map_err(|source| ConfigError::Syntax {
+        let syntax = |source| ConfigError::Syntax {
             path: path.clone(),
             source: Box::new(source),
-        })?;
-        self.take_table("", table, &Origin::File(path.clone()))?;
+        };
+        let table: toml::Table = text.parse().map_err(syntax)?;
+        self.lines = lines(&text).map_err(syntax)?;
+        self.take_table("", table, &path, problems);
         self.file = Some(path);
         Ok(())
     }
@@ -105,13 +196,14 @@ impl Layers {
         &mut self,
         prefix: &str,
         table: toml::Table,
-        origin: &Origin,
-    ) -> Result<(), ConfigError> {
+        path: &Path,
+        problems: &mut Vec<ConfigError>,
+    ) {
         for (name, value) in table {
             let name = format!("{prefix}{name}");
             match value {
                 Value::Table(inner) if is_table_name(&name) => {
-                    self.take_table(&format!("{name}."), inner, origin)?
+                    self.take_table(&format!("{name}."), inner, path, problems);
                 }
                 value @ (Value::Table(_)
                 | Value::String(_)
@@ -119,65 +211,103 @@ impl Layers {
                 | Value::Float(_)
                 | Value::Boolean(_)
                 | Value::Datetime(_)
-                | Value::Array(_)) => self.put(&name, value, origin.clone())?,
+                | Value::Array(_)) => {
+                    let origin = Origin::File {
+                        path: path.to_path_buf(),
+                        line: self.lines.get(&name).copied(),
+                    };
+                    problems.extend(self.put(&name, value, origin).err());
+                }
             }
         }
-        Ok(())
     }
 
-    fn read_environment(&mut self, environment: &Environment) -> Result<(), ConfigError> {
+    fn read_environment(&mut self, environment: &Environment, problems: &mut Vec<ConfigError>) {
         for key in KEYS {
             let Some(value) = environment.get(key.variable) else {
                 continue;
             };
             let origin = Origin::Variable(key.variable);
-            let Some(text) = value.to_str() else {
-                return Err(ConfigError::WrongType {
-                    key: key.name,
-                    expected: "UTF-8 text".to_owned(),
-                    origin,
-                });
+            let read = match value.to_str() {
+                Some(text) => self.put(key.name, from_text(key, text), origin),
+                None => Err(no_text(key.name, origin)),
             };
-            self.put(key.name, from_text(key, text), origin)?;
+            problems.extend(read.err());
         }
-        Ok(())
     }
 
-    fn read_flags(&mut self, flags: &Flags) -> Result<(), ConfigError> {
+    fn read_flags(&mut self, flags: &Flags, problems: &mut Vec<ConfigError>) {
         for text in &flags.set {
-            let (name, value) = text
-                .split_once('=')
-                .ok_or_else(|| ConfigError::SetSyntax { text: text.clone() })?;
-            let origin = Origin::Flag("--set");
-            let key = find(name.trim(), &origin)?;
-            let value = value.trim();
-            // As in a variable; a list or a quoted text may also be written as in the file.
-            let toml = if value.starts_with(['[', '{', '"', '\'']) {
-                value.parse::<Value>().ok()
-            } else {
-                None
-            };
-            let parsed = toml.unwrap_or_else(|| from_text(key, value));
-            self.put(key.name, parsed, origin)?;
+            problems.extend(self.set_by_flag(text).err());
         }
         if let Some(path) = &flags.state_dir {
             let origin = Origin::Flag("--state-dir");
-            let Some(text) = path.to_str() else {
-                return Err(ConfigError::WrongType {
-                    key: STATE_DIR.name,
-                    expected: "UTF-8 text".to_owned(),
-                    origin,
-                });
+            let read = match path.to_str() {
+                Some(text) => self.put(STATE_DIR.name, Value::String(text.to_owned()), origin),
+                None => Err(no_text(STATE_DIR.name, origin)),
             };
-            self.put(STATE_DIR.name, Value::String(text.to_owned()), origin)?;
+            problems.extend(read.err());
         }
-        Ok(())
+    }
+
+    fn set_by_flag(&mut self, text: &str) -> Result<(), ConfigError> {
+        let (name, value) = text
+            .split_once('=')
+            .ok_or_else(|| ConfigError::SetSyntax {
+                text: text.to_owned(),
+            })?;
+        let origin = Origin::Flag("--set");
+        let key = find(name.trim(), &origin)?;
+        let value = value.trim();
+        // As in a variable; a list or a quoted text may also be written as in the file.
+        let toml = if value.starts_with(['[', '{', '"', '\'']) {
+            value.parse::<Value>().ok()
+        } else {
+            None
+        };
+        let parsed = toml.unwrap_or_else(|| from_text(key, value));
+        self.put(key.name, parsed, origin)
     }
 
     fn put(&mut self, name: &str, value: Value, origin: Origin) -> Result<(), ConfigError> {
         let key = find(name, &origin)?;
         self.given.insert(key.name, Given { value, origin });
         Ok(())
+    }
+}
+
+fn no_text(key: &'static str, origin: Origin) -> ConfigError {
+    ConfigError::WrongType {
+        key,
+        expected: "UTF-8 text".to_owned(),
+        origin,
+    }
+}
+
+/// The line of each key (`limits.memory`), of each entry of a list (`network_allow[1]`) and of each table.
+fn lines(text: &str) -> Result<BTreeMap<String, usize>, toml::de::Error> {
+    let mut found = BTreeMap::new();
+    let ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at).collect();
+    let line_of = |at: usize| ends.partition_point(|end| *end < at) + 1;
+    collect_lines("", DeTable::parse(text)?.get_ref(), &line_of, &mut found);
+    Ok(found)
+}
+
+fn collect_lines(
+    prefix: &str,
+    table: &DeTable<'_>,
+    line_of: &dyn Fn(usize) -> usize,
+    found: &mut BTreeMap<String, usize>,
+) {
+    for (key, value) in table {
+        let name = format!("{prefix}{}", key.get_ref());
+        found.insert(name.clone(), line_of(key.span().start));
+        if let Some(inner) = value.get_ref().as_table() {
+            collect_lines(&format!("{name}."), inner, line_of, found);
+        }
+        for (index, entry) in value.get_ref().as_array().into_iter().flatten().enumerate() {
+            found.insert(format!("{name}[{index}]"), line_of(entry.span().start));
+        }
     }
 }
 

@@ -1,18 +1,24 @@
 //! Configuration: raw layers (file, environment, flags) → one resolved [`Config`] whose values cannot be out of bounds.
 //!
-//! Every key stands once, in [`keys`]: its name, its environment variable, its bounds, its default, its documentation.
+//! Every key stands once, in [`keys`]: its name, its environment variable, its bounds, its default, its documentation, and
+//! when another value of it counts. Reading order: [`keys`], `layers` (what is written), `resolve` (what it means), then what
+//! is done with it: [`inspect`] (all that is wrong), [`shown`], [`schema`], [`reload`].
 
 mod credentials;
 mod document;
 mod environment;
 mod error;
+mod inspect;
 mod keys;
 mod layers;
 mod nearest;
 mod offered;
 mod paths;
 mod provider;
+mod reload;
 mod resolve;
+mod schema;
+mod show;
 pub mod units;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
@@ -21,7 +27,8 @@ pub use credentials::{CredentialSettings, CredentialSource};
 pub use document::reference_page;
 pub use environment::{Environment, OTHER_VARIABLES, Variable, is_secret};
 pub use error::ConfigError;
-pub use keys::{KEYS, Key, Kind};
+pub use inspect::{Inspected, Place, Problem, inspect};
+pub use keys::{Applies, KEYS, Key, Kind};
 pub use layers::Flags;
 pub use offered::Offer;
 pub use paths::{Paths, PathsError, check_private_directory, make_private_directory};
@@ -29,10 +36,13 @@ pub use provider::{
     AwsConfig, AwsCredentials, BudgetConfig, Credentials, ProviderChoice, ProviderConfig,
     VertexCredentials, token_command,
 };
+pub use reload::{Change, Reread, Running, Written};
 pub use resolve::load;
+pub use schema::schema;
+pub use show::{Shown, shown};
 
 use model::{EgressRule, LimitName, RuntimeClass};
-use policy::Standing;
+use policy::{CallerLimits, Standing};
 
 /// Which walls sessions are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +103,8 @@ pub struct Config {
     pub default_idle_timeout: Duration,
     /// Live sessions at one time.
     pub max_concurrent_sessions: u32,
+    /// What callers may do at most, and what sessions may be promised.
+    pub callers: CallerLimits,
     /// Longest running time of one execution; also the default.
     pub max_execution_timeout: Duration,
     /// How long a sandbox lives without a renewal by the server.
@@ -138,6 +150,16 @@ pub struct Config {
     pub allow_protected_changes: bool,
     /// A limit that a caller names may be merely watched (`soft`) where the kernel cannot enforce it.
     pub dangerously_accept_soft_limits: bool,
+    /// What was written, and where: for showing it, and for what changed since.
+    layers: layers::Layers,
+}
+
+impl Config {
+    /// Where a key's value is written: `limits.memory`, an entry of a list (`network_allow[1]`) or a table
+    /// (`credentials.github`).
+    pub fn place_of(&self, name: &str) -> Option<Place> {
+        self.layers.place_of(name).map(|origin| inspect::place(&origin))
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! From raw layers to the resolved [`Config`]: types, bounds and defaults.
 
+mod callers;
 mod provider;
 
 use std::{
@@ -25,7 +26,7 @@ use super::{
 /// The image of sessions on an engine where nothing else is configured.
 const DEFAULT_IMAGE: &str = "claude-code-custom:latest";
 /// Which key sets which limit.
-const LIMITS: [(&Key, LimitName); 7] = [
+pub(super) const LIMITS: [(&Key, LimitName); 7] = [
     (&keys::LIMIT_MEMORY, LimitName::MemoryBytes),
     (&keys::LIMIT_CPUS, LimitName::CpuMillis),
     (&keys::LIMIT_PIDS, LimitName::Pids),
@@ -40,7 +41,18 @@ const LIMITS: [(&Key, LimitName); 7] = [
 /// # Errors
 /// For an unreadable or untrusted file, an unknown key, a wrong type, a value out of its bounds.
 pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigError> {
-    let layers = Layers::read(flags, environment)?;
+    let (layers, problems) = Layers::read(flags, environment);
+    match problems.into_iter().next() {
+        Some(problem) => Err(problem),
+        None => resolve(layers, environment),
+    }
+}
+
+/// The configuration that merged layers make.
+///
+/// # Errors
+/// As for [`load`], but for what [`Layers::read`] finds.
+pub(super) fn resolve(layers: Layers, environment: &Environment) -> Result<Config, ConfigError> {
     let reader = Reader {
         layers: &layers,
         environment,
@@ -63,6 +75,7 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigEr
         max_session_timeout: reader.seconds(&keys::MAX_SESSION_TIMEOUT)?,
         default_idle_timeout: reader.seconds(&keys::DEFAULT_IDLE_TIMEOUT)?,
         max_concurrent_sessions: reader.count(&keys::MAX_CONCURRENT_SESSIONS)?,
+        callers: reader.callers()?,
         max_execution_timeout: reader.execution_timeout()?,
         lease: reader.seconds(&keys::LEASE_SECONDS)?,
         idle_exit: reader.seconds(&keys::IDLE_EXIT_SECONDS)?,
@@ -86,6 +99,7 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigEr
         limits: reader.limits()?,
         allow_protected_changes: reader.switch(&keys::ALLOW_PROTECTED_CHANGES)?,
         dangerously_accept_soft_limits: reader.switch(&keys::DANGEROUSLY_ACCEPT_SOFT_LIMITS)?,
+        layers: Layers::default(),
     };
     config.extra_read_only = offered::check(&config, &layers, environment)?;
     let within_a_session = [
@@ -108,6 +122,7 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigEr
             });
         }
     }
+    config.layers = layers;
     Ok(config)
 }
 

@@ -84,6 +84,11 @@ fn defaults_are_those_of_the_reference_page() {
     assert_eq!(config.max_session_timeout, Duration::from_secs(86_400));
     assert_eq!(config.default_idle_timeout, Duration::from_secs(1800));
     assert_eq!(config.max_concurrent_sessions, 10);
+    assert_eq!(
+        config.callers,
+        policy::CallerLimits::default(),
+        "the reference page says what counts"
+    );
     assert_eq!(config.lease, Duration::from_secs(60));
     assert_eq!(config.idle_exit, Duration::from_secs(30));
     assert_eq!(config.backend, BackendChoice::Auto);
@@ -136,6 +141,19 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         max_session_timeout = 7200
         default_idle_timeout = 60
         max_concurrent_sessions = 1
+        max_sessions_per_caller = 3
+        max_sessions_per_project = 2
+        overcommit_memory_percent = 150
+        overcommit_cpu_percent = 0
+        overcommit_disk_percent = 100
+        queue_wait = "20s"
+        max_calls_per_caller = 7
+        rate_calls_per_minute = 1000
+        rate_burst = 50
+        rate_creates_per_minute = 20
+        rate_executions_per_minute = 0
+        rate_transfers_per_minute = 300
+        rate_session_calls_per_minute = 400
         max_execution_timeout = "1h"
         lease_seconds = 5
         idle_exit_seconds = 1
@@ -235,6 +253,17 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
     assert_eq!(from_file.limits[&LimitName::CpuMillis], 1500);
     assert_eq!(from_file.limits[&LimitName::MemoryBytes], 2 << 30);
     assert_eq!(from_file.limits.len(), 7);
+    let callers = &from_file.callers;
+    assert_eq!(callers.rates.calls, policy::Rate::new(1_000, 50));
+    assert_eq!(
+        callers.rates.creates,
+        policy::Rate::new(20, 20),
+        "no more at once than in a minute"
+    );
+    assert_eq!(callers.rates.executions, None);
+    assert_eq!(callers.overcommit.memory, Some(150));
+    assert_eq!(callers.overcommit.cpu, None);
+    assert_eq!(callers.queue_wait.as_secs(), 20);
 
     let variables = [
         ("CLAUDE_CODE_MCP_PROJECT_ROOTS", "~/src:/srv/code"),
@@ -245,6 +274,19 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         ("CLAUDE_CODE_MCP_MAX_SESSION_TIMEOUT", "2h"),
         ("CLAUDE_CODE_MCP_DEFAULT_IDLE_TIMEOUT", "1m"),
         ("MAX_CONCURRENT_SESSIONS", "1"),
+        ("CLAUDE_CODE_MCP_MAX_SESSIONS_PER_CALLER", "3"),
+        ("CLAUDE_CODE_MCP_MAX_SESSIONS_PER_PROJECT", "2"),
+        ("CLAUDE_CODE_MCP_OVERCOMMIT_MEMORY_PERCENT", "150"),
+        ("CLAUDE_CODE_MCP_OVERCOMMIT_CPU_PERCENT", "0"),
+        ("CLAUDE_CODE_MCP_OVERCOMMIT_DISK_PERCENT", "100"),
+        ("CLAUDE_CODE_MCP_QUEUE_WAIT", "20"),
+        ("CLAUDE_CODE_MCP_MAX_CALLS_PER_CALLER", "7"),
+        ("CLAUDE_CODE_MCP_RATE_CALLS_PER_MINUTE", "1000"),
+        ("CLAUDE_CODE_MCP_RATE_BURST", "50"),
+        ("CLAUDE_CODE_MCP_RATE_CREATES_PER_MINUTE", "20"),
+        ("CLAUDE_CODE_MCP_RATE_EXECUTIONS_PER_MINUTE", "0"),
+        ("CLAUDE_CODE_MCP_RATE_TRANSFERS_PER_MINUTE", "300"),
+        ("CLAUDE_CODE_MCP_RATE_SESSION_CALLS_PER_MINUTE", "400"),
         ("CLAUDE_CODE_MCP_MAX_EXECUTION_TIMEOUT", "3600"),
         ("CLAUDE_CODE_MCP_LEASE_SECONDS", "5"),
         ("CLAUDE_CODE_MCP_IDLE_EXIT_SECONDS", "1"),
@@ -354,24 +396,24 @@ fn what_is_no_rule_and_no_preset_is_told_with_its_key() {
     for (file, sentence_part) in [
         (
             "network_allow = [\"10.0.0.1\"]",
-            "`network_allow` in FILE has a rule that cannot be read: \"10.0.0.1\" is no host",
+            "`network_allow` in FILE:1 has a rule that cannot be read: \"10.0.0.1\" is no host",
         ),
         ("network_allow = [\"*.com\"]", "too wide"),
         (
             "network_allow = \"example.com\"",
-            "`network_allow` in FILE must be a list of texts",
+            "`network_allow` in FILE:1 must be a list of texts",
         ),
         (
             "network_private = [\"example.com:0\"]",
-            "`network_private` in FILE",
+            "`network_private` in FILE:1",
         ),
         (
             "network_presets = [\"gihub\"]",
-            "`network_presets` in FILE names the preset `gihub`, but there are anthropic, github",
+            "`network_presets` in FILE:1 names the preset `gihub`, but there are anthropic, github",
         ),
         (
             "network_default = [\"localhost\"]",
-            "`network_default` in FILE names the preset `localhost`",
+            "`network_default` in FILE:1 names the preset `localhost`",
         ),
     ] {
         let error = case.load(file, &[], &[]).unwrap_err();
@@ -501,20 +543,20 @@ fn what_is_not_accepted_is_named_with_its_place() {
             "lease_second = 1",
             &[],
             &[],
-            "unknown key `lease_second` in FILE; did you mean `lease_seconds`?",
+            "unknown key `lease_second` in FILE:1; did you mean `lease_seconds`?",
         ),
-        ("colour = 1", &[], &[], "unknown key `colour` in FILE"),
+        ("colour = 1", &[], &[], "unknown key `colour` in FILE:1"),
         (
             "[limits]\nmemmory = 1",
             &[],
             &[],
-            "unknown key `limits.memmory` in FILE; did you mean `limits.memory`?",
+            "unknown key `limits.memmory` in FILE:1; did you mean `limits.memory`?",
         ),
         (
             "[limit]\nmemory = 1",
             &[],
             &[],
-            "unknown key `limit` in FILE",
+            "unknown key `limit` in FILE:1",
         ),
         (
             "",
@@ -538,13 +580,13 @@ fn what_is_not_accepted_is_named_with_its_place() {
             "max_concurrent_sessions = 0",
             &[],
             &[],
-            "`max_concurrent_sessions` in FILE is 0, but must be from 1 to 10000",
+            "`max_concurrent_sessions` in FILE:1 is 0, but must be from 1 to 10000",
         ),
         (
             "max_concurrent_sessions = -1",
             &[],
             &[],
-            "`max_concurrent_sessions` in FILE must be a whole number, not negative",
+            "`max_concurrent_sessions` in FILE:1 must be a whole number, not negative",
         ),
         (
             "",
@@ -563,7 +605,7 @@ fn what_is_not_accepted_is_named_with_its_place() {
             "lease_seconds = 4000",
             &[],
             &[],
-            "`lease_seconds` in FILE is 4000 seconds, but must be from 2 seconds to 3600 seconds",
+            "`lease_seconds` in FILE:1 is 4000 seconds, but must be from 2 seconds to 3600 seconds",
         ),
         (
             "default_session_timeout = \"2d\"",
@@ -575,79 +617,79 @@ fn what_is_not_accepted_is_named_with_its_place() {
             "[limits]\nmemory = \"1m\"",
             &[],
             &[],
-            "`limits.memory` in FILE is 1 MiB, but must be from 16 MiB to 1 TiB",
+            "`limits.memory` in FILE:1 is 1 MiB, but must be from 16 MiB to 1 TiB",
         ),
         (
             "[limits]\ncpus = true",
             &[],
             &[],
-            "`limits.cpus` in FILE must be a number, or a text with a unit",
+            "`limits.cpus` in FILE:1 must be a number, or a text with a unit",
         ),
         (
             "image = \"a\\nb\"",
             &[],
             &[],
-            "`image` in FILE must be a text of 1 to 512 bytes without control characters",
+            "`image` in FILE:1 must be a text of 1 to 512 bytes without control characters",
         ),
         (
             "runtime_classes = [\"kata\"]",
             &[],
             &[],
-            "`runtime_classes` in FILE must be a list of runtimes such as [\"runc\", \"runsc\", \"kata=guest\"], each once",
+            "`runtime_classes` in FILE:1 must be a list of runtimes such as [\"runc\", \"runsc\", \"kata=guest\"], each once",
         ),
         (
             "runtime_classes = [\"runc\", \"runc=guest\"]",
             &[],
             &[],
-            "`runtime_classes` in FILE must be a list of runtimes such as [\"runc\", \"runsc\", \"kata=guest\"], each once",
+            "`runtime_classes` in FILE:1 must be a list of runtimes such as [\"runc\", \"runsc\", \"kata=guest\"], each once",
         ),
         (
             "runtime_classes = [\"a b=guest\"]",
             &[],
             &[],
-            "`runtime_classes` in FILE must be a list of runtimes such as [\"runc\", \"runsc\", \"kata=guest\"], each once",
+            "`runtime_classes` in FILE:1 must be a list of runtimes such as [\"runc\", \"runsc\", \"kata=guest\"], each once",
         ),
         (
             "runtime_classes = [\"kata=own\"]",
             &[],
             &[],
-            "`runtime_classes` in FILE must be a list of runtimes such as [\"runc\", \"runsc\", \"kata=guest\"], each once",
+            "`runtime_classes` in FILE:1 must be a list of runtimes such as [\"runc\", \"runsc\", \"kata=guest\"], each once",
         ),
         (
             "runtime_classes = \"runc\"",
             &[],
             &[],
-            "`runtime_classes` in FILE must be a list of runtimes such as [\"runc\", \"runsc\", \"kata=guest\"], each once",
+            "`runtime_classes` in FILE:1 must be a list of runtimes such as [\"runc\", \"runsc\", \"kata=guest\"], each once",
         ),
         (
             "backend = \"podman\"",
             &[],
             &[],
-            "`backend` in FILE must be \"auto\", \"native\" or \"docker\"",
+            "`backend` in FILE:1 must be \"auto\", \"native\" or \"docker\"",
         ),
         (
             "allow_protected_changes = \"yes\"",
             &[],
             &[],
-            "`allow_protected_changes` in FILE must be true or false",
+            "`allow_protected_changes` in FILE:1 must be true or false",
         ),
         (
             "project_roots = \"/srv\"",
             &[],
             &[],
-            "`project_roots` in FILE must be a list of paths",
+            "`project_roots` in FILE:1 must be a list of paths",
         ),
         (
             "project_roots = [\"srv\"]",
             &[],
             &[],
-            "`project_roots` in FILE: srv must be an absolute path, or begin with ~/",
+            "`project_roots` in FILE:1: srv must be an absolute path, or begin with ~/",
         ),
         (
             "audit_log = \"/a/../b\"",
             &[],
             &[],
-            "`audit_log` in FILE: /a/../b must not hold `..` or a null byte",
+            "`audit_log` in FILE:1: /a/../b must not hold `..` or a null byte",
         ),
     ];
     for (file, variables, set, expected) in table {
@@ -698,7 +740,7 @@ fn what_no_session_may_have_is_not_offered_either() {
             let error = offered(key, path).expect_err(path);
             let said = sentence(&case, &error);
             assert!(
-                said.starts_with(&format!("`{key}` in FILE: "))
+                said.starts_with(&format!("`{key}` in FILE:1: "))
                     && said.contains("that no session may have"),
                 "{key} {path}: {said}"
             );
@@ -715,7 +757,7 @@ fn what_no_session_may_have_is_not_offered_either() {
     let error = offered("extra_read_only", "/tmp/tools").unwrap_err();
     assert_eq!(
         sentence(&case, &error),
-        "`extra_read_only` in FILE: /tmp/tools would not be seen inside: the session's temporary files"
+        "`extra_read_only` in FILE:1: /tmp/tools would not be seen inside: the session's temporary files"
     );
     offered("project_roots", "/tmp/tools").unwrap();
 }
@@ -873,4 +915,255 @@ fn what_the_keys_allow_policy_allows() {
             key.name
         );
     }
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_at_once_with_file_and_line() {
+    let case = Case::new();
+    let file = "\
+lease_second = 1
+max_concurrent_sessions = 0
+network_allow = [
+    \"fine.example\",
+    \"10.0.0.1\",
+    \"also.fine.example:80\",
+    \"*\",
+]
+network_presets = [\"github\", \"nothing\"]
+default_session_timeout = \"2d\"
+[limits]
+memory = \"lots\"
+memmory = 1
+[credentials.hub]
+file = \"relative\"
+destinations = [\"hub.example\"]
+[credentials.fine]
+file = \"/srv/token\"
+destinations = [\"fine.example\"]
+";
+    std::fs::write(case.file(), file).unwrap();
+    let variables = [
+        ("HOME", "/home/someone"),
+        ("CLAUDE_CODE_MCP_BACKEND", "podman"),
+        ("CLAUDE_CODE_MCP_NETWORK_ALOW", "x"),
+        ("CLAUDE_CODE_MCP_CREDENTIAL_HUB", "canary"),
+    ];
+    let flags = Flags {
+        config: Some(case.file()),
+        set: vec!["colour=1".to_owned()],
+        ..Flags::default()
+    };
+    let found = inspect(&flags, &Environment::of(case.uid, variables));
+    let mut told: Vec<_> = found
+        .problems
+        .iter()
+        .map(|problem| {
+            let place = problem.place.as_ref().map(Place::to_string);
+            let place = place.unwrap_or_default();
+            let place = place.replace(&case.file().display().to_string(), "FILE");
+            let key = problem.key.as_deref().unwrap_or_default();
+            assert!(!problem.hint.is_empty() && !problem.message.is_empty());
+            format!("{place} {} {key}", problem.code)
+        })
+        .collect();
+    told.sort();
+    assert_eq!(
+        told,
+        [
+            "FILE:10 contradiction default_session_timeout",
+            "FILE:12 unreadable_value limits.memory",
+            "FILE:13 unknown_key limits.memmory",
+            "FILE:14 bad_credential credentials.hub",
+            "FILE:1 unknown_key lease_second",
+            "FILE:2 out_of_range max_concurrent_sessions",
+            "FILE:5 bad_rule network_allow",
+            "FILE:7 bad_rule network_allow",
+            "FILE:9 unknown_preset network_presets",
+            "flag --set unknown_key colour",
+            "variable CLAUDE_CODE_MCP_BACKEND wrong_type backend",
+        ]
+    );
+    assert_eq!(
+        found.warnings,
+        ["the variable CLAUDE_CODE_MCP_NETWORK_ALOW is not known; did you mean CLAUDE_CODE_MCP_NETWORK_ALLOW?"]
+    );
+    assert!(!format!("{found:?}").contains("canary"));
+    // Without what is wrong the rest can still be looked at.
+    let config = found.config.unwrap();
+    assert_eq!(config.lease, Duration::from_secs(60));
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_told_with_its_line_and_the_rest_is_looked_at_too() {
+    let case = Case::new();
+    std::fs::write(case.file(), "backend = \"native\"\n= 1\n").unwrap();
+    let flags = Flags {
+        config: Some(case.file()),
+        set: vec!["lease_seconds=1d".to_owned()],
+        ..Flags::default()
+    };
+    let environment = Environment::of(case.uid, [("HOME", "/home/someone")]);
+    let codes = |flags: &Flags| {
+        let problems = inspect(flags, &environment).problems;
+        let told = problems.into_iter().map(|problem| (problem.code, problem.place));
+        told.collect::<Vec<_>>()
+    };
+    let path = case.file().display().to_string();
+    let line = Some(2);
+    assert_eq!(
+        codes(&flags),
+        [
+            ("toml_syntax", Some(Place::File { path, line })),
+            ("out_of_range", Some(Place::Flag("--set")))
+        ]
+    );
+    std::fs::write(case.file(), "backend = \"native\"\n").unwrap();
+    assert_eq!(codes(&flags).len(), 1);
+}
+
+#[test]
+fn what_is_shown_tells_where_each_value_is_written() {
+    let case = Case::new();
+    let file = "# first\nmax_concurrent_sessions = 2\n[limits]\ncpus = 1.5\n";
+    let variables = [("CLAUDE_CODE_MCP_AUTH_TOKEN_COMMAND", "print,canary")];
+    let config = case.load(file, &variables, &["lease_seconds=5"]).unwrap();
+    let rows = shown(&config);
+    assert_eq!(rows.len(), KEYS.len());
+    let row = |key: &str| {
+        let row = rows.iter().find(|row| row.key == key).unwrap();
+        let place = row.place.as_ref().map(Place::to_string).unwrap_or_default();
+        let place = place.replace(&case.file().display().to_string(), "FILE");
+        format!("{} | {place} | {}", row.text, row.value)
+    };
+    assert_eq!(row("max_concurrent_sessions"), "2 | FILE:2 | 2");
+    assert_eq!(row("limits.cpus"), "1.5 | FILE:4 | 1.5");
+    assert_eq!(row("lease_seconds"), "\"5\" | flag --set | \"5\"");
+    assert_eq!(row("idle_exit_seconds"), "30 |  | 30");
+    assert_eq!(row("max_execution_timeout"), "21600 |  | 21600");
+    assert!(row("state_dir").starts_with("/home/someone/.local/state/claude-code-mcp |  |"));
+    assert!(row("limits.memory").ends_with(char::is_numeric));
+    let token = row("auth_token_command");
+    assert!(
+        token.contains("print") && token.contains("[secret]") && !token.contains("canary"),
+        "{token}"
+    );
+    assert!(!format!("{rows:?}").contains("canary"));
+}
+
+#[test]
+fn the_schema_takes_what_the_page_shows_and_refuses_what_a_form_can_show_to_be_wrong() {
+    let schema = jsonschema::validator_for(&schema()).unwrap();
+    let accepts = |text: &str| {
+        let value: toml::Table = text.parse().unwrap();
+        schema.is_valid(&serde_json::to_value(value).unwrap())
+    };
+    let page = reference_page();
+    let (_, example) = page.split_once("```toml\n").unwrap();
+    let (example, _) = example.split_once("```").unwrap();
+    assert!(example.contains("[limits]") && accepts(example));
+    // Each refused file has a sibling that is accepted, so that nothing is refused for another reason.
+    for (wrong, right) in [
+        ("lease_second = 1", "lease_seconds = 2"),
+        ("lease_seconds = 4000", "lease_seconds = 3600"),
+        ("lease_seconds = \"soon\"", "lease_seconds = \"15m\""),
+        ("lease_seconds = 1.5", "lease_seconds = \"1.5m\""),
+        ("max_concurrent_sessions = 0", "max_concurrent_sessions = 1"),
+        ("max_concurrent_sessions = -1", "max_concurrent_sessions = 10000"),
+        ("max_concurrent_sessions = \"many\"", "max_concurrent_sessions = 7"),
+        ("backend = \"podman\"", "backend = \"docker\""),
+        ("allow_protected_changes = \"yes\"", "allow_protected_changes = true"),
+        ("project_roots = \"/srv\"", "project_roots = [\"/srv\", \"~/src\"]"),
+        ("project_roots = [\"srv\"]", "project_roots = []"),
+        ("runtime_classes = \"runc\"", "runtime_classes = [\"runc\"]"),
+        ("image = \"a\\nb\"", "image = \"a\""),
+        ("image = \"\"", "image = \"a:b\""),
+        ("[limit]\nmemory = 1", "[limits]\nmemory = \"2g\""),
+        ("[limits]\nmemmory = 1", "[limits]\nmemory = 16777216"),
+        ("[limits]\nmemory = 1", "[limits]\nmemory = \"512MiB\""),
+        ("[limits]\ncpus = true", "[limits]\ncpus = 0.5"),
+        ("max_usd_per_day = -1", "max_usd_per_day = 0.25"),
+        (
+            "[credentials.github]\nfiel = \"/t\"",
+            "[credentials.github]\nfile = \"/t\"",
+        ),
+        (
+            "[credentials.github]\nfile = \"/t\"\ncommand = [\"x\"]",
+            "[credentials.github]\ncommand = [\"x\"]",
+        ),
+        ("[credentials.Hub]\nfile = \"/t\"", "[credentials.hub]\nfile = \"/t\""),
+    ] {
+        assert!(!accepts(wrong), "{wrong}");
+        assert!(accepts(right), "{right}");
+        let case = Case::new();
+        assert!(case.load(wrong, &[], &[]).is_err(), "{wrong}");
+        // Credentials need a destination, and the schema leaves that to services that are not known.
+        if !right.contains("credentials.hub") {
+            case.load(right, &[], &[]).expect(right);
+        }
+    }
+}
+
+#[test]
+fn a_running_server_takes_over_what_it_can_and_nothing_of_what_is_wrong() {
+    let case = Case::new();
+    let flags = Flags {
+        config: Some(case.file()),
+        set: vec!["lease_seconds=5".to_owned()],
+        ..Flags::default()
+    };
+    let environment = Environment::of(
+        case.uid,
+        [("HOME", "/home/someone"), ("MAX_CONCURRENT_SESSIONS", "3")],
+    );
+    let write = |text: &str| std::fs::write(case.file(), text).unwrap();
+    write("backend = \"native\"\nlease_seconds = 9\nauth_token_command = [\"a\", \"canary\"]");
+    let mut running = Running::new(load(&flags, &environment).unwrap(), flags, environment);
+    let again = running.read_again().unwrap();
+    assert_eq!((again.changes.len(), again.pending.len()), (0, 0));
+
+    write("backend = \"docker\"\nmax_concurrent_sessions = 4\ndefault_idle_timeout = 60\nauth_token_command = [\"a\", \"b\"]");
+    let reread = running.read_again().unwrap();
+    let told: Vec<_> = reread
+        .changes
+        .iter()
+        .map(|change| {
+            let side = |written: &Option<Written>| {
+                written.as_ref().map_or("default".to_owned(), |written| {
+                    format!("{}{}", written.shown, ["", " (less)"][usize::from(written.is_redacted)])
+                })
+            };
+            format!("{} {:?}: {} -> {}", change.key, change.applies, side(&change.old), side(&change.new))
+        })
+        .collect();
+    // What a variable or a flag says wins, before and after.
+    assert_eq!(
+        told,
+        [
+            "default_idle_timeout NewSessions: default -> 60",
+            "backend Restart: \"native\" -> \"docker\"",
+            "auth_token_command NewSessions: [\"a\", \"[secret]\"] (less) -> [\"a\", \"[secret]\"] (less)",
+        ]
+    );
+    assert_ne!(
+        reread.changes[2].old.as_ref().unwrap().sha256,
+        reread.changes[2].new.as_ref().unwrap().sha256
+    );
+    assert!(!format!("{reread:?}").contains("canary"));
+    assert_eq!(reread.pending, ["backend"]);
+    assert_eq!(reread.config.backend, BackendChoice::Native);
+    assert_eq!(reread.config.default_idle_timeout.as_secs(), 60);
+    running.take_over(reread);
+    // Told once; that it waits for a restart is told every time.
+    let again = running.read_again().unwrap();
+    assert!(again.changes.is_empty());
+    assert_eq!(again.pending, ["backend"]);
+
+    write("default_idle_timeout = 0\nnothing = 1");
+    assert_eq!(running.read_again().unwrap_err().len(), 2);
+    assert_eq!(running.config().default_idle_timeout.as_secs(), 60);
+    std::fs::remove_file(case.file()).unwrap();
+    assert_eq!(running.read_again().unwrap_err()[0].code, "file_unreadable");
+    // Values that need a restart are judged together with the others as they count.
+    write("max_session_timeout = 600");
+    assert!(!running.read_again().unwrap_err().is_empty());
 }

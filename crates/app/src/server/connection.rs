@@ -75,9 +75,13 @@ async fn greet(stream: &mut BufReader<UnixStream>, host: &Host) -> Result<Greete
     let greeting: Greeting = read_line(stream, MAX_LINE_BYTES, GREETING_TIMEOUT).await?;
     let sessions = host.house.live_sessions().await;
     // No pause from here to `enter` or `close_if_empty`: what the verdict rests on must still hold when it is given.
-    let Some((reply, client)) = decide(&greeting, sessions, host) else {
+    let Some((mut reply, client)) = decide(&greeting, sessions, host) else {
         return Ok(Greeted::Answered);
     };
+    if greeting.mode == Mode::Reload && reply.verdict == Verdict::Welcome {
+        tracing::info!("a client asks this server to read its configuration again");
+        reply.reloaded = Some(host.house.reload().await);
+    }
     stream
         .write_all(&line(&reply))
         .await
@@ -126,6 +130,7 @@ fn decide(greeting: &Greeting, sessions: u32, host: &Host) -> Option<(Reply, Opt
         clients: standing.clients,
         sessions,
         uptime_seconds: host.started.elapsed().as_secs(),
+        reloaded: None,
     };
     Some((reply, client))
 }
@@ -167,7 +172,7 @@ async fn attend(stream: BufReader<UnixStream>, greeting: Greeting, peer: UCred, 
                 tracing::debug!(error = describe(&error), "a stream connection ended early");
             }
         }
-        Mode::Status | Mode::Stop => {}
+        Mode::Status | Mode::Reload | Mode::Stop => {}
     }
 }
 
@@ -182,6 +187,7 @@ pub(super) fn refusal_line(version: &str, sentence: &str) -> Vec<u8> {
         clients: 0,
         sessions: 0,
         uptime_seconds: 0,
+        reloaded: None,
     })
 }
 

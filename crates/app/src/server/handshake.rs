@@ -12,6 +12,8 @@ use std::{path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
 
+use super::Reloaded;
+
 /// Version of the handshake itself; changes only when an old server could not even refuse.
 pub const PROTOCOL: u32 = 1;
 /// Longest line, bytes: paths and a version, with room to spare.
@@ -33,6 +35,8 @@ pub enum Mode {
     Stream,
     /// The reply is all that is wanted.
     Status,
+    /// The server shall read its configuration again.
+    Reload,
     /// The server shall end; its sessions live on until their lease runs out.
     Stop,
 }
@@ -94,6 +98,9 @@ pub struct Reply {
     /// How long the server has run.
     #[serde(default)]
     pub uptime_seconds: u64,
+    /// What came of reading the configuration again, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reloaded: Option<Reloaded>,
 }
 
 /// How the server stands when somebody knocks.
@@ -179,7 +186,7 @@ pub fn judge(
         return (Verdict::Refused, Some(sentence));
     }
     match greeting.mode {
-        Mode::Status => (Verdict::Welcome, None),
+        Mode::Status | Mode::Reload => (Verdict::Welcome, None),
         Mode::Stop => (Verdict::Leaving, None),
         Mode::Mcp | Mode::Person | Mode::Stream if is_newer(&greeting.version, own_version) => {
             if standing.is_idle() {

@@ -26,7 +26,7 @@ use clients::Clients;
 use connection::Host;
 pub(crate) use election::open_lock_file;
 pub use election::{Address, Elected, ElectionError, Lock, read_address, take_lock};
-pub use house::House;
+pub use house::{ChangedKey, House, ReloadOutcome, Reloaded};
 pub use log_file::{LogWriter, open_log_file};
 
 /// Connections at one time. Each is a client process of the same user; a desktop has a handful.
@@ -168,4 +168,30 @@ pub fn stop_on_signals() -> io::Result<CancellationToken> {
         token.cancel();
     });
     Ok(stop)
+}
+
+/// SIGHUP, from now on: until it is waited for, one that comes is kept.
+///
+/// # Errors
+/// When the handler cannot be set.
+pub fn hangups() -> io::Result<tokio::signal::unix::Signal> {
+    use tokio::signal::unix::{SignalKind, signal};
+    signal(SignalKind::hangup())
+}
+
+/// Lets the house read its configuration again whenever SIGHUP comes. Signals that come while it does so count as one.
+pub async fn reload_on_hangups(
+    mut hangups: tokio::signal::unix::Signal,
+    house: Arc<dyn House>,
+    stop: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            received = hangups.recv() => match received {
+                Some(()) => drop(house.reload().await),
+                None => return,
+            },
+        }
+    }
 }

@@ -14,7 +14,7 @@ use app::{
     config::Paths,
     front::{StartError, Started, Starter},
     server::{
-        self, ElectionError, House, Options,
+        self, ChangedKey, ElectionError, House, Options, ReloadOutcome, Reloaded,
         handshake::{Greeting, Mode, PROTOCOL},
         take_lock,
     },
@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 pub struct ScriptedHouse {
     pub sessions: AtomicU32,
     pub shutdowns: AtomicUsize,
+    pub reloads: AtomicUsize,
     pub hangs_at_shutdown: AtomicBool,
     pub road: Arc<EchoRoad>,
 }
@@ -44,6 +45,20 @@ impl House for ScriptedHouse {
 
     async fn live_sessions(&self) -> u32 {
         self.sessions.load(Ordering::SeqCst)
+    }
+
+    async fn reload(&self) -> Reloaded {
+        self.reloads.fetch_add(1, Ordering::SeqCst);
+        Reloaded {
+            outcome: ReloadOutcome::Changed,
+            changed: vec![ChangedKey {
+                key: "network_allow".to_owned(),
+                applies: "at_once".to_owned(),
+            }],
+            needs_restart: vec!["backend".to_owned()],
+            narrowed_sessions: 1,
+            problems: Vec::new(),
+        }
     }
 
     async fn shutdown(&self) {

@@ -9,40 +9,58 @@ use super::*;
 const ONE: SessionId = SessionId::from_bytes([1; 16]);
 const TWO: SessionId = SessionId::from_bytes([2; 16]);
 
-fn limits(rates: RateLimits) -> Limits {
-    Limits::new(&CallerLimits {
-        rates,
-        ..CallerLimits::default()
-    })
+/// A server whose callers may so much.
+struct Server(Limits, CallerLimits);
+
+impl Server {
+    fn new(rates: RateLimits) -> Self {
+        Server(
+            Limits::default(),
+            CallerLimits {
+                rates,
+                ..CallerLimits::default()
+            },
+        )
+    }
+
+    fn admit(
+        &self,
+        name: &str,
+        action: &Action,
+        session: Option<SessionId>,
+    ) -> Result<Option<OpenCall<'_>>, Refusal> {
+        let caller = Caller { name, own: None };
+        self.0.admit(&self.1, caller, action, session)
+    }
+
+    fn passes(&self, name: &str, action: &Action, session: Option<SessionId>) -> bool {
+        self.admit(name, action, session).is_ok()
+    }
 }
 
 fn list() -> Action {
     Action::ListSessions { ended: false }
 }
 
-fn passes(limits: &Limits, caller: &str, action: &Action, session: Option<SessionId>) -> bool {
-    limits.admit(caller, None, action, session).is_ok()
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_is_too_fast_waits_exactly_as_long_as_it_is_told_and_others_do_not() {
-    let limits = limits(RateLimits {
+    let server = Server::new(RateLimits {
         calls: Rate::new(60, 2),
         ..RateLimits::NONE
     });
-    assert!(passes(&limits, "a", &list(), None) && passes(&limits, "a", &list(), None));
-    let refusal = limits.admit("a", None, &list(), None).unwrap_err();
+    assert!(server.passes("a", &list(), None) && server.passes("a", &list(), None));
+    let refusal = server.admit("a", &list(), None).unwrap_err();
     assert_eq!((refusal.reason, refusal.retry_after_ms), (Reason::RateLimited, Some(1_000)));
-    assert!(passes(&limits, "b", &list(), None), "another caller");
+    assert!(server.passes("b", &list(), None), "another caller");
     tokio::time::advance(Duration::from_millis(999)).await;
-    assert!(!passes(&limits, "a", &list(), None));
+    assert!(!server.passes("a", &list(), None));
     tokio::time::advance(Duration::from_millis(1)).await;
-    assert!(passes(&limits, "a", &list(), None));
+    assert!(server.passes("a", &list(), None));
 }
 
 #[tokio::test(start_paused = true)]
 async fn classes_and_sessions_have_buckets_of_their_own() {
-    let limits = limits(RateLimits {
+    let server = Server::new(RateLimits {
         executions: Rate::new(60, 1),
         session_calls: Rate::new(60, 2),
         ..RateLimits::NONE
@@ -60,26 +78,23 @@ async fn classes_and_sessions_have_buckets_of_their_own() {
             wait: Duration::ZERO,
         })
     };
-    assert!(passes(&limits, "a", &prompt(), Some(ONE)));
-    assert!(!passes(&limits, "a", &prompt(), Some(TWO)), "the class, whatever the session");
-    assert!(passes(&limits, "a", &Action::GetSession(ONE), Some(ONE)), "another class");
-    assert!(!passes(&limits, "a", &Action::GetSession(ONE), Some(ONE)), "the session has had two");
-    assert!(passes(&limits, "a", &Action::GetSession(TWO), Some(TWO)), "another session");
-    assert!(passes(&limits, "b", &Action::GetSession(ONE), Some(ONE)), "a stranger takes from its own");
+    assert!(server.passes("a", &prompt(), Some(ONE)));
+    assert!(!server.passes("a", &prompt(), Some(TWO)), "the class, whatever the session");
+    assert!(server.passes("a", &Action::GetSession(ONE), Some(ONE)), "another class");
+    assert!(!server.passes("a", &Action::GetSession(ONE), Some(ONE)), "the session has had two");
+    assert!(server.passes("a", &Action::GetSession(TWO), Some(TWO)), "another session");
+    assert!(server.passes("b", &Action::GetSession(ONE), Some(ONE)), "a stranger takes from its own");
 }
 
 #[tokio::test(start_paused = true)]
 async fn ending_things_is_never_limited() {
-    let limits = Limits::new(&CallerLimits {
-        rates: RateLimits {
-            calls: Rate::new(1, 1),
-            ..RateLimits::NONE
-        },
-        max_open_calls: 1,
-        ..CallerLimits::default()
+    let mut server = Server::new(RateLimits {
+        calls: Rate::new(1, 1),
+        ..RateLimits::NONE
     });
-    let _open = limits.admit("a", None, &list(), None).unwrap();
-    assert!(!passes(&limits, "a", &list(), None), "the control");
+    server.1.max_open_calls = 1;
+    let _open = server.admit("a", &list(), None).unwrap();
+    assert!(!server.passes("a", &list(), None), "the control");
     for _ in 0..1_000 {
         for action in [
             Action::DestroySession(ONE),
@@ -89,34 +104,35 @@ async fn ending_things_is_never_limited() {
                 because: ReapCause::Idle,
             },
         ] {
-            assert!(limits.admit("a", None, &action, Some(ONE)).unwrap().is_none());
+            assert!(server.admit("a", &action, Some(ONE)).unwrap().is_none());
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_caller_with_a_rate_of_its_own_has_the_narrower_one_and_sees_how_it_stands() {
-    let limits = limits(RateLimits {
+    let Server(limits, allowed) = Server::new(RateLimits {
         calls: Rate::new(600, 100),
         ..RateLimits::NONE
     });
-    let own = NonZeroU32::new(6);
-    assert!(limits.admit("a", own, &list(), None).is_ok());
-    let view = limits.view("a", own).unwrap();
-    assert_eq!(
-        view,
-        RateView {
-            per_minute: 6,
-            burst: 6,
-            window_seconds: 60,
-            remaining: 5,
-            reset_seconds: 10
-        }
-    );
-    assert_eq!(limits.view("b", None).unwrap().remaining, 100);
-    let none = Limits::new(&CallerLimits {
+    let caller = |name| Caller {
+        name,
+        own: NonZeroU32::new(6),
+    };
+    assert!(limits.admit(&allowed, caller("a"), &list(), None).is_ok());
+    let expected = RateView {
+        per_minute: 6,
+        burst: 6,
+        window_seconds: 60,
+        remaining: 5,
+        reset_seconds: 10,
+    };
+    assert_eq!(limits.view(&allowed, caller("a")), Some(expected));
+    let other = Caller { name: "b", own: None };
+    assert_eq!(limits.view(&allowed, other).unwrap().remaining, 100);
+    let unlimited = CallerLimits {
         rates: RateLimits::NONE,
         ..CallerLimits::default()
-    });
-    assert_eq!(none.view("a", None), None);
+    };
+    assert_eq!(limits.view(&unlimited, other), None);
 }

@@ -170,6 +170,11 @@ pub enum Denial {
         /// How many there may be.
         limit: u64,
     },
+    /// The session makes too many connections and requests.
+    RateLimited {
+        /// How many it may make within a minute.
+        per_minute: u64,
+    },
     /// The decision could not be recorded, so it is a no.
     AuditUnavailable,
     /// A defect of the proxy, or a question to the kernel that it did not answer.
@@ -203,6 +208,7 @@ impl Denial {
             Denial::Upgrade => "upgrade",
             Denial::Unsupported(_) => "unsupported",
             Denial::TooMany { .. } => "too_many",
+            Denial::RateLimited { .. } => "rate_limited",
             Denial::AuditUnavailable => "audit_unavailable",
             Denial::Internal(_) => "internal",
         }
@@ -235,6 +241,7 @@ impl Denial {
             | Denial::Upgrade
             | Denial::Unsupported(_)
             | Denial::TooMany { .. }
+            | Denial::RateLimited { .. }
             | Denial::AuditUnavailable
             | Denial::Internal(_) => None,
         }
@@ -347,6 +354,10 @@ impl fmt::Display for Denial {
             Denial::TooMany { what, limit } => write!(
                 f,
                 "this session has {limit} {what}, which is all that it may have at a time; close some, then try again"
+            ),
+            Denial::RateLimited { per_minute } => write!(
+                f,
+                "this session has made {per_minute} connections and requests within a minute, which is all that it may; try again in a minute"
             ),
             Denial::AuditUnavailable => write!(
                 f,

@@ -33,7 +33,7 @@ pub(crate) fn status(denial: &Denial) -> StatusCode {
         | Denial::CertificateRefused { .. }
         | Denial::CredentialUnavailable { .. }
         | Denial::CredentialEchoed { .. } => StatusCode::BAD_GATEWAY,
-        Denial::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+        Denial::TooMany { .. } | Denial::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
         Denial::AuditUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         Denial::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         Denial::NetworkOff
@@ -65,6 +65,7 @@ pub(crate) fn socks_reply(denial: &Denial) -> Reply {
         Denial::Unsupported(_) => Reply::CommandNotSupported,
         Denial::BadRequest(_)
         | Denial::TooMany { .. }
+        | Denial::RateLimited { .. }
         | Denial::AuditUnavailable
         | Denial::CredentialUnavailable { .. }
         | Denial::CredentialEchoed { .. }

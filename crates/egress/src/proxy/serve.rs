@@ -297,7 +297,7 @@ fn ask(way: Way, host: HostName, port: u16) -> Ask {
 /// What is asked for, where its TLS is opened.
 fn opens(session: &SessionEgress, ask: &Result<Ask, Denial>) -> Option<Ask> {
     let ask = ask.as_ref().ok()?;
-    session.opening_for(ask).map(|_| ask.clone())
+    session.is_opened(ask).then(|| ask.clone())
 }
 
 /// Admits what was understood, and records what is refused.

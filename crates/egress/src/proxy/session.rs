@@ -5,7 +5,7 @@ use std::{
     fmt,
     net::Ipv4Addr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Instant,
@@ -21,7 +21,7 @@ use tokio::{
 use super::{
     limits::ProxyLimits,
     names::{Budget, Told},
-    record::{Decision, Ending, Recorder, Ticket, TunnelEnd, Way},
+    record::{Decision, Ending, Recorder, Ticket, TunnelEnd, Unrecorded, Way},
     synthetic::Synthetic,
     traffic::Traffic,
 };
@@ -40,7 +40,7 @@ pub struct SessionEgress {
     session: SessionId,
     rules: watch::Sender<Arc<RuleSet>>,
     reach: Reach,
-    opening: Option<Opening>,
+    opening: RwLock<Option<Arc<Opening>>>,
     recorder: Arc<dyn Recorder>,
     connections: Arc<Semaphore>,
     tunnels: Arc<Semaphore>,
@@ -136,7 +136,7 @@ impl SessionEgress {
             session,
             rules: watch::Sender::new(Arc::new(rules)),
             reach,
-            opening,
+            opening: RwLock::new(opening.map(Arc::new)),
             recorder,
             connections: Arc::new(Semaphore::new(limits.max_connections)),
             tunnels: Arc::new(Semaphore::new(limits.max_tunnels)),
@@ -179,12 +179,27 @@ impl SessionEgress {
         Arc::clone(&self.connections).try_acquire_owned().ok()
     }
 
-    /// By what the TLS of a tunnel is opened; nothing where it stays closed, or where there is no rule for it at all.
-    pub(crate) fn opening_for(&self, ask: &Ask) -> Option<&Opening> {
-        let rules = self.rules();
-        let first = rules.find(&ask.host, ask.port).ok()?;
-        self.opening.as_ref().filter(|opening| {
-            first.rule.opens_tls() || opening.broker.is_bound(&ask.host, ask.port)
+    /// Puts other credentials in force, for requests from now on. A session that has nothing opened keeps it so: its sandbox
+    /// believes no authority.
+    pub fn replace_opening(&self, opening: Option<Opening>) {
+        let mut standing = self.opening.write().unwrap_or_else(PoisonError::into_inner);
+        if standing.is_some() {
+            *standing = opening.map(Arc::new);
+        }
+    }
+
+    fn opening(&self) -> Option<Arc<Opening>> {
+        let standing = self.opening.read();
+        standing.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the TLS of a tunnel is opened; it stays closed where there is no rule for it at all.
+    pub(crate) fn is_opened(&self, ask: &Ask) -> bool {
+        let (rules, opening) = (self.rules(), self.opening());
+        rules.find(&ask.host, ask.port).is_ok_and(|first| {
+            opening.is_some_and(|opening| {
+                first.rule.opens_tls() || opening.broker.is_bound(&ask.host, ask.port)
+            })
         })
     }
 
@@ -193,16 +208,15 @@ impl SessionEgress {
     /// # Errors
     /// `placeholder_misplaced`, for all that is not opened.
     pub(crate) fn claim(&self, ask: &Ask, head: &Parts) -> Result<Option<Claim>, Denial> {
-        match &self.opening {
+        match self.opening() {
             Some(opening) => opening.broker.claim(ask, head, ask.way == Way::Https),
             None => Ok(None),
         }
     }
 
-    pub(crate) fn interception(&self) -> Option<&Interception> {
-        self.opening
-            .as_ref()
-            .map(|opening| opening.interception.as_ref())
+    pub(crate) fn interception(&self) -> Option<Arc<Interception>> {
+        self.opening()
+            .map(|opening| Arc::clone(&opening.interception))
     }
 
     /// Decides, records and connects; what a person could allow becomes a question to them. A refusal is not recorded here,
@@ -224,9 +238,12 @@ impl SessionEgress {
             self.recorder.decided(self.session, &decision),
             self.reach.dial(&ask.host, ask.port, rule),
         );
-        let ticket = recorded.map_err(|error| {
-            tracing::error!(%error, "no connection is made");
-            Denial::AuditUnavailable
+        let ticket = recorded.map_err(|unrecorded| match unrecorded {
+            Unrecorded::TooMany { per_minute } => Denial::RateLimited { per_minute },
+            error @ Unrecorded::Failed(_) => {
+                tracing::error!(%error, "no connection is made");
+                Denial::AuditUnavailable
+            }
         })?;
         let was_private = rule.rule.private;
         let mut pass = Pass {

@@ -9,7 +9,7 @@ use http::Method;
 use model::SessionId;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::{Recording, Ticket};
+use crate::{Recording, Ticket, Unrecorded};
 
 use super::{
     account::Spent,
@@ -201,7 +201,10 @@ impl Exchange {
             .request_begins(self.session.session, &self.record);
         match announced.await {
             Ok(ticket) => self.ticket = Some(ticket),
-            Err(error) => {
+            Err(Unrecorded::TooMany { per_minute }) => {
+                return Err(Denial::RateLimited { per_minute });
+            }
+            Err(error @ Unrecorded::Failed(_)) => {
                 tracing::error!(%error, "no request goes to the provider");
                 return Err(Denial::AuditUnavailable);
             }

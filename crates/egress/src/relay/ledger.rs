@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -103,11 +103,16 @@ pub struct LedgerConfig {
 pub struct Ledger(Arc<Inner>);
 
 struct Inner {
-    budgets: DailyBudgets,
-    prices: Prices,
+    terms: RwLock<Arc<Terms>>,
     keep: Arc<dyn Keep>,
     clock: Clock,
     days: Mutex<BTreeMap<u64, Day>>,
+}
+
+/// What the operator can change while the server runs.
+struct Terms {
+    budgets: DailyBudgets,
+    prices: Arc<Prices>,
 }
 
 #[derive(Default)]
@@ -178,8 +183,10 @@ impl Ledger {
             day.callers.entry(before.caller).or_default().spent += spent;
         }
         Ledger(Arc::new(Inner {
-            budgets: config.budgets,
-            prices: config.prices,
+            terms: RwLock::new(Arc::new(Terms {
+                budgets: config.budgets,
+                prices: Arc::new(config.prices),
+            })),
             keep: config.keep,
             clock: config.clock,
             days: Mutex::new(days),
@@ -198,6 +205,20 @@ impl Ledger {
             keep: Arc::new(Forgetful),
             clock: Arc::new(SystemTime::now),
         }))
+    }
+
+    /// Puts other budgets and prices in force, for requests from now on. What was used stays used.
+    pub fn replace_terms(&self, budgets: DailyBudgets, prices: Prices) {
+        let mut terms = self.0.terms.write().unwrap_or_else(PoisonError::into_inner);
+        *terms = Arc::new(Terms {
+            budgets,
+            prices: Arc::new(prices),
+        });
+    }
+
+    fn terms(&self) -> Arc<Terms> {
+        let terms = self.0.terms.read();
+        Arc::clone(&terms.unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The system's clock.
@@ -219,9 +240,10 @@ impl Ledger {
         let server = day.map(|day| day.server.spent).unwrap_or_default();
         let own = day.and_then(|day| day.callers.get(caller));
         let own = own.map(|account| account.spent).unwrap_or_default();
+        let budgets = self.terms().budgets;
         LeftToday {
-            caller: self.0.budgets.caller.left(&own),
-            server: self.0.budgets.server.left(&server),
+            caller: budgets.caller.left(&own),
+            server: budgets.server.left(&server),
         }
     }
 
@@ -229,13 +251,14 @@ impl Ledger {
         Ledger::day_of((self.0.clock)())
     }
 
-    pub(crate) fn prices(&self) -> &Prices {
-        &self.0.prices
+    pub(crate) fn prices(&self) -> Arc<Prices> {
+        Arc::clone(&self.terms().prices)
     }
 
     /// Whether any day's budget is in dollars.
     pub(crate) fn counts_dollars(&self) -> bool {
-        self.0.budgets.caller.cost.is_some() || self.0.budgets.server.cost.is_some()
+        let budgets = self.terms().budgets;
+        budgets.caller.cost.is_some() || budgets.server.cost.is_some()
     }
 
     /// Takes a place for a request in all three books, or in none. The session's own is `own`.
@@ -253,7 +276,7 @@ impl Ledger {
             day.callers.insert(caller.to_owned(), Account::default());
         }
         let callers = day.callers.get_mut(caller).ok_or(Denial::Internal)?;
-        let budgets = &self.0.budgets;
+        let budgets = self.terms().budgets;
         let books = [
             (Scope::Session, own.0, own.1),
             (Scope::CallerDay, callers, &budgets.caller),
@@ -287,7 +310,7 @@ impl Ledger {
         let mut days = self.lock();
         let day = days.get_mut(&booking.day)?;
         day.server.correct(&booking.estimate, before, after);
-        let budgets = &self.0.budgets;
+        let budgets = self.terms().budgets;
         let of_server = budgets.server.used_up(&day.server.spent);
         let of_caller = day.callers.get_mut(caller).and_then(|account| {
             account.correct(&booking.estimate, before, after);
@@ -322,7 +345,7 @@ impl Ledger {
 impl fmt::Debug for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ledger")
-            .field("budgets", &self.0.budgets)
+            .field("budgets", &self.terms().budgets)
             .finish_non_exhaustive()
     }
 }

@@ -61,6 +61,10 @@ pub(crate) enum Denial {
     ResponseTimeout {
         seconds: u64,
     },
+    /// The session makes too many connections and requests.
+    RateLimited {
+        per_minute: u64,
+    },
     /// The request could not be put on record.
     AuditUnavailable,
     Internal,
@@ -92,6 +96,7 @@ impl Denial {
             Denial::Credential(_) => "credential_source",
             Denial::ConnectionFailed => "connection_failed",
             Denial::ResponseTimeout { .. } => "response_timeout",
+            Denial::RateLimited { .. } => "rate_limited",
             Denial::AuditUnavailable => "audit_unavailable",
             Denial::Internal => "internal",
         }
@@ -114,6 +119,7 @@ impl Denial {
             | Denial::Held(_)
             | Denial::PriceUnknown(_)
             | Denial::Concurrency(_)
+            | Denial::RateLimited { .. }
             | Denial::Buffers => StatusCode::TOO_MANY_REQUESTS,
             Denial::NoCredential | Denial::Credential(_) | Denial::AuditUnavailable => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -148,6 +154,7 @@ impl Denial {
             Denial::Credential(why) => format!("{why}; the operator's log and configuration have the rest"),
             Denial::ConnectionFailed => "connection_failed: the provider could not be reached from the host (name, connection or TLS); the operator's log has the cause".to_owned(),
             Denial::ResponseTimeout { seconds } => format!("the provider did not begin to answer within {seconds} s"),
+            Denial::RateLimited { per_minute } => format!("this session has made {per_minute} connections and requests within a minute, which is all that it may; try again in a minute"),
             Denial::AuditUnavailable => "the server could not record this request, so it did not go to the provider; the operator is to look at the audit log".to_owned(),
             Denial::Internal => "the relay could not put the request together; this is a defect of it".to_owned(),
         }

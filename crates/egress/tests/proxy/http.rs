@@ -175,6 +175,20 @@ async fn what_cannot_be_recorded_is_not_connected() {
 }
 
 #[tokio::test]
+async fn a_session_that_connects_too_often_is_told_so_and_not_that_the_record_is_broken() {
+    let server = Server::http(OK).await;
+    let session = Session::new(private(&[&format!("a.example:{}", server.port)]));
+    session.record.is_crowded.store(true, SeqCst);
+    let target = format!("a.example:{}", server.port);
+    let answer = session.connect(&target).await.unwrap_err();
+    assert_eq!(refusal(&answer), (429, "rate_limited".to_owned()));
+    assert!(server.received().is_empty());
+    assert_eq!(session.record.denied(), ["rate_limited"]);
+    session.record.is_crowded.store(false, SeqCst);
+    assert!(session.connect(&target).await.is_ok(), "the control");
+}
+
+#[tokio::test]
 async fn a_server_that_is_not_there_is_a_502() {
     let free = Server::echo(b"").await.port;
     // A port that nobody listens at: one that was just given back.

@@ -62,6 +62,7 @@ pub struct Record {
     pub decisions: Mutex<Vec<Decision>>,
     pub ends: Mutex<Vec<(Ticket, TunnelEnd)>>,
     pub is_full: AtomicBool,
+    pub is_crowded: AtomicBool,
     count: AtomicU64,
 }
 
@@ -69,7 +70,10 @@ impl Recorder for Record {
     fn decided<'a>(&'a self, _session: SessionId, decision: &'a Decision) -> Recording<'a> {
         Box::pin(async move {
             if self.is_full.load(SeqCst) {
-                return Err(Unrecorded("the disk is full".to_owned()));
+                return Err(Unrecorded::Failed("the disk is full".to_owned()));
+            }
+            if self.is_crowded.load(SeqCst) && decision.denied.is_none() {
+                return Err(Unrecorded::TooMany { per_minute: 7 });
             }
             self.decisions.lock().unwrap().push(decision.clone());
             Ok(Ticket(self.count.fetch_add(1, SeqCst)))

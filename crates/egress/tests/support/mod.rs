@@ -191,6 +191,8 @@ pub struct Records {
     pub begun: Mutex<Vec<Option<String>>>,
     /// No request can be put on record.
     pub is_full: bool,
+    /// The session has made too many.
+    pub is_crowded: bool,
     pub ended: Mutex<Vec<(Option<Ticket>, RequestRecord)>>,
 }
 
@@ -199,11 +201,12 @@ impl Observer for Records {
         let mut begun = self.begun.lock().unwrap();
         begun.push(record.model.clone());
         let ticket = Ticket(begun.len() as u64);
-        let is_full = self.is_full;
+        let (is_full, is_crowded) = (self.is_full, self.is_crowded);
         Box::pin(async move {
-            match is_full {
-                true => Err(Unrecorded("the disk is full".to_owned())),
-                false => Ok(ticket),
+            match (is_full, is_crowded) {
+                (true, _) => Err(Unrecorded::Failed("the disk is full".to_owned())),
+                (false, true) => Err(Unrecorded::TooMany { per_minute: 7 }),
+                (false, false) => Ok(ticket),
             }
         })
     }

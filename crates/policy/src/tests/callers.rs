@@ -3,16 +3,16 @@
 use std::{num::NonZeroU32, time::Duration};
 
 use super::fixture::*;
-use crate::{CallerLimits, MachineFacts, Overcommit, Policy, PolicyConfig, SessionBounds};
+use crate::{CallerLimits, MachineFacts, Overcommit, Policy, PolicyConfig, PlaceBounds};
 
-fn bounds(change: impl FnOnce(&mut CallerLimits), machine: MachineFacts) -> SessionBounds {
+fn bounds(change: impl FnOnce(&mut CallerLimits), machine: MachineFacts) -> PlaceBounds {
     let mut config = config();
     change(&mut config.callers);
     Policy::new(config).unwrap().bounds(&alice(), &machine)
 }
 
 /// How many sessions of the profile fit into these bounds.
-fn fitting(bounds: &SessionBounds) -> u64 {
+fn fitting(bounds: &PlaceBounds) -> u64 {
     let profile = Policy::default_limits().unwrap();
     [
         bounds.memory_bytes.map(|all| all / profile.memory_bytes.value),
@@ -46,7 +46,7 @@ fn a_factor_multiplies_what_the_machine_has_and_none_leaves_it_out() {
     let machine = MachineFacts { memory_bytes: 1_001, cpu_millis: 3_000, disk_bytes: u64::MAX };
     let found = bounds(
         |callers| {
-            callers.overcommit = Overcommit { memory: Some(1_500), cpu: None, disk: Some(2_000) }
+            callers.overcommit = Overcommit { memory: Some(150), cpu: None, disk: Some(200) }
         },
         machine,
     );

@@ -63,6 +63,11 @@ impl House {
         }
     }
 
+    /// The decisions of an operator that lets sessions reach these.
+    pub fn policy_reaching(&self, ceiling: &[&str]) -> Policy {
+        policy(self.base.path(), ceiling)
+    }
+
     /// Another server on the same store and machine; the old one is forgotten, as by kill -9.
     pub fn restart(mut self) -> Self {
         let base = self.base.path();
