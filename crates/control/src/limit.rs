@@ -16,7 +16,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use model::{Action, Reason, Refusal, SessionId};
+use model::{Action, Principal, Reason, Refusal, SessionId};
 use policy::{Buckets, CallClass, CallerLimits, Fill, Moment, Rate, RateLimits};
 use tokio::time::Instant;
 
@@ -39,12 +39,23 @@ pub(crate) struct Limits {
 }
 
 /// Who calls.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Caller<'a> {
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
     /// [`model::Principal::name`].
-    pub(crate) name: &'a str,
+    pub(crate) name: String,
     /// Calls a minute, where it has a limit of its own.
-    pub(crate) own: Option<NonZeroU32>,
+    own: Option<NonZeroU32>,
+}
+
+impl Caller {
+    pub(crate) fn of(principal: &Principal) -> Self {
+        Caller {
+            name: principal.name(),
+            own: principal
+                .remote()
+                .and_then(|remote| NonZeroU32::new(remote.calls_per_minute?)),
+        }
+    }
 }
 
 /// Whose bucket.
@@ -89,7 +100,7 @@ impl Limits {
     pub(crate) fn admit(
         &self,
         allowed: &CallerLimits,
-        Caller { name, own }: Caller<'_>,
+        caller: &Caller,
         action: &Action,
         session: Option<SessionId>,
     ) -> Result<Option<OpenCall<'_>>, Refusal> {
@@ -97,9 +108,9 @@ impl Limits {
         if class == CallClass::Free {
             return Ok(None);
         }
-        let place = self.open.take(name, allowed.max_open_calls);
+        let place = self.open.take(&caller.name, allowed.max_open_calls);
         let place = place.ok_or_else(too_many_open)?;
-        let wanted = wanted(&allowed.rates, Caller { name, own }, class, session);
+        let wanted = wanted(&allowed.rates, caller, class, session);
         let taken = lock(&self.buckets).take_all(&wanted, self.now());
         match taken {
             Ok(()) => Ok(Some(place)),
@@ -111,9 +122,9 @@ impl Limits {
     }
 
     /// How a caller stands; nothing where it is not limited.
-    pub(crate) fn view(&self, allowed: &CallerLimits, caller: Caller<'_>) -> Option<RateView> {
+    pub(crate) fn view(&self, allowed: &CallerLimits, caller: &Caller) -> Option<RateView> {
         let rate = calls(&allowed.rates, caller.own)?;
-        let key = Key::Calls(caller.name.into());
+        let key = Key::Calls(caller.name.as_str().into());
         let fill: Fill = lock(&self.buckets).fill(&key, rate, self.now());
         Some(RateView {
             per_minute: rate.per_minute(),
@@ -144,11 +155,11 @@ fn calls(rates: &RateLimits, own: Option<NonZeroU32>) -> Option<Rate> {
 /// The buckets that a call takes from.
 fn wanted(
     rates: &RateLimits,
-    caller: Caller<'_>,
+    caller: &Caller,
     class: CallClass,
     session: Option<SessionId>,
 ) -> Vec<(Key, Rate)> {
-    let name: Arc<str> = caller.name.into();
+    let name: Arc<str> = caller.name.as_str().into();
     let of_class = match class {
         CallClass::Free | CallClass::Other => None,
         CallClass::Create => rates.creates,

@@ -29,7 +29,11 @@ pub(crate) fn look(
     let all = memory.saturating_add(swap);
     let group = match is_engine {
         true => None,
-        false => group_limit(&fs::read_to_string("/proc/self/cgroup")?, Path::new(GROUPS), swap),
+        false => group_limit(
+            &fs::read_to_string("/proc/self/cgroup")?,
+            Path::new(GROUPS),
+            swap,
+        ),
     };
     let processors = match is_engine {
         true => processors(&fs::read_to_string("/proc/stat")?)?,
@@ -80,7 +84,9 @@ fn group_limit(membership: &str, mounted: &Path, swap: u64) -> Option<u64> {
         if controllers.is_empty() {
             least(mounted, path, |group| version_2(group, swap))
         } else if controllers.split(',').any(|name| name == "memory") {
-            least(&mounted.join("memory"), path, |group| version_1(group, swap))
+            least(&mounted.join("memory"), path, |group| {
+                version_1(group, swap)
+            })
         } else {
             None
         }
@@ -96,7 +102,11 @@ fn least(top: &Path, path: &Path, limit: impl Fn(&Path) -> Option<u64>) -> Optio
 
 /// A file that says `max` has no number.
 fn number(group: &Path, file: &str) -> Option<u64> {
-    fs::read_to_string(group.join(file)).ok()?.trim().parse().ok()
+    fs::read_to_string(group.join(file))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
 }
 
 fn version_2(group: &Path, swap: u64) -> Option<u64> {
@@ -119,18 +129,30 @@ mod tests {
     fn this_machine_can_be_looked_at() {
         for backend in [None, Some(BackendName::Native), Some(BackendName::Docker)] {
             let found = look(Path::new("/"), backend).unwrap();
-            assert!(found.memory_bytes > GIB / 8 && found.cpu_millis >= 1_000, "{found:?}");
+            assert!(
+                found.memory_bytes > GIB / 8 && found.cpu_millis >= 1_000,
+                "{found:?}"
+            );
         }
-        assert!(look(Path::new("/nowhere"), None).is_err(), "what is not told is no number");
+        assert!(
+            look(Path::new("/nowhere"), None).is_err(),
+            "what is not told is no number"
+        );
     }
 
     #[test]
     fn memory_and_processors_are_read_as_the_kernel_writes_them() {
         let meminfo = "MemTotal:        8000000 kB\nMemFree: 1 kB\nSwapTotal:       2000000 kB\n";
-        assert_eq!(memory_and_swap(meminfo).unwrap(), (8_192_000_000, 2_048_000_000));
+        assert_eq!(
+            memory_and_swap(meminfo).unwrap(),
+            (8_192_000_000, 2_048_000_000)
+        );
         assert_eq!(memory_and_swap("MemTotal: 1 kB\n").unwrap(), (1024, 0));
         assert!(memory_and_swap("MemFree: 1 kB\n").is_err());
-        assert_eq!(processors("cpu  1 2\ncpu0 1\ncpu1 1\ncpufreq 1\n").unwrap(), 2);
+        assert_eq!(
+            processors("cpu  1 2\ncpu0 1\ncpu1 1\ncpufreq 1\n").unwrap(),
+            2
+        );
         assert!(processors("intr 1\n").is_err());
     }
 
@@ -146,13 +168,20 @@ mod tests {
         write("a/b/memory.max", "max\n".to_owned());
         assert_eq!(limit("0::/a/b\n"), None, "nothing is set");
         write("a/memory.max", (4 * GIB).to_string());
-        assert_eq!(limit("0::/a/b\n"), Some(5 * GIB), "the one above, with all swap");
+        assert_eq!(
+            limit("0::/a/b\n"),
+            Some(5 * GIB),
+            "the one above, with all swap"
+        );
         write("a/memory.swap.max", "0\n".to_owned());
         assert_eq!(limit("0::/a/b\n"), Some(4 * GIB), "without any");
         assert_eq!(limit("0::/\n"), None, "another group");
         write("memory/c/memory.limit_in_bytes", (2 * GIB).to_string());
         assert_eq!(limit("5:cpu,cpuacct:/c\n4:memory:/c\n"), Some(3 * GIB));
-        write("memory/c/memory.memsw.limit_in_bytes", (2 * GIB).to_string());
+        write(
+            "memory/c/memory.memsw.limit_in_bytes",
+            (2 * GIB).to_string(),
+        );
         assert_eq!(limit("4:memory:/c\n0::/a/b\n"), Some(2 * GIB));
     }
 }

@@ -48,6 +48,9 @@ async fn a_session_that_asks_too_often_is_told_so_and_not_that_the_record_is_bro
     };
     let bench = Setting::first_party(&upstream.url).bench_with(crowded);
     let answer = bench.ask(BODY).await;
-    assert_eq!((status(&answer), rule(&answer)), (429, Some("rate_limited")));
+    assert_eq!(
+        (status(&answer), rule(&answer)),
+        (429, Some("rate_limited"))
+    );
     assert!(upstream.asked().is_empty());
 }

@@ -13,7 +13,7 @@ use control::Road;
 use futures::FutureExt;
 use model::{
     Action, AnswerNetwork, AnsweredBy, Call, ClientInfo, Credentials, ExecutionId, Outcome,
-    PermissionAnswer, Reason, Refusal,
+    PermissionAnswer, Reason, Refusal, Source,
 };
 use rmcp::{
     ErrorData, RoleServer,
@@ -53,6 +53,7 @@ const LATE: [Reason; 4] = [
 pub(crate) struct Caller {
     pub(crate) road: Arc<dyn Road>,
     pub(crate) credentials: Credentials,
+    pub(crate) source: Source,
     pub(crate) client: ClientInfo,
     /// What the line of the call said besides its arguments.
     pub(crate) said: Said,
@@ -100,11 +101,20 @@ impl Caller {
         self.told.is_some()
     }
 
+    /// Somebody who has no disk here: paths of the host are not theirs to name.
+    pub(crate) const fn is_remote(&self) -> bool {
+        match self.credentials {
+            Credentials::ApiKey(_) | Credentials::AccessToken(_) => true,
+            Credentials::LocalPeer { .. } | Credentials::System => false,
+        }
+    }
+
     /// Takes the road.
     pub(crate) async fn ask(&self, action: Action) -> Result<Outcome, Refusal> {
         let call = Call {
             credentials: self.credentials.clone(),
             client: self.client.clone(),
+            source: self.source,
             action,
         };
         self.road.handle(call).await

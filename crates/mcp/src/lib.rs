@@ -27,4 +27,4 @@ mod tools;
 
 pub use connection::{McpError, Peer, serve};
 pub use service::{INSTRUCTIONS, SERVER_NAME};
-pub use tools::tool_list;
+pub use tools::{required_scopes, tool_list};

@@ -4,7 +4,7 @@
 use std::{borrow::Cow, sync::Arc};
 
 use control::Road;
-use model::{ClientInfo, Credentials};
+use model::{ClientInfo, Credentials, Source};
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
@@ -25,7 +25,7 @@ use crate::{
     connection::Peer,
     person::{Person, Rounds},
     text,
-    tools::{self, Entry, find},
+    tools::{self, Entry, Offer, find},
 };
 
 /// The server's name in both openings.
@@ -54,6 +54,7 @@ const MAX_CLIENT_TEXT_BYTES: usize = 64;
 pub(crate) struct Service {
     road: Arc<dyn Road>,
     credentials: Credentials,
+    source: Source,
     is_person: bool,
     shutdown: CancellationToken,
     open_calls: Semaphore,
@@ -67,6 +68,7 @@ impl Service {
         road: Arc<dyn Road>,
         Peer {
             credentials,
+            source,
             is_person,
         }: Peer,
         shutdown: CancellationToken,
@@ -74,11 +76,21 @@ impl Service {
         Service {
             road,
             credentials,
+            source,
             is_person,
             shutdown,
             open_calls: Semaphore::new(MAX_OPEN_CALLS),
             turn: Arc::default(),
             rounds: Rounds::default(),
+        }
+    }
+
+    /// Which tools are there for the other side.
+    const fn offer(&self) -> Offer {
+        match (&self.credentials, self.is_person) {
+            (_, true) => Offer::Person,
+            (Credentials::ApiKey(_) | Credentials::AccessToken(_), false) => Offer::Remote,
+            (Credentials::LocalPeer { .. } | Credentials::System, false) => Offer::Program,
         }
     }
 
@@ -90,6 +102,7 @@ impl Service {
         Caller {
             road: Arc::clone(&self.road),
             credentials: self.credentials.clone(),
+            source: self.source,
             client: client.unwrap_or_default(),
             said: context.extensions.get().cloned().unwrap_or_default(),
             is_person: self.is_person,
@@ -150,7 +163,7 @@ impl ServerHandler for Service {
     }
 
     fn get_tool(&self, name: &str) -> Option<Tool> {
-        find(name, self.is_person).map(|entry| entry.tool.clone())
+        find(name, self.offer()).map(|entry| entry.tool.clone())
     }
 
     async fn list_tools(
@@ -175,7 +188,7 @@ impl ServerHandler for Service {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let Some(entry) = find(&request.name, self.is_person) else {
+        let Some(entry) = find(&request.name, self.offer()) else {
             return Err(tools::unknown(&request.name));
         };
         let Ok(_permit) = self.open_calls.try_acquire() else {

@@ -145,12 +145,15 @@ impl CallClass {
         match action {
             Action::CancelExecution(_)
             | Action::DestroySession(_)
+            | Action::RevokeKey { .. }
             | Action::ReapSession { .. }
             | Action::AdoptSession(_)
             | Action::RemoveRemains { .. } => CallClass::Free,
             Action::CreateSession(_) => CallClass::Create,
             Action::ExecuteCommand(_) | Action::ExecutePrompt(_) => CallClass::Execute,
-            Action::TransferFiles(_) => CallClass::Transfer,
+            Action::TransferFiles(_) | Action::WriteFile(_) | Action::ReadFile(_) => {
+                CallClass::Transfer
+            }
             Action::AnswerExecution { .. }
             | Action::GetExecution(_)
             | Action::RespondExecution { .. }
@@ -162,6 +165,9 @@ impl CallClass {
             | Action::ExtendSession { .. }
             | Action::WidenNetwork(_)
             | Action::AnswerNetwork(_)
+            | Action::CreateKey(_)
+            | Action::RotateKey { .. }
+            | Action::ListKeys
             | Action::GetServerInfo => CallClass::Other,
         }
     }

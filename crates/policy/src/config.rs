@@ -8,7 +8,8 @@ use std::{
 use model::{BackendName, BindMount, LimitName, Limits, RuntimeClass};
 
 use crate::{
-    CallerLimits, NetworkConfig, forbidden::ForbiddenPaths, hardening::Hardening, lexical, limits, mounts,
+    CallerLimits, NetworkConfig, forbidden::ForbiddenPaths, hardening::Hardening, lexical, limits,
+    mounts,
 };
 
 /// The operator's side of every decision.

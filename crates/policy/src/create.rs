@@ -4,12 +4,12 @@ use std::{path::Path, time::Duration};
 
 use model::{
     BackendName, CreateSession, Kernel, LimitRequest, Limits, Principal, Reason, Refusal,
-    RuntimeClass,
+    RuntimeClass, Scope, Scopes,
 };
 
 use crate::{
-    AgentParts, CallerLimits, CreateFacts, CreateParts, CreatePermit, MachineFacts, Policy,
-    PlaceBounds, environment, lexical, limits, mounts::HostRules, prompt, roots::Roots,
+    AgentParts, CallerLimits, CreateFacts, CreateParts, CreatePermit, MachineFacts, PlaceBounds,
+    Policy, environment, lexical, limits, mounts::HostRules, prompt, roots::Roots,
 };
 
 /// Longest name of a session, characters: fits a line of a list.
@@ -35,7 +35,11 @@ impl Policy {
         asked: &CreateSession,
         facts: CreateFacts,
     ) -> Result<CreatePermit, Refusal> {
-        let owner = self.local_user(principal)?;
+        let scopes = Scopes::NONE.with(Scope::SessionsRun);
+        let owner = match asked.network.asks_for_something() {
+            true => self.maker(principal, scopes.with(Scope::Network))?,
+            false => self.maker(principal, scopes)?,
+        };
         self.check_plain_arguments(asked)?;
         if facts.mounts.len() != asked.mounts.len() {
             return Err(not_looked_up("mcpMounts"));
@@ -47,7 +51,13 @@ impl Policy {
             protected: &self.protected,
             server_uid: self.config.server_uid,
         };
-        let workspace = rules.directory(&asked.project_path, &facts.project, "projectPath")?;
+        let workspace = match principal.remote() {
+            Some(_) => {
+                refuse_mounts(asked)?;
+                rules.named_project(&asked.project_path, &facts.project, "projectPath")?
+            }
+            None => rules.directory(&asked.project_path, &facts.project, "projectPath")?,
+        };
         rules.writable(&workspace, "projectPath")?;
         let mounts = rules.mounts(
             &workspace,
@@ -104,11 +114,11 @@ impl Policy {
 
     /// What live sessions of this caller must not exceed, one that is asked for included.
     pub fn bounds(&self, principal: &Principal, machine: &MachineFacts) -> PlaceBounds {
-        let own_maximum = match principal {
-            Principal::LocalUser { .. } | Principal::System => None,
-        };
+        let own_maximum = principal.remote().and_then(|caller| caller.max_sessions);
         let config = &self.config;
-        config.callers.bounds(config.max_sessions, own_maximum, machine)
+        config
+            .callers
+            .bounds(config.max_sessions, own_maximum, machine)
     }
 
     /// The backend that a session would have which asks for that one or for none; nothing where this server has it not.
@@ -127,7 +137,7 @@ impl Policy {
     }
 
     fn check_plain_arguments(&self, asked: &CreateSession) -> Result<(), Refusal> {
-        check_name(asked.name.as_deref())?;
+        check_name(asked.name.as_deref(), "sessionName")?;
         check_idempotency_key(asked.idempotency_key.as_deref())?;
         check_time(asked.ttl, "ttlSeconds")?;
         check_time(asked.idle, "idleSeconds")?;
@@ -239,6 +249,17 @@ impl Policy {
     }
 }
 
+/// A remote caller names no directory of this host but its projects.
+fn refuse_mounts(asked: &CreateSession) -> Result<(), Refusal> {
+    if asked.mounts.is_empty() {
+        return Ok(());
+    }
+    let message = "A remote caller cannot mount directories of the server's disk.";
+    let hint =
+        "Leave `mcpMounts` out; carry files with `transfer_files`, or ask whoever runs the server.";
+    Err(Refusal::new(Reason::PolicyDenied, message, hint).in_field("mcpMounts"))
+}
+
 /// Our own fault, and no reason to be lenient.
 fn not_looked_up(field: &str) -> Refusal {
     let message = "The server did not look at everything that the decision needs.";
@@ -263,7 +284,8 @@ fn check_tasks(kernel: Kernel, limits: &Limits) -> Result<(), Refusal> {
     .in_field("limits.pids"))
 }
 
-fn check_name(name: Option<&str>) -> Result<(), Refusal> {
+/// A name for people, of a session or a key.
+pub(crate) fn check_name(name: Option<&str>, field: &str) -> Result<(), Refusal> {
     let Some(name) = name else { return Ok(()) };
     let allowed =
         |character: char| character.is_alphanumeric() || matches!(character, ' ' | '-' | '_' | '.');
@@ -278,11 +300,11 @@ fn check_name(name: Option<&str>) -> Result<(), Refusal> {
     {
         return Ok(());
     }
-    let message = "The session's name has characters or a length that a name cannot have.";
+    let message = "The name has characters or a length that a name cannot have.";
     let hint = format!(
         "Use 1 to {MAX_NAME_CHARACTERS} letters, digits, spaces, `-`, `_` or `.`, beginning with a letter or digit."
     );
-    Err(Refusal::new(Reason::InvalidArgument, message, hint).in_field("sessionName"))
+    Err(Refusal::new(Reason::InvalidArgument, message, hint).in_field(field))
 }
 
 fn check_idempotency_key(key: Option<&str>) -> Result<(), Refusal> {

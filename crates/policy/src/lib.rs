@@ -50,6 +50,7 @@ mod facts;
 mod folding;
 mod forbidden;
 mod hardening;
+mod keys;
 mod lexical;
 mod limits;
 mod managed_settings;
@@ -59,15 +60,14 @@ mod permit;
 mod prompt;
 mod protected;
 mod rate;
+mod roles;
 mod roots;
 mod transfer;
 
 #[cfg(test)]
 mod tests;
 
-pub use admission::{
-    ExecutionVerb, Policy, SessionBounds, SessionTimes, SessionVerb, SystemVerb,
-};
+pub use admission::{ExecutionVerb, Policy, SessionBounds, SessionTimes, SessionVerb, SystemVerb};
 pub use callers::{CallClass, CallerLimits, Overcommit, PlaceBounds, RateLimits};
 pub use command::{
     MAX_ARGUMENT_BYTES, MAX_ARGUMENTS, MAX_COMMAND_BYTES, MAX_STDIN_BYTES, MAX_WAIT,
@@ -77,6 +77,7 @@ pub use create::{MAX_IDEMPOTENCY_KEY_BYTES, MAX_NAME_CHARACTERS};
 pub use environment::{MAX_ENVIRONMENT_BYTES, MAX_ENVIRONMENT_VARIABLES};
 pub use facts::{CreateFacts, EntryKind, MachineFacts, PathFacts};
 pub use forbidden::{OfferedPaths, why_host_path_is_forbidden};
+pub use keys::{KeyListPermit, KeyPermit, KeyVerb, MAX_KEY_OVERLAP, MAX_KEY_ROOTS, NewKeyPermit};
 pub use limits::key as limit_key;
 pub use mounts::MAX_MOUNTS;
 pub use network::{MAX_NETWORK_RULES, NetworkConfig, OfferedCredential, Standing};
@@ -88,4 +89,6 @@ pub use permit::{
 pub use prompt::{AgentParts, MAX_PROMPT_BYTES, PromptParts};
 pub use protected::{ProtectedPaths, Rule, RuleKind, WhenMissing};
 pub use rate::{Bucket, Buckets, Fill, Moment, Rate, TooEarly};
-pub use transfer::{MAX_TRANSFER_BYTES, MAX_TRANSFER_ENTRIES};
+pub use transfer::{
+    FileParts, FilePermit, MAX_INLINE_FILE_BYTES, MAX_TRANSFER_BYTES, MAX_TRANSFER_ENTRIES,
+};

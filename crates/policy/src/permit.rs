@@ -12,7 +12,7 @@ use model::{
     Terminal, TransferDirection,
 };
 
-use crate::{AgentParts, ExecutionVerb, PromptParts, PlaceBounds, SessionVerb, SystemVerb};
+use crate::{AgentParts, ExecutionVerb, PlaceBounds, PromptParts, SessionVerb, SystemVerb};
 
 /// A session may be created.
 #[derive(Debug)]

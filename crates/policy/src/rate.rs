@@ -169,7 +169,10 @@ impl<K: Eq + Hash + Clone> Buckets<K> {
         }
         for (key, rate) in wanted {
             self.make_room(key, now);
-            self.buckets.entry(key.clone()).or_default().take(*rate, now);
+            self.buckets
+                .entry(key.clone())
+                .or_default()
+                .take(*rate, now);
         }
         Ok(())
     }
@@ -207,7 +210,8 @@ impl<K: Eq + Hash + Clone> Buckets<K> {
         // An eighth at once, so that a table that stays full is not gone through for each newcomer.
         let leave = self.room - (self.room / 8).max(1);
         if self.buckets.len() > leave {
-            let mut ends: Vec<Moment> = self.buckets.values().map(|bucket| bucket.full_at).collect();
+            let mut ends: Vec<Moment> =
+                self.buckets.values().map(|bucket| bucket.full_at).collect();
             let excess = self.buckets.len() - leave;
             let (_, last_to_go, _) = ends.select_nth_unstable(excess - 1);
             let (last_to_go, mut excess) = (*last_to_go, excess);

@@ -202,7 +202,10 @@ fn crowded(crowded: Crowded) -> Refusal {
             format!("{waiting} new sessions wait for a place, as many as may.")
         }
     };
-    limit_reached(message, "Wait for them, or destroy a session with destroy_session.")
+    limit_reached(
+        message,
+        "Wait for them, or destroy a session with destroy_session.",
+    )
 }
 
 /// Nobody reads it but the audit log.

@@ -63,7 +63,11 @@ impl Queue {
         let first = state.line.begin();
         state.wake(first);
         drop(state);
-        Ok(Waiting { queue: self, number, woken })
+        Ok(Waiting {
+            queue: self,
+            number,
+            woken,
+        })
     }
 
     /// Something ended.
@@ -148,7 +152,9 @@ impl Line {
                 return Err(Crowded::Caller(MAX_WAITING_OF_CALLER));
             }
             Some((_, waiting)) => waiting.push_back(number),
-            None => self.callers.push_back((caller.to_owned(), VecDeque::from([number]))),
+            None => self
+                .callers
+                .push_back((caller.to_owned(), VecDeque::from([number]))),
         }
         self.next_number += 1;
         Ok(number)
@@ -207,14 +213,19 @@ impl Line {
     fn next(&mut self) -> Option<u64> {
         let tried = &self.tried;
         let untried = |(_, waiting): &(String, VecDeque<u64>)| {
-            waiting.iter().find(|number| !tried.contains(number)).copied()
+            waiting
+                .iter()
+                .find(|number| !tried.contains(number))
+                .copied()
         };
         self.turn = self.callers.iter().find_map(untried);
         self.turn
     }
 
     fn place_of(&self, number: u64) -> Option<usize> {
-        self.callers.iter().position(|(_, waiting)| waiting.contains(&number))
+        self.callers
+            .iter()
+            .position(|(_, waiting)| waiting.contains(&number))
     }
 
     /// Takes the caller out, without that one; nothing where it has no other.
@@ -225,12 +236,25 @@ impl Line {
     }
 
     fn position(&self, number: u64) -> usize {
-        let Some(place) = self.place_of(number) else { return 0 };
-        let depth = self.callers[place].1.iter().take_while(|waits| **waits != number).count();
+        let Some(place) = self.place_of(number) else {
+            return 0;
+        };
+        let depth = self.callers[place]
+            .1
+            .iter()
+            .take_while(|waits| **waits != number)
+            .count();
         let before = |(at, (_, waiting)): (usize, &(String, VecDeque<u64>))| {
             waiting.len().min(depth + usize::from(at < place))
         };
-        self.callers.iter().enumerate().filter(|(at, _)| *at != place).map(before).sum::<usize>() + depth + 1
+        self.callers
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| *at != place)
+            .map(before)
+            .sum::<usize>()
+            + depth
+            + 1
     }
 }
 

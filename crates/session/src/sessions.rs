@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use crate::{
     backends::Backends,
     execution::Execution,
+    inline_files::Pieces,
     live::{Live, ProtectedBy},
     network::{Network, WaysOut},
     protected::ScanReport,
@@ -102,6 +103,7 @@ pub(crate) struct Inner {
     live: Mutex<HashMap<SessionId, Arc<Live>>>,
     creating: Mutex<HashSet<SessionId>>,
     executions: Mutex<HashMap<ExecutionId, Arc<Execution>>>,
+    pub(crate) pieces: Pieces,
     /// New sessions without a place yet.
     pub(crate) queue: Queue,
 }
@@ -137,6 +139,7 @@ impl Sessions {
             live,
             creating,
             executions,
+            pieces: Pieces::default(),
             queue: Queue::default(),
         }))
     }
@@ -298,6 +301,7 @@ impl Sessions {
         let state = match because {
             ReapCause::Lifetime | ReapCause::Idle => SessionState::Expired,
             ReapCause::SandboxEnded | ReapCause::Orphaned => SessionState::Failed,
+            ReapCause::KeyRevoked => SessionState::Destroyed,
         };
         self.0.end(session, state, because.sentence()).await?;
         Ok(session)
@@ -351,6 +355,7 @@ impl Sessions {
             .0
             .stored(move |store| store.purge_ended_before(before))
             .await?;
+        self.0.pieces.sweep();
         self.0.remove_transcripts().await?;
         Ok(forgotten)
     }

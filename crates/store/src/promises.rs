@@ -50,7 +50,13 @@ pub(crate) fn shortage(
             && promised.saturating_add(asked) > capacity
         {
             let own = own(connection, &record.principal, of)?;
-            return Ok(Some(Shortage::Resource { of, asked, promised, capacity, own }));
+            return Ok(Some(Shortage::Resource {
+                of,
+                asked,
+                promised,
+                capacity,
+                own,
+            }));
         }
     }
     Ok(None)
@@ -82,14 +88,17 @@ fn held(connection: &Connection, record: &SessionRecord) -> Result<Held, StoreEr
          FROM sessions WHERE state IN ({})",
         live_states()
     );
-    let mut statement = connection.prepare_cached(&sql).map_err(failed_to("count sessions"))?;
+    let mut statement = connection
+        .prepare_cached(&sql)
+        .map_err(failed_to("count sessions"))?;
     let project = record.project_path.as_os_str().as_bytes();
     let mut rows = statement
         .query(params![record.principal, project])
         .map_err(failed_to("count sessions"))?;
-    let row = rows.next().map_err(failed_to("count sessions"))?.ok_or(StoreError::OutOfRange {
-        column: "sessions",
-    })?;
+    let row = rows
+        .next()
+        .map_err(failed_to("count sessions"))?
+        .ok_or(StoreError::OutOfRange { column: "sessions" })?;
     Ok(Held {
         sessions: get(row, "sessions")?,
         of_caller: get(row, "of_caller")?,
@@ -108,8 +117,12 @@ fn own(
         "SELECT id, {column} FROM sessions WHERE principal = ?1 AND state IN ({}) ORDER BY {column} DESC, number",
         live_states()
     );
-    let mut statement = connection.prepare_cached(&sql).map_err(failed_to("list promises"))?;
-    let mut found = statement.query([principal]).map_err(failed_to("list promises"))?;
+    let mut statement = connection
+        .prepare_cached(&sql)
+        .map_err(failed_to("list promises"))?;
+    let mut found = statement
+        .query([principal])
+        .map_err(failed_to("list promises"))?;
     let mut own = Vec::new();
     while let Some(row) = found.next().map_err(failed_to("list promises"))? {
         own.push((parse(row, "id")?, unsigned(row, column)?));

@@ -12,7 +12,8 @@ const APPLICATION_ID: i64 = 0x4343_4d53;
 pub(crate) const SCHEMA_VERSION: i64 = 4;
 
 /// Names of all tables: a file that lacks one is damaged.
-const TABLES: [&str; 6] = [
+const TABLES: [&str; 7] = [
+    "api_keys",
     "daily_usage",
     "events",
     "executions",
@@ -114,9 +115,27 @@ CREATE TABLE daily_usage (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// What sessions are promised of the machine. Those that live while the program is replaced have their limits in what is kept of
-/// their sandbox; one that was never finished is removed at the start.
-const PROMISES: &str = "
+/// Keys of remote callers. Rows stay when a key has ended: sessions and the audit log speak of it. And what sessions are promised of
+/// the machine: those that live while the program is replaced have their limits in what is kept of their sandbox; one that was never
+/// finished is removed at the start.
+const VERSION_4: &str = "
+CREATE TABLE api_keys (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    identity TEXT NOT NULL,
+    name TEXT NOT NULL,
+    secret_hash BLOB NOT NULL,
+    scopes TEXT NOT NULL,
+    roots BLOB NOT NULL,
+    max_sessions INTEGER,
+    calls_per_minute INTEGER,
+    created_at_ms INTEGER NOT NULL,
+    expires_at_ms INTEGER,
+    revoked_at_ms INTEGER,
+    last_used_at_ms INTEGER,
+    replaced_by TEXT,
+    end_is_told INTEGER NOT NULL
+) STRICT;
 ALTER TABLE sessions ADD COLUMN memory_bytes INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE sessions ADD COLUMN cpu_millis INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE sessions ADD COLUMN disk_bytes INTEGER NOT NULL DEFAULT 0;
@@ -184,8 +203,8 @@ pub(crate) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     }
     if version < 4 {
         transaction
-            .execute_batch(PROMISES)
-            .map_err(failed_to("add what sessions are promised"))?;
+            .execute_batch(VERSION_4)
+            .map_err(failed_to("add keys and promises"))?;
     }
     transaction
         .execute_batch(&format!(

@@ -34,7 +34,10 @@ fn reopening_keeps_everything() {
     let (directory, store) = fresh();
     let (owner, record) = (store.owner(), session());
     let run = execution(record.id);
-    assert_eq!(store.reserve_session(&record, &Bounds::live(1)).unwrap(), Reserved::New);
+    assert_eq!(
+        store.reserve_session(&record, &Bounds::live(1)).unwrap(),
+        Reserved::New
+    );
     store.insert_execution(&run).unwrap();
     store.add_event(record.id, 5, "session ready").unwrap();
     drop(store);
@@ -59,7 +62,9 @@ fn thirty_two_racing_reservations_fill_exactly_ten_places() {
             let (store, start) = (store.clone(), start.clone());
             std::thread::spawn(move || {
                 start.wait();
-                store.reserve_session(&session(), &Bounds::live(10)).unwrap()
+                store
+                    .reserve_session(&session(), &Bounds::live(10))
+                    .unwrap()
             })
         })
         .collect();
@@ -99,8 +104,16 @@ fn two_processes_racing_for_one_place_get_one() {
     let (other, _) = Store::open(&directory.path().join("state.db")).unwrap();
     for limit in 1..=20 {
         let outcomes = std::thread::scope(|scope| {
-            let one = scope.spawn(|| store.reserve_session(&session(), &Bounds::live(limit)).unwrap());
-            let two = scope.spawn(|| other.reserve_session(&session(), &Bounds::live(limit)).unwrap());
+            let one = scope.spawn(|| {
+                store
+                    .reserve_session(&session(), &Bounds::live(limit))
+                    .unwrap()
+            });
+            let two = scope.spawn(|| {
+                other
+                    .reserve_session(&session(), &Bounds::live(limit))
+                    .unwrap()
+            });
             [one.join().unwrap(), two.join().unwrap()]
         });
         assert_eq!(
@@ -143,7 +156,10 @@ fn an_ended_session_gives_its_place_back() {
                 .update_session(live.id, &[SessionState::Creating], &change)
                 .unwrap()
         );
-        assert_eq!(store.reserve_session(&session(), &Bounds::live(1)).unwrap(), Reserved::New);
+        assert_eq!(
+            store.reserve_session(&session(), &Bounds::live(1)).unwrap(),
+            Reserved::New
+        );
     }
 }
 
@@ -157,7 +173,10 @@ fn an_idempotency_key_makes_one_session_per_principal_and_arguments() {
         ..session()
     };
     let first = keyed("uid:0", Some("k"), 1);
-    assert_eq!(store.reserve_session(&first, &Bounds::live(9)).unwrap(), Reserved::New);
+    assert_eq!(
+        store.reserve_session(&first, &Bounds::live(9)).unwrap(),
+        Reserved::New
+    );
     let existing = Reserved::Existing(Box::new(first.clone()));
     for (principal, key, digest, expected) in [
         ("uid:0", Some("k"), 1, existing.clone()),
@@ -511,7 +530,10 @@ fn a_number_beyond_the_database_is_refused_and_nothing_is_reserved() {
         expires_at_ms: i64::MAX as u64,
         ..session()
     };
-    assert_eq!(store.reserve_session(&largest, &Bounds::live(1)).unwrap(), Reserved::New);
+    assert_eq!(
+        store.reserve_session(&largest, &Bounds::live(1)).unwrap(),
+        Reserved::New
+    );
     assert_eq!(store.session(largest.id).unwrap(), Some(largest));
 }
 
@@ -532,7 +554,7 @@ prop_compose! {
             id: SessionId::from_bytes(id), principal, name, state: SessionState::ALL[state],
             backend: BackendName::ALL[backend], project_path: std::ffi::OsString::from_vec(path).into(),
             created_at_ms, expires_at_ms, idle_ms, last_used_at_ms, idempotency_key: key, arguments_digest,
-            spec, attestation, agent: None, network: None, ended_because, ended_at_ms,
+            promise: store::Promise::default(), spec, attestation, agent: None, network: None, ended_because, ended_at_ms,
         }
     }
 }

@@ -985,7 +985,9 @@ destinations = [\"fine.example\"]
     );
     assert_eq!(
         found.warnings,
-        ["the variable CLAUDE_CODE_MCP_NETWORK_ALOW is not known; did you mean CLAUDE_CODE_MCP_NETWORK_ALLOW?"]
+        [
+            "the variable CLAUDE_CODE_MCP_NETWORK_ALOW is not known; did you mean CLAUDE_CODE_MCP_NETWORK_ALLOW?"
+        ]
     );
     assert!(!format!("{found:?}").contains("canary"));
     // Without what is wrong the rest can still be looked at.
@@ -1005,7 +1007,9 @@ fn a_file_that_is_no_toml_is_told_with_its_line_and_the_rest_is_looked_at_too() 
     let environment = Environment::of(case.uid, [("HOME", "/home/someone")]);
     let codes = |flags: &Flags| {
         let problems = inspect(flags, &environment).problems;
-        let told = problems.into_iter().map(|problem| (problem.code, problem.place));
+        let told = problems
+            .into_iter()
+            .map(|problem| (problem.code, problem.place));
         told.collect::<Vec<_>>()
     };
     let path = case.file().display().to_string();
@@ -1068,11 +1072,23 @@ fn the_schema_takes_what_the_page_shows_and_refuses_what_a_form_can_show_to_be_w
         ("lease_seconds = \"soon\"", "lease_seconds = \"15m\""),
         ("lease_seconds = 1.5", "lease_seconds = \"1.5m\""),
         ("max_concurrent_sessions = 0", "max_concurrent_sessions = 1"),
-        ("max_concurrent_sessions = -1", "max_concurrent_sessions = 10000"),
-        ("max_concurrent_sessions = \"many\"", "max_concurrent_sessions = 7"),
+        (
+            "max_concurrent_sessions = -1",
+            "max_concurrent_sessions = 10000",
+        ),
+        (
+            "max_concurrent_sessions = \"many\"",
+            "max_concurrent_sessions = 7",
+        ),
         ("backend = \"podman\"", "backend = \"docker\""),
-        ("allow_protected_changes = \"yes\"", "allow_protected_changes = true"),
-        ("project_roots = \"/srv\"", "project_roots = [\"/srv\", \"~/src\"]"),
+        (
+            "allow_protected_changes = \"yes\"",
+            "allow_protected_changes = true",
+        ),
+        (
+            "project_roots = \"/srv\"",
+            "project_roots = [\"/srv\", \"~/src\"]",
+        ),
         ("project_roots = [\"srv\"]", "project_roots = []"),
         ("runtime_classes = \"runc\"", "runtime_classes = [\"runc\"]"),
         ("image = \"a\\nb\"", "image = \"a\""),
@@ -1090,7 +1106,10 @@ fn the_schema_takes_what_the_page_shows_and_refuses_what_a_form_can_show_to_be_w
             "[credentials.github]\nfile = \"/t\"\ncommand = [\"x\"]",
             "[credentials.github]\ncommand = [\"x\"]",
         ),
-        ("[credentials.Hub]\nfile = \"/t\"", "[credentials.hub]\nfile = \"/t\""),
+        (
+            "[credentials.Hub]\nfile = \"/t\"",
+            "[credentials.hub]\nfile = \"/t\"",
+        ),
     ] {
         assert!(!accepts(wrong), "{wrong}");
         assert!(accepts(right), "{right}");
@@ -1121,7 +1140,9 @@ fn a_running_server_takes_over_what_it_can_and_nothing_of_what_is_wrong() {
     let again = running.read_again().unwrap();
     assert_eq!((again.changes.len(), again.pending.len()), (0, 0));
 
-    write("backend = \"docker\"\nmax_concurrent_sessions = 4\ndefault_idle_timeout = 60\nauth_token_command = [\"a\", \"b\"]");
+    write(
+        "backend = \"docker\"\nmax_concurrent_sessions = 4\ndefault_idle_timeout = 60\nauth_token_command = [\"a\", \"b\"]",
+    );
     let reread = running.read_again().unwrap();
     let told: Vec<_> = reread
         .changes
@@ -1129,10 +1150,20 @@ fn a_running_server_takes_over_what_it_can_and_nothing_of_what_is_wrong() {
         .map(|change| {
             let side = |written: &Option<Written>| {
                 written.as_ref().map_or("default".to_owned(), |written| {
-                    format!("{}{}", written.shown, ["", " (less)"][usize::from(written.is_redacted)])
+                    format!(
+                        "{}{}",
+                        written.shown,
+                        ["", " (less)"][usize::from(written.is_redacted)]
+                    )
                 })
             };
-            format!("{} {:?}: {} -> {}", change.key, change.applies, side(&change.old), side(&change.new))
+            format!(
+                "{} {:?}: {} -> {}",
+                change.key,
+                change.applies,
+                side(&change.old),
+                side(&change.new)
+            )
         })
         .collect();
     // What a variable or a flag says wins, before and after.

@@ -224,7 +224,10 @@ async fn a_session_has_so_many_connections_a_minute_and_the_refusal_says_so() {
     let directory = directory();
     let ledger = SessionLedger::new(log(directory.path()), SESSION, "uid:7".to_owned());
     lock(&ledger.counts).allowed = MAX_ALLOWED - 1;
-    assert!(ledger.decided(SESSION, &decision(None)).await.is_ok(), "the control");
+    assert!(
+        ledger.decided(SESSION, &decision(None)).await.is_ok(),
+        "the control"
+    );
     let refused = ledger.decided(SESSION, &decision(None)).await;
     let Err(Unrecorded::TooMany { per_minute }) = refused else {
         panic!("{refused:?}")

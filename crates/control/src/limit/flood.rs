@@ -88,7 +88,10 @@ mod tests {
             assert_eq!(flood.note("a", Moment(0)), Told::Written);
         }
         assert_eq!(flood.note("a", Moment(0)), Told::Counted { is_first: true });
-        assert_eq!(flood.note("a", Moment(0)), Told::Counted { is_first: false });
+        assert_eq!(
+            flood.note("a", Moment(0)),
+            Told::Counted { is_first: false }
+        );
         assert_eq!(flood.note("b", Moment(0)), Told::Written, "another caller");
         assert_eq!(flood.take(), (vec![("a", 2)], 0));
         assert_eq!(flood.note("a", Moment(0)), Told::Written, "the next window");

@@ -77,15 +77,23 @@ mod tests {
     #[test]
     fn one_caller_has_half_of_all_and_the_last_are_for_those_with_few() {
         let calls = OpenCalls::default();
-        let wild: Vec<_> = (0..9).map(|caller| take_all(&calls, &format!("wild {caller}"), u32::MAX)).collect();
+        let wild: Vec<_> = (0..9)
+            .map(|caller| take_all(&calls, &format!("wild {caller}"), u32::MAX))
+            .collect();
         assert_eq!((wild[0].len(), wild[1].len()), (512, 256));
-        let modest: Vec<_> = (0..16).map(|caller| take_all(&calls, &format!("modest {caller}"), u32::MAX)).collect();
+        let modest: Vec<_> = (0..16)
+            .map(|caller| take_all(&calls, &format!("modest {caller}"), u32::MAX))
+            .collect();
         assert!(modest.iter().all(|taken| taken.len() >= 7), "{modest:?}");
         let all = calls.0.lock().unwrap().all;
         assert!(all <= MAX_CALLS, "{all}");
         drop((wild, modest));
         let open = calls.0.lock().unwrap();
-        assert_eq!((open.all, open.by_caller.len()), (0, 0), "all are given back");
+        assert_eq!(
+            (open.all, open.by_caller.len()),
+            (0, 0),
+            "all are given back"
+        );
     }
 
     #[test]
@@ -95,6 +103,9 @@ mod tests {
         assert_eq!(taken.len(), 3);
         assert!(calls.take("other", 3).is_some());
         taken.pop();
-        assert!(calls.take("one", 3).is_some(), "a call that is over makes room");
+        assert!(
+            calls.take("one", 3).is_some(),
+            "a call that is over makes room"
+        );
     }
 }

@@ -235,7 +235,11 @@ mod tests {
             assert_eq!(waits(&sources, HOME, now), Some(pause * 1_000));
             now += pause * SECOND;
             assert!(waits(&sources, HOME, now - 1).is_some());
-            assert_eq!(waits(&sources, HOME, now), None, "a try after the told time is looked at");
+            assert_eq!(
+                waits(&sources, HOME, now),
+                None,
+                "a try after the told time is looked at"
+            );
         }
         // Quiet for as many minutes as there are failures, it is as one that never failed.
         now += u64::from(MOST_FAILURES) * FORGIVEN_EACH_NS;
@@ -251,11 +255,17 @@ mod tests {
         assert!(waits(&sources, address("2001:db8:0:1:ffff::9"), 0).is_some());
         assert!(waits(&sources, address("2001:db8:0:2::1"), 0).is_none());
         fail(&sources, address("::ffff:192.0.2.1"), 11, 0);
-        assert!(waits(&sources, HOME, 0).is_some(), "the same address in other words");
+        assert!(
+            waits(&sources, HOME, 0).is_some(),
+            "the same address in other words"
+        );
         assert!(waits(&sources, address("192.0.2.2"), 0).is_none());
         fail(&sources, None, 11, 0);
         assert!(waits(&sources, None, 0).is_some());
-        assert!(sources.check("http_unix", None, None, Moment(0)).is_ok(), "another way in");
+        assert!(
+            sources.check("http_unix", None, None, Moment(0)).is_ok(),
+            "another way in"
+        );
     }
 
     #[test]
@@ -269,7 +279,12 @@ mod tests {
         assert!(check(sources.fingerprint(b"guess")).is_err());
         let elsewhere = Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
         fail(&sources, elsewhere, 12, 0);
-        assert!(sources.check("http", elsewhere, Some(good), Moment(0)).is_err(), "from there alone");
+        assert!(
+            sources
+                .check("http", elsewhere, Some(good), Moment(0))
+                .is_err(),
+            "from there alone"
+        );
         // Once it is wrong (revoked) it is as any other.
         sources.failed("http", HOME, Some(good), Moment(0));
         assert!(check(good).is_err());
@@ -280,9 +295,16 @@ mod tests {
         let sources = Sources::default();
         fail(&sources, HOME, 20, 0);
         for number in 0..100_000_u32 {
-            let address = Some(IpAddr::V4(std::net::Ipv4Addr::from_bits(0x0a00_0000 + number)));
+            let address = Some(IpAddr::V4(std::net::Ipv4Addr::from_bits(
+                0x0a00_0000 + number,
+            )));
             fail(&sources, address, 1, u64::from(number));
-            sources.succeeded("http", address, sources.fingerprint(&number.to_le_bytes()), Moment(0));
+            sources.succeeded(
+                "http",
+                address,
+                sources.fingerprint(&number.to_le_bytes()),
+                Moment(0),
+            );
         }
         let table = lock(&sources.table);
         assert!(table.places.len() <= MAX_PLACES && table.known.len() <= MAX_KNOWN);

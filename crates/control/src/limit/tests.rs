@@ -29,12 +29,18 @@ impl Server {
         action: &Action,
         session: Option<SessionId>,
     ) -> Result<Option<OpenCall<'_>>, Refusal> {
-        let caller = Caller { name, own: None };
-        self.0.admit(&self.1, caller, action, session)
+        self.0.admit(&self.1, &caller(name, None), action, session)
     }
 
     fn passes(&self, name: &str, action: &Action, session: Option<SessionId>) -> bool {
         self.admit(name, action, session).is_ok()
+    }
+}
+
+fn caller(name: &str, own: Option<NonZeroU32>) -> Caller {
+    Caller {
+        name: name.to_owned(),
+        own,
     }
 }
 
@@ -50,7 +56,10 @@ async fn a_caller_that_is_too_fast_waits_exactly_as_long_as_it_is_told_and_other
     });
     assert!(server.passes("a", &list(), None) && server.passes("a", &list(), None));
     let refusal = server.admit("a", &list(), None).unwrap_err();
-    assert_eq!((refusal.reason, refusal.retry_after_ms), (Reason::RateLimited, Some(1_000)));
+    assert_eq!(
+        (refusal.reason, refusal.retry_after_ms),
+        (Reason::RateLimited, Some(1_000))
+    );
     assert!(server.passes("b", &list(), None), "another caller");
     tokio::time::advance(Duration::from_millis(999)).await;
     assert!(!server.passes("a", &list(), None));
@@ -79,11 +88,26 @@ async fn classes_and_sessions_have_buckets_of_their_own() {
         })
     };
     assert!(server.passes("a", &prompt(), Some(ONE)));
-    assert!(!server.passes("a", &prompt(), Some(TWO)), "the class, whatever the session");
-    assert!(server.passes("a", &Action::GetSession(ONE), Some(ONE)), "another class");
-    assert!(!server.passes("a", &Action::GetSession(ONE), Some(ONE)), "the session has had two");
-    assert!(server.passes("a", &Action::GetSession(TWO), Some(TWO)), "another session");
-    assert!(server.passes("b", &Action::GetSession(ONE), Some(ONE)), "a stranger takes from its own");
+    assert!(
+        !server.passes("a", &prompt(), Some(TWO)),
+        "the class, whatever the session"
+    );
+    assert!(
+        server.passes("a", &Action::GetSession(ONE), Some(ONE)),
+        "another class"
+    );
+    assert!(
+        !server.passes("a", &Action::GetSession(ONE), Some(ONE)),
+        "the session has had two"
+    );
+    assert!(
+        server.passes("a", &Action::GetSession(TWO), Some(TWO)),
+        "another session"
+    );
+    assert!(
+        server.passes("b", &Action::GetSession(ONE), Some(ONE)),
+        "a stranger takes from its own"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -115,11 +139,8 @@ async fn a_caller_with_a_rate_of_its_own_has_the_narrower_one_and_sees_how_it_st
         calls: Rate::new(600, 100),
         ..RateLimits::NONE
     });
-    let caller = |name| Caller {
-        name,
-        own: NonZeroU32::new(6),
-    };
-    assert!(limits.admit(&allowed, caller("a"), &list(), None).is_ok());
+    let narrow = caller("a", NonZeroU32::new(6));
+    assert!(limits.admit(&allowed, &narrow, &list(), None).is_ok());
     let expected = RateView {
         per_minute: 6,
         burst: 6,
@@ -127,12 +148,12 @@ async fn a_caller_with_a_rate_of_its_own_has_the_narrower_one_and_sees_how_it_st
         remaining: 5,
         reset_seconds: 10,
     };
-    assert_eq!(limits.view(&allowed, caller("a")), Some(expected));
-    let other = Caller { name: "b", own: None };
-    assert_eq!(limits.view(&allowed, other).unwrap().remaining, 100);
+    assert_eq!(limits.view(&allowed, &narrow), Some(expected));
+    let other = caller("b", None);
+    assert_eq!(limits.view(&allowed, &other).unwrap().remaining, 100);
     let unlimited = CallerLimits {
         rates: RateLimits::NONE,
         ..CallerLimits::default()
     };
-    assert_eq!(limits.view(&unlimited, other), None);
+    assert_eq!(limits.view(&unlimited, &other), None);
 }

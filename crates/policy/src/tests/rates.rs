@@ -16,7 +16,9 @@ fn a_burst_passes_at_once_and_then_one_for_each_interval() {
     let (rate, mut buckets) = (rate(60, 3), Buckets::new(8));
     let mut passes = |at_ms: u64| {
         let now = Moment(at_ms * 1_000_000);
-        buckets.take_all(&[("one", rate)], now).map_err(|(_, early)| early.milliseconds())
+        buckets
+            .take_all(&[("one", rate)], now)
+            .map_err(|(_, early)| early.milliseconds())
     };
     assert_eq!([passes(0), passes(0), passes(0)], [Ok(()); 3]);
     assert_eq!(passes(0), Err(1000));
@@ -24,7 +26,10 @@ fn a_burst_passes_at_once_and_then_one_for_each_interval() {
     assert_eq!(passes(1000), Ok(()));
     assert_eq!(passes(1000), Err(1000));
     // A minute of rest refills the burst, and no more than that.
-    assert_eq!([passes(61_000), passes(61_000), passes(61_000)], [Ok(()); 3]);
+    assert_eq!(
+        [passes(61_000), passes(61_000), passes(61_000)],
+        [Ok(()); 3]
+    );
     assert_eq!(passes(61_000), Err(1000));
 }
 
@@ -39,8 +44,16 @@ fn callers_have_buckets_of_their_own_and_a_refused_call_takes_from_none() {
         assert_eq!(refused.0, 1, "the narrow one is in the way");
     }
     let fill = buckets.fill(&"a", wide, Moment(0));
-    assert_eq!((fill.limit, fill.remaining), (10, 9), "refusals cost nothing");
-    assert_eq!(buckets.take_all(&[("b", narrow)], Moment(0)), Ok(()), "another caller");
+    assert_eq!(
+        (fill.limit, fill.remaining),
+        (10, 9),
+        "refusals cost nothing"
+    );
+    assert_eq!(
+        buckets.take_all(&[("b", narrow)], Moment(0)),
+        Ok(()),
+        "another caller"
+    );
 }
 
 #[test]
@@ -53,24 +66,44 @@ fn a_clock_that_jumps_mints_nothing() {
             passed += u32::from(buckets.take_all(&[("k", rate)], Moment(now)).is_ok());
         }
     }
-    assert_eq!(passed, 5, "the burst of the first moment, and nothing since it was passed");
-    assert!(buckets.take_all(&[("k", rate)], Moment(hour + SECOND_NS)).is_ok(), "the control");
+    assert_eq!(
+        passed, 5,
+        "the burst of the first moment, and nothing since it was passed"
+    );
+    assert!(
+        buckets
+            .take_all(&[("k", rate)], Moment(hour + SECOND_NS))
+            .is_ok(),
+        "the control"
+    );
 }
 
 #[test]
-fn a_hundred_thousand_callers_take_no_more_room_than_there_is_and_abusers_are_the_last_to_be_forgotten() {
+fn a_hundred_thousand_callers_take_no_more_room_than_there_is_and_abusers_are_the_last_to_be_forgotten()
+ {
     const ROOM: usize = 1_000;
     let (rate, mut buckets) = (rate(60, 100), Buckets::new(ROOM));
     let abuser = u64::MAX;
     while buckets.take_all(&[(abuser, rate)], Moment(0)).is_ok() {}
     for caller in 0..100_000_u64 {
         let now = Moment(caller * 1_000);
-        assert!(buckets.take_all(&[(caller, rate)], now).is_ok(), "a newcomer is never in the way of the table");
+        assert!(
+            buckets.take_all(&[(caller, rate)], now).is_ok(),
+            "a newcomer is never in the way of the table"
+        );
         assert!(buckets.len() <= ROOM);
     }
     let soon = Moment(100_000 * 1_000);
-    assert!(buckets.take_all(&[(abuser, rate)], soon).is_err(), "it is still known");
-    assert!(buckets.take_all(&[(abuser, rate)], Moment(soon.0 + SECOND_NS)).is_ok(), "the control");
+    assert!(
+        buckets.take_all(&[(abuser, rate)], soon).is_err(),
+        "it is still known"
+    );
+    assert!(
+        buckets
+            .take_all(&[(abuser, rate)], Moment(soon.0 + SECOND_NS))
+            .is_ok(),
+        "the control"
+    );
 }
 
 #[test]
@@ -85,7 +118,10 @@ fn full_buckets_are_let_go_of_first() {
         buckets.take_all(&[(9, rate)], now).unwrap();
     }
     buckets.take_all(&[(10, rate)], now).unwrap();
-    assert!(buckets.take_all(&[(9, rate)], now).is_err(), "it is not forgotten");
+    assert!(
+        buckets.take_all(&[(9, rate)], now).is_err(),
+        "it is not forgotten"
+    );
     assert_eq!(buckets.len(), 2);
 }
 

@@ -31,7 +31,10 @@ fn callers_take_turns_however_many_one_of_them_has_waiting() {
     assert_eq!(line.position(late), 3);
     assert_eq!(line.position(greedy[1]), 4);
     assert_eq!(line.position(greedy[5]), 8);
-    assert_eq!(served(&mut line, 5), [greedy[0], modest, late, greedy[1], greedy[2]]);
+    assert_eq!(
+        served(&mut line, 5),
+        [greedy[0], modest, late, greedy[1], greedy[2]]
+    );
 }
 
 #[test]
@@ -59,8 +62,11 @@ fn what_becomes_free_during_a_round_begins_another() {
 #[test]
 fn whoever_leaves_passes_its_turn_on() {
     let mut line = Line::default();
-    let (first, second, third) =
-        (line.join("a").unwrap(), line.join("b").unwrap(), line.join("c").unwrap());
+    let (first, second, third) = (
+        line.join("a").unwrap(),
+        line.join("b").unwrap(),
+        line.join("c").unwrap(),
+    );
     assert_eq!(line.begin(), Some(first));
     assert_eq!(line.leave(second), None);
     assert_eq!(line.leave(first), Some(third));
@@ -74,7 +80,10 @@ fn the_line_is_bounded_for_each_and_for_all() {
     for _ in 0..MAX_WAITING_OF_CALLER {
         line.join("greedy").unwrap();
     }
-    assert_eq!(line.join("greedy"), Err(Crowded::Caller(MAX_WAITING_OF_CALLER)));
+    assert_eq!(
+        line.join("greedy"),
+        Err(Crowded::Caller(MAX_WAITING_OF_CALLER))
+    );
     for caller in 0..MAX_WAITING - MAX_WAITING_OF_CALLER {
         line.join(&caller.to_string()).unwrap();
     }
