@@ -331,7 +331,7 @@ impl Sessions {
         mut content: Content<'_>,
     ) -> Result<(), Refusal> {
         if let Ok(place) = parts.container.strip_prefix(WORKSPACE_PATH) {
-            check_protected(&ProtectedBy(&self.0.setup.policy), place)
+            check_protected(&ProtectedBy(&self.0.settings().policy), place)
                 .map_err(|error| refusals::host_transfer(&error))?;
         }
         let refuse = parts

@@ -163,7 +163,7 @@ fn a_file_of_the_second_schema_gets_the_tables_of_usage() {
 fn a_file_of_the_third_schema_gets_the_table_of_keys() {
     let (directory, store) = fresh();
     let record = session();
-    store.reserve_session(&record, 1).unwrap();
+    store.reserve_session(&record, &Bounds::live(1)).unwrap();
     drop(store);
     let path = directory.path().join("state.db");
     rusqlite::Connection::open(&path)
