@@ -20,10 +20,7 @@ pub(crate) struct Concealer<'a> {
 
 impl<'a> Concealer<'a> {
     /// `own`: directories of the server itself.
-    pub(crate) fn new<'p>(
-        caller: &'a RemoteCaller,
-        own: impl IntoIterator<Item = &'p Path>,
-    ) -> Self {
+    pub(crate) fn new(caller: &'a RemoteCaller, own: impl IntoIterator<Item = &'a Path>) -> Self {
         let roots = caller.roots.iter().map(PathBuf::as_path);
         let mut hidden: Vec<String> = roots
             .chain(own)

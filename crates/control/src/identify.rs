@@ -14,8 +14,10 @@ use model::{
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use crate::keys::{AuthFailure, KeyRing, Recognized, sleep};
-use crate::limit::RateView;
+use crate::{
+    keys::{AuthFailure, KeyRing, Recognized, sleep},
+    limit::{RateView, Sources},
+};
 
 /// Failures that are written one by one within [`WINDOW`]; the others of it are counted.
 const MAX_WRITTEN: u64 = 30;
@@ -27,6 +29,9 @@ const NOBODY: &str = "unidentified";
 const FAILED: &str = "auth.fail";
 /// Failures that were counted, in the log.
 const COUNTED: &str = "auth.fail_more";
+
+/// Nothing was looked at, since too many failures came from there.
+const TOO_OFTEN: &str = "too_often";
 
 /// What a door learns of a caller that is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +58,7 @@ pub(crate) struct Identities {
     keys: Arc<KeyRing>,
     tokens: TokenRights,
     failures: Arc<Failures>,
+    sources: Sources,
     audit: AuditLog,
 }
 
@@ -62,6 +68,7 @@ impl Identities {
             keys,
             tokens,
             failures: Failures::new(audit.clone()),
+            sources: Sources::default(),
             audit,
         }
     }
@@ -83,7 +90,16 @@ impl Identities {
             }),
             Credentials::System => Ok(Principal::System),
             Credentials::ApiKey(text) => {
+                let mark = self.sources.fingerprint(text.expose().as_bytes());
+                if let Err(refusal) = self.sources.check(source, Some(mark)) {
+                    self.failures.note(details(TOO_OFTEN, None, source));
+                    return Err(refusal);
+                }
                 let found = self.keys.recognize(text.expose(), SystemTime::now());
+                match found {
+                    Ok(_) => self.sources.succeeded(source, mark),
+                    Err(_) => self.sources.failed(source, Some(mark)),
+                }
                 found.map(|found| self.let_in(found)).map_err(|failure| {
                     let key = ApiKey::parse(text.expose()).ok();
                     let key = key.map(|key| key.id.to_string());
@@ -133,6 +149,22 @@ impl Identities {
         }))
     }
 
+    /// Whether a door looks at credentials from there, which it checks itself.
+    pub(crate) fn may_try(&self, source: &Source) -> Result<(), Refusal> {
+        let checked = self.sources.check(source, None);
+        if checked.is_err() {
+            self.failures.note(details(TOO_OFTEN, None, source));
+        }
+        checked
+    }
+
+    /// A door has found credentials to be wrong.
+    pub(crate) fn were_wrong(&self, source: &Source, why: &'static str) -> Refusal {
+        self.sources.failed(source, None);
+        self.failures.note(details(why, None, source));
+        unauthenticated()
+    }
+
     fn fail(
         &self,
         failure: AuthFailure,
@@ -140,15 +172,22 @@ impl Identities {
         named: Option<String>,
         source: &Source,
     ) -> Refusal {
-        let mut details = vec![
-            ("why", word(failure.as_str())),
-            ("transport", word(source.transport)),
-        ];
-        details.extend(source.address.map(|address| ("address", word(address))));
-        details.extend(named.map(|named| (kind, word(named))));
-        self.failures.note(details);
+        let named = named.map(|named| (kind, named));
+        self.failures.note(details(failure.as_str(), named, source));
         unauthenticated()
     }
+}
+
+/// What the log hears of a failure.
+fn details(
+    why: &str,
+    named: Option<(&'static str, String)>,
+    source: &Source,
+) -> Vec<(&'static str, Parameter)> {
+    let mut details = vec![("why", word(why)), ("transport", word(source.transport))];
+    details.extend(source.address.map(|address| ("address", word(address))));
+    details.extend(named.map(|(kind, named)| (kind, word(named))));
+    details
 }
 
 /// Writes that something happened to a key. Behind: nobody waits for it.

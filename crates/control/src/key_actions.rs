@@ -8,6 +8,7 @@ use model::{
     Refusal, RemoteCaller, RemoteKind, RevokedKey, Scope, Scopes, SessionId, Source,
 };
 use policy::KeyVerb;
+use tokio::sync::oneshot;
 
 use crate::{facts, keys::owner_name, road::Inner};
 
@@ -101,7 +102,8 @@ impl Inner {
                 because: ReapCause::KeyRevoked,
             },
         };
-        Box::pin(self.handle(Principal::System, call))
+        let (_here, gone) = oneshot::channel();
+        Box::pin(self.handle(Principal::System, call, gone))
             .await
             .map(drop)
     }

@@ -35,7 +35,6 @@ pub(crate) struct Limits {
     began: Instant,
     buckets: Mutex<Buckets<Key>>,
     open: OpenCalls,
-    pub(crate) sources: Sources,
 }
 
 /// Who calls.
@@ -88,7 +87,6 @@ impl Default for Limits {
             began: Instant::now(),
             buckets: Mutex::new(Buckets::new(MAX_BUCKETS)),
             open: OpenCalls::default(),
-            sources: Sources::default(),
         }
     }
 }

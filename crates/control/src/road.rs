@@ -12,10 +12,12 @@ use std::{
 use async_trait::async_trait;
 use audit::{AuditError, AuditLog, Closing, Durability, Entry, Intent, Parameter};
 use model::{
-    Action, BackendName, Call, Credentials, Outcome, Principal, Reason, Refusal, Scopes,
-    ServerInfo, SessionId, Source,
+    Action, BackendName, Call, CallerBounds, Credentials, Outcome, Principal, Reason, Refusal,
+    Scopes, ServerInfo, SessionId, Source,
 };
-use policy::{ExecutionVerb, PathFacts, Policy, SessionTimes, SessionVerb, SystemVerb};
+use policy::{
+    ExecutionVerb, MachineFacts, PathFacts, Policy, Rate, SessionTimes, SessionVerb, SystemVerb,
+};
 use session::Sessions;
 use tokio::sync::oneshot;
 
@@ -44,6 +46,19 @@ pub trait Road: Send + Sync + 'static {
         credentials: &Credentials,
         source: &Source,
     ) -> Result<Authenticated, Refusal>;
+
+    /// Whether credentials from there are looked at now. A door that checks tokens itself asks before it does.
+    ///
+    /// # Errors
+    /// [`Reason::RateLimited`] with the time after which they are.
+    fn may_authenticate(&self, _source: &Source) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    /// A door has found a token to be wrong: it is on the log, and counts against its source. Gives what the door answers.
+    fn authentication_failed(&self, _source: &Source, _why: &'static str) -> Refusal {
+        identify::unauthenticated()
+    }
 }
 
 /// Resolves when nobody waits for the call's answer any more.
@@ -134,6 +149,14 @@ impl Road for Control {
             scopes,
         })
     }
+
+    fn may_authenticate(&self, source: &Source) -> Result<(), Refusal> {
+        self.0.identities.may_try(source)
+    }
+
+    fn authentication_failed(&self, source: &Source, why: &'static str) -> Refusal {
+        self.0.identities.were_wrong(source, why)
+    }
 }
 
 impl Control {
@@ -166,7 +189,7 @@ impl Control {
     }
 
     /// Writes which keys' time is over, each once.
-    pub(crate) async fn tell_ended_keys(&self) {
+    pub async fn tell_ended_keys(&self) {
         let keys = self.0.identities.keys();
         for key in keys.ended_untold() {
             identify::tell(&self.0.audit, "key.expire", key.id.to_string());
@@ -582,6 +605,24 @@ impl Inner {
         }
     }
 
+    async fn caller_bounds(
+        &self,
+        policy: &Policy,
+        principal: &Principal,
+    ) -> Result<CallerBounds, Refusal> {
+        let (allowed, caller) = (policy.callers(), Caller::of(principal));
+        let bounds = policy.bounds(principal, &MachineFacts::default());
+        let rate = self.limits.view(allowed, &caller);
+        Ok(CallerBounds {
+            sessions: self.sessions.count_of(caller.name).await?,
+            max_sessions: bounds.sessions_of_caller,
+            max_sessions_per_project: bounds.sessions_of_project,
+            calls_per_minute: rate.map(|rate| rate.per_minute),
+            creates_per_minute: allowed.rates.creates.map(Rate::per_minute),
+            queue_wait_seconds: allowed.queue_wait.as_secs(),
+        })
+    }
+
     async fn server_info(&self, principal: &Principal) -> Result<ServerInfo, Refusal> {
         let (server, policy) = (&self.server, self.policy());
         let bounds = policy.session_bounds();
@@ -605,6 +646,7 @@ impl Inner {
             max_sessions: bounds.max_sessions,
             default_session_timeout_seconds: bounds.default_lifetime.as_secs(),
             max_session_seconds: bounds.max_lifetime.as_secs(),
+            caller: self.caller_bounds(&policy, principal).await?,
             network: policy.network_told(),
             audit_ok: self.audit.is_healthy(),
             warnings: server.warnings.clone(),

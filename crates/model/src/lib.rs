@@ -39,9 +39,9 @@ pub use network::{
     NetworkQuestion, NetworkRequest, NetworkTarget, RuleError, WidenNetwork,
 };
 pub use outcome::{
-    BudgetLeft, BudgetScope, ExecutionState, ExecutionView, LogLine, Outcome, ProtectedChange,
-    ProviderUsageView, ServerInfo, SessionState, SessionView, StreamView, TranscriptKind,
-    TranscriptLine, TranscriptPage, TransferReport, UsageView,
+    BudgetLeft, BudgetScope, CallerBounds, ExecutionState, ExecutionView, LogLine, Outcome,
+    ProtectedChange, ProviderUsageView, ServerInfo, SessionState, SessionView, StreamView,
+    TranscriptKind, TranscriptLine, TranscriptPage, TransferReport, UsageView,
 };
 pub use principal::{
     AccessToken, Call, ClientInfo, Credentials, Principal, RemoteCaller, RemoteKind, Source,

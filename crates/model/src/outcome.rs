@@ -395,6 +395,23 @@ pub struct TransferReport {
     pub bytes: u64,
 }
 
+/// What one caller may do at most.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CallerBounds {
+    /// Its live sessions.
+    pub sessions: u32,
+    /// Live sessions that it may have; `None`: as many as the server.
+    pub max_sessions: Option<u32>,
+    /// Live sessions on one project, whosever they are; `None`: as many as the server.
+    pub max_sessions_per_project: Option<u32>,
+    /// Calls a minute; `None`: no limit.
+    pub calls_per_minute: Option<u32>,
+    /// New sessions a minute; `None`: no limit.
+    pub creates_per_minute: Option<u32>,
+    /// How long a new session waits for a place, seconds.
+    pub queue_wait_seconds: u64,
+}
+
 /// What the server is and can do.
 #[derive(Debug, Clone)]
 pub struct ServerInfo {
@@ -418,6 +435,8 @@ pub struct ServerInfo {
     pub default_session_timeout_seconds: u64,
     /// Longest lifetime that a session can be extended to, seconds.
     pub max_session_seconds: u64,
+    /// What the one who asks may do at most.
+    pub caller: CallerBounds,
     /// What sessions may reach beside their model provider.
     pub network: NetworkOffer,
     /// Whether the audit log is in working order.

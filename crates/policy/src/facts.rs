@@ -33,7 +33,7 @@ pub enum EntryKind {
 }
 
 /// What the machine has that sessions are made on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MachineFacts {
     /// Memory and swap, bytes; of the server's control group where it has less.
     pub memory_bytes: u64,

@@ -230,6 +230,23 @@ impl Sessions {
         Ok(u32::try_from(live.len()).unwrap_or(u32::MAX))
     }
 
+    /// How many of them are that owner's.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn count_of(&self, owner: String) -> Result<u32, Refusal> {
+        let live = self
+            .0
+            .stored(move |store| {
+                store.sessions(Filter {
+                    principal: Some(&owner),
+                    live_only: true,
+                })
+            })
+            .await?;
+        Ok(u32::try_from(live.len()).unwrap_or(u32::MAX))
+    }
+
     /// Live sessions, oldest first; with `ended` those that are only on record, too.
     ///
     /// # Errors

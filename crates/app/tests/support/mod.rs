@@ -179,6 +179,7 @@ impl Road for EchoRoad {
         Ok(control::Authenticated {
             name: "uid:0".to_owned(),
             scopes: model::Scopes::all(),
+            rate: None,
         })
     }
 }

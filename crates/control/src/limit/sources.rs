@@ -12,8 +12,9 @@ use std::{
     sync::Mutex,
 };
 
-use model::{Reason, Refusal};
+use model::{Reason, Refusal, Source, Transport};
 use policy::Moment;
+use tokio::time::Instant;
 
 use super::lock;
 
@@ -38,7 +39,7 @@ enum Place {
     /// An address; of IPv6 the network of 64 bits, which is what one subscriber has.
     Address(IpAddr),
     /// Those who have no address share one place for each way in.
-    Way(&'static str),
+    Way(Transport),
 }
 
 /// Stands for credentials, and tells nothing of them: a hash under a key of this process.
@@ -46,8 +47,9 @@ enum Place {
 pub(crate) struct Fingerprint(u64);
 
 /// Who failed lately, and who did not.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Sources {
+    began: Instant,
     hashing: RandomState,
     table: Mutex<Table>,
 }
@@ -65,6 +67,16 @@ struct Failures {
     deaf_until: Moment,
 }
 
+impl Default for Sources {
+    fn default() -> Self {
+        Sources {
+            began: Instant::now(),
+            hashing: RandomState::new(),
+            table: Mutex::default(),
+        }
+    }
+}
+
 impl Sources {
     pub(crate) fn fingerprint(&self, credentials: &[u8]) -> Fingerprint {
         Fingerprint(self.hashing.hash_one(credentials))
@@ -76,12 +88,10 @@ impl Sources {
     /// `rate_limited`, with the time after which they are.
     pub(crate) fn check(
         &self,
-        way: &'static str,
-        address: Option<IpAddr>,
+        source: &Source,
         credentials: Option<Fingerprint>,
-        now: Moment,
     ) -> Result<(), Refusal> {
-        let place = place(way, address);
+        let (place, now) = (place(source), self.now());
         let table = lock(&self.table);
         let Some(failures) = table.places.get(&place).filter(|it| now < it.deaf_until) else {
             return Ok(());
@@ -99,14 +109,8 @@ impl Sources {
     }
 
     /// They were wrong.
-    pub(crate) fn failed(
-        &self,
-        way: &'static str,
-        address: Option<IpAddr>,
-        credentials: Option<Fingerprint>,
-        now: Moment,
-    ) {
-        let place = place(way, address);
+    pub(crate) fn failed(&self, source: &Source, credentials: Option<Fingerprint>) {
+        let (place, now) = (place(source), self.now());
         let mut table = lock(&self.table);
         if let Some(credentials) = credentials {
             table.known.remove(&(place, credentials));
@@ -125,15 +129,14 @@ impl Sources {
         }
     }
 
+    fn now(&self) -> Moment {
+        let since = self.began.elapsed().as_nanos();
+        Moment(u64::try_from(since).unwrap_or(u64::MAX))
+    }
+
     /// They were right.
-    pub(crate) fn succeeded(
-        &self,
-        way: &'static str,
-        address: Option<IpAddr>,
-        credentials: Fingerprint,
-        now: Moment,
-    ) {
-        let key = (place(way, address), credentials);
+    pub(crate) fn succeeded(&self, source: &Source, credentials: Fingerprint) {
+        let (key, now) = ((place(source), credentials), self.now());
         let mut table = lock(&self.table);
         if table.known.len() >= MAX_KNOWN && !table.known.contains_key(&key) {
             keep_latest(&mut table.known, |last| *last, MAX_KNOWN);
@@ -192,9 +195,9 @@ fn keep_latest<K: Eq + std::hash::Hash, V>(
     });
 }
 
-fn place(way: &'static str, address: Option<IpAddr>) -> Place {
-    match address.map(|address| address.to_canonical()) {
-        None => Place::Way(way),
+fn place(source: &Source) -> Place {
+    match source.address.map(|address| address.to_canonical()) {
+        None => Place::Way(source.transport),
         Some(IpAddr::V4(address)) => Place::Address(IpAddr::V4(address)),
         Some(IpAddr::V6(address)) => {
             let network = address.to_bits() & (u128::MAX << 64);
@@ -205,110 +208,110 @@ fn place(way: &'static str, address: Option<IpAddr>) -> Place {
 
 #[cfg(test)]
 mod tests {
+    use std::{net::Ipv4Addr, time::Duration};
+
     use super::*;
 
-    const SECOND: u64 = FIRST_PAUSE_NS;
-    const HOME: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)));
+    const HOME: Source = from(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
 
-    fn waits(sources: &Sources, address: Option<IpAddr>, now: u64) -> Option<u64> {
-        let checked = sources.check("http", address, None, Moment(now));
-        checked.err().map(|refusal| {
+    const fn from(address: IpAddr) -> Source {
+        Source {
+            transport: Transport::Http,
+            address: Some(address),
+        }
+    }
+
+    fn at(address: &str) -> Source {
+        from(address.parse().unwrap())
+    }
+
+    fn waits(sources: &Sources, source: &Source) -> Option<u64> {
+        sources.check(source, None).err().map(|refusal| {
             assert_eq!(refusal.reason, Reason::RateLimited);
             refusal.retry_after_ms.unwrap()
         })
     }
 
-    fn fail(sources: &Sources, address: Option<IpAddr>, times: u32, now: u64) {
+    fn fail(sources: &Sources, source: &Source, times: u32) {
         for _ in 0..times {
-            sources.failed("http", address, None, Moment(now));
+            sources.failed(source, None);
         }
     }
 
-    #[test]
-    fn after_some_failures_a_place_is_not_listened_to_and_longer_each_time() {
+    #[tokio::test(start_paused = true)]
+    async fn after_some_failures_a_place_is_not_listened_to_and_longer_each_time() {
         let sources = Sources::default();
-        fail(&sources, HOME, FREE_FAILURES, 0);
-        assert_eq!(waits(&sources, HOME, 0), None, "people mistype");
-        let mut now = 0;
+        fail(&sources, &HOME, FREE_FAILURES);
+        assert_eq!(waits(&sources, &HOME), None, "people mistype");
         for pause in [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
-            fail(&sources, HOME, 1, now);
-            assert_eq!(waits(&sources, HOME, now), Some(pause * 1_000));
-            now += pause * SECOND;
-            assert!(waits(&sources, HOME, now - 1).is_some());
-            assert_eq!(
-                waits(&sources, HOME, now),
-                None,
-                "a try after the told time is looked at"
-            );
+            fail(&sources, &HOME, 1);
+            assert_eq!(waits(&sources, &HOME), Some(pause * 1_000));
+            tokio::time::advance(Duration::from_millis(pause * 1_000 - 1)).await;
+            assert!(waits(&sources, &HOME).is_some());
+            tokio::time::advance(Duration::from_millis(1)).await;
+            let told = waits(&sources, &HOME);
+            assert_eq!(told, None, "a try after the told time is looked at");
         }
         // Quiet for as many minutes as there are failures, it is as one that never failed.
-        now += u64::from(MOST_FAILURES) * FORGIVEN_EACH_NS;
-        fail(&sources, HOME, FREE_FAILURES, now);
-        assert_eq!(waits(&sources, HOME, now), None);
+        tokio::time::advance(Duration::from_secs(60 * u64::from(MOST_FAILURES))).await;
+        fail(&sources, &HOME, FREE_FAILURES);
+        assert_eq!(waits(&sources, &HOME), None);
     }
 
-    #[test]
-    fn other_places_are_listened_to_and_networks_of_ipv6_are_one_place() {
+    #[tokio::test(start_paused = true)]
+    async fn other_places_are_listened_to_and_networks_of_ipv6_are_one_place() {
         let sources = Sources::default();
-        let address = |text: &str| Some(text.parse::<IpAddr>().unwrap());
-        fail(&sources, address("2001:db8:0:1::1"), 11, 0);
-        assert!(waits(&sources, address("2001:db8:0:1:ffff::9"), 0).is_some());
-        assert!(waits(&sources, address("2001:db8:0:2::1"), 0).is_none());
-        fail(&sources, address("::ffff:192.0.2.1"), 11, 0);
+        fail(&sources, &at("2001:db8:0:1::1"), 11);
+        assert!(waits(&sources, &at("2001:db8:0:1:ffff::9")).is_some());
+        assert!(waits(&sources, &at("2001:db8:0:2::1")).is_none());
+        fail(&sources, &at("::ffff:192.0.2.1"), 11);
+        let told = waits(&sources, &HOME);
+        assert!(told.is_some(), "the same address in other words");
+        assert!(waits(&sources, &at("192.0.2.2")).is_none());
+        let way = |transport| Source {
+            transport,
+            address: None,
+        };
+        fail(&sources, &way(Transport::HttpUnix), 11);
+        assert!(waits(&sources, &way(Transport::HttpUnix)).is_some());
         assert!(
-            waits(&sources, HOME, 0).is_some(),
-            "the same address in other words"
-        );
-        assert!(waits(&sources, address("192.0.2.2"), 0).is_none());
-        fail(&sources, None, 11, 0);
-        assert!(waits(&sources, None, 0).is_some());
-        assert!(
-            sources.check("http_unix", None, None, Moment(0)).is_ok(),
+            waits(&sources, &way(Transport::Http)).is_none(),
             "another way in"
         );
     }
 
-    #[test]
-    fn what_was_right_from_a_place_goes_on_there_while_an_attacker_fails_beside_it() {
+    #[tokio::test(start_paused = true)]
+    async fn what_was_right_from_a_place_goes_on_there_while_an_attacker_fails_beside_it() {
         let sources = Sources::default();
         let good = sources.fingerprint(b"good");
-        sources.succeeded("http", HOME, good, Moment(0));
-        fail(&sources, HOME, 12, 0);
-        let check = |credentials| sources.check("http", HOME, Some(credentials), Moment(0));
-        assert!(check(good).is_ok());
-        assert!(check(sources.fingerprint(b"guess")).is_err());
-        let elsewhere = Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
-        fail(&sources, elsewhere, 12, 0);
+        sources.succeeded(&HOME, good);
+        fail(&sources, &HOME, 12);
+        assert!(sources.check(&HOME, Some(good)).is_ok());
+        let guess = sources.fingerprint(b"guess");
+        assert!(sources.check(&HOME, Some(guess)).is_err());
+        let elsewhere = at("127.0.0.1");
+        fail(&sources, &elsewhere, 12);
         assert!(
-            sources
-                .check("http", elsewhere, Some(good), Moment(0))
-                .is_err(),
+            sources.check(&elsewhere, Some(good)).is_err(),
             "from there alone"
         );
         // Once it is wrong (revoked) it is as any other.
-        sources.failed("http", HOME, Some(good), Moment(0));
-        assert!(check(good).is_err());
+        sources.failed(&HOME, Some(good));
+        assert!(sources.check(&HOME, Some(good)).is_err());
     }
 
-    #[test]
-    fn a_hundred_thousand_addresses_take_bounded_room_and_the_worst_is_known_longest() {
+    #[tokio::test(start_paused = true)]
+    async fn a_hundred_thousand_addresses_take_bounded_room_and_the_worst_is_known_longest() {
         let sources = Sources::default();
-        fail(&sources, HOME, 20, 0);
+        fail(&sources, &HOME, 20);
         for number in 0..100_000_u32 {
-            let address = Some(IpAddr::V4(std::net::Ipv4Addr::from_bits(
-                0x0a00_0000 + number,
-            )));
-            fail(&sources, address, 1, u64::from(number));
-            sources.succeeded(
-                "http",
-                address,
-                sources.fingerprint(&number.to_le_bytes()),
-                Moment(0),
-            );
+            let source = from(IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + number)));
+            fail(&sources, &source, 1);
+            sources.succeeded(&source, sources.fingerprint(&number.to_le_bytes()));
         }
         let table = lock(&sources.table);
         assert!(table.places.len() <= MAX_PLACES && table.known.len() <= MAX_KNOWN);
         drop(table);
-        assert!(waits(&sources, HOME, 100_000).is_some());
+        assert!(waits(&sources, &HOME).is_some());
     }
 }

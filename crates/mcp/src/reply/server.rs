@@ -23,6 +23,22 @@ pub struct ServerInfoReply {
     pub sessions: u32,
     /// Live sessions at most.
     pub max_sessions: u32,
+    /// Your own live sessions.
+    pub own_sessions: u32,
+    /// Your own live sessions at most, where that is less.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_own_sessions: Option<u32>,
+    /// Live sessions on one project at most, where that is less.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_sessions_per_project: Option<u32>,
+    /// Your calls a minute at most; rate_limited with retryAfterMs beyond. Ending things is never limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_calls_per_minute: Option<u32>,
+    /// New sessions a minute at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_creates_per_minute: Option<u32>,
+    /// How long create_session waits for a place when there is none, seconds.
+    pub queue_wait_seconds: u64,
     /// Lifetime of a session that names none, seconds.
     pub default_session_timeout_seconds: u64,
     /// Longest lifetime that a session can be given or extended to, seconds.

@@ -28,7 +28,12 @@ impl Definition for GetServerInfo {
 }
 
 fn reply(info: &ServerInfo) -> ServerInfoReply {
+    let caller = &info.caller;
+    let own = caller
+        .max_sessions
+        .map(|most| most.saturating_sub(caller.sessions));
     let left = info.max_sessions.saturating_sub(info.sessions);
+    let left = own.map_or(left, |own| own.min(left));
     let message = match (info.audit_ok, left) {
         (false, _) => {
             "The audit log cannot be written, so nothing but destroying is allowed; tell the user."
@@ -50,6 +55,12 @@ fn reply(info: &ServerInfo) -> ServerInfoReply {
         claude_code: text::sentence(&info.claude_code),
         sessions: info.sessions,
         max_sessions: info.max_sessions,
+        own_sessions: caller.sessions,
+        max_own_sessions: caller.max_sessions,
+        max_sessions_per_project: caller.max_sessions_per_project,
+        max_calls_per_minute: caller.calls_per_minute,
+        max_creates_per_minute: caller.creates_per_minute,
+        queue_wait_seconds: caller.queue_wait_seconds,
         default_session_timeout_seconds: info.default_session_timeout_seconds,
         max_session_seconds: info.max_session_seconds,
         network_presets: info.network.presets.clone(),

@@ -8,12 +8,12 @@ use std::{
 use async_trait::async_trait;
 use control::{Authenticated, Road};
 use model::{
-    Action, Attestation, BackendName, BudgetLeft, BudgetScope, Call, Credentials, EgressRule,
-    Enforcement, ExecutionId, ExecutionState, ExecutionView, FileChunk, FileWritten, HostPattern,
-    KeyView, Layer, LayerInForce, LimitInForce, LimitName, LogLine, NamedRule, NetworkOffer,
-    NetworkPolicy, NewKey, Outcome, PromptStop, PromptView, ProviderUsageView, Refusal, RevokedKey,
-    Scopes, Secret, ServerInfo, SessionId, SessionState, SessionView, Source, StreamView,
-    TokenUsage, TransferReport, UploadId, UsageView,
+    Action, Attestation, BackendName, BudgetLeft, BudgetScope, Call, CallerBounds, Credentials,
+    EgressRule, Enforcement, ExecutionId, ExecutionState, ExecutionView, FileChunk, FileWritten,
+    HostPattern, KeyView, Layer, LayerInForce, LimitInForce, LimitName, LogLine, NamedRule,
+    NetworkOffer, NetworkPolicy, NewKey, Outcome, PromptStop, PromptView, ProviderUsageView,
+    Refusal, RevokedKey, Scopes, Secret, ServerInfo, SessionId, SessionState, SessionView, Source,
+    StreamView, TokenUsage, TransferReport, UploadId, UsageView,
 };
 
 /// What the road does with a call.
@@ -89,6 +89,7 @@ impl Road for ScriptedRoad {
         Ok(Authenticated {
             name: "uid:1000".to_owned(),
             scopes: Scopes::all(),
+            rate: None,
         })
     }
 }
@@ -385,6 +386,13 @@ fn server_info() -> ServerInfo {
         max_sessions: 10,
         default_session_timeout_seconds: 3600,
         max_session_seconds: 86_400,
+        caller: CallerBounds {
+            sessions: 1,
+            max_sessions: Some(4),
+            calls_per_minute: Some(60_000),
+            creates_per_minute: Some(600),
+            ..CallerBounds::default()
+        },
         network: NetworkOffer {
             presets: vec!["github".to_owned()],
             allow: vec!["*.example.com:80,443".to_owned()],

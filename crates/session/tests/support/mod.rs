@@ -47,11 +47,22 @@ impl House {
 
     /// Whose operator lets sessions reach these.
     pub fn reaching(fake: Fake, ceiling: &[&str]) -> Self {
+        Self::configured(fake, ceiling, |_| {})
+    }
+
+    /// Whose operator has changed something.
+    pub fn configured(
+        fake: Fake,
+        ceiling: &[&str],
+        change: impl FnOnce(&mut PolicyConfig),
+    ) -> Self {
         let base = tempfile::tempdir().expect("a directory");
         std::fs::create_dir(base.path().join("project")).expect("a project");
         std::fs::create_dir(base.path().join("state")).expect("a state directory");
         let (store, _) = Store::open(&base.path().join("state/state.db")).expect("a store");
-        let policy = Arc::new(policy(base.path(), ceiling));
+        let mut config = config(base.path(), ceiling);
+        change(&mut config);
+        let policy = Arc::new(Policy::new(config).expect("a policy"));
         let (sessions, reap) = sessions(&store, &fake, &policy, base.path());
         House {
             fake,
@@ -65,7 +76,7 @@ impl House {
 
     /// The decisions of an operator that lets sessions reach these.
     pub fn policy_reaching(&self, ceiling: &[&str]) -> Policy {
-        policy(self.base.path(), ceiling)
+        Policy::new(config(self.base.path(), ceiling)).expect("a policy")
     }
 
     /// Another server on the same store and machine; the old one is forgotten, as by kill -9.
@@ -83,6 +94,11 @@ impl House {
             .canonicalize()
             .expect("a path")
             .join("project")
+    }
+
+    /// What the project stands in; remote callers name it from there.
+    pub fn beside(&self) -> PathBuf {
+        self.base.path().canonicalize().expect("a path")
     }
 
     pub fn owner(&self) -> Principal {
@@ -124,12 +140,24 @@ impl House {
         request: CreateSession,
         files: &[&str],
     ) -> Result<SessionView, Refusal> {
+        self.create_as(&self.owner(), request, files, std::future::pending())
+            .await
+    }
+
+    /// For that caller, who may go away.
+    pub async fn create_as(
+        &self,
+        caller: &Principal,
+        request: CreateSession,
+        files: &[&str],
+        gone: impl Future<Output = ()> + Send,
+    ) -> Result<SessionView, Refusal> {
         let found = |path: &PathBuf| match files.iter().any(|file| path == Path::new(file)) {
             true => EntryKind::File,
             false => EntryKind::Missing,
         };
         let facts = CreateFacts {
-            project: PathFacts::Directory(directory(&request.project_path)),
+            project: PathFacts::Directory(directory(&self.beside().join(&request.project_path))),
             mounts: Vec::new(),
             existing: self
                 .policy
@@ -139,13 +167,9 @@ impl House {
                 .collect(),
             machine: MACHINE,
         };
-        let permit = self.policy.admit_create(&self.owner(), &request, facts)?;
+        let permit = self.policy.admit_create(caller, &request, facts)?;
         self.sessions
-            .create(
-                SessionId::random().expect("an id"),
-                permit,
-                std::future::pending(),
-            )
+            .create(SessionId::random().expect("an id"), permit, gone)
             .await
     }
 
@@ -362,9 +386,9 @@ fn sessions(
     (sessions, requests)
 }
 
-fn policy(base: &Path, ceiling: &[&str]) -> Policy {
+fn config(base: &Path, ceiling: &[&str]) -> PolicyConfig {
     let base = base.canonicalize().expect("a path");
-    Policy::new(PolicyConfig {
+    PolicyConfig {
         caller_may_answer: false,
         permissions: None,
         dangerously_trust_project_settings: false,
@@ -394,8 +418,7 @@ fn policy(base: &Path, ceiling: &[&str]) -> Policy {
                 .collect(),
             ..policy::NetworkConfig::default()
         },
-    })
-    .expect("a policy")
+    }
 }
 
 fn limits() -> Limits {
