@@ -13,7 +13,7 @@ use control::Road;
 use futures::FutureExt;
 use model::{
     Action, AnswerNetwork, AnsweredBy, Call, ClientInfo, Credentials, ExecutionId, Outcome,
-    PermissionAnswer, Reason, Refusal,
+    PermissionAnswer, Reason, Refusal, Source,
 };
 use rmcp::{
     ErrorData, RoleServer,
@@ -54,6 +54,7 @@ pub(crate) struct Caller {
     pub(crate) road: Arc<dyn Road>,
     pub(crate) credentials: Credentials,
     pub(crate) client: ClientInfo,
+    pub(crate) source: Source,
     /// What the line of the call said besides its arguments.
     pub(crate) said: Said,
     /// A person at the command line, as the transport says; else a program, whose model calls.
@@ -105,6 +106,7 @@ impl Caller {
         let call = Call {
             credentials: self.credentials.clone(),
             client: self.client.clone(),
+            source: self.source,
             action,
         };
         self.road.handle(call).await
@@ -190,12 +192,13 @@ impl Work {
     }
 }
 
-/// Calls the tool. `Err` only for a request that the client itself cancelled: nobody reads that answer.
+/// Calls the tool: its reply, or a refusal. `Err` only for a request that the client itself cancelled, or whose client is
+/// gone: nobody reads that answer.
 pub(crate) async fn carry_out(
     mut work: Work,
     context: &RequestContext<RoleServer>,
     shutdown: &CancellationToken,
-) -> Result<CallToolResult, ErrorData> {
+) -> Result<Result<Value, Refusal>, ErrorData> {
     let entry = work.entry;
     let mut progress = Progress::new(entry.tool.name.as_ref(), context);
     work.caller.told = progress.teller();
@@ -205,10 +208,13 @@ pub(crate) async fn carry_out(
         tokio::select! {
             biased;
             answer = &mut work => break answer.unwrap_or_else(|_panic| Err(panicked(entry))),
-            () = context.ct.cancelled() => {
+            // On a connection the shutdown cancels its requests, too.
+            () = context.ct.cancelled(), if !shutdown.is_cancelled() => {
                 if !shutdown.is_cancelled() {
                     return Err(ErrorData::internal_error("the request was cancelled", None));
                 }
+            }
+            () = shutdown.cancelled() => {
                 break match tokio::time::timeout(SHUTDOWN_GRACE, &mut work).await {
                     Ok(answer) => answer.unwrap_or_else(|_panic| Err(panicked(entry))),
                     Err(_elapsed) => Err(shutting_down()),
@@ -218,10 +224,15 @@ pub(crate) async fn carry_out(
         }
     };
     progress.finish().await;
-    Ok(match answer {
+    Ok(answer)
+}
+
+/// What a call came to, as its client sees it.
+pub(crate) fn result(answer: Result<Value, Refusal>) -> CallToolResult {
+    match answer {
         Ok(reply) => CallToolResult::structured(reply),
         Err(refusal) => refused(&refusal),
-    })
+    }
 }
 
 /// A refusal as a tool result that the model can act on.
