@@ -5,12 +5,12 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use anyhow::Context;
 use async_trait::async_trait;
 use audit::{AuditConfig, AuditLog, Event, Parameter};
-use control::{Control, EgressAudit, KeeperSettings, Road, ServerFacts};
+use control::{Control, EgressAudit, KeeperSettings, KeyRing, Parts, Road, ServerFacts, TokenRights};
 use model::{BackendName, Limit, Limits};
 use policy::{Policy, PolicyConfig, PolicyError};
 use sandbox::{Capability, HostView};
 use session::{Sessions, Setup};
-use store::Store;
+use store::{Pepper, Store};
 use tokio::{sync::mpsc, task::AbortHandle};
 
 use crate::{
@@ -64,6 +64,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Arc<dyn House>> {
     };
     let policy = Arc::new(policy(config, names)?);
     let egress = provider::egress(config, &store, Arc::new(EgressAudit::new(audit.clone())))?;
+    let keys = keys(config, &store)?;
     let (reap, reap_requests) = mpsc::unbounded_channel();
     let sessions = Sessions::new(Setup {
         store,
@@ -90,13 +91,20 @@ pub async fn build(config: &Config) -> anyhow::Result<Arc<dyn House>> {
                 .to_owned(),
         );
     }
+    if keys.lost_its_pepper() {
+        let lost = "The file `keys.pepper` of the state directory was lost, and no key made before is valid: make new ones.";
+        tracing::error!("{lost}");
+        warnings.push(lost.to_owned());
+    }
     announce(&audit, &capability).await?;
-    let control = Control::new(
-        audit.clone(),
+    let control = Control::new(Parts {
+        audit: audit.clone(),
         policy,
         sessions,
-        facts(config, runtime_classes, backend, capability, warnings),
-    );
+        server: facts(config, runtime_classes, backend, capability, warnings),
+        keys,
+        tokens: TokenRights::default(),
+    });
     let settings = KeeperSettings {
         reconcile_every: RECONCILE_EVERY,
         remember_ended: REMEMBER_ENDED,
@@ -108,6 +116,13 @@ pub async fn build(config: &Config) -> anyhow::Result<Arc<dyn House>> {
         audit,
         keeper,
     }))
+}
+
+/// The keys of remote callers, and the pepper without which they say nothing.
+fn keys(config: &Config, store: &Store) -> anyhow::Result<Arc<KeyRing>> {
+    let path = config.paths.state_dir.join("keys.pepper");
+    let pepper = Pepper::open(&path).context("the pepper of the API keys cannot be used")?;
+    KeyRing::open(store.clone(), pepper).context("the API keys cannot be read")
 }
 
 /// What a session gets that names no limits.

@@ -3,22 +3,24 @@
 use std::{
     collections::BTreeMap,
     io,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
-use model::{CreateSession, HostDirectory, Refusal};
-use policy::{CreateFacts, EntryKind, PathFacts, Policy};
+use model::{CreateKey, CreateSession, HostDirectory, Principal, Refusal};
+use policy::{CreateFacts, EntryKind, MAX_KEY_ROOTS, PathFacts, Policy};
 use rustix::{
     fd::OwnedFd,
     fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2},
     io::Errno,
 };
 
-/// Looks at every path that a new session names.
+/// Looks at every path that a new session names. Of a remote caller it is a name below its roots.
 pub(crate) async fn for_create(
     policy: &Policy,
+    principal: &Principal,
     request: &CreateSession,
 ) -> Result<CreateFacts, Refusal> {
+    let roots = principal.remote().map(|_| policy.roots_of(principal));
     let project = request.project_path.clone();
     let mounts: Vec<PathBuf> = request
         .mounts
@@ -27,7 +29,10 @@ pub(crate) async fn for_create(
         .collect();
     let candidates = policy.protected_candidates().to_vec();
     let looked = tokio::task::spawn_blocking(move || {
-        let (project, root) = directory(&project);
+        let (project, root) = match &roots {
+            Some(roots) => named(roots, &project),
+            None => directory(&project),
+        };
         let existing = root
             .map(|root| entries(&root, candidates))
             .unwrap_or_default();
@@ -38,6 +43,47 @@ pub(crate) async fn for_create(
         }
     });
     looked.await.map_err(|error| Refusal::internal(&error))
+}
+
+/// Looks at every directory that a new key names.
+pub(crate) async fn for_key(
+    policy: &Policy,
+    principal: &Principal,
+    request: &CreateKey,
+) -> Result<Vec<PathFacts>, Refusal> {
+    let own = principal.remote().map(|_| policy.roots_of(principal));
+    let asked = request.roots.clone();
+    let looked = tokio::task::spawn_blocking(move || {
+        let look = |root: &PathBuf| match &own {
+            Some(own) => named(own, root).0,
+            None => directory(root).0,
+        };
+        asked.iter().take(MAX_KEY_ROOTS).map(look).collect()
+    });
+    looked.await.map_err(|error| Refusal::internal(&error))
+}
+
+/// The one directory of that name below these roots, links resolved; one that a link leads out of its root is none.
+fn named(roots: &[PathBuf], name: &Path) -> (PathFacts, Option<OwnedFd>) {
+    let is_name = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+    if !name.components().all(is_name) {
+        return (PathFacts::Missing, None);
+    }
+    let mut found = (PathFacts::Missing, None);
+    for root in roots {
+        let (facts, fd) = directory(&root.join(name));
+        let PathFacts::Directory(here) = &facts else {
+            continue;
+        };
+        if !here.path.starts_with(root) || facts == found.0 {
+            continue;
+        }
+        if found.0 != PathFacts::Missing {
+            return (PathFacts::Ambiguous, None);
+        }
+        found = (facts, fd);
+    }
+    found
 }
 
 /// What stands at a path, links resolved once; the result is then opened without following any, so that it is what was
@@ -133,6 +179,39 @@ mod tests {
             directory(&base.path().join("file/below")).0,
             PathFacts::NotDirectory
         );
+    }
+
+    #[test]
+    fn a_name_is_found_in_exactly_one_root_and_never_outside() {
+        let base = tempfile::tempdir().unwrap();
+        let base = base.path().canonicalize().unwrap();
+        for directory in ["one/app/sub", "two/tool", "one/both", "two/both", "outside"] {
+            fs::create_dir_all(base.join(directory)).unwrap();
+        }
+        std::os::unix::fs::symlink(base.join("outside"), base.join("one/leads-out")).unwrap();
+        std::os::unix::fs::symlink(base.join("one/app"), base.join("one/link")).unwrap();
+        let roots = [base.join("one"), base.join("two")];
+        let place = |name: &str| match named(&roots, Path::new(name)).0 {
+            PathFacts::Directory(found) => {
+                found.path.strip_prefix(&base).unwrap().display().to_string()
+            }
+            other => format!("{other:?}"),
+        };
+        for (name, expected) in [
+            ("app", "one/app"),
+            ("./app/sub", "one/app/sub"),
+            ("tool", "two/tool"),
+            ("link", "one/app"),
+            ("both", "Ambiguous"),
+            (".", "Ambiguous"),
+            ("leads-out", "Missing"),
+            ("../outside", "Missing"),
+            ("app/../../outside", "Missing"),
+            ("nothing", "Missing"),
+        ] {
+            assert_eq!(place(name), expected, "{name}");
+        }
+        assert_eq!(place(base.join("one/app").to_str().unwrap()), "Missing");
     }
 
     #[test]

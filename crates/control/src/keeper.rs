@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use model::{Action, BackendName, Call, ClientInfo, Credentials, Outcome, Principal, Refusal};
+use model::{Action, BackendName, Call, ClientInfo, Credentials, Outcome, Principal, Refusal, Source};
 use policy::SystemVerb;
 use session::ReapRequest;
 use tokio::{
@@ -54,6 +54,7 @@ pub async fn keep(
         loop {
             interval.tick().await;
             forgetting.forget_or_tell(settings.remember_ended).await;
+            forgetting.tell_ended_keys().await;
         }
     });
     while let Some(request) = reap.recv().await {
@@ -125,6 +126,7 @@ impl Control {
     async fn own(&self, name: &str, action: Action) -> Result<Outcome, Refusal> {
         self.handle(Call {
             credentials: Credentials::System,
+            source: Source::SYSTEM,
             client: ClientInfo {
                 name: name.to_owned(),
                 version: String::new(),

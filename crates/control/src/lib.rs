@@ -1,16 +1,22 @@
 //! The one road: every call, from whichever door, passes [`Road::handle`], and the order of checks exists there once.
 //!
-//! Reading order: [`Road`] (what a door sees), `road` (the order of checks), `facts` (what is looked up before a
-//! decision), `recorded` (what the audit log hears of a call), `egress` (what it hears of sessions' traffic), `keeper` (the server's own calls).
+//! Reading order: [`Road`] (what a door sees), `road` (the order of checks), `identify` and `keys` (who calls), `facts` (what is
+//! looked up before a decision), `conceal` (what a remote caller is not told), `recorded` (what the audit log hears of a call), `egress` (what it hears of sessions' traffic), `keeper` (the server's own calls).
 
 #![forbid(unsafe_code)]
 
+mod conceal;
 mod egress;
 mod facts;
+mod identify;
 mod keeper;
+mod key_actions;
+mod keys;
 mod recorded;
 mod road;
 
 pub use egress::EgressAudit;
+pub use identify::{Authenticated, TokenRights};
 pub use keeper::{KeeperSettings, keep};
-pub use road::{Control, Road, ServerFacts};
+pub use keys::KeyRing;
+pub use road::{Control, Parts, Road, ServerFacts};

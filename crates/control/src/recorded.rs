@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use audit::Parameter;
 use model::{
-    Action, CommandLine, ConversationChoice, CreateSession, EgressRule, ExecuteCommand,
+    Action, CommandLine, ConversationChoice, CreateKey, CreateSession, EgressRule, ExecuteCommand,
     ExecutePrompt, PermissionAnswer, SessionId, TransferDirection,
 };
 
@@ -15,6 +15,8 @@ pub(crate) const fn session(action: &Action) -> Option<SessionId> {
         Action::ExecuteCommand(request) => Some(request.session),
         Action::ExecutePrompt(request) => Some(request.session),
         Action::TransferFiles(request) => Some(request.session),
+        Action::WriteFile(request) => Some(request.session),
+        Action::ReadFile(request) => Some(request.session),
         Action::ReadTranscript(request) => Some(request.session),
         Action::WidenNetwork(request) => Some(request.session),
         Action::AnswerNetwork(request) => Some(request.session),
@@ -32,7 +34,11 @@ pub(crate) const fn session(action: &Action) -> Option<SessionId> {
         | Action::AnswerExecution { .. }
         | Action::ResizeTerminal { .. }
         | Action::ListSessions { .. }
-        | Action::GetServerInfo => None,
+        | Action::GetServerInfo
+        | Action::CreateKey(_)
+        | Action::RotateKey { .. }
+        | Action::RevokeKey { .. }
+        | Action::ListKeys => None,
     }
 }
 
@@ -96,6 +102,36 @@ pub(crate) fn parameters(action: &Action) -> Vec<(&'static str, Parameter)> {
             ("source", Parameter::Path(request.source.clone())),
             ("destination", Parameter::Path(request.destination.clone())),
         ],
+        Action::WriteFile(request) => {
+            let mut parameters = vec![
+                ("destination", Parameter::Path(request.destination.clone())),
+                ("content", Parameter::content(request.content.expose())),
+                ("offset", Parameter::Number(request.offset)),
+                ("last", word(request.is_last)),
+            ];
+            parameters.extend(request.upload.map(|id| ("handle", word(id))));
+            parameters
+        }
+        Action::ReadFile(request) => {
+            let mut parameters = vec![
+                ("source", Parameter::Path(request.source.clone())),
+                ("offset", Parameter::Number(request.offset)),
+                ("length", Parameter::Number(request.length)),
+            ];
+            parameters.extend(request.download.map(|id| ("handle", word(id))));
+            parameters
+        }
+        Action::CreateKey(request) => key(request),
+        Action::RotateKey { key, overlap } => {
+            vec![("key", word(key)), ("overlap_seconds", seconds(*overlap))]
+        }
+        Action::RevokeKey {
+            key,
+            destroy_sessions,
+        } => vec![
+            ("key", word(key)),
+            ("destroy_sessions", word(destroy_sessions)),
+        ],
         Action::ExtendSession { by, .. } => vec![("seconds", seconds(*by))],
         Action::WidenNetwork(request) => {
             let mut parameters = vec![("answered_by", word(request.by.as_str()))];
@@ -114,7 +150,8 @@ pub(crate) fn parameters(action: &Action) -> Vec<(&'static str, Parameter)> {
         | Action::GetSession(_)
         | Action::DestroySession(_)
         | Action::AdoptSession(_)
-        | Action::GetServerInfo => Vec::new(),
+        | Action::GetServerInfo
+        | Action::ListKeys => Vec::new(),
     }
 }
 
@@ -171,6 +208,25 @@ fn create(request: &CreateSession) -> Vec<(&'static str, Parameter)> {
         "environment_variables",
         Parameter::Number(request.env.len() as u64),
     ));
+    parameters
+}
+
+fn key(request: &CreateKey) -> Vec<(&'static str, Parameter)> {
+    let mut parameters = vec![
+        ("name", word(&request.name)),
+        ("scopes", word(request.scopes)),
+    ];
+    let roots = request.roots.iter();
+    parameters.extend(roots.map(|root| ("root", Parameter::Path(root.clone()))));
+    if let Some(bound) = request.max_sessions {
+        parameters.push(("max_sessions", Parameter::Number(bound.into())));
+    }
+    if let Some(bound) = request.calls_per_minute {
+        parameters.push(("calls_per_minute", Parameter::Number(bound.into())));
+    }
+    if let Some(time) = request.valid_for {
+        parameters.push(("valid_seconds", seconds(time)));
+    }
     parameters
 }
 

@@ -9,22 +9,38 @@ use std::{
 };
 
 use async_trait::async_trait;
-use audit::{AuditError, AuditLog, Closing, Durability, Entry, Intent};
+use audit::{AuditError, AuditLog, Closing, Durability, Entry, Intent, Parameter};
 use model::{
-    Action, BackendName, Call, Credentials, Outcome, Principal, Reason, Refusal, ServerInfo,
-    SessionId,
+    Action, BackendName, Call, Credentials, Outcome, Principal, Reason, Refusal, Scopes,
+    ServerInfo, SessionId, Source,
 };
-use policy::{ExecutionVerb, Policy, SessionTimes, SessionVerb, SystemVerb};
+use policy::{ExecutionVerb, PathFacts, Policy, SessionTimes, SessionVerb, SystemVerb};
 use session::Sessions;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::{facts, recorded};
+use crate::{
+    conceal::Concealer,
+    facts,
+    identify::{self, Authenticated, Identities, TokenRights},
+    keys::KeyRing,
+    recorded,
+};
 
 /// What a door knows of the house: one way in. Doors are tested against a scripted road.
 #[async_trait]
 pub trait Road: Send + Sync + 'static {
     /// Carries out one call, or says why not. Dropping the future ends the wait, never the work.
     async fn handle(&self, call: Call) -> Result<Outcome, Refusal>;
+
+    /// Who that is: a door asks once for each HTTP request, before it reads the body. A failure is on the audit log.
+    ///
+    /// # Errors
+    /// [`Reason::Unauthenticated`]; [`Reason::RateLimited`] with the time after which to try again.
+    async fn authenticate(
+        &self,
+        credentials: &Credentials,
+        source: &Source,
+    ) -> Result<Authenticated, Refusal>;
 }
 
 /// Calls under way at once. Most wait for an execution and cost nothing; beyond, something runs wild.
@@ -34,13 +50,30 @@ const MAX_CALLS: usize = 1_024;
 #[derive(Clone)]
 pub struct Control(Arc<Inner>);
 
-struct Inner {
-    audit: AuditLog,
-    policy: Arc<Policy>,
-    sessions: Sessions,
+pub(crate) struct Inner {
+    pub(crate) audit: AuditLog,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) sessions: Sessions,
     server: ServerFacts,
+    pub(crate) identities: Identities,
     calls: Semaphore,
     closed: AtomicBool,
+}
+
+/// What the road leads over.
+pub struct Parts {
+    /// The log of everything that is done.
+    pub audit: AuditLog,
+    /// The decisions.
+    pub policy: Arc<Policy>,
+    /// What is at its end.
+    pub sessions: Sessions,
+    /// What the server is.
+    pub server: ServerFacts,
+    /// The keys of remote callers.
+    pub keys: Arc<KeyRing>,
+    /// What holders of tokens may do.
+    pub tokens: TokenRights,
 }
 
 /// What the server is, decided at its start.
@@ -71,25 +104,54 @@ pub struct ServerFacts {
 #[async_trait]
 impl Road for Control {
     async fn handle(&self, call: Call) -> Result<Outcome, Refusal> {
+        // Before the log, so that a flood of strangers cannot fill it: those who are not known stand there counted.
+        let principal = self
+            .0
+            .identities
+            .identify(&call.credentials, &call.source)?;
         let inner = self.0.clone();
+        let credentials = call.credentials.clone();
         // A task of its own: a caller that goes away ends its wait, and the audited work is finished all the same.
-        match tokio::spawn(async move { inner.handle(call).await }).await {
-            Ok(answer) => answer,
-            Err(error) => Err(Refusal::internal(&error)),
+        let work = tokio::spawn(async move { inner.handle(principal, call).await });
+        tokio::select! {
+            biased;
+            answer = work => answer.unwrap_or_else(|error| Err(Refusal::internal(&error))),
+            // Whose key was revoked meanwhile waits no longer.
+            () = self.0.identities.gone(&credentials) => Err(identify::unauthenticated()),
         }
+    }
+
+    async fn authenticate(
+        &self,
+        credentials: &Credentials,
+        source: &Source,
+    ) -> Result<Authenticated, Refusal> {
+        let principal = self.0.identities.identify(credentials, source)?;
+        let scopes = principal
+            .remote()
+            .map_or_else(Scopes::all, |caller| caller.scopes);
+        Ok(Authenticated {
+            name: principal.name(),
+            scopes,
+        })
     }
 }
 
 impl Control {
     /// The road over these parts.
-    pub fn new(
-        audit: AuditLog,
-        policy: Arc<Policy>,
-        sessions: Sessions,
-        server: ServerFacts,
-    ) -> Self {
+    pub fn new(parts: Parts) -> Self {
+        let Parts {
+            audit,
+            policy,
+            sessions,
+            server,
+            keys,
+            tokens,
+        } = parts;
         let (calls, closed) = (Semaphore::new(MAX_CALLS), AtomicBool::new(false));
+        let identities = Identities::new(audit.clone(), keys, tokens);
         Control(Arc::new(Inner {
+            identities,
             audit,
             policy,
             sessions,
@@ -104,6 +166,17 @@ impl Control {
         &self.0.sessions
     }
 
+    /// Writes which keys' time is over, each once.
+    pub(crate) async fn tell_ended_keys(&self) {
+        let keys = self.0.identities.keys();
+        for key in keys.ended_untold() {
+            identify::tell(&self.0.audit, "key.expire", key.id.to_string());
+            if let Err(refusal) = keys.end_is_told(key.id).await {
+                tracing::warn!(%refusal, detail = ?refusal.detail, "that a key's end is told is not on record");
+            }
+        }
+    }
+
     pub(crate) fn policy(&self) -> &Policy {
         &self.0.policy
     }
@@ -115,9 +188,13 @@ impl Control {
 }
 
 impl Inner {
-    async fn handle(&self, call: Call) -> Result<Outcome, Refusal> {
-        let mut entry = self.open(&call).await?;
-        let answer = self.decide_and_act(&call, &mut entry).await;
+    pub(crate) async fn handle(
+        &self,
+        principal: Principal,
+        call: Call,
+    ) -> Result<Outcome, Refusal> {
+        let mut entry = self.open(&principal, &call).await?;
+        let mut answer = self.decide_and_act(&principal, &call, &mut entry).await;
         let closing = match &answer {
             Ok(_) => Closing::Ok,
             Err(refusal) => closing_of(refusal),
@@ -131,15 +208,22 @@ impl Inner {
             // The work is done and its intent is on disk; the next start closes it as unknown.
             tracing::error!(%error, action = call.action.name(), "a result is not in the audit log");
         }
+        if let Some(caller) = principal.remote() {
+            let concealer = Concealer::new(caller, self.policy.own_directories());
+            match &mut answer {
+                Ok(outcome) => concealer.outcome(outcome),
+                Err(refusal) => concealer.refusal(refusal),
+            }
+        }
         answer
     }
 
     /// 1: the intent is durable before anything changes.
-    async fn open(&self, call: &Call) -> Result<Entry, Refusal> {
+    async fn open(&self, principal: &Principal, call: &Call) -> Result<Entry, Refusal> {
         let intent = Intent {
             action: call.action.name(),
             session: recorded::session(&call.action),
-            principal: principal_of(&call.credentials).name(),
+            principal: principal.name(),
             client: call.client.clone(),
             parameters: recorded::parameters(&call.action),
         };
@@ -149,9 +233,14 @@ impl Inner {
             .map_err(|error| audit_unavailable(&error))
     }
 
-    async fn decide_and_act(&self, call: &Call, entry: &mut Entry) -> Result<Outcome, Refusal> {
-        let principal = self.identify(&call.credentials)?;
-        if self.closed.load(Ordering::Acquire) && principal != Principal::System {
+    async fn decide_and_act(
+        &self,
+        principal: &Principal,
+        call: &Call,
+        entry: &mut Entry,
+    ) -> Result<Outcome, Refusal> {
+        self.require_served(principal)?;
+        if self.closed.load(Ordering::Acquire) && *principal != Principal::System {
             return Err(Refusal::new(
                 Reason::ShuttingDown,
                 "The server is shutting down.",
@@ -160,20 +249,20 @@ impl Inner {
             .retry_after_ms(1_000));
         }
         let _place = self.take_place(&call.action)?;
-        self.act(&principal, &call.action, entry).await
+        self.act(principal, &call.action, entry).await
     }
 
-    /// 2: who calls.
-    fn identify(&self, credentials: &Credentials) -> Result<Principal, Refusal> {
-        match principal_of(credentials) {
-            Principal::LocalUser { uid, .. } if uid != self.server.uid && uid != 0 => {
+    /// 2: whether that caller is served at all.
+    fn require_served(&self, principal: &Principal) -> Result<(), Refusal> {
+        match principal {
+            Principal::LocalUser { uid, .. } if *uid != self.server.uid && *uid != 0 => {
                 Err(Refusal::new(
                     Reason::PolicyDenied,
                     "The server serves only the user who runs it.",
                     "Start a server of your own: `claude-code-mcp` does so on demand.",
                 ))
             }
-            principal @ (Principal::LocalUser { .. } | Principal::System) => Ok(principal),
+            Principal::LocalUser { .. } | Principal::Remote(_) | Principal::System => Ok(()),
         }
     }
 
@@ -195,7 +284,11 @@ impl Inner {
     ) -> Result<Outcome, Refusal> {
         match action {
             Action::CreateSession(request) => {
-                let facts = facts::for_create(&self.policy, request).await?;
+                let facts = facts::for_create(&self.policy, principal, request).await?;
+                if let (Some(_), PathFacts::Directory(found)) = (principal.remote(), &facts.project)
+                {
+                    entry.note("directory", Parameter::Path(found.path.clone()));
+                }
                 let permit = self.policy.admit_create(principal, request, facts)?;
                 let id = SessionId::random().map_err(|error| Refusal::internal(&error))?;
                 entry.set_session(id);
@@ -279,7 +372,7 @@ impl Inner {
                 Ok(Outcome::Done)
             }
             Action::ListSessions { ended } => {
-                let permit = self.policy.admit_listing(principal);
+                let permit = self.policy.admit_listing(principal)?;
                 let sessions = self.sessions.list(permit, *ended).await?;
                 Ok(Outcome::Sessions(sessions))
             }
@@ -317,6 +410,36 @@ impl Inner {
                         .admit_transfer(principal, request, owner.as_deref(), &project)?;
                 Ok(Outcome::Transferred(self.sessions.transfer(permit).await?))
             }
+            Action::WriteFile(request) => {
+                let owner = self.sessions.owner(request.session).await?;
+                let permit = self
+                    .policy
+                    .admit_write_file(principal, request, owner.as_deref())?;
+                Ok(Outcome::FileWritten(
+                    self.sessions.write_file(permit, request).await?,
+                ))
+            }
+            Action::ReadFile(request) => {
+                let owner = self.sessions.owner(request.session).await?;
+                let permit = self
+                    .policy
+                    .admit_read_file(principal, request, owner.as_deref())?;
+                Ok(Outcome::FileRead(
+                    self.sessions.read_file(permit, request).await?,
+                ))
+            }
+            Action::CreateKey(request) => self.create_key(principal, request, entry).await,
+            Action::RotateKey { key, overlap } => {
+                self.rotate_key(principal, *key, *overlap, entry).await
+            }
+            Action::RevokeKey {
+                key,
+                destroy_sessions,
+            } => self.revoke_key(principal, *key, *destroy_sessions).await,
+            Action::ListKeys => {
+                let permit = self.policy.admit_key_list(principal)?;
+                Ok(Outcome::Keys(self.identities.keys().list(permit)))
+            }
             Action::ExtendSession { session, by } => {
                 let owner = self.sessions.owner(*session).await?;
                 let now = SystemTime::now();
@@ -352,7 +475,11 @@ impl Inner {
                     self.sessions.answer_network(permit).await?,
                 )))
             }
-            Action::GetServerInfo => Ok(Outcome::ServerInfo(Box::new(self.server_info().await?))),
+            Action::GetServerInfo => {
+                self.policy.admit_server_info(principal)?;
+                let info = self.server_info(principal).await?;
+                Ok(Outcome::ServerInfo(Box::new(info)))
+            }
             Action::ReapSession { session, because } => {
                 let permit = self
                     .policy
@@ -417,8 +544,17 @@ impl Inner {
         }
     }
 
-    async fn server_info(&self) -> Result<ServerInfo, Refusal> {
+    async fn server_info(&self, principal: &Principal) -> Result<ServerInfo, Refusal> {
         let server = &self.server;
+        // How much others use the server is not a remote caller's business.
+        let sessions = match principal.remote() {
+            None => self.sessions.count().await?,
+            Some(_) => {
+                let own = self.policy.admit_listing(principal)?;
+                let own = self.sessions.list(own, false).await?;
+                u32::try_from(own.len()).unwrap_or(u32::MAX)
+            }
+        };
         Ok(ServerInfo {
             version: server.version.clone(),
             posture: server.posture.clone(),
@@ -426,7 +562,7 @@ impl Inner {
             rung: server.rung.clone(),
             runtime_classes: server.runtime_classes.clone(),
             claude_code: self.claude_code(),
-            sessions: self.sessions.count().await?,
+            sessions,
             max_sessions: server.max_sessions,
             default_session_timeout_seconds: server.default_session_timeout_seconds,
             max_session_seconds: server.max_session_seconds,
@@ -434,16 +570,6 @@ impl Inner {
             audit_ok: self.audit.is_healthy(),
             warnings: server.warnings.clone(),
         })
-    }
-}
-
-fn principal_of(credentials: &Credentials) -> Principal {
-    match credentials {
-        Credentials::LocalPeer { uid, roots, .. } => Principal::LocalUser {
-            uid: *uid,
-            roots: roots.clone(),
-        },
-        Credentials::System => Principal::System,
     }
 }
 
@@ -455,6 +581,7 @@ const fn durability(action: &Action) -> Durability {
         | Action::DestroySession(_)
         | Action::ReapSession { .. }
         | Action::AdoptSession(_)
+        | Action::RevokeKey { .. }
         | Action::RemoveRemains { .. } => Durability::Reserve,
         Action::CreateSession(_)
         | Action::ExecuteCommand(_)
@@ -462,15 +589,20 @@ const fn durability(action: &Action) -> Durability {
         | Action::AnswerExecution { .. }
         | Action::RespondExecution { .. }
         | Action::TransferFiles(_)
+        | Action::WriteFile(_)
         | Action::ExtendSession { .. }
         | Action::WidenNetwork(_)
-        | Action::AnswerNetwork(_) => Durability::Durable,
+        | Action::AnswerNetwork(_)
+        | Action::CreateKey(_)
+        | Action::RotateKey { .. } => Durability::Durable,
         Action::GetExecution(_)
         | Action::ResizeTerminal { .. }
         | Action::ListSessions { .. }
         | Action::GetSession(_)
         | Action::GetSessionLogs { .. }
         | Action::ReadTranscript(_)
+        | Action::ReadFile(_)
+        | Action::ListKeys
         | Action::GetServerInfo => Durability::Buffered,
     }
 }
@@ -510,6 +642,9 @@ const fn closing_of(refusal: &Refusal) -> Closing {
         | Reason::TooLarge
         | Reason::LimitReached
         | Reason::LimitUnenforceable
+        | Reason::Unauthenticated
+        | Reason::InsufficientScope
+        | Reason::KeyNotFound
         | Reason::PolicyDenied
         | Reason::NetworkNotAllowed
         | Reason::ProviderUnavailable

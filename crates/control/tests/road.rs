@@ -15,16 +15,16 @@ use std::{
 };
 
 use audit::{AuditConfig, AuditLog, Phase, Record};
-use control::{Control, KeeperSettings, Road, ServerFacts};
+use control::{Control, KeeperSettings, KeyRing, Parts, Road, ServerFacts, TokenRights};
 use model::{
     Action, BackendName, Call, ClientInfo, CommandLine, CreateSession, Credentials, ExecuteCommand,
     Outcome, OwnerId, Reason, Refusal, RootFileSystem, SandboxSpec, SessionId, SessionState,
-    UsageView,
+    Source, UsageView,
 };
 use policy::{Policy, PolicyConfig};
 use sandbox::{Backend, BackendError, Capability, HostView, Inspection, Link, Listed, fake::Fake};
 use session::{Backends, ReapRequest, Sessions, Setup};
-use store::Store;
+use store::{Pepper, Store};
 use tokio::sync::mpsc;
 
 struct House {
@@ -62,6 +62,7 @@ impl House {
         })
         .expect("a log");
         let policy = Arc::new(policy(&path));
+        let keys = store.clone();
         let (reap_sender, reap) = mpsc::unbounded_channel();
         let sessions = Sessions::new(Setup {
             agent: Arc::new(|| Ok(None)),
@@ -80,7 +81,15 @@ impl House {
             transcripts: path.join("transcripts"),
             reap: reap_sender,
         });
-        let control = Control::new(audit, policy, sessions, facts());
+        let pepper = Pepper::open(&path.join("state/keys.pepper")).expect("a pepper");
+        let control = Control::new(Parts {
+            audit,
+            policy,
+            sessions,
+            server: facts(),
+            keys: KeyRing::open(keys, pepper).expect("keys"),
+            tokens: TokenRights::default(),
+        });
         House {
             base,
             fake,
@@ -121,6 +130,7 @@ impl House {
         };
         Call {
             credentials,
+            source: Source::LOCAL,
             client: ClientInfo {
                 name: "tests".into(),
                 version: "1".into(),
@@ -572,6 +582,7 @@ async fn a_closed_road_refuses_everybody_but_the_server() {
     assert_eq!(refused.reason, Reason::ShuttingDown);
     let own = Call {
         credentials: Credentials::System,
+        source: Source::SYSTEM,
         client: ClientInfo::default(),
         action: Action::ReapSession {
             session,

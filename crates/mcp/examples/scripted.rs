@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use mcp::{Peer, serve};
-use model::Credentials;
+use model::{Credentials, Source};
 use tokio_util::sync::CancellationToken;
 
 #[path = "../tests/mcp/scripted.rs"]
@@ -24,6 +24,7 @@ async fn main() -> Result<(), mcp::McpError> {
         Arc::new(scripted::ScriptedRoad::healthy()),
         Peer {
             credentials,
+            source: Source::LOCAL,
             is_person: false,
         },
         CancellationToken::new(),

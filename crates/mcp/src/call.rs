@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    http::HttpRequest,
     lines::Said,
     person::{Back, Person, Question},
     progress::Progress,
@@ -53,14 +54,16 @@ const LATE: [Reason; 4] = [
 pub(crate) struct Caller {
     pub(crate) road: Arc<dyn Road>,
     pub(crate) credentials: Credentials,
-    pub(crate) client: ClientInfo,
     pub(crate) source: Source,
+    pub(crate) client: ClientInfo,
     /// What the line of the call said besides its arguments.
     pub(crate) said: Said,
     /// A person at the command line, as the transport says; else a program, whose model calls.
     pub(crate) is_person: bool,
     /// Whom the client can ask.
     pub(crate) person: Person,
+    /// The request that the call came by, where that was one of HTTP.
+    pub(crate) http: Option<Arc<HttpRequest>>,
     /// The execution that the call comes back to with answers, instead of starting one.
     pub(crate) back_to: Option<ExecutionId>,
     /// What is told of the work while the client waits; `None` where it did not ask for that.
@@ -101,15 +104,30 @@ impl Caller {
         self.told.is_some()
     }
 
+    /// Somebody who has no disk here: paths of the host are not theirs to name.
+    pub(crate) const fn is_remote(&self) -> bool {
+        match self.credentials {
+            Credentials::ApiKey(_) | Credentials::AccessToken(_) => true,
+            Credentials::LocalPeer { .. } | Credentials::System => false,
+        }
+    }
+
     /// Takes the road.
     pub(crate) async fn ask(&self, action: Action) -> Result<Outcome, Refusal> {
+        let scopes = action.scopes();
         let call = Call {
             credentials: self.credentials.clone(),
             client: self.client.clone(),
             source: self.source,
             action,
         };
-        self.road.handle(call).await
+        let answer = self.road.handle(call).await;
+        if let (Err(refusal), Some(http), Some(scopes)) = (&answer, &self.http, scopes)
+            && refusal.reason == Reason::InsufficientScope
+        {
+            http.note(scopes);
+        }
+        answer
     }
 
     /// Passes on what the person at the client answered. That somebody else answered first, or that it was too late, is

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use control::Road;
-use model::Credentials;
+use model::{Credentials, Source};
 use rmcp::service::{ServerInitializeError, serve_server_with_ct};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,8 @@ pub(crate) const MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
 pub struct Peer {
     /// What every call of this connection presents on the road.
     pub credentials: Credentials,
+    /// From where its calls come.
+    pub source: Source,
     /// A person at the command line, who may answer what Claude Code asks.
     pub is_person: bool,
 }

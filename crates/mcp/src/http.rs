@@ -18,7 +18,7 @@ use control::Road;
 use futures::future::BoxFuture;
 use http::{Request, Response, StatusCode, header, request::Parts};
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
-use model::{Credentials, Reason, Refusal, Scopes, Source};
+use model::{Credentials, Scopes, Source};
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{Implementation, JsonRpcError, RequestId},
@@ -33,7 +33,6 @@ use crate::{
     connection::MAX_MESSAGE_BYTES,
     lines::{Body, Said},
     service::{Desk, Service},
-    tools::{self, Entry},
 };
 
 /// Longest body of a request, bytes: the same message as on a stream.
@@ -57,7 +56,7 @@ pub struct HttpCaller {
 pub struct HttpAnswer {
     /// The response, with nothing of the door's in it.
     pub response: Response<HttpBody>,
-    /// The call was refused for want of a scope: all those that its tool needs. The response says so as a result of the
+    /// The call was refused for want of a scope: all those that it needs. The response says so as a result of the
     /// tool; the door can do better.
     pub lacking: Option<Scopes>,
 }
@@ -158,13 +157,9 @@ impl HttpRequest {
         context.meta.client_info().or_else(|| self.program.clone())
     }
 
-    /// Notes for the door why that tool was refused.
-    pub(crate) fn note(&self, entry: &Entry, refusal: &Refusal) {
-        if refusal.reason == Reason::InsufficientScope
-            && let Some(scopes) = tools::required_scopes(&entry.tool.name)
-        {
-            let _first_counts = self.lacking.set(scopes);
-        }
+    /// Notes for the door that a call was refused, as it needs these scopes.
+    pub(crate) fn note(&self, scopes: Scopes) {
+        let _first_counts = self.lacking.set(scopes);
     }
 }
 

@@ -30,4 +30,4 @@ mod tools;
 pub use connection::{McpError, Peer, serve};
 pub use self::http::{HttpAnswer, HttpBody, HttpCaller, HttpService, MAX_HTTP_BODY_BYTES};
 pub use service::{INSTRUCTIONS, SERVER_NAME, Service};
-pub use tools::tool_list;
+pub use tools::{required_scopes, tool_list};

@@ -6,6 +6,7 @@
 mod docker_options;
 mod error;
 mod execution;
+mod keys;
 mod prompt;
 mod server;
 mod session;
@@ -16,6 +17,7 @@ pub use execution::{
     ExecutionKind, ExecutionReply, ExecutionStateName, ProtectedChangeReply, RespondReply,
     StreamReply,
 };
+pub use keys::{KeyListReply, KeyReply, NewKeyReply, RevokedKeyReply};
 pub use prompt::{
     DenialReply, PendingKindName, PendingReply, PromptReply, ProviderErrorReply,
     SpendingLimitReply, TokenUsageReply,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use control::Road;
-use model::ClientInfo;
+use model::{ClientInfo, Credentials};
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
@@ -29,7 +29,7 @@ use crate::{
     http::{HttpCaller, HttpRequest},
     person::{Person, Rounds},
     text,
-    tools::{self, Entry, find},
+    tools::{self, Entry, Offer, find},
 };
 
 /// The server's name in both openings.
@@ -123,8 +123,6 @@ struct Call {
     caller: Caller,
     /// Whom the desk keeps things for.
     name: String,
-    /// The request, where it came by HTTP.
-    http: Option<Arc<HttpRequest>>,
 }
 
 impl Service {
@@ -160,8 +158,20 @@ impl Service {
         }
     }
 
+    /// Which tools are there for the other side.
+    const fn offer(&self) -> Offer {
+        match &self.door {
+            Door::Http => Offer::Remote,
+            Door::Connection(Peer { is_person: true, .. }) => Offer::Person,
+            Door::Connection(peer) => match peer.credentials {
+                Credentials::ApiKey(_) | Credentials::AccessToken(_) => Offer::Remote,
+                Credentials::LocalPeer { .. } | Credentials::System => Offer::Program,
+            },
+        }
+    }
+
     fn find(&self, tool: &str) -> Option<&'static Entry> {
-        find(tool, self.is_person())
+        find(tool, self.offer())
     }
 
     /// # Errors
@@ -200,11 +210,12 @@ impl Service {
             said,
             is_person: self.is_person(),
             person: Person::of(context, &self.desk.turn),
+            http,
             back_to: None,
             told: None,
             words: Words::default(),
         };
-        Ok(Call { caller, name, http })
+        Ok(Call { caller, name })
     }
 
     /// Calls a tool; its result is the reply, or what the client is to ask its person first.
@@ -215,11 +226,7 @@ impl Service {
         call: Call,
         context: &RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let Call {
-            mut caller,
-            name,
-            http,
-        } = call;
+        let Call { mut caller, name } = call;
         let rounds = &self.desk.rounds;
         let back = match rounds.back(&name, &request) {
             Ok(back) => back,
@@ -240,9 +247,6 @@ impl Service {
             back,
         };
         let answer = call::carry_out(work, context, &self.shutdown).await?;
-        if let (Err(refusal), Some(http)) = (&answer, &http) {
-            http.note(entry, refusal);
-        }
         let asking = fingerprint
             .zip(person.left())
             .and_then(|(fingerprint, ask)| rounds.result(&name, fingerprint, round, &ask, words));

@@ -2,6 +2,7 @@
 
 mod allow_network;
 mod cancel_execution;
+mod create_key;
 mod create_session;
 mod deny_network;
 mod destroy_session;
@@ -13,14 +14,17 @@ mod get_execution;
 mod get_server_info;
 mod get_session;
 mod get_session_logs;
+mod list_keys;
 mod list_sessions;
 mod respond_execution;
+mod revoke_key;
+mod rotate_key;
 mod transfer_files;
 
 use std::sync::{Arc, LazyLock};
 
 use futures::{FutureExt, future::BoxFuture};
-use model::Refusal;
+use model::{Refusal, Scope, Scopes};
 use rmcp::{
     ErrorData,
     model::{JsonObject, Tool, ToolAnnotations},
@@ -65,6 +69,43 @@ static PERSON_TOOLS: LazyLock<Vec<Entry>> = LazyLock::new(|| {
         entry::<deny_network::DenyNetwork>(),
     ]
 });
+
+/// Tools for whoever manages keys: the command line, and remote callers, of whom the road asks `admin`. Not listed, so that no
+/// model comes upon them.
+static KEY_TOOLS: LazyLock<Vec<Entry>> = LazyLock::new(|| {
+    vec![
+        entry::<create_key::CreateKey>(),
+        entry::<rotate_key::RotateKey>(),
+        entry::<revoke_key::RevokeKey>(),
+        entry::<list_keys::ListKeys>(),
+    ]
+});
+
+/// What a remote caller needs for a tool; `None` where there is no such tool. With some arguments a call needs more, which the road
+/// says.
+pub fn required_scopes(tool: &str) -> Option<Scopes> {
+    let scope = match tool {
+        "get_execution" | "list_sessions" | "get_session" | "get_session_logs"
+        | "get_server_info" => Scope::SessionsRead,
+        "create_session" | "execute_in_session" | "execute_command" | "cancel_execution"
+        | "respond_execution" | "destroy_session" | "extend_session" => Scope::SessionsRun,
+        "transfer_files" => Scope::Files,
+        "create_key" | "rotate_key" | "revoke_key" | "list_keys" => Scope::Admin,
+        _ => return None,
+    };
+    Some(Scopes::NONE.with(scope))
+}
+
+/// For whom tools are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Offer {
+    /// A program of this machine, whose model calls.
+    Program,
+    /// A caller from elsewhere.
+    Remote,
+    /// A person at the command line.
+    Person,
+}
 
 /// One tool: what is said about it and how it is called.
 pub(crate) struct Entry {
@@ -142,7 +183,7 @@ async fn run<D: Definition>(arguments: JsonObject, caller: Caller) -> Result<Val
 fn parse<D: Definition>(mut arguments: JsonObject) -> Result<D::Parameters, Refusal> {
     D::refuse_early(&arguments)?;
     let schema =
-        find(D::NAME, true).map_or_else(Arc::default, |entry| Arc::clone(&entry.tool.input_schema));
+        find(D::NAME, Offer::Person).map_or_else(Arc::default, |entry| Arc::clone(&entry.tool.input_schema));
     arguments::check(D::NAME, &schema, &mut arguments)?;
     // What passed the schema has the right shape, so a failure here is a schema that does not tell the truth. The
     // cause is kept to ourselves: serde repeats values.
@@ -151,11 +192,13 @@ fn parse<D: Definition>(mut arguments: JsonObject) -> Result<D::Parameters, Refu
 }
 
 /// The tool of that name, as it is there for a person or for a program.
-pub(crate) fn find(name: &str, is_person: bool) -> Option<&'static Entry> {
-    let own = PERSON_TOOLS.iter().filter(|_| is_person);
+pub(crate) fn find(name: &str, offer: Offer) -> Option<&'static Entry> {
+    let own = PERSON_TOOLS.iter().filter(|_| offer == Offer::Person);
+    let keys = KEY_TOOLS.iter().filter(|_| offer != Offer::Program);
     TOOLS
         .iter()
         .chain(own)
+        .chain(keys)
         .find(|entry| entry.tool.name == name)
 }
 

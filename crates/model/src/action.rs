@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use crate::{
-    AgentRequest, AnswerNetwork, AnsweredBy, BackendName, ConversationId, DockerOptions,
-    ExecutePrompt, ExecutionId, LimitName, NetworkRequest, NetworkTarget, PermissionAnswer, Secret,
-    SessionId, WidenNetwork,
+    AgentRequest, AnswerNetwork, AnsweredBy, BackendName, ConversationId, CreateKey, DockerOptions,
+    ExecutePrompt, ExecutionId, KeyId, LimitName, NetworkRequest, NetworkTarget, PermissionAnswer,
+    ReadFile, Scope, Scopes, Secret, SessionId, WidenNetwork, WriteFile,
 };
 
 /// Everything that can be asked of the server.
@@ -68,6 +68,10 @@ pub enum Action {
     ReadTranscript(ReadTranscript),
     /// Copy files into or out of a session.
     TransferFiles(TransferFiles),
+    /// Put a file into a session whose content comes with the call.
+    WriteFile(WriteFile),
+    /// Read a file of a session whose content goes back with the reply.
+    ReadFile(ReadFile),
     /// Move a session's end of life.
     ExtendSession {
         /// Which session.
@@ -81,6 +85,24 @@ pub enum Action {
     AnswerNetwork(AnswerNetwork),
     /// What this server is and can do.
     GetServerInfo,
+    /// Make a key for a remote caller.
+    CreateKey(Box<CreateKey>),
+    /// Make a key that takes the place of another, which stays valid for a while.
+    RotateKey {
+        /// Which key.
+        key: KeyId,
+        /// How long it stays valid beside the new one.
+        overlap: Duration,
+    },
+    /// From now on a key is refused, also in calls that wait.
+    RevokeKey {
+        /// Which key.
+        key: KeyId,
+        /// End its sessions, too.
+        destroy_sessions: bool,
+    },
+    /// The keys on record.
+    ListKeys,
     /// End a session for a reason of the server's own: only [`crate::Principal::System`] may ask.
     ReapSession {
         /// Which session.
@@ -110,6 +132,8 @@ pub enum ReapCause {
     SandboxEnded,
     /// Left over from an earlier server, and not to be found again.
     Orphaned,
+    /// The key of its owner was revoked, with all that it had.
+    KeyRevoked,
 }
 
 impl ReapCause {
@@ -120,6 +144,7 @@ impl ReapCause {
             ReapCause::Idle => "nobody used it for its idle time",
             ReapCause::SandboxEnded => "its sandbox ended",
             ReapCause::Orphaned => "its sandbox was gone when the server came back",
+            ReapCause::KeyRevoked => "the key of its owner was revoked",
         }
     }
 }
@@ -145,7 +170,13 @@ impl Action {
             Action::ExtendSession { .. } => "session.extend",
             Action::WidenNetwork(_) => "session.widen_network",
             Action::AnswerNetwork(_) => "session.answer_network",
+            Action::WriteFile(_) => "files.write",
+            Action::ReadFile(_) => "files.read",
             Action::GetServerInfo => "server.read",
+            Action::CreateKey(_) => "key.create",
+            Action::RotateKey { .. } => "key.rotate",
+            Action::RevokeKey { .. } => "key.revoke",
+            Action::ListKeys => "key.list",
             Action::ReapSession { .. } => "session.reap",
             Action::AdoptSession(_) => "session.adopt",
             Action::RemoveRemains { .. } => "session.remove_remains",
@@ -163,9 +194,13 @@ impl Action {
             | Action::RespondExecution { .. }
             | Action::DestroySession(_)
             | Action::TransferFiles(_)
+            | Action::WriteFile(_)
             | Action::ExtendSession { .. }
             | Action::WidenNetwork(_)
             | Action::AnswerNetwork(_)
+            | Action::CreateKey(_)
+            | Action::RotateKey { .. }
+            | Action::RevokeKey { .. }
             | Action::ReapSession { .. }
             | Action::AdoptSession(_)
             | Action::RemoveRemains { .. } => true,
@@ -175,8 +210,53 @@ impl Action {
             | Action::GetSession(_)
             | Action::GetSessionLogs { .. }
             | Action::ReadTranscript(_)
-            | Action::GetServerInfo => false,
+            | Action::ReadFile(_)
+            | Action::GetServerInfo
+            | Action::ListKeys => false,
         }
+    }
+
+    /// The scope that a remote caller needs for it before all others; `None`: only the server itself does that.
+    pub const fn scope(&self) -> Option<Scope> {
+        match self {
+            Action::CreateSession(_)
+            | Action::ExecuteCommand(_)
+            | Action::ExecutePrompt(_)
+            | Action::AnswerExecution { .. }
+            | Action::CancelExecution(_)
+            | Action::RespondExecution { .. }
+            | Action::ResizeTerminal { .. }
+            | Action::DestroySession(_)
+            | Action::ExtendSession { .. } => Some(Scope::SessionsRun),
+            Action::GetExecution(_)
+            | Action::ListSessions { .. }
+            | Action::GetSession(_)
+            | Action::GetSessionLogs { .. }
+            | Action::ReadTranscript(_)
+            | Action::GetServerInfo => Some(Scope::SessionsRead),
+            Action::TransferFiles(_) | Action::WriteFile(_) | Action::ReadFile(_) => {
+                Some(Scope::Files)
+            }
+            Action::WidenNetwork(_) | Action::AnswerNetwork(_) => Some(Scope::Network),
+            Action::CreateKey(_)
+            | Action::RotateKey { .. }
+            | Action::RevokeKey { .. }
+            | Action::ListKeys => Some(Scope::Admin),
+            Action::ReapSession { .. }
+            | Action::AdoptSession(_)
+            | Action::RemoveRemains { .. } => None,
+        }
+    }
+
+    /// Every scope that a remote caller needs for it; `None`: only the server itself does that.
+    pub fn scopes(&self) -> Option<Scopes> {
+        let scopes = Scopes::NONE.with(self.scope()?);
+        Some(match self {
+            Action::CreateSession(request) if request.network.asks_for_something() => {
+                scopes.with(Scope::Network)
+            }
+            _ => scopes,
+        })
     }
 }
 
@@ -205,7 +285,8 @@ pub enum TranscriptStart {
 /// See [`Action::CreateSession`].
 #[derive(Debug, Clone)]
 pub struct CreateSession {
-    /// The project directory on the host, absolute; it becomes `/workspace`.
+    /// The project directory, which becomes `/workspace`: of a local caller an absolute path of the host; of a remote one a
+    /// name relative to one of its roots.
     pub project_path: PathBuf,
     /// A name for people; the server makes one up otherwise.
     pub name: Option<String>,

@@ -112,6 +112,11 @@ identifier!(
     OwnerId, 8, "o-", "owner id"
 );
 
+identifier!(
+    /// A file that goes into a session or out of it in pieces. `u-` and 32 hexadecimal digits.
+    UploadId, 16, "u-", "upload id"
+);
+
 impl SessionId {
     /// The deterministic name of this session's container, cgroup and other objects: a lost reply to a create call is
     /// found again by this name.

@@ -6,9 +6,11 @@
 #![forbid(unsafe_code)]
 
 mod action;
+mod api_key;
 mod attestation;
 mod docker_options;
 mod ids;
+mod inline_files;
 mod limits;
 mod network;
 mod outcome;
@@ -16,6 +18,7 @@ mod principal;
 mod prompt;
 mod reason;
 mod sandbox;
+mod scope;
 mod secret;
 
 pub use action::{
@@ -23,9 +26,13 @@ pub use action::{
     MountRequest, ReadTranscript, ReapCause, Terminal, TranscriptStart, TransferDirection,
     TransferFiles,
 };
+pub use api_key::{
+    API_KEY_PREFIX, ApiKey, CreateKey, KeyError, KeyId, KeyState, KeyView, NewKey, RevokedKey,
+};
 pub use attestation::{Attestation, Layer, LayerInForce, Requirement};
 pub use docker_options::{DockerOptions, OptionValue, Unreadable};
-pub use ids::{ExecutionId, IdError, OwnerId, SessionId};
+pub use ids::{ExecutionId, IdError, OwnerId, SessionId, UploadId};
+pub use inline_files::{FileChunk, FileWritten, MAX_INLINE_BYTES, ReadFile, WriteFile};
 pub use limits::{Enforcement, Limit, LimitInForce, LimitName, Limits};
 pub use network::{
     AnswerNetwork, EgressRule, HostPattern, MAX_HOST_BYTES, NamedRule, NetworkOffer, NetworkPolicy,
@@ -36,7 +43,9 @@ pub use outcome::{
     ProviderUsageView, ServerInfo, SessionState, SessionView, StreamView, TranscriptKind,
     TranscriptLine, TranscriptPage, TransferReport, UsageView,
 };
-pub use principal::{Call, ClientInfo, Credentials, Principal};
+pub use principal::{
+    AccessToken, Call, ClientInfo, Credentials, Principal, RemoteCaller, RemoteKind, Source, Transport,
+};
 pub use prompt::{
     AgentRequest, AnsweredBy, ConversationChoice, ConversationId, ConversationIdError,
     ExecutePrompt, MAX_CHANGED_FILES, MAX_PERMISSION_INPUT_BYTES, PendingKind, PendingPermission,
@@ -51,4 +60,5 @@ pub use sandbox::{
     Protection, RESOLVER_CONFIGURATION, RootFileSystem, RuntimeClass, STATE_PATH,
     SUPERVISOR_DIRECTORY, SandboxSpec, TEMPORARY_PLACES, WORKSPACE_PATH,
 };
+pub use scope::{Scope, ScopeError, Scopes};
 pub use secret::Secret;

@@ -24,6 +24,13 @@ pub struct NetworkRequest {
     pub credentials: Vec<String>,
 }
 
+impl NetworkRequest {
+    /// Something is asked for.
+    pub const fn asks_for_something(&self) -> bool {
+        !(self.presets.is_empty() && self.allow.is_empty() && self.credentials.is_empty())
+    }
+}
+
 /// What the operator lets callers ask for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NetworkOffer {

@@ -5,8 +5,9 @@ use std::{path::PathBuf, time::SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Attestation, BackendName, ConversationId, ExecutionId, NetworkOffer, NetworkPolicy,
-    NetworkQuestion, PromptView, SessionId, TokenUsage,
+    Attestation, BackendName, ConversationId, ExecutionId, FileChunk, FileWritten, KeyView,
+    NetworkOffer, NetworkPolicy, NetworkQuestion, NewKey, PromptView, RevokedKey, SessionId,
+    TokenUsage,
 };
 
 /// The answer to an [`crate::Action`].
@@ -28,6 +29,16 @@ pub enum Outcome {
     Transferred(TransferReport),
     /// What the server is and can do.
     ServerInfo(Box<ServerInfo>),
+    /// What was read of a file.
+    FileRead(FileChunk),
+    /// What was taken of a file.
+    FileWritten(FileWritten),
+    /// A key that was just made.
+    KeyMade(Box<NewKey>),
+    /// A key that was revoked.
+    KeyRevoked(Box<RevokedKey>),
+    /// Keys on record, oldest first.
+    Keys(Vec<KeyView>),
     /// Done; nothing to tell.
     Done,
 }

@@ -67,6 +67,12 @@ reasons! {
     LimitUnenforceable => "limit_unenforceable",
     /// A protection that the profile requires is not in force.
     HardeningNotInForce => "hardening_not_in_force",
+    /// Nobody that this server knows: no key or token, or one that is not valid (any more).
+    Unauthenticated => "unauthenticated",
+    /// The key or token may not do that.
+    InsufficientScope => "insufficient_scope",
+    /// No key of that id.
+    KeyNotFound => "key_not_found",
     /// The policy does not allow it.
     PolicyDenied => "policy_denied",
     /// What a session would reach is not what the operator allows.

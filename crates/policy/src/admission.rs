@@ -1,29 +1,25 @@
 //! The decisions about sessions and executions that exist, and what all decisions share.
 //!
-//! | principal | create, command, transfer, extend, widen, stdin, resize | read, logs, destroy, cancel | list | system |
-//! |---|---|---|---|---|
-//! | the server's user | own sessions | own sessions | own sessions | – |
-//! | another user | – | – | nothing | – |
-//! | the server itself | – | every session | every session | yes |
-//!
-//! Whatever stands not here is refused.
+//! Who may do what stands in `roles`.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
 use model::{
     AnswerNetwork, AnsweredBy, BackendName, EgressRule, ExecutionId, Kernel, Layer, LimitName,
-    Limits, NetworkOffer, NetworkPolicy, Principal, Reason, Refusal, Requirement, SessionId,
-    WidenNetwork,
+    Limits, NetworkOffer, NetworkPolicy, Principal, Reason, Refusal, Requirement, Scope, Scopes,
+    SessionId, WidenNetwork,
 };
 
 use crate::{
     ExecutionPermit, ExtendPermit, ListingPermit, NetworkAnswerPermit, PolicyConfig, PolicyError,
     SessionPermit, SystemPermit, WidenPermit, command::MAX_STDIN_BYTES, docker_options::HostConfig,
     forbidden::ForbiddenPaths, hardening::Hardening, managed_settings, network::Ceiling,
-    protected::ProtectedPaths, roots::Roots,
+    protected::ProtectedPaths,
+    roles::{Access, Need, Work, require},
+    roots::Roots,
 };
 
 /// Decides. Holds the configuration and the built-in security data; looks at nothing else and keeps no state.
@@ -93,15 +89,6 @@ pub struct SessionTimes {
     pub now: SystemTime,
 }
 
-/// What kind of work a decision is about, for the role table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Work {
-    /// Brings something new into a session or keeps it alive: never the server's own idea.
-    New,
-    /// Looks at it or ends it.
-    Upkeep,
-}
-
 impl Policy {
     /// Reads the built-in data and checks the configuration.
     ///
@@ -162,6 +149,11 @@ impl Policy {
         &self.protected
     }
 
+    /// Directories of the server itself and of its user, which nobody elsewhere has any business to know.
+    pub fn own_directories(&self) -> [&Path; 2] {
+        [&self.config.state_directory, &self.config.home]
+    }
+
     /// Directories below which this caller may have sessions: the operator's and the caller's roots, without `/`, the home
     /// itself, system and credential directories, the state directory, and parents of any of these. Roots must be
     /// canonical; one that contains a link matches nothing.
@@ -180,7 +172,14 @@ impl Policy {
         session: SessionId,
         owner: Option<&str>,
     ) -> Result<SessionPermit, Refusal> {
-        self.require_owner(principal, owner, Work::Upkeep)?;
+        let need = match verb {
+            SessionVerb::Read => Need::new(Work::Upkeep, Scope::SessionsRead).or_admin(),
+            SessionVerb::Logs | SessionVerb::Transcript => {
+                Need::new(Work::Upkeep, Scope::SessionsRead)
+            }
+            SessionVerb::Destroy => Need::new(Work::Upkeep, Scope::SessionsRun).or_admin(),
+        };
+        self.require_owner(principal, owner, need)?;
         Ok(SessionPermit { session, verb })
     }
 
@@ -196,13 +195,14 @@ impl Policy {
         execution: ExecutionId,
         owner: Option<&str>,
     ) -> Result<ExecutionPermit, Refusal> {
-        let work = match verb {
-            ExecutionVerb::Read | ExecutionVerb::Cancel => Work::Upkeep,
+        let need = match verb {
+            ExecutionVerb::Read => Need::new(Work::Upkeep, Scope::SessionsRead),
+            ExecutionVerb::Cancel => Need::new(Work::Upkeep, Scope::SessionsRun),
             ExecutionVerb::Respond { .. } | ExecutionVerb::Resize | ExecutionVerb::Answer(_) => {
-                Work::New
+                Need::new(Work::New, Scope::SessionsRun)
             }
         };
-        match self.access(principal, owner, work) {
+        match self.access(principal, owner, need)? {
             Access::Granted => {}
             Access::NotForTheServer => return Err(not_for_the_server()),
             Access::Hidden => {
@@ -245,7 +245,7 @@ impl Policy {
         asked: &WidenNetwork,
         owner: Option<&str>,
     ) -> Result<WidenPermit, Refusal> {
-        self.require_owner(principal, owner, Work::New)?;
+        self.require_owner(principal, owner, Need::new(Work::New, Scope::Network))?;
         require_person(asked.by)?;
         Ok(WidenPermit {
             session: asked.session,
@@ -263,7 +263,7 @@ impl Policy {
         asked: &AnswerNetwork,
         owner: Option<&str>,
     ) -> Result<NetworkAnswerPermit, Refusal> {
-        self.require_owner(principal, owner, Work::New)?;
+        self.require_owner(principal, owner, Need::new(Work::New, Scope::Network))?;
         require_person(asked.by)?;
         let rule = asked.target.rule().map_err(|error| {
             let hint = "Name one host and one port, such as example.com:443.";
@@ -308,7 +308,7 @@ impl Policy {
         by: Duration,
         times: SessionTimes,
     ) -> Result<ExtendPermit, Refusal> {
-        self.require_owner(principal, owner, Work::New)?;
+        self.require_owner(principal, owner, Need::new(Work::New, Scope::SessionsRun))?;
         if by.is_zero() {
             let hint = "Name how many seconds longer it should live.";
             return Err(Refusal::new(
@@ -348,13 +348,21 @@ impl Policy {
         })
     }
 
-    /// Which sessions this caller may list: its own; the server all; somebody else none.
-    pub fn admit_listing(&self, principal: &Principal) -> ListingPermit {
+    /// Which sessions this caller may list: its own; the server and `admin` all; somebody else none.
+    ///
+    /// # Errors
+    /// [`Reason::InsufficientScope`].
+    pub fn admit_listing(&self, principal: &Principal) -> Result<ListingPermit, Refusal> {
         let owner = match principal {
             Principal::LocalUser { .. } => Some(principal.name()),
+            Principal::Remote(caller) if caller.scopes.contains(Scope::Admin) => None,
+            Principal::Remote(caller) => {
+                require(caller, Scopes::NONE.with(Scope::SessionsRead))?;
+                Some(caller.name.clone())
+            }
             Principal::System => None,
         };
-        ListingPermit { owner }
+        Ok(ListingPermit { owner })
     }
 
     /// Decides on what only the server does.
@@ -368,7 +376,7 @@ impl Policy {
     ) -> Result<SystemPermit, Refusal> {
         match principal {
             Principal::System => Ok(SystemPermit { verb }),
-            Principal::LocalUser { .. } => {
+            Principal::LocalUser { .. } | Principal::Remote(_) => {
                 let message = "Only the server itself does that.";
                 Err(Refusal::new(
                     Reason::PolicyDenied,
@@ -378,61 +386,6 @@ impl Policy {
             }
         }
     }
-
-    /// The name of the one user who is served.
-    pub(crate) fn local_user(&self, principal: &Principal) -> Result<String, Refusal> {
-        match principal {
-            Principal::LocalUser { uid, .. } if *uid == self.config.server_uid => {
-                Ok(principal.name())
-            }
-            Principal::LocalUser { .. } => {
-                let message = "This server belongs to another user.";
-                Err(Refusal::new(
-                    Reason::PolicyDenied,
-                    message,
-                    "Start a server of your own.",
-                ))
-            }
-            Principal::System => Err(not_for_the_server()),
-        }
-    }
-
-    pub(crate) fn require_owner(
-        &self,
-        principal: &Principal,
-        owner: Option<&str>,
-        work: Work,
-    ) -> Result<(), Refusal> {
-        match self.access(principal, owner, work) {
-            Access::Granted => Ok(()),
-            Access::NotForTheServer => Err(not_for_the_server()),
-            Access::Hidden => {
-                let message = "There is no session of this id.";
-                let hint = "`list_sessions` shows your sessions; `create_session` makes a new one.";
-                Err(Refusal::new(Reason::SessionNotFound, message, hint).in_field("sessionId"))
-            }
-        }
-    }
-
-    fn access(&self, principal: &Principal, owner: Option<&str>, work: Work) -> Access {
-        match (principal, owner, work) {
-            (Principal::System, _, Work::New) => Access::NotForTheServer,
-            (Principal::System, Some(_), Work::Upkeep) => Access::Granted,
-            (Principal::LocalUser { uid, .. }, Some(owner), _)
-                if *uid == self.config.server_uid && owner == principal.name() =>
-            {
-                Access::Granted
-            }
-            (Principal::LocalUser { .. } | Principal::System, _, _) => Access::Hidden,
-        }
-    }
-}
-
-enum Access {
-    Granted,
-    /// Unknown or foreign: the caller cannot tell which.
-    Hidden,
-    NotForTheServer,
 }
 
 /// What a session reaches is never the calling model's to say.
@@ -448,7 +401,7 @@ fn require_person(by: AnsweredBy) -> Result<(), Refusal> {
     }
 }
 
-fn not_for_the_server() -> Refusal {
+pub(crate) fn not_for_the_server() -> Refusal {
     Refusal::new(
         Reason::PolicyDenied,
         "The server does not start work on its own account.",

@@ -5,9 +5,9 @@ use std::{
     time::Duration,
 };
 
-use model::{CommandLine, ExecuteCommand, Principal, Reason, Refusal, WORKSPACE_PATH};
+use model::{CommandLine, ExecuteCommand, Principal, Reason, Refusal, Scope, WORKSPACE_PATH};
 
-use crate::{CommandParts, CommandPermit, Policy, admission::Work, environment, mounts};
+use crate::{CommandParts, CommandPermit, Policy, roles::{Need, Work}, environment, mounts};
 
 /// Arguments of one command, its program included.
 pub const MAX_ARGUMENTS: usize = 4096;
@@ -36,7 +36,7 @@ impl Policy {
         asked: &ExecuteCommand,
         owner: Option<&str>,
     ) -> Result<CommandPermit, Refusal> {
-        self.require_owner(principal, owner, Work::New)?;
+        self.require_owner(principal, owner, Need::new(Work::New, Scope::SessionsRun))?;
         check_command(&asked.command)?;
         environment::check(&asked.env, &self.hardening)?;
         if asked

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use model::{
     BackendName, CreateSession, Kernel, LimitRequest, Limits, Principal, Reason, Refusal,
-    RuntimeClass,
+    RuntimeClass, Scope, Scopes,
 };
 
 use crate::{
@@ -35,7 +35,11 @@ impl Policy {
         asked: &CreateSession,
         facts: CreateFacts,
     ) -> Result<CreatePermit, Refusal> {
-        let owner = self.local_user(principal)?;
+        let scopes = Scopes::NONE.with(Scope::SessionsRun);
+        let owner = match asked.network.asks_for_something() {
+            true => self.maker(principal, scopes.with(Scope::Network))?,
+            false => self.maker(principal, scopes)?,
+        };
         self.check_plain_arguments(asked)?;
         if facts.mounts.len() != asked.mounts.len() {
             return Err(not_looked_up("mcpMounts"));
@@ -47,7 +51,13 @@ impl Policy {
             protected: &self.protected,
             server_uid: self.config.server_uid,
         };
-        let workspace = rules.directory(&asked.project_path, &facts.project, "projectPath")?;
+        let workspace = match principal.remote() {
+            Some(_) => {
+                refuse_mounts(asked)?;
+                rules.named_project(&asked.project_path, &facts.project, "projectPath")?
+            }
+            None => rules.directory(&asked.project_path, &facts.project, "projectPath")?,
+        };
         rules.writable(&workspace, "projectPath")?;
         let mounts = rules.mounts(
             &workspace,
@@ -102,7 +112,7 @@ impl Policy {
     }
 
     fn check_plain_arguments(&self, asked: &CreateSession) -> Result<(), Refusal> {
-        check_name(asked.name.as_deref())?;
+        check_name(asked.name.as_deref(), "sessionName")?;
         check_idempotency_key(asked.idempotency_key.as_deref())?;
         check_time(asked.ttl, "ttlSeconds")?;
         check_time(asked.idle, "idleSeconds")?;
@@ -214,6 +224,16 @@ impl Policy {
     }
 }
 
+/// A remote caller names no directory of this host but its projects.
+fn refuse_mounts(asked: &CreateSession) -> Result<(), Refusal> {
+    if asked.mounts.is_empty() {
+        return Ok(());
+    }
+    let message = "A remote caller cannot mount directories of the server's disk.";
+    let hint = "Leave `mcpMounts` out; carry files with `transfer_files`, or ask whoever runs the server.";
+    Err(Refusal::new(Reason::PolicyDenied, message, hint).in_field("mcpMounts"))
+}
+
 /// Our own fault, and no reason to be lenient.
 fn not_looked_up(field: &str) -> Refusal {
     let message = "The server did not look at everything that the decision needs.";
@@ -238,7 +258,8 @@ fn check_tasks(kernel: Kernel, limits: &Limits) -> Result<(), Refusal> {
     .in_field("limits.pids"))
 }
 
-fn check_name(name: Option<&str>) -> Result<(), Refusal> {
+/// A name for people, of a session or a key.
+pub(crate) fn check_name(name: Option<&str>, field: &str) -> Result<(), Refusal> {
     let Some(name) = name else { return Ok(()) };
     let allowed =
         |character: char| character.is_alphanumeric() || matches!(character, ' ' | '-' | '_' | '.');
@@ -253,11 +274,11 @@ fn check_name(name: Option<&str>) -> Result<(), Refusal> {
     {
         return Ok(());
     }
-    let message = "The session's name has characters or a length that a name cannot have.";
+    let message = "The name has characters or a length that a name cannot have.";
     let hint = format!(
         "Use 1 to {MAX_NAME_CHARACTERS} letters, digits, spaces, `-`, `_` or `.`, beginning with a letter or digit."
     );
-    Err(Refusal::new(Reason::InvalidArgument, message, hint).in_field("sessionName"))
+    Err(Refusal::new(Reason::InvalidArgument, message, hint).in_field(field))
 }
 
 fn check_idempotency_key(key: Option<&str>) -> Result<(), Refusal> {

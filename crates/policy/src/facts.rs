@@ -13,6 +13,8 @@ pub enum PathFacts {
     NotDirectory,
     /// Something that the server may not look at.
     Unreadable,
+    /// More than one: a name stands below several roots of a caller.
+    Ambiguous,
     /// A directory; its canonical path, not the one that the caller named.
     Directory(HostDirectory),
 }

@@ -17,6 +17,8 @@ pub(crate) enum Flaw {
     Empty,
     #[error("must be an absolute path; `~` and variables are not expanded")]
     Relative,
+    #[error("must be a name, not an absolute path")]
+    Absolute,
     #[error("must not contain `..`")]
     Parent,
     #[error("must not contain NUL, line breaks, or other control or text-direction characters")]
@@ -53,6 +55,19 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Flaw> {
         }
     }
     Ok(clean)
+}
+
+/// The name of something below a directory that is not named: as [`absolute`], without a slash at its beginning. Empty for
+/// `.`, the directory itself.
+pub(crate) fn relative(path: &Path) -> Result<PathBuf, Flaw> {
+    if path.as_os_str().is_empty() {
+        return Err(Flaw::Empty);
+    }
+    if path.is_absolute() {
+        return Err(Flaw::Absolute);
+    }
+    let clean = absolute(&Path::new("/").join(path))?;
+    Ok(clean.strip_prefix("/").map(Path::to_owned).unwrap_or_default())
 }
 
 /// A character that makes a log line or a question to a person show something else than the path.

@@ -49,6 +49,7 @@ mod facts;
 mod folding;
 mod forbidden;
 mod hardening;
+mod keys;
 mod lexical;
 mod limits;
 mod managed_settings;
@@ -57,6 +58,7 @@ mod network;
 mod permit;
 mod prompt;
 mod protected;
+mod roles;
 mod roots;
 mod transfer;
 
@@ -72,6 +74,9 @@ pub use create::{MAX_IDEMPOTENCY_KEY_BYTES, MAX_NAME_CHARACTERS};
 pub use environment::{MAX_ENVIRONMENT_BYTES, MAX_ENVIRONMENT_VARIABLES};
 pub use facts::{CreateFacts, EntryKind, PathFacts};
 pub use forbidden::{OfferedPaths, why_host_path_is_forbidden};
+pub use keys::{
+    KeyListPermit, KeyPermit, KeyVerb, MAX_KEY_OVERLAP, MAX_KEY_ROOTS, NewKeyPermit,
+};
 pub use limits::key as limit_key;
 pub use mounts::MAX_MOUNTS;
 pub use network::{MAX_NETWORK_RULES, NetworkConfig, OfferedCredential, Standing};
@@ -82,4 +87,6 @@ pub use permit::{
 };
 pub use prompt::{AgentParts, MAX_PROMPT_BYTES, PromptParts};
 pub use protected::{ProtectedPaths, Rule, RuleKind, WhenMissing};
-pub use transfer::{MAX_TRANSFER_BYTES, MAX_TRANSFER_ENTRIES};
+pub use transfer::{
+    FileParts, FilePermit, MAX_INLINE_FILE_BYTES, MAX_TRANSFER_BYTES, MAX_TRANSFER_ENTRIES,
+};

@@ -38,7 +38,7 @@ impl HostRules<'_> {
                 Ok(directory.clone())
             }
             // What lies outside the roots is not told apart, so that it cannot be explored.
-            PathFacts::Missing => {
+            PathFacts::Missing | PathFacts::Ambiguous => {
                 self.roots.require(&asked, field)?;
                 Err(Refusal::new(
                     Reason::PathNotFound,
@@ -66,6 +66,36 @@ impl HostRules<'_> {
                     hint,
                 )
                 .in_field(field))
+            }
+        }
+    }
+
+    /// The directory that a remote caller named, relative to one of its roots. Whatever is wrong with it, the answer is the
+    /// same and names no path of the host: nothing outside its roots can be explored.
+    pub(crate) fn named_project(
+        &self,
+        asked: &Path,
+        facts: &PathFacts,
+        field: &str,
+    ) -> Result<HostDirectory, Refusal> {
+        let hint = "Name a directory below the ones that your key opens, such as `PROJECT` or `PROJECT/SUB`, without a slash at its \
+                    beginning and without `..`; whoever runs the server knows which there are.";
+        let refused = |message: String| {
+            Err(Refusal::new(Reason::PathNotAllowed, message, hint).in_field(field))
+        };
+        if let Err(flaw) = lexical::relative(asked) {
+            return refused(format!("The name of a project {flaw}."));
+        }
+        match facts {
+            PathFacts::Directory(found) if self.canonical(found, field).is_ok() => Ok(found.clone()),
+            PathFacts::Ambiguous => {
+                refused("More than one of your projects has this name.".to_owned())
+            }
+            PathFacts::Directory(_)
+            | PathFacts::Missing
+            | PathFacts::NotDirectory
+            | PathFacts::Unreadable => {
+                refused("You have no project of this name.".to_owned())
             }
         }
     }

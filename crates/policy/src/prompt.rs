@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use model::{
     AgentRequest, ConversationChoice, ExecutePrompt, Principal, PromptOptions, ProviderRequest,
-    Reason, Refusal, Secret, SessionId, WhenBusy,
+    Reason, Refusal, Scope, Secret, SessionId, WhenBusy,
 };
 
-use crate::{Policy, admission::Work, command::MAX_WAIT, permit::PromptPermit};
+use crate::{Policy, roles::{Need, Work}, command::MAX_WAIT, permit::PromptPermit};
 
 /// Longest prompt, bytes. A prompt is read by a model; what is longer belongs into a file.
 pub const MAX_PROMPT_BYTES: usize = 256 * 1024;
@@ -59,7 +59,7 @@ impl Policy {
         asked: &ExecutePrompt,
         owner: Option<&str>,
     ) -> Result<PromptPermit, Refusal> {
-        self.require_owner(principal, owner, Work::New)?;
+        self.require_owner(principal, owner, Need::new(Work::New, Scope::SessionsRun))?;
         let prompt = asked.prompt.expose();
         if prompt.trim().is_empty() {
             return Err(invalid(

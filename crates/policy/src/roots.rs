@@ -23,9 +23,12 @@ impl Roots {
         operator: &[PathBuf],
         forbidden: &ForbiddenPaths,
     ) -> Self {
-        let client: &[PathBuf] = match principal {
-            Principal::LocalUser { roots, .. } => roots,
-            Principal::System => &[],
+        let none: &[PathBuf] = &[];
+        // What the operator opens to whoever sits at this machine is not open to those who call from elsewhere.
+        let (operator, client) = match principal {
+            Principal::LocalUser { roots, .. } => (operator, roots.as_slice()),
+            Principal::Remote(caller) => (none, caller.roots.as_slice()),
+            Principal::System => (operator, none),
         };
         let clean = operator
             .iter()

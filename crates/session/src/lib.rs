@@ -14,6 +14,7 @@ mod environment;
 mod execution;
 mod files;
 mod heard;
+mod inline_files;
 mod keeper;
 mod live;
 mod logs;

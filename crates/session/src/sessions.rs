@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use crate::{
     backends::Backends,
     execution::Execution,
+    inline_files::Pieces,
     live::{Live, ProtectedBy},
     network::Network,
     protected::ScanReport,
@@ -87,6 +88,7 @@ pub(crate) struct Inner {
     live: Mutex<HashMap<SessionId, Arc<Live>>>,
     creating: Mutex<HashSet<SessionId>>,
     executions: Mutex<HashMap<ExecutionId, Arc<Execution>>>,
+    pub(crate) pieces: Pieces,
 }
 
 /// Ended executions of live sessions that are kept at hand; older ones are read from the store and their supervisor.
@@ -102,6 +104,7 @@ impl Sessions {
             live,
             creating,
             executions,
+            pieces: Pieces::default(),
         }))
     }
 
@@ -257,6 +260,7 @@ impl Sessions {
         let state = match because {
             ReapCause::Lifetime | ReapCause::Idle => SessionState::Expired,
             ReapCause::SandboxEnded | ReapCause::Orphaned => SessionState::Failed,
+            ReapCause::KeyRevoked => SessionState::Destroyed,
         };
         self.0.end(session, state, because.sentence()).await?;
         Ok(session)
@@ -310,6 +314,7 @@ impl Sessions {
             .0
             .stored(move |store| store.purge_ended_before(before))
             .await?;
+        self.0.pieces.sweep();
         self.0.remove_transcripts().await?;
         Ok(forgotten)
     }

@@ -1,4 +1,4 @@
-//! What must outlive the server: sessions, executions and their events, what was used of providers, in one SQLite file.
+//! What must outlive the server: sessions, executions and their events, what was used of providers, API keys, in one SQLite file.
 //!
 //! Reading order: the rows ([`SessionRecord`], [`ExecutionRecord`]), the store ([`Store`]) and how it opens
 //! ([`OpenReport`]). Everything here blocks: callers use `spawn_blocking`.
@@ -7,7 +7,9 @@
 
 mod error;
 mod executions;
+mod keys;
 mod open;
+mod pepper;
 mod records;
 mod rows;
 mod schema;
@@ -17,7 +19,9 @@ mod usage;
 
 pub use error::StoreError;
 pub use executions::{MAX_EVENT_BYTES, MAX_EVENTS_PER_SESSION, MAX_EXECUTIONS_PER_SESSION};
+pub use keys::KeyRecord;
 pub use open::OpenReport;
+pub use pepper::{PEPPER_BYTES, Pepper};
 pub use records::{
     EventRecord, ExecutionChange, ExecutionRecord, Filter, Reserved, SessionChange, SessionRecord,
 };

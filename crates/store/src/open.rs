@@ -211,12 +211,12 @@ fn settle_owner(connection: &mut Connection, path: &Path) -> Result<OwnerId, Sto
         )
         .map_err(failed_to("keep its owner"))?;
     if copy != Some(owner) {
-        write_whole(&copy_path, &format!("{owner}\n"))?;
+        write_whole(&copy_path, format!("{owner}\n").as_bytes())?;
     }
     Ok(owner)
 }
 
-fn write_whole(path: &Path, text: &str) -> Result<(), StoreError> {
+pub(crate) fn write_whole(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     use io::Write;
     let fresh = beside(path, ".new");
     let _ = fs::remove_file(&fresh);
@@ -226,7 +226,7 @@ fn write_whole(path: &Path, text: &str) -> Result<(), StoreError> {
             .create_new(true)
             .mode(FILE_MODE)
             .open(&fresh)?;
-        file.write_all(text.as_bytes())?;
+        file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&fresh, path)
     };
@@ -247,7 +247,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-fn in_file(step: &'static str, path: &Path) -> impl Fn(io::Error) -> StoreError {
+pub(crate) fn in_file(step: &'static str, path: &Path) -> impl Fn(io::Error) -> StoreError {
     move |source| StoreError::File {
         step,
         path: path.to_owned(),

@@ -91,14 +91,14 @@ pub(crate) fn unsigned(row: &Row<'_>, column: &'static str) -> Result<u64, Store
     u64::try_from(get::<i64>(row, column)?).map_err(|_| StoreError::OutOfRange { column })
 }
 
-fn optional_unsigned(row: &Row<'_>, column: &'static str) -> Result<Option<u64>, StoreError> {
+pub(crate) fn optional_unsigned(row: &Row<'_>, column: &'static str) -> Result<Option<u64>, StoreError> {
     let value: Option<i64> = get(row, column)?;
     value
         .map(|value| u64::try_from(value).map_err(|_| StoreError::OutOfRange { column }))
         .transpose()
 }
 
-fn parse<T: FromStr>(row: &Row<'_>, column: &'static str) -> Result<T, StoreError> {
+pub(crate) fn parse<T: FromStr>(row: &Row<'_>, column: &'static str) -> Result<T, StoreError> {
     let text: String = get(row, column)?;
     text.parse().map_err(|_| StoreError::unknown(column, &text))
 }

@@ -9,10 +9,11 @@ const APPLICATION_ID: i64 = 0x4343_4d53;
 
 /// Schema of this program. A higher number in a file means a newer program wrote it. Each issue that changes the tables
 /// raises it and adds a step to [`migrate`].
-pub(crate) const SCHEMA_VERSION: i64 = 3;
+pub(crate) const SCHEMA_VERSION: i64 = 4;
 
 /// Names of all tables: a file that lacks one is damaged.
-const TABLES: [&str; 6] = [
+const TABLES: [&str; 7] = [
+    "api_keys",
     "daily_usage",
     "events",
     "executions",
@@ -114,6 +115,27 @@ CREATE TABLE daily_usage (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// Keys of remote callers. Rows stay when a key has ended: sessions and the audit log speak of it.
+const VERSION_4: &str = "
+CREATE TABLE api_keys (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    identity TEXT NOT NULL,
+    name TEXT NOT NULL,
+    secret_hash BLOB NOT NULL,
+    scopes TEXT NOT NULL,
+    roots BLOB NOT NULL,
+    max_sessions INTEGER,
+    calls_per_minute INTEGER,
+    created_at_ms INTEGER NOT NULL,
+    expires_at_ms INTEGER,
+    revoked_at_ms INTEGER,
+    last_used_at_ms INTEGER,
+    replaced_by TEXT,
+    end_is_told INTEGER NOT NULL
+) STRICT;
+";
+
 /// What a file turned out to be.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Found {
@@ -168,6 +190,11 @@ pub(crate) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
         transaction
             .execute_batch(VERSION_3)
             .map_err(failed_to("add networks and budgets"))?;
+    }
+    if version < 4 {
+        transaction
+            .execute_batch(VERSION_4)
+            .map_err(failed_to("add keys"))?;
     }
     transaction
         .execute_batch(&format!(

@@ -87,15 +87,15 @@ fn a_newer_schema_is_refused_and_left_alone() {
             .pragma_update(None, "user_version", version)
             .unwrap()
     };
-    set(4);
+    set(5);
     assert!(matches!(
         Store::open(&path),
         Err(StoreError::Newer {
-            found: 4,
-            supported: 3
+            found: 5,
+            supported: 4
         })
     ));
-    set(3);
+    set(4);
     assert_eq!(
         Store::open(&path).unwrap().0.session(record.id).unwrap(),
         Some(record)
@@ -113,7 +113,7 @@ fn a_file_of_the_first_schema_is_brought_up_to_date_with_what_stands_in_it() {
     rusqlite::Connection::open(&path)
         .unwrap()
         .execute_batch(
-            "DROP TABLE session_usage; DROP TABLE daily_usage; ALTER TABLE sessions DROP COLUMN agent; \
+            "DROP TABLE api_keys; DROP TABLE session_usage; DROP TABLE daily_usage; ALTER TABLE sessions DROP COLUMN agent; \
              ALTER TABLE sessions DROP COLUMN network; \
              ALTER TABLE executions DROP COLUMN prompt; PRAGMA user_version = 1;",
         )
@@ -135,7 +135,7 @@ fn a_file_of_the_second_schema_gets_the_tables_of_usage() {
     let path = directory.path().join("state.db");
     rusqlite::Connection::open(&path)
         .unwrap()
-        .execute_batch("DROP TABLE session_usage; DROP TABLE daily_usage; ALTER TABLE sessions DROP COLUMN network; \
+        .execute_batch("DROP TABLE api_keys; DROP TABLE session_usage; DROP TABLE daily_usage; ALTER TABLE sessions DROP COLUMN network; \
              PRAGMA user_version = 2;")
         .unwrap();
     let (store, opened) = Store::open(&path).unwrap();
@@ -154,6 +154,24 @@ fn a_file_of_the_second_schema_gets_the_tables_of_usage() {
         .execute_batch("DROP TABLE daily_usage")
         .unwrap();
     assert!(Store::open(&path).unwrap().1.quarantined.is_some());
+}
+
+/// As the third schema left it: without the table of keys.
+#[test]
+fn a_file_of_the_third_schema_gets_the_table_of_keys() {
+    let (directory, store) = fresh();
+    let record = session();
+    store.reserve_session(&record, 1).unwrap();
+    drop(store);
+    let path = directory.path().join("state.db");
+    rusqlite::Connection::open(&path)
+        .unwrap()
+        .execute_batch("DROP TABLE api_keys; PRAGMA user_version = 3;")
+        .unwrap();
+    let (store, opened) = Store::open(&path).unwrap();
+    assert!(opened.quarantined.is_none());
+    assert_eq!(store.session(record.id).unwrap(), Some(record));
+    assert_eq!(store.keys().unwrap(), []);
 }
 
 #[test]

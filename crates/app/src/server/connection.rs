@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
-use model::{ClientInfo, Credentials};
+use model::{ClientInfo, Credentials, Source};
 use tokio::{
     io::{AsyncWriteExt, BufReader},
     net::{UnixStream, unix::UCred},
@@ -147,6 +147,7 @@ async fn attend(stream: BufReader<UnixStream>, greeting: Greeting, peer: UCred, 
         Mode::Mcp | Mode::Person => {
             let peer = mcp::Peer {
                 credentials,
+                source: Source::LOCAL,
                 is_person: greeting.mode == Mode::Person,
             };
             let served = mcp::serve(stream, host.house.road(), peer, stop).await;

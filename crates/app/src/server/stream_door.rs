@@ -12,7 +12,7 @@ use control::Road;
 use mcp::reply::ErrorReply;
 use model::{
     Action, Awaited, Call, ClientInfo, Credentials, ExecuteCommand, ExecutionId, ExecutionView,
-    GetExecution, Outcome, Reason, Refusal, Secret, StreamView, Terminal,
+    GetExecution, Outcome, Reason, Refusal, Secret, Source, StreamView, Terminal,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, WriteHalf},
@@ -69,6 +69,7 @@ impl Walker {
             .handle(Call {
                 credentials,
                 client,
+                source: Source::LOCAL,
                 action,
             })
             .await

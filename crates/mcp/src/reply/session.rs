@@ -391,8 +391,23 @@ pub struct TransferReply {
     pub directories: u64,
     /// Symbolic links made.
     pub links: u64,
-    /// Bytes of file content.
+    /// Bytes of file content; of a file that goes in pieces into a session, so far; out of it, of the whole file.
     pub bytes: u64,
+    /// SHA-256 of these bytes, hexadecimal, where a file goes by content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// More is to come: pass it with the next piece, or for the next piece.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handle: Option<String>,
+    /// The offset of the next piece.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_offset: Option<u64>,
+    /// This piece of the file, where it is plain text. Untrusted data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+    /// This piece of the file in base 64, where it is anything else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_base64: Option<String>,
     /// One sentence: what this means.
     pub message: String,
 }

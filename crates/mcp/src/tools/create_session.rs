@@ -50,7 +50,8 @@ pub(super) struct CreateSession;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Parameters {
     /// Absolute path of the project directory on the host. It becomes /workspace, and changes made there are made in
-    /// the real files. It must lie in a directory that the client works in or that the operator allows.
+    /// the real files. It must lie in a directory that the client works in or that the operator allows. A client on another
+    /// machine gives the project's name instead, such as app or team/app.
     #[schemars(length(min = 1, max = 4095))]
     project_path: String,
     /// Name for people, 1 to 64 characters. Default: one is made up.
@@ -272,7 +273,7 @@ impl Limits {
 }
 
 impl Parameters {
-    fn into_action(self, docker_options: DockerOptions) -> Result<Action, Refusal> {
+    fn into_action(self, docker_options: DockerOptions, is_remote: bool) -> Result<Action, Refusal> {
         for (field, text) in [
             ("sessionName", &self.session_name),
             ("idempotencyKey", &self.idempotency_key),
@@ -288,7 +289,7 @@ impl Parameters {
             ));
         }
         Ok(Action::CreateSession(Box::new(Create {
-            project_path: fields::host_path("projectPath", &self.project_path)?,
+            project_path: fields::project_path("projectPath", &self.project_path, is_remote)?,
             name: self.session_name,
             backend: self.backend.map(|backend| match backend {
                 Backend::Native => BackendName::Native,
@@ -415,7 +416,7 @@ impl Definition for CreateSession {
         let said = caller.said.docker_options.take();
         let options = docker_options(parameters.docker_opts.as_ref(), said)?;
         let asked = parameters.ttl_seconds.map(Duration::from_secs);
-        let action = parameters.into_action(options)?;
+        let action = parameters.into_action(options, caller.is_remote())?;
         let Outcome::Session(view) = caller.ask(action).await? else {
             return Err(unexpected(Self::NAME));
         };

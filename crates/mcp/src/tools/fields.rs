@@ -8,8 +8,8 @@ use std::{
 };
 
 use model::{
-    Action, EgressRule, ExecutionId, HostPattern, IdError, Refusal, RuleError, Secret, SessionId,
-    WORKSPACE_PATH,
+    Action, EgressRule, ExecutionId, HostPattern, IdError, KeyId, Refusal, RuleError, Secret,
+    SessionId, UploadId, WORKSPACE_PATH,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -75,6 +75,27 @@ pub(super) fn execution_id(text: &str) -> Result<ExecutionId, Refusal> {
 fn id<T: FromStr<Err = IdError>>(field: &str, text: &str, source: &str) -> Result<T, Refusal> {
     text.parse()
         .map_err(|error: IdError| invalid(field, format!("`{field}` is {error}; {source}.")))
+}
+
+/// A key's id.
+pub(super) fn key_id(text: &str) -> Result<KeyId, Refusal> {
+    text.parse().map_err(|_no_id| {
+        let message = "`keyId` is no id of a key: 12 letters a to z and digits 2 to 7; `claude-code-mcp keys list` shows them.";
+        invalid("keyId", message)
+    })
+}
+
+/// The id of a file under way.
+pub(super) fn upload_id(field: &str, text: &str) -> Result<UploadId, Refusal> {
+    id(field, text, "the reply before gave it")
+}
+
+/// The name of a project: of a remote caller relative, and never a path of the host; else an absolute path of it.
+pub(super) fn project_path(field: &str, path: &str, is_remote: bool) -> Result<PathBuf, Refusal> {
+    match is_remote {
+        true => path_text(field, path).map(Path::to_owned),
+        false => host_path(field, path),
+    }
 }
 
 /// An absolute path of the host. Whether it may be used is for the policy to say.

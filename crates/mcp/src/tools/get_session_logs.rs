@@ -132,6 +132,11 @@ impl Definition for GetSessionLogs {
             | Outcome::Execution(_)
             | Outcome::Transferred(_)
             | Outcome::ServerInfo(_)
+            | Outcome::FileRead(_)
+            | Outcome::FileWritten(_)
+            | Outcome::KeyMade(_)
+            | Outcome::KeyRevoked(_)
+            | Outcome::Keys(_)
             | Outcome::Done => return Err(unexpected(Self::NAME)),
         };
         let kept = latest(&lines);

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use mcp::{McpError, Peer, serve};
-use model::Credentials;
+use model::{Credentials, Source};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, Lines, ReadHalf, WriteHalf},
@@ -73,6 +73,7 @@ impl Client {
         let shutdown = CancellationToken::new();
         let peer = Peer {
             credentials: credentials(),
+            source: Source::LOCAL,
             is_person: false,
         };
         let server = tokio::spawn(serve(theirs, road.clone(), peer, shutdown.clone()));

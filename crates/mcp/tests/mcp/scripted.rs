@@ -6,13 +6,13 @@ use std::{
 };
 
 use async_trait::async_trait;
-use control::Road;
+use control::{Authenticated, Road};
 use model::{
-    Action, Attestation, BackendName, BudgetLeft, BudgetScope, Call, EgressRule, Enforcement,
-    ExecutionId, ExecutionState, ExecutionView, HostPattern, Layer, LayerInForce, LimitInForce,
-    LimitName, LogLine, NamedRule, NetworkOffer, NetworkPolicy, Outcome, PromptStop, PromptView,
-    ProviderUsageView, Refusal, ServerInfo, SessionId, SessionState, SessionView, StreamView,
-    TokenUsage, TransferReport, UsageView,
+    Action, Attestation, BackendName, BudgetLeft, BudgetScope, Call, Credentials, EgressRule, Enforcement,
+    ExecutionId, ExecutionState, ExecutionView, FileChunk, FileWritten, HostPattern, KeyView, Layer, LayerInForce, LimitInForce,
+    LimitName, LogLine, NamedRule, NetworkOffer, NetworkPolicy, NewKey, Outcome, PromptStop, PromptView,
+    ProviderUsageView, Refusal, RevokedKey, Scopes, Secret, ServerInfo, SessionId, SessionState, SessionView, Source, StreamView,
+    TokenUsage, TransferReport, UploadId, UsageView,
 };
 
 /// What the road does with a call.
@@ -79,6 +79,17 @@ impl Road for ScriptedRoad {
             Answer::Panic => panic!("the script says so"),
         }
     }
+
+    async fn authenticate(
+        &self,
+        _credentials: &Credentials,
+        _source: &Source,
+    ) -> Result<Authenticated, Refusal> {
+        Ok(Authenticated {
+            name: "uid:1000".to_owned(),
+            scopes: Scopes::all(),
+        })
+    }
 }
 
 /// What a healthy server answers.
@@ -124,6 +135,31 @@ pub fn healthy(action: &Action) -> Outcome {
             links: 0,
             bytes: 4096,
         }),
+        Action::WriteFile(file) => Outcome::FileWritten(FileWritten {
+            session: file.session,
+            upload: (!file.is_last).then(upload_id),
+            bytes: file.offset + file.content.expose().len() as u64,
+            sha256: [0xab; 32],
+        }),
+        Action::ReadFile(file) => Outcome::FileRead(FileChunk {
+            session: file.session,
+            content: b"four".to_vec(),
+            offset: file.offset,
+            total_bytes: 8,
+            sha256: [0xab; 32],
+            download: (file.offset == 0).then(upload_id),
+        }),
+        Action::CreateKey(_) | Action::RotateKey { .. } => Outcome::KeyMade(Box::new(NewKey {
+            text: Secret::new("ccmcp_a-secret".to_owned()),
+            key: key(),
+            replaces: None,
+        })),
+        Action::RevokeKey { .. } => Outcome::KeyRevoked(Box::new(RevokedKey {
+            key: key(),
+            destroyed: vec![session_id()],
+            left: 0,
+        })),
+        Action::ListKeys => Outcome::Keys(vec![key()]),
         Action::GetServerInfo => Outcome::ServerInfo(Box::new(server_info())),
         Action::RespondExecution { .. }
         | Action::AnswerExecution { .. }
@@ -131,6 +167,30 @@ pub fn healthy(action: &Action) -> Outcome {
         | Action::ReapSession { .. }
         | Action::AdoptSession(_)
         | Action::RemoveRemains { .. } => Outcome::Done,
+    }
+}
+
+/// A file under way.
+pub fn upload_id() -> UploadId {
+    UploadId::from_bytes([3; 16])
+}
+
+/// A key.
+#[allow(clippy::unwrap_used, reason = "a constant that is one")]
+pub fn key() -> KeyView {
+    KeyView {
+        id: "abcdefghij23".parse().unwrap(),
+        identity: "abcdefghij23".parse().unwrap(),
+        name: "build".to_owned(),
+        scopes: Scopes::all(),
+        roots: vec!["/srv/code".into()],
+        max_sessions: Some(2),
+        calls_per_minute: None,
+        created_at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000),
+        expires_at: None,
+        revoked_at: None,
+        last_used_at: None,
+        replaced_by: None,
     }
 }
 
