@@ -20,9 +20,9 @@ pub(crate) struct Concealer<'a> {
 
 impl<'a> Concealer<'a> {
     /// `own`: directories of the server itself.
-    pub(crate) fn new<'p>(
+    pub(crate) fn new(
         caller: &'a RemoteCaller,
-        own: impl IntoIterator<Item = &'p Path>,
+        own: impl IntoIterator<Item = &'a Path>,
     ) -> Self {
         let roots = caller.roots.iter().map(PathBuf::as_path);
         let mut hidden: Vec<String> = roots

@@ -167,7 +167,7 @@ impl Control {
     }
 
     /// Writes which keys' time is over, each once.
-    pub(crate) async fn tell_ended_keys(&self) {
+    pub async fn tell_ended_keys(&self) {
         let keys = self.0.identities.keys();
         for key in keys.ended_untold() {
             identify::tell(&self.0.audit, "key.expire", key.id.to_string());

@@ -69,12 +69,33 @@ impl Client {
     }
 
     fn on(road: Arc<ScriptedRoad>, era: Era) -> Client {
+        Client::of(road, era, credentials(), false)
+    }
+
+    /// A connection that is open for calls, of whoever presents these credentials.
+    pub async fn presenting(
+        road: ScriptedRoad,
+        era: Era,
+        credentials: Credentials,
+        is_person: bool,
+    ) -> Client {
+        let mut client = Client::of(Arc::new(road), era, credentials, is_person);
+        client.opening().await;
+        client
+    }
+
+    fn of(
+        road: Arc<ScriptedRoad>,
+        era: Era,
+        credentials: Credentials,
+        is_person: bool,
+    ) -> Client {
         let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
         let shutdown = CancellationToken::new();
         let peer = Peer {
-            credentials: credentials(),
+            credentials,
             source: Source::LOCAL,
-            is_person: false,
+            is_person,
         };
         let server = tokio::spawn(serve(theirs, road.clone(), peer, shutdown.clone()));
         let (reader, writer) = tokio::io::split(ours);

@@ -15,6 +15,7 @@ mod conversation;
 mod listing;
 mod output;
 mod person;
+mod remote;
 mod scripted;
 mod tools;
 mod validate;

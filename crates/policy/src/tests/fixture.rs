@@ -8,7 +8,8 @@ use std::{
 
 use model::{
     BackendName, CommandLine, ConversationChoice, CreateSession, ExecuteCommand, ExecutePrompt,
-    HostDirectory, Principal, PromptOptions, Reason, Refusal, Secret, SessionId, WhenBusy,
+    HostDirectory, Principal, PromptOptions, Reason, Refusal, RemoteCaller, RemoteKind, Scopes,
+    Secret, SessionId, WhenBusy,
 };
 
 use crate::{CreateFacts, EntryKind, PathFacts, Policy, PolicyConfig};
@@ -65,6 +66,23 @@ pub(super) fn alice() -> Principal {
         uid: UID,
         roots: vec![CLIENT_ROOT.into()],
     }
+}
+
+/// The name of the remote caller of these tests.
+pub(super) const REMOTE: &str = "key:zzzzzzzzzzzz";
+
+/// Somebody with a key for the operator's root and these scopes.
+pub(super) fn remote(scopes: Scopes) -> Principal {
+    Principal::Remote(Box::new(RemoteCaller {
+        name: REMOTE.to_owned(),
+        kind: RemoteKind::ApiKey {
+            id: "zzzzzzzzzzzz".parse().unwrap(),
+        },
+        scopes,
+        roots: vec![OPERATOR_ROOT.into()],
+        max_sessions: None,
+        calls_per_minute: None,
+    }))
 }
 
 pub(super) fn create(project: impl Into<PathBuf>) -> CreateSession {

@@ -225,3 +225,59 @@ proptest! {
         }
     }
 }
+
+/// P2a: whoever asks and whatever, no permit for a session of somebody else, but to look at it and to end it with `admin`.
+mod ownership {
+    use super::*;
+    use crate::{ExecutionVerb, SessionVerb};
+    use model::{AnsweredBy, ExecutionId, Principal, Scope, Scopes};
+
+    fn principal() -> impl Strategy<Value = Principal> {
+        prop_oneof![
+            (0..3_u32).prop_map(|uid| Principal::LocalUser { uid: UID + uid, roots: Vec::new() }),
+            (0..32_u8, "[a-c]").prop_map(|(bits, name)| {
+                let scopes = Scope::ALL.into_iter().enumerate();
+                let scopes = scopes.filter(|(index, _)| bits & (1 << index) != 0);
+                let scopes: Scopes = scopes.map(|(_, scope)| scope).collect();
+                let mut who = remote(scopes);
+                if let Principal::Remote(caller) = &mut who {
+                    caller.name = format!("key:{name}");
+                }
+                who
+            }),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        #[test]
+        fn nobody_gets_a_permit_for_a_foreign_session(
+            who in principal(),
+            owner in prop::option::of(prop_oneof!["key:[a-c]", "uid:100[0-2]", "oauth:[a-c]", "system"]),
+        ) {
+            let policy = policy();
+            let owner = owner.as_deref();
+            let is_own = owner == Some(who.name().as_str());
+            let is_admin = who.remote().is_some_and(|caller| caller.scopes.contains(Scope::Admin));
+            for verb in [SessionVerb::Read, SessionVerb::Logs, SessionVerb::Transcript, SessionVerb::Destroy] {
+                let admitted = policy.admit_session(&who, verb, SESSION, owner).is_ok();
+                let over = is_admin && matches!(verb, SessionVerb::Read | SessionVerb::Destroy);
+                prop_assert!(!admitted || owner.is_some() && (is_own || over), "{:?} {:?} {:?}", who, verb, owner);
+            }
+            let execution = ExecutionId::from_bytes([1; 16]);
+            for verb in [
+                ExecutionVerb::Read, ExecutionVerb::Cancel, ExecutionVerb::Respond { bytes: 1 }, ExecutionVerb::Resize,
+                ExecutionVerb::Answer(AnsweredBy::Person),
+            ] {
+                prop_assert!(is_own || policy.admit_execution(&who, verb, execution, owner).is_err());
+            }
+            prop_assert!(is_own || policy.admit_command(&who, &command(CommandLine::Shell("true".into())), owner).is_err());
+            prop_assert!(is_own || policy.admit_prompt(&who, &prompt(), owner).is_err());
+            match policy.admit_listing(&who) {
+                Ok(permit) => prop_assert_eq!(permit.owner().is_none(), is_admin),
+                Err(refusal) => prop_assert_eq!(refusal.reason, model::Reason::InsufficientScope),
+            }
+        }
+    }
+}
