@@ -102,8 +102,8 @@ pub async fn build(config: &Config) -> anyhow::Result<Arc<dyn House>> {
         policy,
         sessions,
         server: facts(config, runtime_classes, backend, capability, warnings),
-        keys,
-        tokens: TokenRights::default(),
+        keys: Arc::clone(&keys),
+        tokens: token_rights(config),
     });
     let settings = KeeperSettings {
         reconcile_every: RECONCILE_EVERY,
@@ -114,8 +114,21 @@ pub async fn build(config: &Config) -> anyhow::Result<Arc<dyn House>> {
     Ok(Arc::new(Wired {
         control,
         audit,
+        keys,
         keeper,
     }))
+}
+
+/// What those may who come with an access token.
+fn token_rights(config: &Config) -> TokenRights {
+    let TokenRights {
+        roots,
+        max_sessions,
+    } = &config.token_rights;
+    TokenRights {
+        roots: roots.iter().map(|root| canonical(root)).collect(),
+        max_sessions: *max_sessions,
+    }
 }
 
 /// The keys of remote callers, and the pepper without which they say nothing.
@@ -230,6 +243,7 @@ async fn announce(audit: &AuditLog, capability: &Capability) -> anyhow::Result<(
 struct Wired {
     control: Control,
     audit: AuditLog,
+    keys: Arc<KeyRing>,
     keeper: AbortHandle,
 }
 
@@ -237,6 +251,10 @@ struct Wired {
 impl House for Wired {
     fn road(&self) -> Arc<dyn Road> {
         Arc::new(self.control.clone())
+    }
+
+    fn has_keys(&self) -> bool {
+        self.keys.has_a_usable_key()
     }
 
     async fn live_sessions(&self) -> u32 {

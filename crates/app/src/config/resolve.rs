@@ -1,5 +1,6 @@
 //! From raw layers to the resolved [`Config`]: types, bounds and defaults.
 
+mod http;
 mod provider;
 
 use std::{
@@ -66,6 +67,8 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigEr
         max_execution_timeout: reader.execution_timeout()?,
         lease: reader.seconds(&keys::LEASE_SECONDS)?,
         idle_exit: reader.seconds(&keys::IDLE_EXIT_SECONDS)?,
+        http: reader.http()?,
+        token_rights: reader.token_rights()?,
         backend: reader.backend()?,
         docker_host: reader.text(&keys::DOCKER_HOST)?,
         docker_tcp: reader.docker_tcp()?,
