@@ -28,6 +28,7 @@ mod guide;
 mod hostile_options;
 mod images;
 mod journey;
+mod keys;
 mod network;
 mod own_engine;
 mod permissions;

@@ -5,7 +5,9 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use anyhow::Context;
 use async_trait::async_trait;
 use audit::{AuditConfig, AuditLog, Event, Parameter};
-use control::{Control, EgressAudit, KeeperSettings, KeyRing, Parts, Road, ServerFacts, TokenRights};
+use control::{
+    Control, EgressAudit, KeeperSettings, KeyRing, Parts, Road, ServerFacts, TokenRights,
+};
 use model::{BackendName, Limit, Limits};
 use policy::{Policy, PolicyConfig, PolicyError};
 use sandbox::{Capability, HostView};

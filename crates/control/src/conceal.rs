@@ -20,10 +20,7 @@ pub(crate) struct Concealer<'a> {
 
 impl<'a> Concealer<'a> {
     /// `own`: directories of the server itself.
-    pub(crate) fn new(
-        caller: &'a RemoteCaller,
-        own: impl IntoIterator<Item = &'a Path>,
-    ) -> Self {
+    pub(crate) fn new(caller: &'a RemoteCaller, own: impl IntoIterator<Item = &'a Path>) -> Self {
         let roots = caller.roots.iter().map(PathBuf::as_path);
         let mut hidden: Vec<String> = roots
             .chain(own)
@@ -153,6 +150,10 @@ mod tests {
         concealer.refusal(&mut refusal);
         assert_eq!(refusal.message, "Cannot open …/app.");
         assert_eq!(refusal.hint, "Look at …/.local/state.");
-        assert_eq!(refusal.detail.as_deref(), Some("/srv/code"), "our log has it");
+        assert_eq!(
+            refusal.detail.as_deref(),
+            Some("/srv/code"),
+            "our log has it"
+        );
     }
 }

@@ -192,9 +192,12 @@ mod tests {
         std::os::unix::fs::symlink(base.join("one/app"), base.join("one/link")).unwrap();
         let roots = [base.join("one"), base.join("two")];
         let place = |name: &str| match named(&roots, Path::new(name)).0 {
-            PathFacts::Directory(found) => {
-                found.path.strip_prefix(&base).unwrap().display().to_string()
-            }
+            PathFacts::Directory(found) => found
+                .path
+                .strip_prefix(&base)
+                .unwrap()
+                .display()
+                .to_string(),
             other => format!("{other:?}"),
         };
         for (name, expected) in [

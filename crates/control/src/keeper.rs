@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use model::{Action, BackendName, Call, ClientInfo, Credentials, Outcome, Principal, Refusal, Source};
+use model::{
+    Action, BackendName, Call, ClientInfo, Credentials, Outcome, Principal, Refusal, Source,
+};
 use policy::SystemVerb;
 use session::ReapRequest;
 use tokio::{

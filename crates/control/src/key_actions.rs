@@ -101,6 +101,8 @@ impl Inner {
                 because: ReapCause::KeyRevoked,
             },
         };
-        Box::pin(self.handle(Principal::System, call)).await.map(drop)
+        Box::pin(self.handle(Principal::System, call))
+            .await
+            .map(drop)
     }
 }

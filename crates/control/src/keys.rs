@@ -86,7 +86,8 @@ impl KeyRing {
     pub fn has_a_usable_key(&self) -> bool {
         let now = SystemTime::now();
         let keys = self.read();
-        keys.values().any(|key| view(key).state(now) == KeyState::Active)
+        keys.values()
+            .any(|key| view(key).state(now) == KeyState::Active)
     }
 
     /// Who presents that text. An unknown key and a wrong secret cost the same.
@@ -233,7 +234,9 @@ impl KeyRing {
         let now = SystemTime::now();
         let keys = self.read();
         let untold = keys.values().filter(|key| !key.end_is_told).map(view);
-        untold.filter(|key| key.state(now) == KeyState::Expired).collect()
+        untold
+            .filter(|key| key.state(now) == KeyState::Expired)
+            .collect()
     }
 
     /// The audit log has that key's end.
@@ -284,7 +287,9 @@ impl KeyRing {
         }
         let is_first = {
             let mut keys = self.write();
-            let previous = keys.get_mut(&id).and_then(|key| key.last_used_at_ms.replace(now_ms));
+            let previous = keys
+                .get_mut(&id)
+                .and_then(|key| key.last_used_at_ms.replace(now_ms));
             // Of two calls at once, the one that finds nothing.
             previous.is_none()
         };
@@ -298,7 +303,8 @@ impl KeyRing {
     }
 
     fn tell_those_who_wait(&self) {
-        self.revocations.send_modify(|count| *count = count.wrapping_add(1));
+        self.revocations
+            .send_modify(|count| *count = count.wrapping_add(1));
     }
 
     async fn stored<T: Send + 'static>(

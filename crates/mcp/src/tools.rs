@@ -182,8 +182,8 @@ async fn run<D: Definition>(arguments: JsonObject, caller: Caller) -> Result<Val
 
 fn parse<D: Definition>(mut arguments: JsonObject) -> Result<D::Parameters, Refusal> {
     D::refuse_early(&arguments)?;
-    let schema =
-        find(D::NAME, Offer::Person).map_or_else(Arc::default, |entry| Arc::clone(&entry.tool.input_schema));
+    let schema = find(D::NAME, Offer::Person)
+        .map_or_else(Arc::default, |entry| Arc::clone(&entry.tool.input_schema));
     arguments::check(D::NAME, &schema, &mut arguments)?;
     // What passed the schema has the right shape, so a failure here is a schema that does not tell the truth. The
     // cause is kept to ourselves: serde repeats values.

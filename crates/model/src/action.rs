@@ -242,9 +242,9 @@ impl Action {
             | Action::RotateKey { .. }
             | Action::RevokeKey { .. }
             | Action::ListKeys => Some(Scope::Admin),
-            Action::ReapSession { .. }
-            | Action::AdoptSession(_)
-            | Action::RemoveRemains { .. } => None,
+            Action::ReapSession { .. } | Action::AdoptSession(_) | Action::RemoveRemains { .. } => {
+                None
+            }
         }
     }
 

@@ -131,9 +131,10 @@ impl ApiKey {
             .get(API_KEY_PREFIX.len() + ID_LENGTH..)
             .and_then(|tail| tail.strip_prefix('_'))
             .ok_or(KeyError)?;
-        let is_base64 =
-            |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-        if secret.len() != SECRET_LENGTH || !secret.bytes().all(is_base64) || check(before) != digits
+        let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        if secret.len() != SECRET_LENGTH
+            || !secret.bytes().all(is_base64)
+            || check(before) != digits
         {
             return Err(KeyError);
         }
@@ -283,7 +284,11 @@ mod tests {
             for other in ["A", "b", "7", "_", "-", "é"] {
                 let mut wrong = text.clone();
                 wrong.replace_range(position..=position, other);
-                assert_eq!(ApiKey::parse(&wrong).is_ok(), wrong == *text, "{position} {other}");
+                assert_eq!(
+                    ApiKey::parse(&wrong).is_ok(),
+                    wrong == *text,
+                    "{position} {other}"
+                );
             }
         }
     }

@@ -44,7 +44,8 @@ pub use outcome::{
     TranscriptLine, TranscriptPage, TransferReport, UsageView,
 };
 pub use principal::{
-    AccessToken, Call, ClientInfo, Credentials, Principal, RemoteCaller, RemoteKind, Source, Transport,
+    AccessToken, Call, ClientInfo, Credentials, Principal, RemoteCaller, RemoteKind, Source,
+    Transport,
 };
 pub use prompt::{
     AgentRequest, AnsweredBy, ConversationChoice, ConversationId, ConversationIdError,

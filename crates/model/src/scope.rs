@@ -57,7 +57,9 @@ impl fmt::Display for Scope {
 
 /// A word that is no scope.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no such scope; the scopes are sessions:read, sessions:run, files, network and admin")]
+#[error(
+    "there is no such scope; the scopes are sessions:read, sessions:run, files, network and admin"
+)]
 pub struct ScopeError;
 
 impl FromStr for Scope {
@@ -85,7 +87,9 @@ impl Scopes {
     /// Those of an OAuth token's `scope`, less those that are not ours: tokens are made for more than one server.
     pub fn known_of(text: &str) -> Self {
         let words = text.split_ascii_whitespace();
-        words.filter_map(|word| word.parse::<Scope>().ok()).collect()
+        words
+            .filter_map(|word| word.parse::<Scope>().ok())
+            .collect()
     }
 
     /// Whether that scope is among them.

@@ -15,8 +15,13 @@ use model::{
 
 use crate::{
     ExecutionPermit, ExtendPermit, ListingPermit, NetworkAnswerPermit, PolicyConfig, PolicyError,
-    SessionPermit, SystemPermit, WidenPermit, command::MAX_STDIN_BYTES, docker_options::HostConfig,
-    forbidden::ForbiddenPaths, hardening::Hardening, managed_settings, network::Ceiling,
+    SessionPermit, SystemPermit, WidenPermit,
+    command::MAX_STDIN_BYTES,
+    docker_options::HostConfig,
+    forbidden::ForbiddenPaths,
+    hardening::Hardening,
+    managed_settings,
+    network::Ceiling,
     protected::ProtectedPaths,
     roles::{Access, Need, Work, require},
     roots::Roots,

@@ -7,7 +7,10 @@ use std::{
 
 use model::{CommandLine, ExecuteCommand, Principal, Reason, Refusal, Scope, WORKSPACE_PATH};
 
-use crate::{CommandParts, CommandPermit, Policy, roles::{Need, Work}, environment, mounts};
+use crate::{
+    CommandParts, CommandPermit, Policy, environment, mounts,
+    roles::{Need, Work},
+};
 
 /// Arguments of one command, its program included.
 pub const MAX_ARGUMENTS: usize = 4096;

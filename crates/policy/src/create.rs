@@ -230,7 +230,8 @@ fn refuse_mounts(asked: &CreateSession) -> Result<(), Refusal> {
         return Ok(());
     }
     let message = "A remote caller cannot mount directories of the server's disk.";
-    let hint = "Leave `mcpMounts` out; carry files with `transfer_files`, or ask whoever runs the server.";
+    let hint =
+        "Leave `mcpMounts` out; carry files with `transfer_files`, or ask whoever runs the server.";
     Err(Refusal::new(Reason::PolicyDenied, message, hint).in_field("mcpMounts"))
 }
 

@@ -90,7 +90,11 @@ impl Policy {
         check_name(Some(&asked.name), "name")?;
         if asked.scopes.is_empty() {
             let hint = "Name one or more of sessions:read, sessions:run, files, network and admin.";
-            return Err(invalid("A key without scopes may do nothing.", hint, "scopes"));
+            return Err(invalid(
+                "A key without scopes may do nothing.",
+                hint,
+                "scopes",
+            ));
         }
         check_numbers(asked)?;
         if asked.roots.len() > MAX_KEY_ROOTS || roots.len() != asked.roots.len() {
@@ -176,7 +180,8 @@ impl Policy {
             return Ok(());
         };
         let own = Roots::of(principal, &[], &self.forbidden);
-        if caller.scopes.contains_all(scopes) && roots.iter().all(|root| own.holding(root).is_some())
+        if caller.scopes.contains_all(scopes)
+            && roots.iter().all(|root| own.holding(root).is_some())
         {
             return Ok(());
         }
@@ -219,16 +224,33 @@ impl Policy {
 fn check_numbers(asked: &CreateKey) -> Result<(), Refusal> {
     if asked.max_sessions == Some(0) {
         let hint = "Use 1 or more, or leave it out for the server's own bound.";
-        return Err(invalid("A bound of no sessions allows none.", hint, "maxSessions"));
+        return Err(invalid(
+            "A bound of no sessions allows none.",
+            hint,
+            "maxSessions",
+        ));
     }
     if asked.calls_per_minute == Some(0) {
         let hint = "Use 1 or more, or leave it out for the server's own bound.";
-        return Err(invalid("A bound of no calls allows none.", hint, "callsPerMinute"));
+        return Err(invalid(
+            "A bound of no calls allows none.",
+            hint,
+            "callsPerMinute",
+        ));
     }
     let is_sensible = |time: &Duration| (MIN_VALIDITY..=MAX_VALIDITY).contains(time);
-    if asked.valid_for.as_ref().is_some_and(|time| !is_sensible(time)) {
-        let hint = "Choose between a second and ten years, or leave it out for a key without an end.";
-        return Err(invalid("A key cannot be valid for that long.", hint, "expiresSeconds"));
+    if asked
+        .valid_for
+        .as_ref()
+        .is_some_and(|time| !is_sensible(time))
+    {
+        let hint =
+            "Choose between a second and ten years, or leave it out for a key without an end.";
+        return Err(invalid(
+            "A key cannot be valid for that long.",
+            hint,
+            "expiresSeconds",
+        ));
     }
     Ok(())
 }

@@ -67,7 +67,10 @@ pub(crate) fn relative(path: &Path) -> Result<PathBuf, Flaw> {
         return Err(Flaw::Absolute);
     }
     let clean = absolute(&Path::new("/").join(path))?;
-    Ok(clean.strip_prefix("/").map(Path::to_owned).unwrap_or_default())
+    Ok(clean
+        .strip_prefix("/")
+        .map(Path::to_owned)
+        .unwrap_or_default())
 }
 
 /// A character that makes a log line or a question to a person show something else than the path.

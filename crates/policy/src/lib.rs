@@ -74,9 +74,7 @@ pub use create::{MAX_IDEMPOTENCY_KEY_BYTES, MAX_NAME_CHARACTERS};
 pub use environment::{MAX_ENVIRONMENT_BYTES, MAX_ENVIRONMENT_VARIABLES};
 pub use facts::{CreateFacts, EntryKind, PathFacts};
 pub use forbidden::{OfferedPaths, why_host_path_is_forbidden};
-pub use keys::{
-    KeyListPermit, KeyPermit, KeyVerb, MAX_KEY_OVERLAP, MAX_KEY_ROOTS, NewKeyPermit,
-};
+pub use keys::{KeyListPermit, KeyPermit, KeyVerb, MAX_KEY_OVERLAP, MAX_KEY_ROOTS, NewKeyPermit};
 pub use limits::key as limit_key;
 pub use mounts::MAX_MOUNTS;
 pub use network::{MAX_NETWORK_RULES, NetworkConfig, OfferedCredential, Standing};

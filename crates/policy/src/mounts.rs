@@ -87,16 +87,16 @@ impl HostRules<'_> {
             return refused(format!("The name of a project {flaw}."));
         }
         match facts {
-            PathFacts::Directory(found) if self.canonical(found, field).is_ok() => Ok(found.clone()),
+            PathFacts::Directory(found) if self.canonical(found, field).is_ok() => {
+                Ok(found.clone())
+            }
             PathFacts::Ambiguous => {
                 refused("More than one of your projects has this name.".to_owned())
             }
             PathFacts::Directory(_)
             | PathFacts::Missing
             | PathFacts::NotDirectory
-            | PathFacts::Unreadable => {
-                refused("You have no project of this name.".to_owned())
-            }
+            | PathFacts::Unreadable => refused("You have no project of this name.".to_owned()),
         }
     }
 

@@ -7,7 +7,12 @@ use model::{
     Reason, Refusal, Scope, Secret, SessionId, WhenBusy,
 };
 
-use crate::{Policy, roles::{Need, Work}, command::MAX_WAIT, permit::PromptPermit};
+use crate::{
+    Policy,
+    command::MAX_WAIT,
+    permit::PromptPermit,
+    roles::{Need, Work},
+};
 
 /// Longest prompt, bytes. A prompt is read by a model; what is longer belongs into a file.
 pub const MAX_PROMPT_BYTES: usize = 256 * 1024;

@@ -149,6 +149,8 @@ pub(crate) fn require(caller: &RemoteCaller, scopes: Scopes) -> Result<(), Refus
         return Ok(());
     }
     let message = format!("This needs a key or token with the scopes `{scopes}`.");
-    let hint = format!("Ask whoever runs the server for one: `claude-code-mcp keys create --scope '{scopes}' …`.");
+    let hint = format!(
+        "Ask whoever runs the server for one: `claude-code-mcp keys create --scope '{scopes}' …`."
+    );
     Err(Refusal::new(Reason::InsufficientScope, message, hint))
 }

@@ -3,12 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use model::{
-    MAX_INLINE_BYTES,     Principal, ReadFile, Reason, Refusal, STATE_PATH, Scope, SessionId, TransferDirection,
-    TransferFiles, WORKSPACE_PATH, WriteFile,
+    MAX_INLINE_BYTES, Principal, ReadFile, Reason, Refusal, STATE_PATH, Scope, SessionId,
+    TransferDirection, TransferFiles, WORKSPACE_PATH, WriteFile,
 };
 
 use crate::{
-    Policy, TransferParts, TransferPermit, roles::{Need, Work}, mounts, protected::Rule, roots::Roots,
+    Policy, TransferParts, TransferPermit, mounts,
+    protected::Rule,
+    roles::{Need, Work},
+    roots::Roots,
 };
 
 /// Entries of one transfer: a large checkout with its dependencies.
@@ -136,7 +139,9 @@ impl Policy {
         let length = asked.content.expose().len();
         let end = asked.offset.saturating_add(length as u64);
         if length > MAX_INLINE_BYTES || end > MAX_INLINE_FILE_BYTES {
-            let message = format!("{length} bytes that end at {end} are more than one call or one file may bring.");
+            let message = format!(
+                "{length} bytes that end at {end} are more than one call or one file may bring."
+            );
             let hint = format!(
                 "Send at most {MAX_INLINE_BYTES} bytes with a call and {MAX_INLINE_FILE_BYTES} for a file; inside, fetch larger \
                  ones with a command."

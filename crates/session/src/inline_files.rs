@@ -114,16 +114,14 @@ impl Piece {
 
 impl Pieces {
     /// Makes room for a file under way.
-    fn open(
-        &self,
-        session: SessionId,
-        owner: &str,
-        way: Way,
-    ) -> Result<UploadId, Refusal> {
+    fn open(&self, session: SessionId, owner: &str, way: Way) -> Result<UploadId, Refusal> {
         let id = UploadId::random().map_err(|error| Refusal::internal(&error))?;
         let mut slots = self.lock();
         sweep(&mut slots);
-        let open = slots.values().filter(|slot| slot.session == session).count();
+        let open = slots
+            .values()
+            .filter(|slot| slot.session == session)
+            .count();
         if open >= MAX_PER_SESSION {
             let message = format!("{MAX_PER_SESSION} files are under way in this session already.");
             let hint = "Send the last piece of one, or read one to its end; what is left alone is dropped after ten minutes.";
@@ -293,7 +291,10 @@ impl Sessions {
             }
         };
         if asked.offset > piece.bytes {
-            let message = format!("The file has {} bytes and no byte {}.", piece.bytes, asked.offset);
+            let message = format!(
+                "The file has {} bytes and no byte {}.",
+                piece.bytes, asked.offset
+            );
             self.0.pieces.put_back(id, piece);
             let hint = "Read on at `nextOffset` of the reply before.";
             return Err(Refusal::new(Reason::InvalidArgument, message, hint).in_field("offset"));
@@ -333,7 +334,10 @@ impl Sessions {
             check_protected(&ProtectedBy(&self.0.setup.policy), place)
                 .map_err(|error| refusals::host_transfer(&error))?;
         }
-        let refuse = parts.refuse.iter().map(|pattern| pattern.clone().into_bytes());
+        let refuse = parts
+            .refuse
+            .iter()
+            .map(|pattern| pattern.clone().into_bytes());
         let limits = TransferLimits {
             max_entries: 1,
             max_bytes: MAX_INLINE_FILE_BYTES,
@@ -376,7 +380,10 @@ impl Sessions {
             }
         }
         self.0
-            .note(parts.session, format!("1 files, {size} bytes into the session"))
+            .note(
+                parts.session,
+                format!("1 files, {size} bytes into the session"),
+            )
             .await;
         Ok(())
     }
@@ -408,7 +415,10 @@ impl Sessions {
         }
         let bytes = piece.bytes;
         self.0
-            .note(parts.session, format!("1 files, {bytes} bytes out of the session"))
+            .note(
+                parts.session,
+                format!("1 files, {bytes} bytes out of the session"),
+            )
             .await;
         Ok(piece)
     }
@@ -431,7 +441,9 @@ impl Content<'_> {
     async fn read(&mut self, offset: u64) -> Result<Vec<u8>, Refusal> {
         match self {
             Content::Memory(content) => {
-                let rest = usize::try_from(offset).ok().and_then(|from| content.get(from..));
+                let rest = usize::try_from(offset)
+                    .ok()
+                    .and_then(|from| content.get(from..));
                 let rest = rest.unwrap_or_default();
                 Ok(rest[..rest.len().min(MAX_CHUNK_BYTES)].to_vec())
             }

@@ -203,12 +203,17 @@ fn key(row: &Row<'_>) -> Result<KeyRecord, StoreError> {
 
 /// Paths in one column. No path has a NUL in it.
 fn joined(paths: &[PathBuf]) -> Vec<u8> {
-    let paths: Vec<&[u8]> = paths.iter().map(|path| path.as_os_str().as_bytes()).collect();
+    let paths: Vec<&[u8]> = paths
+        .iter()
+        .map(|path| path.as_os_str().as_bytes())
+        .collect();
     paths.join(&0)
 }
 
 fn parted(bytes: &[u8]) -> Vec<PathBuf> {
-    let parts = bytes.split(|byte| *byte == 0).filter(|part| !part.is_empty());
+    let parts = bytes
+        .split(|byte| *byte == 0)
+        .filter(|part| !part.is_empty());
     parts
         .map(|part| PathBuf::from(OsString::from_vec(part.to_vec())))
         .collect()

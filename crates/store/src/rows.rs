@@ -91,7 +91,10 @@ pub(crate) fn unsigned(row: &Row<'_>, column: &'static str) -> Result<u64, Store
     u64::try_from(get::<i64>(row, column)?).map_err(|_| StoreError::OutOfRange { column })
 }
 
-pub(crate) fn optional_unsigned(row: &Row<'_>, column: &'static str) -> Result<Option<u64>, StoreError> {
+pub(crate) fn optional_unsigned(
+    row: &Row<'_>,
+    column: &'static str,
+) -> Result<Option<u64>, StoreError> {
     let value: Option<i64> = get(row, column)?;
     value
         .map(|value| u64::try_from(value).map_err(|_| StoreError::OutOfRange { column }))

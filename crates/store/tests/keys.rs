@@ -81,7 +81,16 @@ fn a_rotation_is_whole_and_never_lengthens_the_old_key() {
     // The same id a second time: the old key keeps its end.
     assert!(store.replace_key(old.id, 1, &new).is_err());
     assert_eq!(store.keys().unwrap()[0].expires_at_ms, Some(9_000));
-    store.replace_key(old.id, 2_000, &KeyRecord { identity: old.id, ..key() }).unwrap();
+    store
+        .replace_key(
+            old.id,
+            2_000,
+            &KeyRecord {
+                identity: old.id,
+                ..key()
+            },
+        )
+        .unwrap();
     assert_eq!(store.keys().unwrap()[0].expires_at_ms, Some(2_000));
 }
 
@@ -93,7 +102,10 @@ fn the_pepper_stays_and_one_that_others_may_read_is_not_used() {
     let read = Pepper::open(&path).unwrap();
     assert!(made.is_new && !read.is_new);
     assert_eq!(made.bytes, read.bytes);
-    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
     assert!(Pepper::open(&path).is_err(), "others may read it");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();

@@ -130,6 +130,9 @@ pub enum Command {
     /// Builds nothing that stays. Exit code 1 when no session could be built here, when the state directory or the audit
     /// log cannot be written, and with --probe when the walls were not tried or something went through.
     Doctor(DoctorArguments),
+    /// Make, list, rotate and revoke keys for callers from elsewhere
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Look at the running server, or end it
     #[command(subcommand)]
     Server(ServerCommand),
@@ -227,6 +230,11 @@ fn parse_time(text: &str) -> Result<Duration, String> {
         Ok(time) => Ok(time),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// A time, which may be none at all.
+fn parse_any_time(text: &str) -> Result<Duration, String> {
+    parse_duration(text).map_err(|error| error.to_string())
 }
 
 /// CPUs, more than none.
@@ -491,6 +499,69 @@ pub enum AuditCommand {
         #[arg(long, value_name = "N")]
         tail: Option<usize>,
     },
+}
+
+const KEYS_EXAMPLES: &str = "\
+Examples:
+  claude-code-mcp keys create --name ci --scope sessions:read --scope sessions:run --root /srv/code --expires 90d
+  claude-code-mcp keys create --name copies --scope 'sessions:read sessions:run files' --root ~/work > key.txt";
+
+/// `keys …`
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Make a key; it is printed once, on standard output, and kept nowhere
+    #[command(after_help = KEYS_EXAMPLES)]
+    Create(Box<CreateKeyArguments>),
+    /// List keys, those that have ended included
+    List,
+    /// Make a key with the rights and the sessions of another, which ends after a while
+    Rotate {
+        /// Which key, by its id
+        #[arg(value_name = "ID")]
+        key: String,
+        /// How long both are valid: 0 ends the old one at once; 24h otherwise
+        #[arg(long, value_parser = parse_any_time, value_name = "DURATION")]
+        overlap: Option<Duration>,
+    },
+    /// Refuse a key from now on, also in calls that wait
+    ///
+    /// Its sessions live on until their lifetime or idle time is over.
+    Revoke {
+        /// Which key, by its id
+        #[arg(value_name = "ID")]
+        key: String,
+        /// End its sessions, too
+        #[arg(long)]
+        destroy_sessions: bool,
+    },
+}
+
+/// Flags of `keys create`.
+#[derive(Debug, Args)]
+pub struct CreateKeyArguments {
+    /// Name for people
+    #[arg(long)]
+    pub name: String,
+    /// What it may do, one or more; none implies another
+    ///
+    /// sessions:read looks at its own sessions, their output and logs. sessions:run creates sessions and runs things in them.
+    /// files carries files in and out. network says what its sessions reach, within what the configuration allows. admin manages
+    /// keys, and sees and ends the sessions of everybody.
+    #[arg(long = "scope", required = true, value_delimiter = ' ', value_name = "SCOPE",
+        value_parser = ["sessions:read", "sessions:run", "files", "network", "admin"])]
+    pub scopes: Vec<String>,
+    /// Directory below which its projects are; it names them relative to it
+    #[arg(long = "root", value_name = "DIR")]
+    pub roots: Vec<PathBuf>,
+    /// Live sessions that it may have at once
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_sessions: Option<u32>,
+    /// Calls a minute that it may make
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub calls_per_minute: Option<u32>,
+    /// How long it is valid: 90d, 12h; until it is revoked otherwise
+    #[arg(long, value_parser = parse_time, value_name = "DURATION")]
+    pub expires: Option<Duration>,
 }
 
 /// `session …`

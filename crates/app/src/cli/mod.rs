@@ -12,6 +12,7 @@ mod door;
 mod error;
 mod hand_over;
 mod image;
+mod keys;
 mod output;
 mod prompt;
 mod run;
@@ -86,6 +87,7 @@ fn dispatch(command_line: CommandLine, environment: Environment) -> Result<u8, C
         Some(Command::Serve(arguments)) => serve::run(&context, &arguments),
         Some(Command::Run(arguments)) => run::run(&context, &arguments),
         Some(Command::Session(command)) => session::run(&context, command),
+        Some(Command::Keys(command)) => keys::run(&context, command),
         Some(Command::Server(command)) => server::run(&context, &command),
         Some(Command::Audit(command)) => audit_log::run(&context, &command),
         Some(Command::Compose(command)) => compose::run(&context, &command),

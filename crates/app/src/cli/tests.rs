@@ -54,6 +54,8 @@ fn wrong_lines_are_refused_with_the_usage_exit_code() {
         "run -p --help-me --max-budget-usd 0.5",
         "session prompt app - --new",
         "session approve app p --no --answer because",
+        "keys create --name a --scope files --scope admin --expires 90d --root /srv",
+        "keys rotate abcdefghij23 --overlap 0",
     ] {
         assert!(parse(line).is_ok(), "{line}");
     }
@@ -76,6 +78,11 @@ fn wrong_lines_are_refused_with_the_usage_exit_code() {
         "session prompt app",
         "session prompt app a --new --conversation b",
         "session approve app p --yes --no",
+        "keys create --name a",
+        "keys create --scope files",
+        "keys create --name a --scope sudo",
+        "keys create --name a --scope files --max-sessions 0",
+        "keys revoke",
         "nonsense",
         "session",
     ] {

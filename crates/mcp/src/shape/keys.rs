@@ -16,7 +16,12 @@ pub(crate) fn key(view: &KeyView) -> KeyReply {
         key_id: view.id.to_string(),
         name: text::sentence(&view.name),
         state: view.state(SystemTime::now()).as_str().to_owned(),
-        scopes: view.scopes.iter().map(Scope::as_str).map(str::to_owned).collect(),
+        scopes: view
+            .scopes
+            .iter()
+            .map(Scope::as_str)
+            .map(str::to_owned)
+            .collect(),
         roots: view.roots.iter().map(path).collect(),
         max_sessions: view.max_sessions,
         calls_per_minute: view.calls_per_minute,
@@ -35,7 +40,10 @@ pub(crate) fn new_key(made: &NewKey) -> NewKeyReply {
         None => "The key is made. It is shown this once and kept nowhere.".to_owned(),
         Some(old) => {
             let end = old.expires_at.map(timestamp).unwrap_or_default();
-            format!("The key is made and takes the place of {}, which ends at {end}.", old.id)
+            format!(
+                "The key is made and takes the place of {}, which ends at {end}.",
+                old.id
+            )
         }
     };
     NewKeyReply {

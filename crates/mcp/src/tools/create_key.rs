@@ -41,11 +41,13 @@ pub(super) struct Parameters {
 impl Parameters {
     fn into_action(self, is_remote: bool) -> Result<Action, Refusal> {
         let scopes = self.scopes.iter().map(|word| {
-            word.parse::<Scope>().map_err(|error: ScopeError| {
-                invalid("scopes", format!("In `scopes`, {error}."))
-            })
+            word.parse::<Scope>()
+                .map_err(|error: ScopeError| invalid("scopes", format!("In `scopes`, {error}.")))
         });
-        let roots = self.roots.iter().map(|root| fields::project_path("roots", root, is_remote));
+        let roots = self
+            .roots
+            .iter()
+            .map(|root| fields::project_path("roots", root, is_remote));
         fields::no_controls("name", &self.name)?;
         Ok(Action::CreateKey(Box::new(Create {
             scopes: scopes.collect::<Result<_, _>>()?,
@@ -61,8 +63,7 @@ impl Parameters {
 impl Definition for CreateKey {
     const NAME: &'static str = "create_key";
     const TITLE: &'static str = "Make a key for a remote caller";
-    const DESCRIPTION: &'static str =
-        "Makes a key with which somebody can use this server from elsewhere. The reply shows it once. For whoever manages keys.";
+    const DESCRIPTION: &'static str = "Makes a key with which somebody can use this server from elsewhere. The reply shows it once. For whoever manages keys.";
     const HINTS: Hints = Hints {
         read_only: false,
         destructive: false,

@@ -273,7 +273,11 @@ impl Limits {
 }
 
 impl Parameters {
-    fn into_action(self, docker_options: DockerOptions, is_remote: bool) -> Result<Action, Refusal> {
+    fn into_action(
+        self,
+        docker_options: DockerOptions,
+        is_remote: bool,
+    ) -> Result<Action, Refusal> {
         for (field, text) in [
             ("sessionName", &self.session_name),
             ("idempotencyKey", &self.idempotency_key),

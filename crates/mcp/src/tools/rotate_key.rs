@@ -41,7 +41,9 @@ impl Definition for RotateKey {
     type Reply = NewKeyReply;
 
     async fn run(parameters: Parameters, caller: Caller) -> Result<NewKeyReply, Refusal> {
-        let overlap = parameters.overlap_seconds.unwrap_or(DEFAULT_OVERLAP_SECONDS);
+        let overlap = parameters
+            .overlap_seconds
+            .unwrap_or(DEFAULT_OVERLAP_SECONDS);
         let action = Action::RotateKey {
             key: fields::key_id(&parameters.key_id)?,
             overlap: Duration::from_secs(overlap),

@@ -78,7 +78,10 @@ impl Parameters {
             ("offset", self.offset.is_some()),
             ("length", self.length.is_some()),
         ];
-        none_of(of_content, "belongs to a transfer by content, without a path of the host")?;
+        none_of(
+            of_content,
+            "belongs to a transfer by content, without a path of the host",
+        )?;
         let session = fields::session_id(&self.session_id)?;
         let from = required("sourcePath", self.source_path)?;
         let to = required("destPath", self.dest_path)?;
@@ -194,7 +197,9 @@ impl Definition for TransferFiles {
         let direction = parameters.direction;
         let action = parameters.into_action()?;
         match (&action, caller.ask(action.clone()).await?) {
-            (Action::TransferFiles(_), Outcome::Transferred(report)) => Ok(copied(direction, &report)),
+            (Action::TransferFiles(_), Outcome::Transferred(report)) => {
+                Ok(copied(direction, &report))
+            }
             (Action::WriteFile(_), Outcome::FileWritten(written)) => Ok(taken(&written)),
             (Action::ReadFile(_), Outcome::FileRead(chunk)) => Ok(read(chunk)),
             (_, _) => Err(unexpected(Self::NAME)),

@@ -84,12 +84,7 @@ impl Client {
         client
     }
 
-    fn of(
-        road: Arc<ScriptedRoad>,
-        era: Era,
-        credentials: Credentials,
-        is_person: bool,
-    ) -> Client {
+    fn of(road: Arc<ScriptedRoad>, era: Era, credentials: Credentials, is_person: bool) -> Client {
         let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
         let shutdown = CancellationToken::new();
         let peer = Peer {

@@ -8,10 +8,11 @@ use std::{
 use async_trait::async_trait;
 use control::{Authenticated, Road};
 use model::{
-    Action, Attestation, BackendName, BudgetLeft, BudgetScope, Call, Credentials, EgressRule, Enforcement,
-    ExecutionId, ExecutionState, ExecutionView, FileChunk, FileWritten, HostPattern, KeyView, Layer, LayerInForce, LimitInForce,
-    LimitName, LogLine, NamedRule, NetworkOffer, NetworkPolicy, NewKey, Outcome, PromptStop, PromptView,
-    ProviderUsageView, Refusal, RevokedKey, Scopes, Secret, ServerInfo, SessionId, SessionState, SessionView, Source, StreamView,
+    Action, Attestation, BackendName, BudgetLeft, BudgetScope, Call, Credentials, EgressRule,
+    Enforcement, ExecutionId, ExecutionState, ExecutionView, FileChunk, FileWritten, HostPattern,
+    KeyView, Layer, LayerInForce, LimitInForce, LimitName, LogLine, NamedRule, NetworkOffer,
+    NetworkPolicy, NewKey, Outcome, PromptStop, PromptView, ProviderUsageView, Refusal, RevokedKey,
+    Scopes, Secret, ServerInfo, SessionId, SessionState, SessionView, Source, StreamView,
     TokenUsage, TransferReport, UploadId, UsageView,
 };
 

@@ -234,7 +234,10 @@ mod ownership {
 
     fn principal() -> impl Strategy<Value = Principal> {
         prop_oneof![
-            (0..3_u32).prop_map(|uid| Principal::LocalUser { uid: UID + uid, roots: Vec::new() }),
+            (0..3_u32).prop_map(|uid| Principal::LocalUser {
+                uid: UID + uid,
+                roots: Vec::new()
+            }),
             (0..32_u8, "[a-c]").prop_map(|(bits, name)| {
                 let scopes = Scope::ALL.into_iter().enumerate();
                 let scopes = scopes.filter(|(index, _)| bits & (1 << index) != 0);

@@ -12,9 +12,7 @@ use model::{
 };
 
 use super::fixture::*;
-use crate::{
-    ExecutionVerb, KeyVerb, PathFacts, Policy, SessionTimes, SessionVerb, SystemVerb,
-};
+use crate::{ExecutionVerb, KeyVerb, PathFacts, Policy, SessionTimes, SessionVerb, SystemVerb};
 
 /// A key's id.
 const KEY: &str = "abcdefghij23";
@@ -88,42 +86,96 @@ fn verdicts(
     vec![
         ("session.create", create(&plain)),
         ("session.create with a network", create(&networked)),
-        ("execution.start", code(policy.admit_command(who, &command(shell), owner))),
-        ("prompt.start", code(policy.admit_prompt(who, &prompt(), owner))),
-        ("files.transfer", code(policy.admit_transfer(who, &transfer, owner, Path::new(PROJECT)))),
-        ("files.write", code(policy.admit_write_file(who, &write_file(), owner))),
-        ("files.read", code(policy.admit_read_file(who, &read_file(), owner))),
-        ("session.extend", code(policy.admit_extend(who, SESSION, owner, Duration::from_secs(1), times))),
+        (
+            "execution.start",
+            code(policy.admit_command(who, &command(shell), owner)),
+        ),
+        (
+            "prompt.start",
+            code(policy.admit_prompt(who, &prompt(), owner)),
+        ),
+        (
+            "files.transfer",
+            code(policy.admit_transfer(who, &transfer, owner, Path::new(PROJECT))),
+        ),
+        (
+            "files.write",
+            code(policy.admit_write_file(who, &write_file(), owner)),
+        ),
+        (
+            "files.read",
+            code(policy.admit_read_file(who, &read_file(), owner)),
+        ),
+        (
+            "session.extend",
+            code(policy.admit_extend(who, SESSION, owner, Duration::from_secs(1), times)),
+        ),
         ("session.widen_network, a person", widen(AnsweredBy::Person)),
-        ("session.widen_network, the model", widen(AnsweredBy::Caller)),
-        ("session.answer_network yes, a person", wish(AnsweredBy::Person, true)),
-        ("session.answer_network no, a person", wish(AnsweredBy::Person, false)),
-        ("session.answer_network yes, the model", wish(AnsweredBy::Caller, true)),
-        ("session.answer_network no, the model", wish(AnsweredBy::Caller, false)),
+        (
+            "session.widen_network, the model",
+            widen(AnsweredBy::Caller),
+        ),
+        (
+            "session.answer_network yes, a person",
+            wish(AnsweredBy::Person, true),
+        ),
+        (
+            "session.answer_network no, a person",
+            wish(AnsweredBy::Person, false),
+        ),
+        (
+            "session.answer_network yes, the model",
+            wish(AnsweredBy::Caller, true),
+        ),
+        (
+            "session.answer_network no, the model",
+            wish(AnsweredBy::Caller, false),
+        ),
         ("session.read", session(SessionVerb::Read)),
         ("session.logs", session(SessionVerb::Logs)),
         ("session.transcript", session(SessionVerb::Transcript)),
         ("session.destroy", session(SessionVerb::Destroy)),
         ("execution.read", execution(ExecutionVerb::Read)),
         ("execution.cancel", execution(ExecutionVerb::Cancel)),
-        ("execution.stdin", execution(ExecutionVerb::Respond { bytes: 1 })),
+        (
+            "execution.stdin",
+            execution(ExecutionVerb::Respond { bytes: 1 }),
+        ),
         ("execution.resize", execution(ExecutionVerb::Resize)),
-        ("prompt.answer, a person", execution(ExecutionVerb::Answer(AnsweredBy::Person))),
-        ("prompt.answer, the model", execution(ExecutionVerb::Answer(AnsweredBy::Caller))),
-        ("session.list", match policy.admit_listing(who) {
-            Ok(permit) if permit.owner().is_none() => "ok, of everybody",
-            Ok(_) => "ok, own",
-            Err(refusal) => refusal.reason.code(),
-        }),
+        (
+            "prompt.answer, a person",
+            execution(ExecutionVerb::Answer(AnsweredBy::Person)),
+        ),
+        (
+            "prompt.answer, the model",
+            execution(ExecutionVerb::Answer(AnsweredBy::Caller)),
+        ),
+        (
+            "session.list",
+            match policy.admit_listing(who) {
+                Ok(permit) if permit.owner().is_none() => "ok, of everybody",
+                Ok(_) => "ok, own",
+                Err(refusal) => refusal.reason.code(),
+            },
+        ),
         ("server.read", code(policy.admit_server_info(who))),
         ("key.create", code(policy.admit_new_key(who, &new_key, &[]))),
         ("key.rotate", key(KeyVerb::Rotate { overlap })),
         ("key.revoke", key(KeyVerb::Revoke)),
         ("key.list", code(policy.admit_key_list(who))),
         ("survey", code(policy.admit_system(who, SystemVerb::Survey))),
-        ("session.adopt", code(policy.admit_system(who, SystemVerb::Adopt(SESSION)))),
-        ("session.reap", code(policy.admit_system(who, SystemVerb::Reap(SESSION)))),
-        ("session.remove_remains", code(policy.admit_system(who, SystemVerb::RemoveRemains(SESSION)))),
+        (
+            "session.adopt",
+            code(policy.admit_system(who, SystemVerb::Adopt(SESSION))),
+        ),
+        (
+            "session.reap",
+            code(policy.admit_system(who, SystemVerb::Reap(SESSION))),
+        ),
+        (
+            "session.remove_remains",
+            code(policy.admit_system(who, SystemVerb::RemoveRemains(SESSION))),
+        ),
     ]
 }
 
@@ -207,12 +259,18 @@ fn the_role_table_is_as_recorded() {
         let own = who.name();
         let [mine, theirs, none] =
             [Some(own.as_str()), Some("uid:77"), None].map(|owner| verdicts(&policy, &who, owner));
-        table.push_str(&format!("===== {role}\n{:<42}{:<24}{:<24}{}\n", "", "own", "foreign", "unknown"));
+        table.push_str(&format!(
+            "===== {role}\n{:<42}{:<24}{:<24}{}\n",
+            "", "own", "foreign", "unknown"
+        ));
         for ((action, mine), ((_, theirs), (_, none))) in
             mine.into_iter().zip(theirs.into_iter().zip(none))
         {
             // Who is no owner of what is asked learns nothing of whether it is there.
-            assert!(theirs == none || theirs == "ok", "{role}: {action}: {theirs}, {none}");
+            assert!(
+                theirs == none || theirs == "ok",
+                "{role}: {action}: {theirs}, {none}"
+            );
             table.push_str(&format!("{action:<42}{mine:<24}{theirs:<24}{none}\n"));
         }
     }
@@ -241,7 +299,10 @@ fn a_scope_that_is_missing_is_named_with_all_others_that_the_action_needs() {
     ] {
         let refusal = refused(admit(scopes), "a scope is missing");
         assert_eq!(refusal.reason, Reason::InsufficientScope);
-        assert!(refusal.message.contains("`sessions:run network`"), "{refusal:?}");
+        assert!(
+            refusal.message.contains("`sessions:run network`"),
+            "{refusal:?}"
+        );
     }
     let action = model::Action::CreateSession(Box::new(asked.clone()));
     assert_eq!(action.scopes().unwrap().to_string(), "sessions:run network");
@@ -267,7 +328,11 @@ fn a_remote_caller_names_projects_relative_to_its_roots_and_nothing_else() {
         assert_eq!(permit.parts().workspace.path, Path::new(PROJECT));
         assert_eq!(permit.parts().owner, REMOTE);
     }
-    let not_there = [PathFacts::Missing, PathFacts::NotDirectory, PathFacts::Unreadable];
+    let not_there = [
+        PathFacts::Missing,
+        PathFacts::NotDirectory,
+        PathFacts::Unreadable,
+    ];
     let mut messages = std::collections::BTreeSet::new();
     for (name, found) in [
         ("/srv/code/app", here(PROJECT)),
@@ -282,7 +347,12 @@ fn a_remote_caller_names_projects_relative_to_its_roots_and_nothing_else() {
     .into_iter()
     .chain(not_there.map(|found| ("app", found)))
     {
-        let refusal = refused_as(admit(name, found.clone()), Reason::PathNotAllowed, "projectPath", name);
+        let refusal = refused_as(
+            admit(name, found.clone()),
+            Reason::PathNotAllowed,
+            "projectPath",
+            name,
+        );
         for text in [&refusal.message, &refusal.hint] {
             for path in ["/srv", "/home", "/etc", "alice"] {
                 assert!(!text.contains(path), "{text}");
@@ -292,13 +362,20 @@ fn a_remote_caller_names_projects_relative_to_its_roots_and_nothing_else() {
             messages.insert(refusal.message);
         }
     }
-    assert_eq!(messages.len(), 1, "what is outside cannot be explored: {messages:?}");
+    assert_eq!(
+        messages.len(),
+        1,
+        "what is outside cannot be explored: {messages:?}"
+    );
     // The operator's roots are for whoever sits at this machine.
     let elsewhere = Principal::Remote(Box::new(RemoteCaller {
         roots: vec!["/srv/team".into()],
         ..who.remote().unwrap().clone()
     }));
-    let refusal = refused(policy.admit_create(&elsewhere, &create("app"), facts(&policy, PROJECT, &[])), "another root");
+    let refusal = refused(
+        policy.admit_create(&elsewhere, &create("app"), facts(&policy, PROJECT, &[])),
+        "another root",
+    );
     assert_eq!(refusal.reason, Reason::PathNotAllowed);
     let mounted = CreateSession {
         mounts: vec![model::MountRequest {
@@ -309,7 +386,12 @@ fn a_remote_caller_names_projects_relative_to_its_roots_and_nothing_else() {
         ..create("app")
     };
     let facts = facts(&policy, PROJECT, &["/srv/code/data"]);
-    refused_as(policy.admit_create(&who, &mounted, facts), Reason::PolicyDenied, "mcpMounts", "a mount");
+    refused_as(
+        policy.admit_create(&who, &mounted, facts),
+        Reason::PolicyDenied,
+        "mcpMounts",
+        "a mount",
+    );
 }
 
 /// A manager of keys elsewhere hands out nothing that it has not itself.
@@ -331,7 +413,11 @@ fn admin_elsewhere_hands_out_no_more_than_it_has() {
         .unwrap()
         .into_parts();
     assert_eq!(made.roots, [Path::new(PROJECT)]);
-    let more = policy.admit_new_key(&admin, &asked("files sessions:run", &["app"]), &here(PROJECT));
+    let more = policy.admit_new_key(
+        &admin,
+        &asked("files sessions:run", &["app"]),
+        &here(PROJECT),
+    );
     assert_eq!(refused(more, "a scope more").reason, Reason::PolicyDenied);
     let path = policy.admit_new_key(&admin, &asked("files", &[PROJECT]), &here(PROJECT));
     refused_as(path, Reason::PathNotAllowed, "roots", "a path of the host");
@@ -340,15 +426,36 @@ fn admin_elsewhere_hands_out_no_more_than_it_has() {
         ..lesser_key()
     };
     let overlap = Duration::ZERO;
-    let rotate = |who, key| policy.admit_key(who, KEY.parse().unwrap(), KeyVerb::Rotate { overlap }, key);
-    assert_eq!(refused(rotate(&admin, Some(&greater)), "a greater key").reason, Reason::PolicyDenied);
+    let rotate =
+        |who, key| policy.admit_key(who, KEY.parse().unwrap(), KeyVerb::Rotate { overlap }, key);
+    assert_eq!(
+        refused(rotate(&admin, Some(&greater)), "a greater key").reason,
+        Reason::PolicyDenied
+    );
     assert!(rotate(&alice(), Some(&greater)).is_ok());
-    refused_as(rotate(&alice(), None), Reason::KeyNotFound, "keyId", "no key");
+    refused_as(
+        rotate(&alice(), None),
+        Reason::KeyNotFound,
+        "keyId",
+        "no key",
+    );
     // The server's user: any directory that a session may have, and no other.
-    let by_alice = |roots: &[&str], found| policy.admit_new_key(&alice(), &asked("sessions:run", roots), found);
+    let by_alice = |roots: &[&str], found| {
+        policy.admit_new_key(&alice(), &asked("sessions:run", roots), found)
+    };
     assert!(by_alice(&["/data/x"], &here("/data/x")).is_ok());
-    refused_as(by_alice(&["/etc"], &here("/etc")), Reason::PathForbidden, "roots", "/etc");
-    refused_as(by_alice(&["/nothing"], &[PathFacts::Missing]), Reason::PathNotFound, "roots", "missing");
+    refused_as(
+        by_alice(&["/etc"], &here("/etc")),
+        Reason::PathForbidden,
+        "roots",
+        "/etc",
+    );
+    refused_as(
+        by_alice(&["/nothing"], &[PathFacts::Missing]),
+        Reason::PathNotFound,
+        "roots",
+        "missing",
+    );
     refused_as(by_alice(&[], &[]), Reason::InvalidArgument, "roots", "none");
 }
 
@@ -379,10 +486,28 @@ fn a_remote_caller_transfers_by_content_alone() {
         policy.admit_write_file(&who, &asked, Some(REMOTE))
     };
     let parts = write("/workspace/x", 0).unwrap().into_parts();
-    assert_eq!((parts.owner.as_str(), parts.container.as_path()), (REMOTE, Path::new("/workspace/x")));
-    refused_as(write("/workspace/.git/hooks/x", 0), Reason::PathProtected, "destPath", "a hook");
-    refused_as(write("/etc/x", 0), Reason::PathNotAllowed, "destPath", "elsewhere inside");
-    refused_as(write("/tmp/x", crate::MAX_INLINE_FILE_BYTES), Reason::TooLarge, "content", "one byte more");
+    assert_eq!(
+        (parts.owner.as_str(), parts.container.as_path()),
+        (REMOTE, Path::new("/workspace/x"))
+    );
+    refused_as(
+        write("/workspace/.git/hooks/x", 0),
+        Reason::PathProtected,
+        "destPath",
+        "a hook",
+    );
+    refused_as(
+        write("/etc/x", 0),
+        Reason::PathNotAllowed,
+        "destPath",
+        "elsewhere inside",
+    );
+    refused_as(
+        write("/tmp/x", crate::MAX_INLINE_FILE_BYTES),
+        Reason::TooLarge,
+        "content",
+        "one byte more",
+    );
     assert!(write("/tmp/x", crate::MAX_INLINE_FILE_BYTES - 1).is_ok());
 }
 

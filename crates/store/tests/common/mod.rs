@@ -3,6 +3,7 @@
 use model::{BackendName, ExecutionId, ExecutionState, SessionId, SessionState};
 use store::{ExecutionRecord, SessionRecord, Store};
 
+#[allow(dead_code)]
 /// A live session of `uid:0` without an idempotency key.
 pub fn session() -> SessionRecord {
     SessionRecord {

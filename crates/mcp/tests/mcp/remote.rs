@@ -1,0 +1,273 @@
+//! A caller from elsewhere at this door: names of projects instead of paths, files by content, tools for keys (P2a).
+
+use model::{Action, Credentials, ReadFile, Scope, Secret, WriteFile};
+use serde_json::{Value, json};
+
+use crate::{
+    client::{Client, ERAS, Era},
+    scripted::{Answer, ScriptedRoad, healthy, session_id, upload_id},
+    tools::{least, structured},
+};
+
+const LEGACY: Era = Era::Legacy("2025-11-25");
+
+fn key() -> Credentials {
+    Credentials::ApiKey(Secret::new("ccmcp_canary".to_owned()))
+}
+
+async fn remote(era: Era) -> Client {
+    Client::presenting(ScriptedRoad::healthy(), era, key(), false).await
+}
+
+/// The code and the field of a refusal.
+async fn refused(client: &mut Client, tool: &str, arguments: Value) -> (String, String) {
+    let result = client.call(tool, arguments).await;
+    let error = &result["structuredContent"]["error"];
+    let text = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
+    (text("code"), text("field"))
+}
+
+#[tokio::test]
+async fn a_remote_caller_names_a_project_and_a_local_one_a_path() {
+    for era in ERAS {
+        let mut client = remote(era).await;
+        structured(
+            "create_session",
+            &client
+                .call("create_session", json!({"projectPath": "app/sub"}))
+                .await,
+        );
+        let calls = client.road.calls();
+        let Action::CreateSession(asked) = &calls[0].action else {
+            panic!()
+        };
+        assert_eq!(asked.project_path, std::path::Path::new("app/sub"));
+        assert_eq!(calls[0].credentials, key());
+    }
+    let mut client = Client::open(ScriptedRoad::healthy(), LEGACY).await;
+    let refused = refused(
+        &mut client,
+        "create_session",
+        json!({"projectPath": "app/sub"}),
+    )
+    .await;
+    assert_eq!(
+        refused,
+        ("invalid_argument".to_owned(), "projectPath".to_owned())
+    );
+}
+
+#[tokio::test]
+async fn a_file_goes_by_content_as_text_or_in_base_64_in_pieces() {
+    let session = session_id().to_string();
+    let mut client = remote(LEGACY).await;
+    let mut call = async |arguments: Value| {
+        let mut all = json!({"sessionId": session, "direction": "to_container", "destPath": "a"});
+        all.as_object_mut()
+            .unwrap()
+            .extend(arguments.as_object().unwrap().clone());
+        let reply = structured("transfer_files", &client.call("transfer_files", all).await);
+        let calls = client.road.calls();
+        let Action::WriteFile(asked) = calls.last().unwrap().action.clone() else {
+            panic!()
+        };
+        (reply, asked)
+    };
+    let (reply, asked) = call(json!({"content": "hé\n"})).await;
+    assert_eq!(asked.content.expose(), "hé\n".as_bytes());
+    assert!(asked.is_last && asked.upload.is_none() && asked.offset == 0);
+    assert_eq!(asked.destination, std::path::Path::new("/workspace/a"));
+    assert_eq!(
+        (&reply["files"], &reply["handle"]),
+        (&json!(1), &Value::Null)
+    );
+    assert_eq!(reply["sha256"], "ab".repeat(32));
+    let (reply, asked) = call(json!({"contentBase64": "AP8=", "more": true})).await;
+    assert_eq!(asked.content.expose(), &[0, 255]);
+    assert_eq!(reply["handle"], upload_id().to_string());
+    assert_eq!(
+        (&reply["files"], &reply["nextOffset"]),
+        (&json!(0), &json!(2))
+    );
+    let (_, WriteFile { upload, offset, .. }) =
+        call(json!({"content": "x", "handle": reply["handle"], "offset": 2})).await;
+    assert_eq!((upload, offset), (Some(upload_id()), 2));
+}
+
+#[tokio::test]
+async fn content_comes_back_as_it_is_as_text_only_where_it_shows_as_what_it_is() {
+    let session = session_id().to_string();
+    for (bytes, text, base64) in [
+        (b"plain\n\ttext".to_vec(), Some("plain\n\ttext"), None),
+        (b"\x1b[31mred".to_vec(), None, Some("G1szMW1yZWQ=")),
+        ("\u{202e}x".as_bytes().to_vec(), None, Some("4oCueA==")),
+        (vec![0xff, 0], None, Some("/wA=")),
+        (Vec::new(), Some(""), None),
+    ] {
+        let road = ScriptedRoad::new(move |action| {
+            let mut outcome = healthy(action);
+            if let model::Outcome::FileRead(chunk) = &mut outcome {
+                chunk.content.clone_from(&bytes);
+            }
+            Answer::Now(Ok(outcome))
+        });
+        let mut client = Client::presenting(road, LEGACY, key(), false).await;
+        let call = json!({"sessionId": session, "direction": "from_container", "sourcePath": "/tmp/a", "length": 7});
+        let reply = structured("transfer_files", &client.call("transfer_files", call).await);
+        assert_eq!(reply["content"], text.map_or(Value::Null, Value::from));
+        assert_eq!(
+            reply["contentBase64"],
+            base64.map_or(Value::Null, Value::from)
+        );
+        assert_eq!(reply["handle"], upload_id().to_string());
+        let calls = client.road.calls();
+        let Action::ReadFile(ReadFile { offset, length, .. }) = calls[0].action else {
+            panic!()
+        };
+        assert_eq!((offset, length), (0, 7));
+    }
+}
+
+#[tokio::test]
+async fn arguments_of_a_transfer_that_do_not_go_together_are_refused_by_name() {
+    let session = session_id().to_string();
+    let mut client = remote(LEGACY).await;
+    let way = |direction: &str, rest: Value| {
+        let mut all = json!({"sessionId": session, "direction": direction});
+        all.as_object_mut()
+            .unwrap()
+            .extend(rest.as_object().unwrap().clone());
+        all
+    };
+    for (direction, rest, field) in [
+        ("to_container", json!({"destPath": "a"}), "sourcePath"),
+        ("to_container", json!({"content": "x"}), "destPath"),
+        (
+            "to_container",
+            json!({"destPath": "a", "content": "x", "contentBase64": "eA=="}),
+            "contentBase64",
+        ),
+        (
+            "to_container",
+            json!({"destPath": "a", "contentBase64": "e"}),
+            "contentBase64",
+        ),
+        (
+            "to_container",
+            json!({"destPath": "a", "content": "x", "length": 1}),
+            "length",
+        ),
+        (
+            "to_container",
+            json!({"destPath": "a", "content": "x", "handle": "u-1"}),
+            "handle",
+        ),
+        (
+            "to_container",
+            json!({"destPath": "a", "content": "x".repeat(262_145)}),
+            "content",
+        ),
+        (
+            "to_container",
+            json!({"sourcePath": "/a", "destPath": "a", "content": "x"}),
+            "content",
+        ),
+        ("from_container", json!({}), "sourcePath"),
+        (
+            "from_container",
+            json!({"sourcePath": "a", "content": "x"}),
+            "content",
+        ),
+        (
+            "from_container",
+            json!({"sourcePath": "a", "length": 262_145}),
+            "length",
+        ),
+        (
+            "from_container",
+            json!({"sourcePath": "a", "destPath": "/b", "offset": 1}),
+            "offset",
+        ),
+    ] {
+        let arguments = way(direction, rest.clone());
+        let refused = refused(&mut client, "transfer_files", arguments).await;
+        assert_eq!(
+            refused,
+            ("invalid_argument".to_owned(), field.to_owned()),
+            "{direction} {rest}"
+        );
+    }
+    assert!(client.road.calls().is_empty());
+}
+
+/// Tools for keys are there for a person and for callers from elsewhere, and no list shows them.
+#[tokio::test]
+async fn keys_are_managed_by_people_and_from_elsewhere_and_never_by_a_program_of_this_machine() {
+    let create = json!({"name": "ci", "scopes": ["files", "admin"], "roots": ["/srv"], "expiresSeconds": 60});
+    for (credentials, is_person, root) in [
+        (crate::client::credentials(), true, "/srv"),
+        (key(), false, "team"),
+    ] {
+        let mut client =
+            Client::presenting(ScriptedRoad::healthy(), LEGACY, credentials, is_person).await;
+        let mut create = create.clone();
+        create["roots"] = json!([root]);
+        let made = client.call("create_key", create).await["structuredContent"].clone();
+        assert_eq!(made["secret"], "ccmcp_a-secret");
+        let Action::CreateKey(asked) = client.road.calls()[0].action.clone() else {
+            panic!()
+        };
+        assert_eq!(asked.scopes.to_string(), "files admin");
+        assert_eq!(asked.roots, [std::path::Path::new(root)]);
+        for (tool, arguments) in [
+            ("list_keys", json!({})),
+            (
+                "rotate_key",
+                json!({"keyId": "abcdefghij23", "overlapSeconds": 0}),
+            ),
+            (
+                "revoke_key",
+                json!({"keyId": "abcdefghij23", "destroySessions": true}),
+            ),
+        ] {
+            let result = client.call(tool, arguments).await;
+            assert_eq!(result["isError"], json!(false), "{result}");
+            assert!(
+                !result.to_string().contains("a-secret") || tool == "rotate_key",
+                "{result}"
+            );
+        }
+    }
+    let mut program = Client::open(ScriptedRoad::healthy(), LEGACY).await;
+    let params = json!({"name": "create_key", "arguments": create});
+    let answer = program.request("tools/call", params).await;
+    assert!(
+        answer["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("unknown tool"),
+        "{answer}"
+    );
+    let listed = mcp::tool_list();
+    assert!(listed.iter().all(|tool| !tool.name.contains("key")));
+}
+
+/// What a door tells of a tool's scopes is what the road asks.
+#[tokio::test]
+async fn the_scopes_of_a_tool_are_those_of_its_action() {
+    for tool in mcp::tool_list() {
+        let name = tool.name.as_ref();
+        let mut client = Client::open(ScriptedRoad::healthy(), LEGACY).await;
+        client.call(name, least(name)).await;
+        let calls = client.road.calls();
+        let scopes = mcp::required_scopes(name).unwrap();
+        assert_eq!(
+            calls.last().unwrap().action.scopes(),
+            Some(scopes),
+            "{name}"
+        );
+    }
+    let admin = Some(model::Scopes::NONE.with(Scope::Admin));
+    assert_eq!(mcp::required_scopes("create_key"), admin);
+    assert_eq!(mcp::required_scopes("nothing"), None);
+}
