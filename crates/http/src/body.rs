@@ -39,7 +39,7 @@ pub(crate) fn check_framing(head: &Parts, limits: &Limits) -> Result<(), Refused
         .closing());
     }
     let length = head.headers.get(header::CONTENT_LENGTH);
-    let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
+    let length = length.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     match length {
         Some(bytes) if bytes > limits.body_bytes => Err(too_long(limits.body_bytes)),
         Some(_) => Ok(()),

@@ -35,7 +35,7 @@ pub enum TlsError {
     #[error("{} cannot be read", .0.display())]
     File(PathBuf, #[source] io::Error),
     /// No certificate, or no key, in its file.
-    #[error("{} holds no {1} in PEM", .0.display())]
+    #[error("{} holds no {what} in PEM", .0.display(), what = .1)]
     Empty(PathBuf, &'static str),
     /// Others may read the key, or somebody else owns it.
     #[error("{} must belong to the server's user or root, and nobody else may read it (chmod 600)", .0.display())]

@@ -9,8 +9,11 @@
 mod checks;
 mod connections;
 mod conformance;
+mod fixtures;
 mod issuer;
 mod leaving;
+#[path = "../../../../tests/support/skip.rs"]
+mod skip;
 mod support;
 mod tokens;
 mod transport;
