@@ -37,6 +37,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["model", "policy", "audit", "store", "session", "egress"],
     ),
     ("mcp", &["control", "model"]),
+    ("http-door", &["mcp", "control", "model"]),
     ("fuzz", &["agent", "egress", "wire"]),
     (
         "app",
@@ -53,6 +54,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "session",
             "control",
             "mcp",
+            "http-door",
             "agent",
             "egress",
             "scripted-api",
@@ -155,6 +157,7 @@ fn only_the_app_reads_the_environment() {
         "session",
         "control",
         "mcp",
+        "http",
         "agent",
         "egress",
     ] {

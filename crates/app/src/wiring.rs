@@ -105,8 +105,8 @@ pub async fn build(running: Running) -> anyhow::Result<Arc<dyn House>> {
         audit: audit.clone(),
         sessions,
         server: facts(runtime_classes, backend, capability, warnings),
-        keys,
-        tokens: TokenRights::default(),
+        keys: Arc::clone(&keys),
+        tokens: token_rights(config),
     });
     let settings = KeeperSettings {
         reconcile_every: RECONCILE_EVERY,
@@ -119,8 +119,21 @@ pub async fn build(running: Running) -> anyhow::Result<Arc<dyn House>> {
         reloader: Arc::new(reloader),
         control,
         audit,
+        keys,
         keeper,
     }))
+}
+
+/// What those may who come with an access token.
+fn token_rights(config: &Config) -> TokenRights {
+    let TokenRights {
+        roots,
+        max_sessions,
+    } = &config.token_rights;
+    TokenRights {
+        roots: roots.iter().map(|root| canonical(root)).collect(),
+        max_sessions: *max_sessions,
+    }
 }
 
 /// The keys of remote callers, and the pepper without which they say nothing.
@@ -233,6 +246,7 @@ struct Wired {
     reloader: Arc<Reloader>,
     control: Control,
     audit: AuditLog,
+    keys: Arc<KeyRing>,
     keeper: AbortHandle,
 }
 
@@ -240,6 +254,10 @@ struct Wired {
 impl House for Wired {
     fn road(&self) -> Arc<dyn Road> {
         Arc::new(self.control.clone())
+    }
+
+    fn has_keys(&self) -> bool {
+        self.keys.has_a_usable_key()
     }
 
     async fn live_sessions(&self) -> u32 {

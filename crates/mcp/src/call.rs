@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    http::HttpRequest,
     lines::Said,
     person::{Back, Person, Question},
     progress::Progress,
@@ -61,6 +62,8 @@ pub(crate) struct Caller {
     pub(crate) is_person: bool,
     /// Whom the client can ask.
     pub(crate) person: Person,
+    /// The request that the call came by, where that was one of HTTP.
+    pub(crate) http: Option<Arc<HttpRequest>>,
     /// The execution that the call comes back to with answers, instead of starting one.
     pub(crate) back_to: Option<ExecutionId>,
     /// What is told of the work while the client waits; `None` where it did not ask for that.
@@ -111,13 +114,20 @@ impl Caller {
 
     /// Takes the road.
     pub(crate) async fn ask(&self, action: Action) -> Result<Outcome, Refusal> {
+        let scopes = action.scopes();
         let call = Call {
             credentials: self.credentials.clone(),
             client: self.client.clone(),
             source: self.source,
             action,
         };
-        self.road.handle(call).await
+        let answer = self.road.handle(call).await;
+        if let (Err(refusal), Some(http), Some(scopes)) = (&answer, &self.http, scopes)
+            && refusal.reason == Reason::InsufficientScope
+        {
+            http.note(scopes);
+        }
+        answer
     }
 
     /// Passes on what the person at the client answered. That somebody else answered first, or that it was too late, is
@@ -205,12 +215,13 @@ impl Work {
     }
 }
 
-/// Calls the tool. `Err` only for a request that the client itself cancelled: nobody reads that answer.
+/// Calls the tool: its reply, or a refusal. `Err` only for a request that the client itself cancelled, or whose client is
+/// gone: nobody reads that answer.
 pub(crate) async fn carry_out(
     mut work: Work,
     context: &RequestContext<RoleServer>,
     shutdown: &CancellationToken,
-) -> Result<CallToolResult, ErrorData> {
+) -> Result<Result<Value, Refusal>, ErrorData> {
     let entry = work.entry;
     let mut progress = Progress::new(entry.tool.name.as_ref(), context);
     work.caller.told = progress.teller();
@@ -220,10 +231,13 @@ pub(crate) async fn carry_out(
         tokio::select! {
             biased;
             answer = &mut work => break answer.unwrap_or_else(|_panic| Err(panicked(entry))),
-            () = context.ct.cancelled() => {
+            // On a connection the shutdown cancels its requests, too.
+            () = context.ct.cancelled(), if !shutdown.is_cancelled() => {
                 if !shutdown.is_cancelled() {
                     return Err(ErrorData::internal_error("the request was cancelled", None));
                 }
+            }
+            () = shutdown.cancelled() => {
                 break match tokio::time::timeout(SHUTDOWN_GRACE, &mut work).await {
                     Ok(answer) => answer.unwrap_or_else(|_panic| Err(panicked(entry))),
                     Err(_elapsed) => Err(shutting_down()),
@@ -233,10 +247,15 @@ pub(crate) async fn carry_out(
         }
     };
     progress.finish().await;
-    Ok(match answer {
+    Ok(answer)
+}
+
+/// What a call came to, as its client sees it.
+pub(crate) fn result(answer: Result<Value, Refusal>) -> CallToolResult {
+    match answer {
         Ok(reply) => CallToolResult::structured(reply),
         Err(refusal) => refused(&refusal),
-    })
+    }
 }
 
 /// A refusal as a tool result that the model can act on.

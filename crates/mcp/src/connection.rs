@@ -12,7 +12,7 @@ use crate::{flow::Flow, lines::Lines, service::Service};
 
 /// Longest message of a client, bytes. Above the largest argument (standard input of 1 MiB) in JSON's escapes; a longer
 /// line is dropped unread and never answered, as it cannot be told which request it was.
-const MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
+pub(crate) const MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
 
 /// Who is on the other side: settled by the transport (socket credentials and handshake), never by what the client says.
 #[derive(Debug, Clone)]

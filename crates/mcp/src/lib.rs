@@ -1,6 +1,7 @@
 //! The MCP service: turns tool calls into [`model::Action`]s on the one road, and outcomes into replies.
 //!
 //! No other crate knows MCP. Reading order: `connection` ([`serve`]: one byte stream, both eras of the specification),
+//! `http` ([`HttpService`]: the same by requests of HTTP, each with its caller),
 //! `lines` (what a line says besides its arguments), `service` (what the server answers), `call` (one call, whatever happens on the way), `person` (how the person at the
 //! client is asked), `tools` (one file per tool),
 //! `arguments` and `schema` (the published schema is the check that runs), [`reply`] and `shape` (what comes back, and
@@ -15,6 +16,7 @@ mod arguments;
 mod call;
 mod connection;
 mod flow;
+mod http;
 mod lines;
 mod person;
 mod progress;
@@ -26,5 +28,6 @@ mod text;
 mod tools;
 
 pub use connection::{McpError, Peer, serve};
-pub use service::{INSTRUCTIONS, SERVER_NAME};
+pub use self::http::{HttpAnswer, HttpBody, HttpCaller, HttpService, MAX_HTTP_BODY_BYTES};
+pub use service::{INSTRUCTIONS, SERVER_NAME, Service};
 pub use tools::{required_scopes, tool_list};

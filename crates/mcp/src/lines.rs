@@ -5,6 +5,8 @@
 //! `options` as they stand there, and the message carries them beside its arguments. Whatever this misses is empty or
 //! refused, never obeyed: an argument that still has options in it did not come from here.
 //!
+//! The body of a request of HTTP is such a line, too, wherever it is broken: [`Body`].
+//!
 //! Reading order: [`Lines`] (the transport), `skim` (where things stand in a line), `options` (what they are).
 
 mod options;
@@ -26,7 +28,7 @@ use rmcp::{
 use serde_json::error::Category;
 use tokio::io::{AsyncRead, AsyncWrite, Empty};
 use tokio_util::{
-    bytes::BytesMut,
+    bytes::{Bytes, BytesMut},
     codec::{AnyDelimiterCodec, AnyDelimiterCodecError, Decoder, FramedRead},
 };
 
@@ -39,6 +41,46 @@ pub(crate) struct Said {
     pub(crate) docker_options: Option<DockerOptions>,
     /// An argument, or a field of one, that is given twice.
     pub(crate) twice: Option<String>,
+}
+
+impl Said {
+    fn of(line: &[u8], skimmed: Skimmed) -> Self {
+        let docker_options = match skimmed.options.as_slice() {
+            [] => None,
+            [only] => Some(options::read(&line[only.clone()])),
+            _ => Some(DockerOptions::unreadable(model::Unreadable::GivenTwice)),
+        };
+        Said {
+            docker_options,
+            twice: skimmed.twice,
+        }
+    }
+}
+
+/// The body of a request of HTTP.
+pub(crate) struct Body {
+    /// What is left of it for the parser.
+    pub(crate) rest: Bytes,
+    /// What it says besides.
+    pub(crate) said: Said,
+}
+
+impl Body {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// The path of a member of the message that stands there twice. Whoever stands between us and the client (a proxy
+    /// that routes or logs by the method or the name of a tool) may have read the other one.
+    pub(crate) fn read(body: &[u8]) -> Result<Self, String> {
+        if let Some(member) = skim::message_given_twice(body) {
+            return Err(member);
+        }
+        let skimmed = Skimmed::of(body);
+        Ok(Body {
+            rest: skimmed.without_options(body).freeze(),
+            said: Said::of(body, skimmed),
+        })
+    }
 }
 
 /// The transport of one connection: newline-separated JSON-RPC.
@@ -185,15 +227,7 @@ fn attach(message: &mut RxJsonRpcMessage<RoleServer>, line: &[u8], skimmed: Skim
     let ClientRequest::CallToolRequest(call) = &mut request.request else {
         return;
     };
-    let docker_options = match skimmed.options.as_slice() {
-        [] => None,
-        [only] => Some(options::read(&line[only.clone()])),
-        _ => Some(DockerOptions::unreadable(model::Unreadable::GivenTwice)),
-    };
-    call.extensions.insert(Said {
-        docker_options,
-        twice: skimmed.twice,
-    });
+    call.extensions.insert(Said::of(line, skimmed));
 }
 
 #[cfg(test)]

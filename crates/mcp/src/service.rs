@@ -1,10 +1,14 @@
 //! What the server answers: the opening of both eras, the list of tools, and their calls. Everything else that the
 //! protocol knows is `method_not_found`, also the lists that rmcp would answer with nothing in them.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use control::Road;
-use model::{ClientInfo, Credentials, Source};
+use model::{ClientInfo, Credentials};
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
@@ -16,13 +20,13 @@ use rmcp::{
     },
     service::RequestContext,
 };
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     arguments,
     call::{self, Caller, Words, Work},
     connection::Peer,
+    http::{HttpCaller, HttpRequest},
     person::{Person, Rounds},
     text,
     tools::{self, Entry, Offer, find},
@@ -44,73 +48,174 @@ const PROTOCOL_VERSIONS: &[ProtocolVersion] = &[
 /// How long a client may keep the list of tools, milliseconds. It is compiled in, so only an update changes it.
 const TOOL_LIST_TTL_MS: u64 = 5 * 60 * 1000;
 
-/// Calls of one connection that may be open at once; one more is refused. An agent with many parallel waits stays below.
+/// Calls of one connection, or of one caller by HTTP, that may be open at once; one more is refused. An agent with many
+/// parallel waits stays below.
 const MAX_OPEN_CALLS: usize = 64;
 
 /// Longest name and version of a client that is recorded, bytes.
 const MAX_CLIENT_TEXT_BYTES: usize = 64;
 
-/// The server as one connection sees it.
-pub(crate) struct Service {
+/// The server as one connection, or one request of HTTP, sees it.
+pub struct Service {
     road: Arc<dyn Road>,
-    credentials: Credentials,
-    source: Source,
-    is_person: bool,
+    door: Door,
     shutdown: CancellationToken,
-    open_calls: Semaphore,
-    /// Whose turn it is to ask the person at the client.
+    desk: Arc<Desk>,
+}
+
+/// Where a call's caller is told.
+enum Door {
+    /// By the connection, once.
+    Connection(Peer),
+    /// By the request.
+    Http,
+}
+
+/// What is kept between calls: of one connection, or of all callers by HTTP.
+#[derive(Default)]
+pub(crate) struct Desk {
+    open_calls: OpenCalls,
+    /// Whose turn it is to ask the person at the client. One by one only where the call goes on meanwhile, which it
+    /// does on a connection alone.
     turn: Arc<tokio::sync::Mutex<()>>,
     rounds: Rounds,
 }
 
+/// How many calls each caller has open.
+#[derive(Default)]
+struct OpenCalls(Mutex<HashMap<String, usize>>);
+
+impl OpenCalls {
+    /// `None` when the caller has too many.
+    fn enter(&self, caller: &str) -> Option<OpenCall<'_>> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(caller.to_owned()).or_default();
+        if *count >= MAX_OPEN_CALLS {
+            return None;
+        }
+        *count += 1;
+        Some(OpenCall {
+            calls: self,
+            caller: caller.to_owned(),
+        })
+    }
+}
+
+struct OpenCall<'a> {
+    calls: &'a OpenCalls,
+    caller: String,
+}
+
+impl Drop for OpenCall<'_> {
+    fn drop(&mut self) {
+        let mut counts = self.calls.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.caller) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.caller);
+            }
+        }
+    }
+}
+
+/// One call, and its caller.
+struct Call {
+    caller: Caller,
+    /// Whom the desk keeps things for.
+    name: String,
+}
+
 impl Service {
-    pub(crate) fn new(
+    /// That of one connection.
+    pub(crate) fn new(road: Arc<dyn Road>, peer: Peer, shutdown: CancellationToken) -> Self {
+        Service {
+            road,
+            door: Door::Connection(peer),
+            shutdown,
+            desk: Arc::default(),
+        }
+    }
+
+    /// That of one request of HTTP; `desk` is shared by all of them.
+    pub(crate) fn of_http(
         road: Arc<dyn Road>,
-        Peer {
-            credentials,
-            source,
-            is_person,
-        }: Peer,
+        desk: Arc<Desk>,
         shutdown: CancellationToken,
     ) -> Self {
         Service {
             road,
-            credentials,
-            source,
-            is_person,
+            door: Door::Http,
             shutdown,
-            open_calls: Semaphore::new(MAX_OPEN_CALLS),
-            turn: Arc::default(),
-            rounds: Rounds::default(),
+            desk,
+        }
+    }
+
+    /// A person calls, as the transport says. Never by HTTP: there is a program on the other side, with a model.
+    const fn is_person(&self) -> bool {
+        match &self.door {
+            Door::Connection(peer) => peer.is_person,
+            Door::Http => false,
         }
     }
 
     /// Which tools are there for the other side.
     const fn offer(&self) -> Offer {
-        match (&self.credentials, self.is_person) {
-            (_, true) => Offer::Person,
-            (Credentials::ApiKey(_) | Credentials::AccessToken(_), false) => Offer::Remote,
-            (Credentials::LocalPeer { .. } | Credentials::System, false) => Offer::Program,
+        match &self.door {
+            Door::Http => Offer::Remote,
+            Door::Connection(Peer { is_person: true, .. }) => Offer::Person,
+            Door::Connection(peer) => match peer.credentials {
+                Credentials::ApiKey(_) | Credentials::AccessToken(_) => Offer::Remote,
+                Credentials::LocalPeer { .. } | Credentials::System => Offer::Program,
+            },
         }
     }
 
-    fn caller(&self, context: &RequestContext<RoleServer>) -> Caller {
-        let client = context.client_info().map(|client| ClientInfo {
+    fn find(&self, tool: &str) -> Option<&'static Entry> {
+        find(tool, self.offer())
+    }
+
+    /// # Errors
+    /// A request of HTTP that the door did not hand over: a fault of ours, and nobody's call.
+    fn call_of(&self, context: &RequestContext<RoleServer>) -> Result<Call, ErrorData> {
+        let (credentials, source, said, name, http) = match &self.door {
+            Door::Connection(peer) => {
+                let said = context.extensions.get().cloned().unwrap_or_default();
+                (peer.credentials.clone(), peer.source, said, String::new(), None)
+            }
+            Door::Http => {
+                let http = HttpRequest::of(&context.extensions).ok_or_else(|| {
+                    ErrorData::internal_error("the request has no caller", None)
+                })?;
+                let HttpCaller {
+                    credentials,
+                    name,
+                    source,
+                } = http.caller.clone();
+                (credentials, source, http.said.clone(), name, Some(http))
+            }
+        };
+        let client = match &http {
+            Some(http) => http.client(context),
+            None => context.client_info(),
+        };
+        let client = client.map(|client| ClientInfo {
             name: text::line(&client.name, MAX_CLIENT_TEXT_BYTES),
             version: text::line(&client.version, MAX_CLIENT_TEXT_BYTES),
         });
-        Caller {
+        let caller = Caller {
             road: Arc::clone(&self.road),
-            credentials: self.credentials.clone(),
-            source: self.source,
+            credentials,
             client: client.unwrap_or_default(),
-            said: context.extensions.get().cloned().unwrap_or_default(),
-            is_person: self.is_person,
-            person: Person::of(context, &self.turn),
+            source,
+            said,
+            is_person: self.is_person(),
+            person: Person::of(context, &self.desk.turn),
+            http,
             back_to: None,
             told: None,
             words: Words::default(),
-        }
+        };
+        Ok(Call { caller, name })
     }
 
     /// Calls a tool; its result is the reply, or what the client is to ask its person first.
@@ -118,10 +223,12 @@ impl Service {
         &self,
         entry: &'static Entry,
         mut request: CallToolRequestParams,
-        mut caller: Caller,
+        call: Call,
         context: &RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let back = match self.rounds.back(&request) {
+        let Call { mut caller, name } = call;
+        let rounds = &self.desk.rounds;
+        let back = match rounds.back(&name, &request) {
             Ok(back) => back,
             Err(refusal) => return Ok(call::refused(&refusal).into()),
         };
@@ -132,18 +239,21 @@ impl Service {
         let (person, words) = (caller.person.clone(), caller.words.clone());
         let fingerprint = person
             .is_asked_by_result()
-            .then(|| self.rounds.fingerprint(&request));
+            .then(|| rounds.fingerprint(&request));
         let work = Work {
             entry,
             arguments: request.arguments.take().unwrap_or_default(),
             caller,
             back,
         };
-        let result = call::carry_out(work, context, &self.shutdown).await?;
+        let answer = call::carry_out(work, context, &self.shutdown).await?;
         let asking = fingerprint
             .zip(person.left())
-            .and_then(|(fingerprint, ask)| self.rounds.result(fingerprint, round, &ask, words));
-        Ok(asking.map_or_else(|| result.into(), CallToolResponse::from))
+            .and_then(|(fingerprint, ask)| rounds.result(&name, fingerprint, round, &ask, words));
+        Ok(asking.map_or_else(
+            || call::result(answer).into(),
+            CallToolResponse::from,
+        ))
     }
 }
 
@@ -163,7 +273,7 @@ impl ServerHandler for Service {
     }
 
     fn get_tool(&self, name: &str) -> Option<Tool> {
-        find(name, self.offer()).map(|entry| entry.tool.clone())
+        self.find(name).map(|entry| entry.tool.clone())
     }
 
     async fn list_tools(
@@ -188,17 +298,18 @@ impl ServerHandler for Service {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let Some(entry) = find(&request.name, self.offer()) else {
+        let Some(entry) = self.find(&request.name) else {
             return Err(tools::unknown(&request.name));
         };
-        let Ok(_permit) = self.open_calls.try_acquire() else {
+        let call = self.call_of(&context)?;
+        let name = call.name.clone();
+        let Some(_open) = self.desk.open_calls.enter(&name) else {
             return Ok(call::refused(&call::too_many()).into());
         };
-        let caller = self.caller(&context);
-        if let Some(argument) = &caller.said.twice {
+        if let Some(argument) = &call.caller.said.twice {
             return Ok(call::refused(&arguments::given_twice(argument)).into());
         }
-        self.call(entry, request, caller, &context).await
+        self.call(entry, request, call, &context).await
     }
 
     async fn complete(

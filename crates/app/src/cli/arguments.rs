@@ -283,6 +283,12 @@ pub struct DoctorArguments {
 /// Flags of `serve`.
 #[derive(Debug, Args)]
 pub struct ServeArguments {
+    /// Serve MCP over HTTP, too: 127.0.0.1:7860, or unix:/absolute/path (`http_listen`)
+    #[arg(long, value_name = "ADDR")]
+    pub http: Option<String>,
+    /// Reverse proxies in front of it, which speak TLS to the outside; repeatable (`http_behind_proxy`)
+    #[arg(long, value_name = "IP", requires = "http")]
+    pub behind_proxy: Vec<std::net::IpAddr>,
     /// Started by a client: say on standard output when it listens, end when idle.
     #[arg(long, hide = true)]
     pub on_demand: bool,
@@ -292,6 +298,18 @@ pub struct ServeArguments {
     /// Credentials that stood in the environment come on standard input.
     #[arg(long, hide = true)]
     pub credentials_on_stdin: bool,
+}
+
+impl ServeArguments {
+    /// What of them are keys of the configuration, as `--set` takes them.
+    pub fn as_keys(&self) -> Vec<String> {
+        let text = |text: &str| toml::Value::String(text.to_owned()).to_string();
+        let listen = self.http.as_deref().map(|address| format!("http_listen={}", text(address)));
+        let proxies: Vec<_> = self.behind_proxy.iter().map(|proxy| text(&proxy.to_string())).collect();
+        let proxies =
+            (!proxies.is_empty()).then(|| format!("http_behind_proxy=[{}]", proxies.join(", ")));
+        listen.into_iter().chain(proxies).collect()
+    }
 }
 
 /// `server …`

@@ -70,7 +70,10 @@ fn dispatch(command_line: CommandLine, environment: Environment) -> Result<u8, C
         Some(Command::Serve(arguments)) => serve::environment(arguments, environment)?,
         _ => environment,
     };
-    let flags = Flags::from(&configuration);
+    let mut flags = Flags::from(&configuration);
+    if let Some(Command::Serve(arguments)) = &command {
+        flags.set.extend(arguments.as_keys());
+    }
     let output = Output::new(json, environment.no_color());
     if let Some(Command::Config(command)) = &command {
         return configuration::run(output, flags, &environment, command);

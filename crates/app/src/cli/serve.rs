@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http_door::Door;
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 use super::{
@@ -17,8 +18,8 @@ use crate::{
     config::{Environment, Running},
     front::ReadyLine,
     server::{
-        self, ElectionError, Lock, LogWriter, Options, hangups, read_address, reload_on_hangups,
-        stop_on_signals, take_lock,
+        self, ElectionError, House, Lock, LogWriter, Options, hangups, read_address,
+        reload_on_hangups, stop_on_signals, take_lock,
     },
     wiring,
 };
@@ -129,6 +130,19 @@ where
     let _ = subscriber.with_writer(writer).try_init();
 }
 
+/// Opens the HTTP door. Nobody is let in before everything stands.
+async fn open_door(settings: &http_door::Settings, house: &dyn House) -> Result<Door, CliError> {
+    let has_keys = house.has_keys();
+    let door = Door::open(settings.clone(), has_keys)
+        .await
+        .map_err(|error| CliError::Build(error.into()))?;
+    tracing::info!(url = door.url(), "serving MCP over HTTP");
+    if !has_keys && settings.oauth.is_none() {
+        tracing::warn!("nobody has a key yet: `claude-code-mcp keys create` makes one, while the server runs as well");
+    }
+    Ok(door)
+}
+
 /// Waits while the last server is on its way out; gives up as soon as one answers.
 fn take_lock_from_a_leaving_server(context: &Context) -> Result<Lock, CliError> {
     let paths = &context.config.paths;
@@ -168,6 +182,11 @@ fn serve(
             context.environment.clone(),
         );
         let house = wiring::build(running).await.map_err(CliError::Build)?;
+        let door = match &context.config.http {
+            // A server that comes and goes with its clients is not where others would look for it.
+            Some(settings) if idle_exit.is_none() => Some(open_door(settings, house.as_ref()).await?),
+            Some(_) | None => None,
+        };
         let elected = lock.listen(&context.config.paths, VERSION)?;
         tracing::info!(socket = %elected.socket().display(), version = VERSION, "listening");
         tokio::spawn(reload_on_hangups(hangups, house.clone(), stop.clone()));
@@ -177,7 +196,15 @@ fn serve(
             idle_exit,
             uid: context.environment.uid(),
         };
+        let serving = door.map(|door| {
+            let service = mcp::HttpService::new(house.road(), stop.clone());
+            tokio::spawn(door.serve(house.road(), service, stop.clone()))
+        });
         server::run(elected, house, options, stop).await?;
+        if let Some(serving) = serving {
+            // Bounded by itself. A panic in there has taken the door away, which its task has said.
+            let _panicked = serving.await;
+        }
         Ok(())
     });
     // Blocking work that hangs must not keep the process: everything durable is done.

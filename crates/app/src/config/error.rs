@@ -103,6 +103,18 @@ pub enum ConfigError {
         #[source]
         source: model::RuleError,
     },
+    /// What is no place for the HTTP door.
+    #[error("`http_listen` {origin} is no place to listen at")]
+    HttpListen {
+        /// Where it stands.
+        origin: Origin,
+        /// Why.
+        #[source]
+        source: http_door::ListenError,
+    },
+    /// An HTTP door that must not be opened like this.
+    #[error("the HTTP door cannot be opened like this")]
+    Http(#[source] http_door::SettingsError),
     /// A preset that does not exist.
     #[error("`{key}` {origin} names the preset `{name}`, but there are {}", known.join(", "))]
     Preset {

@@ -111,6 +111,10 @@ pub struct Config {
     pub lease: Duration,
     /// A server that was started on demand ends after that long without client and session.
     pub idle_exit: Duration,
+    /// The HTTP door; listens where one is named.
+    pub http: Option<http_door::Settings>,
+    /// What holders of access tokens may do.
+    pub token_rights: control::TokenRights,
     /// Which walls.
     pub backend: BackendChoice,
     /// Where the engine is, as `DOCKER_HOST` says it.

@@ -1,6 +1,7 @@
 //! From raw layers to the resolved [`Config`]: types, bounds and defaults.
 
 mod callers;
+mod http;
 mod provider;
 
 use std::{
@@ -79,6 +80,8 @@ pub(super) fn resolve(layers: Layers, environment: &Environment) -> Result<Confi
         max_execution_timeout: reader.execution_timeout()?,
         lease: reader.seconds(&keys::LEASE_SECONDS)?,
         idle_exit: reader.seconds(&keys::IDLE_EXIT_SECONDS)?,
+        http: reader.http()?,
+        token_rights: reader.token_rights()?,
         backend: reader.backend()?,
         docker_host: reader.text(&keys::DOCKER_HOST)?,
         docker_tcp: reader.docker_tcp()?,

@@ -157,6 +157,16 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         max_execution_timeout = "1h"
         lease_seconds = 5
         idle_exit_seconds = 1
+        http_listen = "127.0.0.1:7860"
+        http_hosts = ["mcp.example.com", "other.example:8443"]
+        http_origins = ["https://app.example"]
+        http_tls_cert = "/srv/tls/cert.pem"
+        http_tls_key = "/srv/tls/key.pem"
+        http_behind_proxy = ["192.0.2.1", "2001:db8::1"]
+        oauth_issuers = ["https://id.example/tenant"]
+        oauth_audience = "https://mcp.example.com/mcp"
+        oauth_roots = ["/srv/projects"]
+        oauth_max_sessions = 3
         backend = "native"
         docker_host = "unix:///run/engine.sock"
         docker_tls_verify = true
@@ -222,6 +232,17 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         state = "1.5g"
     "#;
     let from_file = case.load(file, &[], &[]).unwrap();
+    let http = from_file.http.as_ref().unwrap();
+    assert_eq!(http.listen.to_string(), "127.0.0.1:7860");
+    assert_eq!((http.hosts.len(), http.proxies.len()), (2, 2));
+    assert_eq!(http.origins, ["https://app.example"]);
+    let tls = http.tls.as_ref().unwrap();
+    assert_eq!((tls.certificate.as_path(), tls.key.as_path()), (Path::new("/srv/tls/cert.pem"), Path::new("/srv/tls/key.pem")));
+    let oauth = http.oauth.as_ref().unwrap();
+    assert_eq!(oauth.issuers, ["https://id.example/tenant"]);
+    assert_eq!(oauth.audience, "https://mcp.example.com/mcp");
+    assert_eq!(from_file.token_rights.roots, [Path::new("/srv/projects")]);
+    assert_eq!(from_file.token_rights.max_sessions, Some(3));
     assert_eq!(
         from_file.project_roots,
         [Path::new("/home/someone/src"), Path::new("/srv/code")]

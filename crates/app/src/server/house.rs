@@ -12,6 +12,9 @@ pub trait House: Send + Sync + 'static {
     /// The one road that every call passes.
     fn road(&self) -> Arc<dyn Road>;
 
+    /// Somebody from elsewhere has a key that is good.
+    fn has_keys(&self) -> bool;
+
     /// Sessions that hold a place among `MAX_CONCURRENT_SESSIONS`. A server with one does not end for being idle.
     async fn live_sessions(&self) -> u32;
 

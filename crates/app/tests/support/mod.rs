@@ -43,6 +43,10 @@ impl House for ScriptedHouse {
         Arc::clone(&self.road) as Arc<dyn Road>
     }
 
+    fn has_keys(&self) -> bool {
+        false
+    }
+
     async fn live_sessions(&self) -> u32 {
         self.sessions.load(Ordering::SeqCst)
     }

@@ -25,11 +25,7 @@ pub(super) struct Skimmed {
 impl Skimmed {
     pub(super) fn of(line: &[u8]) -> Self {
         let mut skimmed = Skimmed::default();
-        let start = if line.starts_with(BYTE_ORDER_MARK) {
-            BYTE_ORDER_MARK.len()
-        } else {
-            0
-        };
+        let start = start(line);
         for parameters in skimmed.only(parts(line, start), "params") {
             for arguments in skimmed.only(parts(line, parameters.start), "arguments") {
                 skimmed.arguments(line, arguments.start);
@@ -69,6 +65,39 @@ impl Skimmed {
         rest.extend_from_slice(&line[from..]);
         rest
     }
+}
+
+/// Where the value begins.
+fn start(line: &[u8]) -> usize {
+    match line.starts_with(BYTE_ORDER_MARK) {
+        true => BYTE_ORDER_MARK.len(),
+        false => 0,
+    }
+}
+
+/// The path of the first member of a message, of its parameters or of their `_meta` whose name stands there twice, or of
+/// what has more members than are remembered. The arguments are not looked into.
+pub(super) fn message_given_twice(line: &[u8]) -> Option<String> {
+    let members = |path: &str, start| match parts(line, start).nth(MAX_NAMES) {
+        Some(_) => Some(path.to_owned()),
+        None => given_twice(line, start, path, 0),
+    };
+    let named = |start, name| {
+        let mut parts = parts(line, start);
+        parts
+            .find(|part| part.name.as_deref() == Some(name))
+            .map(|part| part.value.start)
+    };
+    let message = start(line);
+    let twice = members("", message);
+    let Some(parameters) = named(message, "params") else {
+        return twice;
+    };
+    let twice = twice.or_else(|| members("params", parameters));
+    let Some(meta) = named(parameters, "_meta") else {
+        return twice;
+    };
+    twice.or_else(|| members("params._meta", meta))
 }
 
 /// The path of the first argument, or field of one, whose name stands in its object twice. Options are not looked into.

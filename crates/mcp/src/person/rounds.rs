@@ -1,13 +1,15 @@
 //! Questions that went out by a call's result (revision 2026-07-28), until the client calls again with the answers.
 //!
 //! What is remembered stays here; the client gets a random name for it, `requestState`, good for one call of the same
-//! tool with the same arguments on the same connection. So a client can answer nothing that it was not asked, and a
-//! name that is not known is refused: calling again never starts the work a second time.
+//! tool with the same arguments, by the same caller on the same connection or by HTTP, for [`LIFETIME`]. So a client can
+//! answer nothing that it was not asked, and a name that is not known is refused: calling again never starts the work a
+//! second time.
 
 use std::{
     collections::{BTreeMap, VecDeque},
     hash::{BuildHasher, RandomState},
     sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -19,8 +21,12 @@ use rmcp::model::{
 use super::{Ask, Question, form};
 use crate::call::Words;
 
-/// Calls of one connection that may be out for answers; the oldest is then forgotten.
+/// Calls of one caller that may be out for answers; the oldest is then forgotten.
 const MAX_OUT: usize = 64;
+/// Calls of all callers by HTTP that may be out for answers; the oldest is then forgotten. Each holds a few kilobytes.
+const MAX_OUT_IN_ALL: usize = 4_096;
+/// How long a call may be out: as long as a question can wait at most (`permission_timeout`).
+const LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 /// Rounds of one call. Clients give up after ten (that of the official libraries): before that the reply lists what is
 /// pending, and the next call asks on.
 const MAX_ROUNDS: u32 = 8;
@@ -34,6 +40,8 @@ pub(crate) struct Rounds {
 
 struct Round {
     state: String,
+    since: Instant,
+    caller: String,
     call: u64,
     execution: ExecutionId,
     questions: BTreeMap<String, Question>,
@@ -58,7 +66,11 @@ impl Rounds {
     ///
     /// # Errors
     /// `question_not_found` when it comes back to nothing that is known.
-    pub(crate) fn back(&self, call: &CallToolRequestParams) -> Result<Option<Back>, Refusal> {
+    pub(crate) fn back(
+        &self,
+        caller: &str,
+        call: &CallToolRequestParams,
+    ) -> Result<Option<Back>, Refusal> {
         let state = match (&call.request_state, &call.input_responses) {
             (None, None) => return Ok(None),
             (Some(state), _) => state,
@@ -66,9 +78,12 @@ impl Rounds {
         };
         let fingerprint = self.fingerprint(call);
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = out
-            .iter()
-            .position(|round| round.state == *state && round.call == fingerprint);
+        let found = out.iter().position(|round| {
+            round.state == *state
+                && round.caller == caller
+                && round.call == fingerprint
+                && round.since.elapsed() < LIFETIME
+        });
         let round = found
             .and_then(|index| out.remove(index))
             .ok_or_else(not_known)?;
@@ -92,6 +107,7 @@ impl Rounds {
     /// The result that asks; `None` where the call has asked often enough.
     pub(crate) fn result(
         &self,
+        caller: &str,
         fingerprint: u64,
         round: u32,
         ask: &Ask,
@@ -107,6 +123,8 @@ impl Rounds {
         let state = random_name()?;
         let round = Round {
             state: state.clone(),
+            since: Instant::now(),
+            caller: caller.to_owned(),
             call: fingerprint,
             execution: ask.execution,
             questions: ask
@@ -118,7 +136,14 @@ impl Rounds {
             words,
         };
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-        if out.len() >= MAX_OUT {
+        out.retain(|round| round.since.elapsed() < LIFETIME);
+        let own = |out: &Round| out.caller == caller;
+        if out.iter().filter(|out| own(out)).count() >= MAX_OUT
+            && let Some(oldest) = out.iter().position(own)
+        {
+            out.remove(oldest);
+        }
+        if out.len() >= MAX_OUT_IN_ALL {
             out.pop_front();
         }
         out.push_back(round);

@@ -1,0 +1,19 @@
+//! The HTTP door from outside (S1, P2a, P2c): real sockets, a scripted road behind it. One module for each kind of question.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+mod checks;
+mod connections;
+mod conformance;
+mod fixtures;
+mod issuer;
+mod leaving;
+#[path = "../../../../tests/support/skip.rs"]
+mod skip;
+mod support;
+mod tokens;
+mod transport;
