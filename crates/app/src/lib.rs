@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod agent_program;
+mod audit_anchor;
 mod backends;
 pub mod cli;
 pub mod config;

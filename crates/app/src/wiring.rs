@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use async_trait::async_trait;
-use audit::{AuditConfig, AuditLog, Event, Parameter};
+use audit::{AuditConfig, AuditLog, Event, IdentityKey, Parameter};
 use control::{
     Control, EgressAudit, KeeperSettings, KeyRing, Parts, Road, ServerFacts, TokenRights,
 };
@@ -17,6 +17,7 @@ use tokio::{sync::mpsc, task::AbortHandle};
 
 use crate::{
     agent_program,
+    audit_anchor::StateDatabase,
     backends::{self, Found},
     config::{Config, Running},
     network, provider,
@@ -41,9 +42,17 @@ pub async fn build(running: Running) -> anyhow::Result<Arc<dyn House>> {
     let config = running.config();
     let database = config.paths.state_dir.join("state.db");
     let (store, opened) = Store::open(&database).context("the state database cannot be used")?;
+    let identity_key = IdentityKey::open(&config.paths.audit_identity_key())
+        .context("the key of the audit log's identities cannot be used")?;
     let audit = AuditLog::open(AuditConfig {
         path: config.audit_log.clone(),
         owner: store.owner(),
+        identity_key,
+        rotation: config.audit_rotation,
+        anchor: Some(Box::new(StateDatabase {
+            store: store.clone(),
+            log: config.audit_log.clone(),
+        })),
     })
     .context(
         "the audit log cannot be used (MCP_AUDIT_LOG, or `audit_log` in the configuration file)",

@@ -281,6 +281,8 @@ impl Inner {
             session: recorded::session(&call.action),
             principal: principal.name(),
             client: call.client.clone(),
+            source: call.source,
+            target: recorded::target(&call.action),
             parameters: recorded::parameters(&call.action),
         }
     }

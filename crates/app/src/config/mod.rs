@@ -41,6 +41,7 @@ pub use resolve::load;
 pub use schema::schema;
 pub use show::{Shown, shown};
 
+use audit::Rotation;
 use model::{EgressRule, LimitName, RuntimeClass};
 use policy::{CallerLimits, Standing};
 
@@ -95,6 +96,8 @@ pub struct Config {
     pub extra_read_only: Vec<PathBuf>,
     /// Where the audit log stands.
     pub audit_log: PathBuf,
+    /// When it goes on in a new file, and what is kept of it.
+    pub audit_rotation: Rotation,
     /// Lifetime of a session whose creator names none.
     pub default_session_timeout: Duration,
     /// Longest lifetime that a session can be given or extended to.
