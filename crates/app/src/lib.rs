@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod agent_program;
+pub mod audit_sinks;
 mod backends;
 pub mod cli;
 pub mod config;

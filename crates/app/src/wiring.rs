@@ -1,10 +1,14 @@
 //! Builds the house.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use anyhow::Context;
 use async_trait::async_trait;
-use audit::{AuditConfig, AuditLog, Event, Parameter};
+use audit::{AuditConfig, AuditLog, Event, Parameter, sinks::Sinks};
 use control::{Control, EgressAudit, KeeperSettings, Road, ServerFacts};
 use model::{BackendName, Limit, Limits};
 use policy::{Policy, PolicyConfig, PolicyError};
@@ -15,6 +19,7 @@ use tokio::{sync::mpsc, task::AbortHandle};
 
 use crate::{
     agent_program,
+    audit_sinks::{self, StandardError},
     backends::{self, Found},
     config::Config,
     network, provider,
@@ -25,7 +30,7 @@ use crate::{
 const RECONCILE_EVERY: Duration = Duration::from_secs(15);
 /// How long ended sessions are remembered: long enough to read tomorrow why last night's work ended.
 const REMEMBER_ENDED: Duration = Duration::from_secs(24 * 3600);
-/// How long the end of a server waits for what was used to be on record.
+/// How long the end of a server waits for what was used to be on record, and for sinks to take the last records.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
 /// Executions that run in one session at once: an agent, its shells, and room.
 const MAX_RUNNING_EXECUTIONS: u32 = 32;
@@ -34,7 +39,10 @@ const MAX_RUNNING_EXECUTIONS: u32 = 32;
 ///
 /// # Errors
 /// When any part of it cannot be built: the server then does not start.
-pub async fn build(config: &Config) -> anyhow::Result<Arc<dyn House>> {
+pub async fn build(
+    config: &Config,
+    standard_error: StandardError,
+) -> anyhow::Result<Arc<dyn House>> {
     let database = config.paths.state_dir.join("state.db");
     let (store, opened) = Store::open(&database).context("the state database cannot be used")?;
     let audit = AuditLog::open(AuditConfig {
@@ -91,6 +99,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Arc<dyn House>> {
         );
     }
     announce(&audit, &capability).await?;
+    let sinks = audit_sinks::start(config, standard_error)?;
     let control = Control::new(
         audit.clone(),
         policy,
@@ -107,6 +116,7 @@ pub async fn build(config: &Config) -> anyhow::Result<Arc<dyn House>> {
         control,
         audit,
         keeper,
+        sinks: Mutex::new(Some(sinks)),
     }))
 }
 
@@ -216,6 +226,8 @@ struct Wired {
     control: Control,
     audit: AuditLog,
     keeper: AbortHandle,
+    /// Until the end of the server.
+    sinks: Mutex<Option<Sinks>>,
 }
 
 #[async_trait]
@@ -244,5 +256,9 @@ impl House for Wired {
             tracing::warn!(%error, "the end of the server is not in the audit log");
         }
         self.audit.flush().await;
+        let sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(sinks) = sinks {
+            let _ = tokio::task::spawn_blocking(move || sinks.shutdown(FLUSH_PATIENCE)).await;
+        }
     }
 }

@@ -14,6 +14,7 @@ use super::{
     hand_over,
 };
 use crate::{
+    audit_sinks::StandardError,
     config::Environment,
     front::ReadyLine,
     server::{
@@ -160,7 +161,11 @@ fn serve(
     let served = runtime.block_on(async {
         // Before anything is built: a signal while the house is being built must not tear it in half.
         let stop = stop_on_signals().map_err(CliError::Runtime)?;
-        let house = wiring::build(&context.config)
+        let standard_error = match idle_exit {
+            Some(_) => StandardError::OwnLogFile,
+            None => StandardError::OfTheOperator,
+        };
+        let house = wiring::build(&context.config, standard_error)
             .await
             .map_err(CliError::Build)?;
         let elected = lock.listen(&context.config.paths, VERSION)?;

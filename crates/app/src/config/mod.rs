@@ -2,6 +2,7 @@
 //!
 //! Every key stands once, in [`keys`]: its name, its environment variable, its bounds, its default, its documentation.
 
+mod audit_sinks;
 mod credentials;
 mod document;
 mod environment;
@@ -31,6 +32,7 @@ pub use provider::{
 };
 pub use resolve::load;
 
+use audit::sinks::SinkSettings;
 use model::{EgressRule, LimitName, RuntimeClass};
 use policy::Standing;
 
@@ -85,6 +87,8 @@ pub struct Config {
     pub extra_read_only: Vec<PathBuf>,
     /// Where the audit log stands.
     pub audit_log: PathBuf,
+    /// Who else gets its records.
+    pub audit_sinks: Vec<SinkSettings>,
     /// Lifetime of a session whose creator names none.
     pub default_session_timeout: Duration,
     /// Longest lifetime that a session can be given or extended to.

@@ -16,7 +16,7 @@ use toml::Value;
 
 use super::{
     AgentChoice, BackendChoice, Config, ConfigError, Environment, Flags, Key, Kind,
-    NetworkSettings, Paths, credentials, keys,
+    NetworkSettings, Paths, audit_sinks, credentials, keys,
     layers::{Given, Layers, Origin},
     offered,
     units::{UnitError, format_size, parse_cpus, parse_dollars, parse_duration, parse_size},
@@ -56,6 +56,10 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigEr
         audit_log: reader
             .path(&keys::AUDIT_LOG)?
             .unwrap_or_else(|| state_dir.join("audit.jsonl")),
+        audit_sinks: match layers.get(&keys::AUDIT_SINKS) {
+            Some(given) => audit_sinks::read(given, environment)?,
+            None => Vec::new(),
+        },
         paths: Paths::new(state_dir, environment.runtime_dir(), environment.uid()),
         project_roots: reader.directories(&keys::PROJECT_ROOTS)?,
         extra_read_only: reader.directories(&keys::EXTRA_READ_ONLY)?,

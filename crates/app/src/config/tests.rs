@@ -132,6 +132,7 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         extra_read_only = ["/opt/tools"]
         state_dir = "/var/tmp/state"
         audit_log = "/var/log/audit.jsonl"
+        audit_sinks = { second = { kind = "file", path = "/mnt/audit.jsonl" } }
         default_session_timeout = "15m"
         max_session_timeout = 7200
         default_idle_timeout = 60
@@ -241,6 +242,10 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         ("CLAUDE_CODE_MCP_EXTRA_READ_ONLY", "/opt/tools"),
         ("CLAUDE_CODE_MCP_STATE_DIR", "/var/tmp/state"),
         ("MCP_AUDIT_LOG", "/var/log/audit.jsonl"),
+        (
+            "CLAUDE_CODE_MCP_AUDIT_SINKS",
+            r#"{ second = { kind = "file", path = "/mnt/audit.jsonl" } }"#,
+        ),
         ("DEFAULT_SESSION_TIMEOUT", "900"),
         ("CLAUDE_CODE_MCP_MAX_SESSION_TIMEOUT", "2h"),
         ("CLAUDE_CODE_MCP_DEFAULT_IDLE_TIMEOUT", "1m"),

@@ -1,0 +1,77 @@
+//! `audit …`: on the log's own files, no server needed.
+
+mod export;
+mod hash;
+mod safe;
+mod search;
+mod show;
+mod tail;
+mod verify;
+
+use std::path::{Path, PathBuf};
+
+use audit::export::{Filter, Line, Pattern, Reader};
+
+use super::{
+    CliError, Context,
+    arguments::{AuditCommand, FilterArguments},
+    output::note,
+};
+
+pub(super) fn run(context: &Context, command: &AuditCommand) -> Result<u8, CliError> {
+    match command {
+        AuditCommand::Verify { path } => verify::run(context, &log(context, path.as_ref())),
+        AuditCommand::Tail(arguments) => tail::run(context, arguments),
+        AuditCommand::Search(arguments) => search::run(context, arguments),
+        AuditCommand::Export(arguments) => export::run(context, arguments),
+        AuditCommand::Hash { identity } => hash::run(context, identity),
+    }
+}
+
+/// The log that is meant.
+fn log(context: &Context, named: Option<&PathBuf>) -> PathBuf {
+    named.unwrap_or(&context.config.audit_log).clone()
+}
+
+fn failed(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> CliError {
+    CliError::Audit {
+        path: path.to_path_buf(),
+        source: anyhow::Error::new(error),
+    }
+}
+
+/// What is asked for, in the log's words.
+fn filter(context: &Context, arguments: &FilterArguments) -> Result<Filter, CliError> {
+    let actors = match &arguments.actor {
+        Some(named) => hash::actors(context, named)?,
+        None => Vec::new(),
+    };
+    Ok(Filter {
+        session: arguments.session.clone(),
+        actors,
+        action: arguments.action.as_deref().map(Pattern::new),
+        result: arguments.result.clone(),
+        operation: arguments.operation.clone(),
+        since: arguments.since,
+        until: arguments.until,
+        text: arguments.text.clone(),
+    })
+}
+
+/// The records that fit, oldest first, one at a time. Lines that are no records are told and passed over.
+fn records<'a>(
+    path: &'a Path,
+    filter: &'a Filter,
+) -> Result<impl Iterator<Item = Result<Line, CliError>> + 'a, CliError> {
+    let reader = Reader::open(path).map_err(|error| failed(path, error))?;
+    Ok(reader.filter_map(move |line| match line {
+        Ok(line) => filter.takes(&line).then_some(Ok(line)),
+        Err(audit::ReadError::NotARecord { line }) => {
+            note(&format!(
+                "line {line} is no record; claude-code-mcp audit verify says more"
+            ));
+            None
+        }
+        Err(error) => Some(Err(failed(path, error))),
+    }))
+}
