@@ -123,6 +123,8 @@ fn every_action_is_an_event_that_the_schema_allows() {
             }
         }
     }
+    let gap: Value = serde_json::from_str(&Format::Ocsf.render(&record("sink.gap", "event", "ok", true), HOST)).unwrap();
+    assert_eq!((&gap["class_uid"], &gap["severity"]), (&json!(1008), &json!("High")));
     let used: Vec<_> = classes.keys().copied().collect();
     assert_eq!(used, [1008, 3002, 3004, 4001, 6002, 6003]);
 }

@@ -86,7 +86,7 @@ pub(super) fn of(record: &Told) -> (Class, Activity) {
         ("egress", _) => (Class::NetworkActivity, traffic(record)),
         ("server", "start") => (Class::ApplicationLifecycle, activity(3, "Start")),
         ("server", "stop") => (Class::ApplicationLifecycle, activity(4, "Stop")),
-        ("audit", _) => (Class::EventLogActivity, about_the_log(record, verb)),
+        ("audit" | "sink", _) => (Class::EventLogActivity, about_the_log(record, verb)),
         _ => (Class::ApiActivity, changed(record, verb)),
     }
 }

@@ -35,7 +35,7 @@ impl Severity {
     /// that are missing are high.
     pub(super) fn of(record: &Told) -> Severity {
         match (record.action.as_str(), record.result.as_str()) {
-            ("audit.gap", _) => Severity::High,
+            ("audit.gap" | "sink.gap", _) => Severity::High,
             ("auth.fail" | "auth.lockout", _) | (_, "failed") => Severity::Medium,
             (_, "denied" | "aborted" | "unknown") => Severity::Low,
             _ => Severity::Informational,
