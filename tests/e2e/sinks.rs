@@ -32,7 +32,10 @@ fn sinks_get_what_the_log_has_and_a_hanging_one_holds_up_nothing() {
     assert!(ending.elapsed() < PATIENCE);
     let log = fs::read(machine.audit_log()).expect("the log");
     assert!(String::from_utf8_lossy(&log).contains("server.stop"));
-    assert_eq!(fs::read(&second).expect("the second file"), log);
+    let second = fs::read(&second).expect("the second file");
+    assert!(String::from_utf8_lossy(&second).contains("server.stop"));
+    // The log signs its end when nobody can read on any more; that record comes with the next server.
+    assert!(log.starts_with(&second), "the second file is the log");
     let told = machine.cli(&["doctor", "--json"]);
     let told: Value = serde_json::from_slice(&told.stdout).expect("a report");
     let of = |name: &str| {

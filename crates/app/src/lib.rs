@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod agent_program;
+mod audit_anchor;
 pub mod audit_sinks;
 mod backends;
 pub mod cli;

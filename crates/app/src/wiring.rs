@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 use async_trait::async_trait;
-use audit::{AuditConfig, AuditLog, Event, Parameter, sinks::Sinks};
+use audit::{AuditConfig, AuditLog, Event, IdentityKey, Parameter, sinks::Sinks};
 use control::{Control, EgressAudit, KeeperSettings, Road, ServerFacts};
 use model::{BackendName, Limit, Limits};
 use policy::{Policy, PolicyConfig, PolicyError};
@@ -19,6 +19,7 @@ use tokio::{sync::mpsc, task::AbortHandle};
 
 use crate::{
     agent_program,
+    audit_anchor::StateDatabase,
     audit_sinks::{self, StandardError},
     backends::{self, Found},
     config::Config,
@@ -45,9 +46,17 @@ pub async fn build(
 ) -> anyhow::Result<Arc<dyn House>> {
     let database = config.paths.state_dir.join("state.db");
     let (store, opened) = Store::open(&database).context("the state database cannot be used")?;
+    let identity_key = IdentityKey::open(&config.paths.audit_identity_key())
+        .context("the key of the audit log's identities cannot be used")?;
     let audit = AuditLog::open(AuditConfig {
         path: config.audit_log.clone(),
         owner: store.owner(),
+        identity_key,
+        rotation: config.audit_rotation,
+        anchor: Some(Box::new(StateDatabase {
+            store: store.clone(),
+            log: config.audit_log.clone(),
+        })),
     })
     .context(
         "the audit log cannot be used (MCP_AUDIT_LOG, or `audit_log` in the configuration file)",

@@ -6,7 +6,7 @@ use model::{Reason, SessionId};
 
 use crate::{
     AuditError, AuditLog, Closing, Durability, Intent, Parameter, Phase,
-    record::{self, Actor, Body, Client, Middle},
+    record::{self, Actor, Body, Client, Middle, Object, Origin},
     writer::Class,
 };
 
@@ -131,6 +131,14 @@ impl Entry {
             session_id: self.intent.session,
             actor: self.actor.clone(),
             client: Client::new(&self.intent.client),
+            source: Origin::new(self.intent.source),
+            target: self
+                .intent
+                .target
+                .as_ref()
+                .map(Object::new)
+                .or(self.intent.session.map(Object::session)),
+            decision: decision(phase, result).map(str::to_owned),
             parameters: record::parameters(&details),
             result: result.to_owned(),
             reason: reason.map(|reason| reason.code().to_owned()),
@@ -145,6 +153,15 @@ impl Drop for Entry {
             let (middle, class) = self.settle("aborted", None);
             self.log.append_later(middle, class);
         }
+    }
+}
+
+/// What was decided, as far as the result tells: what failed was allowed, and what was given up may not have been decided.
+fn decision(phase: Phase, result: &str) -> Option<&'static str> {
+    match (phase, result) {
+        (Phase::Result, "ok" | "failed") => Some("allow"),
+        (Phase::Result, "denied") => Some("deny"),
+        (Phase::Intent | Phase::Result | Phase::Event, _) => None,
     }
 }
 

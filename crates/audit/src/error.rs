@@ -45,6 +45,23 @@ pub enum AuditError {
         /// The first bad record.
         seq: u64,
     },
+    /// A key of the log is not there as it must be, so the log cannot be continued. It was not touched.
+    #[error("the audit log's key {path:?} {why}: restore it, or move the log and all files beside it aside, then start again", path = path.display().to_string())]
+    Key {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it, as a phrase after its name.
+        why: &'static str,
+    },
+    /// The log was written by an earlier version of this program, which had no keys. It was not touched.
+    #[error("the audit log {path:?} has the format of an earlier version: move it and the files beside it aside, then start again", path = path.display().to_string())]
+    Format {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// Where the log's end is noted outside of it cannot be read or written.
+    #[error("the end of the audit log cannot be noted outside of it")]
+    Anchor(#[source] Arc<dyn std::error::Error + Send + Sync>),
     /// Another process writes this log.
     #[error("the audit log {path:?} is in use by another process", path = path.display().to_string())]
     InUse {

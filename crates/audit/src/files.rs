@@ -3,19 +3,23 @@
 use std::{
     ffi::{OsStr, OsString},
     fs::File,
-    io,
+    io::{self, Write},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags, Stat};
 
 use crate::AuditError;
 
 /// Any bit that lets others write.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 const STICKY: u32 = 0o1000;
+/// Any bit that lets others do anything.
+const OPEN_TO_OTHERS: u32 = 0o077;
+/// Suffix of a file that is not whole yet.
+const FRESH: &str = ".new";
 
 /// The directory of the log, held open: what stands in it is reached through the descriptor, whatever happens to the
 /// path.
@@ -100,6 +104,70 @@ impl Place {
             .map_err(at("create", &self.path(suffix)))
     }
 
+    /// Opens a file with a secret in it, if it is there.
+    pub fn open_secret(&self, suffix: &str) -> Result<Option<File>, AuditError> {
+        let path = self.path(suffix);
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = match self.open_name(&self.name(suffix), flags) {
+            Ok(file) => file,
+            Err(rustix::io::Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(at("open", &path)(error)),
+        };
+        let stat = rustix::fs::fstat(&file).map_err(at("look at", &path))?;
+        refuse_unsafe(&stat, &path)?;
+        if stat.st_mode & OPEN_TO_OTHERS != 0 {
+            let why = "others may read it: take that right away (chmod 600)";
+            return Err(AuditError::Unsafe { path, why });
+        }
+        Ok(Some(file))
+    }
+
+    /// Makes the file with that suffix, or replaces it: afterwards it is there whole and durable, or as it was.
+    pub fn write_whole(&self, suffix: &str, content: &[u8]) -> Result<(), AuditError> {
+        let path = self.path(suffix);
+        let fresh = format!("{suffix}{FRESH}");
+        self.remove(&fresh).map_err(at("remove", &path))?;
+        let mut file = self.create_file(&fresh)?;
+        file.write_all(content)
+            .and_then(|()| file.sync_all())
+            .map_err(at("write", &path))?;
+        self.rename(&fresh, suffix).map_err(at("name", &path))?;
+        self.sync()
+    }
+
+    /// Renames a file beside the log; it replaces another.
+    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let (from, to) = (self.name(from), self.name(to));
+        Ok(rustix::fs::renameat(
+            &self.directory,
+            from,
+            &self.directory,
+            to,
+        )?)
+    }
+
+    /// Lets two files exchange their names, in one step: there is always a file with either name.
+    pub fn exchange(&self, one: &str, other: &str) -> io::Result<()> {
+        let (one, other) = (self.name(one), self.name(other));
+        let (directory, flags) = (&self.directory, RenameFlags::EXCHANGE);
+        Ok(rustix::fs::renameat_with(
+            directory, one, directory, other, flags,
+        )?)
+    }
+
+    /// Removes a file; that there is none is fine.
+    pub fn remove(&self, suffix: &str) -> io::Result<()> {
+        self.remove_name(&self.name(suffix))
+    }
+
+    /// See [`Place::remove`].
+    pub fn remove_name(&self, name: &OsStr) -> io::Result<()> {
+        match rustix::fs::unlinkat(&self.directory, name, AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn open_name(&self, name: &OsStr, flags: OFlags) -> rustix::io::Result<File> {
         rustix::fs::openat(&self.directory, name, flags, Mode::RUSR | Mode::WUSR).map(File::from)
     }
@@ -148,10 +216,14 @@ fn refuse_unsafe(stat: &Stat, path: &Path) -> Result<(), AuditError> {
 }
 
 /// Names the step and the file that failed.
-pub(crate) fn at<E: Into<io::Error>>(step: &'static str, path: &Path) -> impl Fn(E) -> AuditError {
+pub(crate) fn at<E: Into<io::Error>>(
+    step: &'static str,
+    path: &Path,
+) -> impl Fn(E) -> AuditError + use<E> {
+    let path = path.to_owned();
     move |source| AuditError::Open {
         step,
-        path: path.to_owned(),
+        path: path.clone(),
         source: Arc::new(source.into()),
     }
 }

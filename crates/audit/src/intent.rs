@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use model::{ClientInfo, Reason, SessionId};
+use model::{ClientInfo, Reason, SessionId, Source};
 
 /// What is about to happen.
 #[derive(Debug, Clone)]
@@ -16,8 +16,21 @@ pub struct Intent {
     pub principal: String,
     /// With which program, as it names itself.
     pub client: ClientInfo,
+    /// By which way.
+    pub source: Source,
+    /// What it is about; the session where nothing else is named.
+    pub target: Option<Target>,
     /// What was asked for; see [`Parameter`]. At most [`crate::MAX_PARAMETERS`] are kept.
     pub parameters: Vec<(&'static str, Parameter)>,
+}
+
+/// What an action is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// `session`, `execution`, `project`, `key`, …
+    pub kind: &'static str,
+    /// Its identifier or path: escaped, and capped at [`crate::MAX_PATH_BYTES`].
+    pub id: String,
 }
 
 /// Something that happened without anybody asking: `server.start`, `server.stop`, `server.posture`, `session.expired`,

@@ -11,20 +11,16 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
 use model::OwnerId;
 use rustix::{fs::OFlags, rand::GetRandomFlags};
 use tokio::sync::oneshot;
 
 use crate::{
-    AuditError, Closing, Durability, Entry, Event, Intent,
-    files::{self, Place, at},
-    head::{self, Head},
-    ledger::{Ledger, WriteFailed},
-    record::{self, Actor, Middle, Sound},
-    recovery::{self, OPEN_ACTION, Recovered},
-    reserve::{self, Reserve},
-    writer::{self, Class, Job, Shared, Writer},
+    Anchor, AuditError, Closing, Durability, Entry, Event, IdentityKey, Intent, Rotation,
+    files::{self, Place},
+    record::{self, Actor, Middle},
+    start,
+    writer::{self, Class, Job, Parts, Shared, Writer},
 };
 
 /// Longest wait for a record to be durable. A disk that takes longer does not work, and callers have timeouts of their
@@ -34,14 +30,32 @@ pub(crate) const MAX_WAIT: Duration = Duration::from_secs(2);
 /// the promised 2,000 operations a second this is what [`MAX_WAIT`] lets through, twice.
 const MAX_QUEUED: usize = 8_192;
 
-/// Where the log is.
-#[derive(Debug, Clone)]
+/// Where the log is, and what it works with.
 pub struct AuditConfig {
-    /// The log file (`MCP_AUDIT_LOG`); its directory must exist and be writable by nobody else. `NAME.head` and
-    /// `NAME.reserve` stand beside it.
+    /// The log file (`MCP_AUDIT_LOG`); its directory must exist and be writable by nobody else. Older files of the log, its
+    /// keys, `NAME.head` and `NAME.reserve` stand beside it.
     pub path: PathBuf,
-    /// The installation; part of what hashes of principals are made of.
+    /// The installation; the name under which the log is signed is made of it.
     pub owner: OwnerId,
+    /// What hashes of callers are made with.
+    pub identity_key: IdentityKey,
+    /// When the log goes on in a new file, and what is kept.
+    pub rotation: Rotation,
+    /// Where else the log's end is noted.
+    pub anchor: Option<Box<dyn Anchor>>,
+}
+
+impl AuditConfig {
+    /// A log that is never rotated and noted nowhere else.
+    pub fn new(path: PathBuf, owner: OwnerId, identity_key: IdentityKey) -> Self {
+        AuditConfig {
+            path,
+            owner,
+            identity_key,
+            rotation: Rotation::default(),
+            anchor: None,
+        }
+    }
 }
 
 /// The open log. Cheap to clone; the file is closed and unlocked when the last clone and the last [`Entry`] are gone.
@@ -51,7 +65,7 @@ pub struct AuditLog(Arc<Inner>);
 struct Inner {
     jobs: Option<mpsc::Sender<Job>>,
     shared: Arc<Shared>,
-    owner: OwnerId,
+    identity_key: IdentityKey,
     system: Actor,
     /// Random, so that operations of two runs never share an id.
     run: String,
@@ -72,54 +86,25 @@ impl AuditLog {
         let place = Place::open(&config.path)?;
         let (file, _) = place.open_file("", OFlags::APPEND)?;
         files::lock(&file, place.path(""))?;
-        let head = Head::read_beside(&config.path);
-        let recovered = recovery::recover(&place, &file, head)?;
-        let (head_file, _) = place.open_file(head::SUFFIX, OFlags::empty())?;
-        let (reserve_file, _) = place.open_file(reserve::SUFFIX, OFlags::empty())?;
-        let (reserve, misfit) = Reserve::open(reserve_file, recovered.end.link)
-            .map_err(at("prepare the reserve beside", &config.path))?;
-        let mut start = Start {
-            recovered,
-            system: Actor::new(config.owner, "system"),
-            lines: Vec::new(),
-        };
-        if let Some(misfit) = misfit {
-            start
-                .recovered
-                .gaps
-                .push(put_reserve_aside(&place, &misfit)?);
-        }
-        place.sync()?;
-        let had_head = if head.is_some() { "found" } else { "missing" };
-        let (end, run_offset) = start.write_lines(&reserve, &config, had_head);
-        let mut ledger = Ledger::new(place, file, head_file, start.recovered.end, run_offset);
-        ledger
-            .append(&start.lines, end, true)
-            .map_err(|failed: WriteFailed| at("write", &config.path)(failed.source))?;
-        AuditLog::start(ledger, reserve, config.owner, start.system)
+        let identity_key = config.identity_key.clone();
+        let parts = start::start(place, file, config)?;
+        AuditLog::run(parts, identity_key)
     }
 
-    fn start(
-        ledger: Ledger,
-        mut reserve: Reserve,
-        owner: OwnerId,
-        system: Actor,
-    ) -> Result<AuditLog, AuditError> {
+    fn run(parts: Parts, identity_key: IdentityKey) -> Result<AuditLog, AuditError> {
         let failed = |step| {
             move |source: std::io::Error| AuditError::Unavailable {
                 why: step,
                 source: Some(Arc::new(source)),
             }
         };
-        reserve
-            .clear()
-            .map_err(failed("its reserve cannot be cleared"))?;
         let mut run = [0; 8];
         rustix::rand::getrandom(&mut run, GetRandomFlags::empty())
             .map_err(|error| failed("no random bytes from the kernel")(error.into()))?;
-        let shared = Arc::new(Shared::default());
+        let shared = parts.shared.clone();
         shared.healthy.store(true, Ordering::Relaxed);
-        let writer = Writer::new(ledger, reserve, shared.clone(), system.clone());
+        let system = parts.system.clone();
+        let writer = Writer::new(parts);
         let (jobs, waiting) = mpsc::channel();
         let (ending, ended) = mpsc::channel::<()>();
         let thread = std::thread::Builder::new()
@@ -132,7 +117,7 @@ impl AuditLog {
         Ok(AuditLog(Arc::new(Inner {
             jobs: Some(jobs),
             shared,
-            owner,
+            identity_key,
             system,
             run: hex::encode(run),
             next_operation: AtomicU64::new(1),
@@ -190,7 +175,7 @@ impl AuditLog {
 
     fn entry(&self, intent: Intent, durability: Durability) -> Entry {
         let number = self.0.next_operation.fetch_add(1, Ordering::Relaxed);
-        let actor = Actor::new(self.0.owner, &intent.principal);
+        let actor = Actor::new(&self.0.identity_key, &intent.principal);
         let operation = format!("{}-{number}", self.0.run);
         Entry::new(self.clone(), operation, intent, actor, durability)
     }
@@ -205,6 +190,23 @@ impl AuditLog {
         let (reply, answer) = oneshot::channel();
         if self.send(Job::Flush(reply)) {
             let _ = tokio::time::timeout(MAX_WAIT, answer).await;
+        }
+    }
+
+    /// Looks whether the log's file was renamed, removed or emptied by another program, and goes on in a new one then:
+    /// what `SIGHUP` is for. Without it the next record finds out. Everything handed over before is durable afterwards.
+    /// Waits 2 s at most.
+    ///
+    /// # Errors
+    /// [`AuditError::Unavailable`] when no file can be written there.
+    pub async fn reopen(&self) -> Result<(), AuditError> {
+        let (reply, answer) = oneshot::channel();
+        if !self.send(Job::Reopen(reply)) {
+            return Err(NotWritten::Late.into());
+        }
+        match tokio::time::timeout(MAX_WAIT, answer).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) | Err(_) => Err(NotWritten::Late.into()),
         }
     }
 
@@ -297,72 +299,6 @@ impl From<NotWritten> for AuditError {
     }
 }
 
-/// What a run writes first.
-struct Start {
-    recovered: Recovered,
-    system: Actor,
-    lines: Vec<u8>,
-}
-
-impl Start {
-    /// The reserve's records, gaps, results of the killed run, and last `audit.open`. Returns the chain's end and where
-    /// in the log `audit.open` starts.
-    fn write_lines(
-        &mut self,
-        reserve: &Reserve,
-        config: &AuditConfig,
-        had_head: &str,
-    ) -> (record::Link, u64) {
-        let now = Timestamp::now();
-        let mut end = reserve.end().unwrap_or(self.recovered.end.link);
-        self.lines.extend_from_slice(reserve.lines());
-        for line in reserve.lines().split(|byte| *byte == b'\n') {
-            if let Some(sound) = Sound::read(line) {
-                self.recovered.open.note(&sound, line);
-            }
-        }
-        for details in &self.recovered.gaps {
-            end = end.append(&writer::gap(&self.system, details), now, &mut self.lines);
-        }
-        let mut closed = 0;
-        for result in std::mem::take(&mut self.recovered.open).into_results() {
-            end = end.append(&result.encode(), now, &mut self.lines);
-            closed += 1;
-        }
-        let run_offset = self.recovered.end.bytes + self.lines.len() as u64;
-        let parameters = record::parameters(&[
-            ("owner", crate::Parameter::Word(config.owner.to_string())),
-            (
-                "version",
-                crate::Parameter::Word(env!("CARGO_PKG_VERSION").to_owned()),
-            ),
-            ("head", crate::Parameter::Word(had_head.to_owned())),
-            ("recovered", crate::Parameter::Number(closed)),
-        ]);
-        end = end.append(
-            &writer::event(&self.system, OPEN_ACTION, None, parameters, "ok"),
-            now,
-            &mut self.lines,
-        );
-        (end, run_offset)
-    }
-}
-
-/// Records of the reserve that do not continue the log: kept as they are, beside it.
-fn put_reserve_aside(place: &Place, misfit: &[u8]) -> Result<recovery::GapDetails, AuditError> {
-    use std::io::Write;
-    let suffix = format!("{}-{}", reserve::SUFFIX, recovery::now_ms());
-    let mut file = place.create_file(&suffix)?;
-    file.write_all(misfit)
-        .and_then(|()| file.sync_all())
-        .map_err(at("write", &place.path(&suffix)))?;
-    Ok(vec![
-        ("kind", crate::Parameter::Word("reserve_misfit".to_owned())),
-        ("bytes", crate::Parameter::Number(misfit.len() as u64)),
-        ("kept_in", crate::Parameter::Path(place.path(&suffix))),
-    ])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -371,12 +307,12 @@ mod tests {
     fn hung() -> (AuditLog, mpsc::Receiver<Job>) {
         let (jobs, waiting) = mpsc::channel();
         let (_, ended) = mpsc::channel();
-        let owner = OwnerId::from_bytes([7; 8]);
+        let identity_key = IdentityKey::from_bytes(&[7; 32]);
         let log = AuditLog(Arc::new(Inner {
             jobs: Some(jobs),
             shared: Arc::new(Shared::default()),
-            owner,
-            system: Actor::new(owner, "system"),
+            system: Actor::new(&identity_key, "system"),
+            identity_key,
             run: "0".repeat(16),
             next_operation: AtomicU64::new(1),
             writer: std::thread::current().id(),
@@ -391,6 +327,8 @@ mod tests {
             session: None,
             principal: "uid:0".to_owned(),
             client: model::ClientInfo::default(),
+            source: model::Source::LOCAL,
+            target: None,
             parameters: Vec::new(),
         }
     }

@@ -1,38 +1,48 @@
 //! One line of the log.
 //!
 //! ```text
-//! {"v":1,"seq":7,"timestamp":"2026-11-22T10:53:02.123456Z","phase":"intent","op":"5e1f…-3","action":"session.create",
-//!  "session_id":null,"actor":{"id":"uid:0","hash":"sha256:…"},"client":{"name":"…","version":"…"},"parameters":{…},
-//!  "result":"pending","reason":null,"duration_ms":null,"prev":"64 hex digits","hash":"64 hex digits"}
+//! {"v":2,"seq":7,"timestamp":"2026-11-22T10:53:02.123456Z","phase":"intent","op":"5e1f…-3","action":"session.create",
+//!  "session_id":null,"actor":{"id":"uid:0","hash":"hmac-sha256:…"},"client":{"name":"…","version":"…"},
+//!  "source":{"transport":"local","address":null},"target":{"type":"project","id":"/home/a/b"},"decision":null,
+//!  "parameters":{…},"result":"pending","reason":null,"duration_ms":null,
+//!  "key":4,"prev":"64 hex digits","mac":"32 hex digits","hash":"64 hex digits"}
 //! ```
-//! The order of the fields is fixed and `hash` is the last one: SHA-256 over the domain, the 32 bytes of `prev`, and
-//! the line as it stands without `,"hash":"…"`. So the bytes that are hashed are the bytes in the file, and a checker
-//! needs no rules about how JSON is spelled.
+//! The order of the fields is fixed, and [`crate::verify`] refuses any other spelling of a record (`spelling.rs`). The
+//! *digest* of a record is SHA-256 over the domain, the 32 bytes of `prev`, and the line as it stands before `,"mac"`.
+//! `mac` is HMAC-SHA256 over the digest, its first 16 bytes, by key number `key` (`ratchet.rs`); `hash` is SHA-256 over
+//! a domain, the digest and the 16 bytes of `mac`. So the bytes that are hashed are the bytes in the file, every bit of
+//! a line is bound by the chain, and who has no key can check all but `mac` itself.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use model::{ClientInfo, OwnerId, SessionId};
+use model::{ClientInfo, SessionId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::{Parameter, text};
+use crate::{Parameter, Target, identity::IdentityKey, ratchet::Seal, text};
 
 /// Longest line, bytes.
 pub const MAX_RECORD_BYTES: usize = 8 * 1024;
 /// Most parameters of one record; the rest is counted, not kept.
 pub const MAX_PARAMETERS: usize = 16;
+/// How every line starts.
+pub(crate) const FIRST_BYTES: &[u8] = b"{\"v\":2,\"seq\":";
 /// Largest number that every JSON reader keeps exactly, 2^53 − 1; a larger one is written as text.
 const MAX_EXACT_NUMBER: u64 = (1 << 53) - 1;
-/// Separates our hashes from those of other uses of SHA-256.
-const RECORD_DOMAIN: &[u8] = b"claude-code-mcp audit record v1\0";
-const ACTOR_DOMAIN: &[u8] = b"claude-code-mcp audit actor v1\0";
-/// What follows the hashed bytes: `,"hash":"`, the digits, `"}`.
-const HASH_FIELD: &[u8] = b",\"hash\":\"";
+/// Separates our hashes from those of other uses of SHA-256. With `prev` it fills one block.
+const DIGEST_DOMAIN: &[u8; 32] = b"claude-code-mcp audit record v2\0";
+/// With digest and MAC it stays within one block.
+const HASH_DOMAIN: &[u8; 7] = b"record\0";
+/// What stands between the fields at the end of a line.
+const KEY_FIELD: &[u8] = b",\"key\":";
 const PREV_FIELD: &[u8] = b",\"prev\":\"";
-const HASH_DIGITS: usize = 64;
+const MAC_FIELD: &[u8] = b",\"mac\":\"";
+const HASH_FIELD: &[u8] = b",\"hash\":\"";
 const LINE_END: &[u8] = b"\"}";
+/// Length of a MAC, bytes.
+pub(crate) const MAC_BYTES: usize = 16;
 
 /// What a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,21 +61,17 @@ pub enum Phase {
 pub struct Actor {
     /// The principal's name where that is no secret: `uid:1000`, `system`.
     pub id: Option<String>,
-    /// `sha256:` and the digest of the principal's name under the installation's id: the same caller has the same hash
-    /// all through one installation's log, and another one in any other.
+    /// [`crate::identity_hash`] of the principal's name: the same caller has the same one all through one installation's
+    /// log, and another one in any other.
     pub hash: String,
 }
 
 impl Actor {
-    pub(crate) fn new(owner: OwnerId, principal: &str) -> Self {
-        let digest = Sha256::new()
-            .chain_update(ACTOR_DOMAIN)
-            .chain_update(owner.as_bytes())
-            .chain_update(principal);
+    pub(crate) fn new(key: &IdentityKey, principal: &str) -> Self {
         let open = principal == "system" || principal.starts_with("uid:");
         Actor {
             id: open.then(|| text::word(principal)),
-            hash: format!("sha256:{}", hex::encode(digest.finalize())),
+            hash: crate::identity_hash(key, principal),
         }
     }
 }
@@ -88,10 +94,54 @@ impl Client {
     }
 }
 
+/// From where.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// By which way: `local`, `http`, `http_unix`, `system`.
+    pub transport: String,
+    /// From which address, where there is one.
+    pub address: Option<String>,
+}
+
+impl Origin {
+    pub(crate) fn new(source: model::Source) -> Self {
+        Origin {
+            transport: source.transport.as_str().to_owned(),
+            address: source.address.map(|address| address.to_string()),
+        }
+    }
+}
+
+/// What an action is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Object {
+    /// `session`, `execution`, `project`, …
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Which one.
+    pub id: String,
+}
+
+impl Object {
+    pub(crate) fn new(target: &Target) -> Self {
+        Object {
+            kind: text::word(target.kind),
+            id: text::path(std::path::Path::new(&target.id)),
+        }
+    }
+
+    pub(crate) fn session(session: SessionId) -> Self {
+        Object {
+            kind: "session".to_owned(),
+            id: session.to_string(),
+        }
+    }
+}
+
 /// One record, as read from the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// Version of the format: 1.
+    /// Version of the format: 2.
     pub v: u32,
     /// Its number; the first one is 1.
     pub seq: u64,
@@ -100,8 +150,12 @@ pub struct Record {
     /// The rest.
     #[serde(flatten)]
     pub body: Body,
+    /// Number of the key that `mac` was made with.
+    pub key: u64,
     /// Hash of the record before, hexadecimal; zeros for the first.
     pub prev: String,
+    /// Its MAC, hexadecimal.
+    pub mac: String,
     /// Its own hash, hexadecimal.
     pub hash: String,
 }
@@ -121,6 +175,12 @@ pub struct Body {
     pub actor: Actor,
     /// With which program.
     pub client: Client,
+    /// By which way.
+    pub source: Origin,
+    /// What it is about.
+    pub target: Option<Object>,
+    /// `allow` or `deny`; nothing before there is a decision, and for what nobody decides.
+    pub decision: Option<String>,
     /// Details: numbers, words, and digests of content.
     pub parameters: BTreeMap<String, Value>,
     /// `pending` (an intent), `ok`, `denied`, `failed`, `aborted` (the call was given up), `unknown` (the server was
@@ -142,7 +202,11 @@ impl Body {
                 .insert("shortened".to_owned(), Value::Bool(true));
             bytes = self.fields();
         }
-        Middle(bytes)
+        Middle {
+            bytes,
+            phase: self.phase,
+            operation: self.op,
+        }
     }
 
     fn fields(&self) -> Vec<u8> {
@@ -152,8 +216,8 @@ impl Body {
     }
 }
 
-/// Space for `v`, `seq`, `timestamp`, `prev`, `hash` and the line feed, bytes.
-const CHAIN_FIELDS_BYTES: usize = 256;
+/// Space for `v`, `seq`, `timestamp`, `key`, `prev`, `mac`, `hash` and the line feed, bytes.
+const CHAIN_FIELDS_BYTES: usize = 384;
 
 fn shorten(value: &mut Value) {
     if let Value::String(text) = value {
@@ -193,7 +257,11 @@ fn encode(parameter: &Parameter) -> Value {
 
 /// An encoded [`Body`], without braces.
 #[derive(Debug, Clone)]
-pub(crate) struct Middle(Vec<u8>);
+pub(crate) struct Middle {
+    bytes: Vec<u8>,
+    pub phase: Phase,
+    pub operation: Option<String>,
+}
 
 /// The end of a chain: number and hash of its last record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,15 +278,34 @@ impl Link {
     };
 
     /// Appends the next record of this chain to `buffer`, with its line feed; returns the new end.
-    pub fn append(&self, middle: &Middle, now: Timestamp, buffer: &mut Vec<u8>) -> Link {
+    pub fn append(
+        &self,
+        middle: &Middle,
+        now: Timestamp,
+        seal: &Seal,
+        buffer: &mut Vec<u8>,
+    ) -> Link {
+        use std::io::Write;
         let start = buffer.len();
         let seq = self.seq + 1;
-        buffer.extend_from_slice(
-            format!("{{\"v\":1,\"seq\":{seq},\"timestamp\":\"{now:.6}\",").as_bytes(),
+        // Writing to memory does not fail.
+        let _ = write!(
+            buffer,
+            "{{\"v\":2,\"seq\":{seq},\"timestamp\":\"{now:.6}\","
         );
-        buffer.extend_from_slice(&middle.0);
-        buffer.extend_from_slice(format!(",\"prev\":\"{}\"", hex::encode(self.hash)).as_bytes());
-        let hash = hash(&self.hash, &buffer[start..]);
+        buffer.extend_from_slice(&middle.bytes);
+        let _ = write!(
+            buffer,
+            ",\"key\":{},\"prev\":\"{}\"",
+            seal.number(),
+            hex::encode(self.hash)
+        );
+        let digest = digest(&self.hash, &buffer[start..]);
+        let mac = seal.mac(&digest);
+        let hash = hash(&digest, &mac);
+        buffer.extend_from_slice(MAC_FIELD);
+        buffer.extend_from_slice(hex::encode(mac).as_bytes());
+        buffer.push(b'"');
         buffer.extend_from_slice(HASH_FIELD);
         buffer.extend_from_slice(hex::encode(hash).as_bytes());
         buffer.extend_from_slice(LINE_END);
@@ -232,12 +319,26 @@ impl Link {
     }
 }
 
-fn hash(prev: &[u8; 32], line_without_hash: &[u8]) -> [u8; 32] {
-    let hash = Sha256::new()
-        .chain_update(RECORD_DOMAIN)
+fn digest(prev: &[u8; 32], line_before_mac: &[u8]) -> [u8; 32] {
+    let digest = Sha256::new()
+        .chain_update(DIGEST_DOMAIN)
         .chain_update(prev)
-        .chain_update(line_without_hash);
-    hash.chain_update(b"}").finalize().into()
+        .chain_update(line_before_mac);
+    digest.finalize().into()
+}
+
+fn hash(digest: &[u8; 32], mac: &[u8; MAC_BYTES]) -> [u8; 32] {
+    let hash = Sha256::new()
+        .chain_update(HASH_DOMAIN)
+        .chain_update(digest)
+        .chain_update(mac);
+    hash.finalize().into()
+}
+
+/// The number that a line claims, whether or not it is sound.
+pub(crate) fn claimed_seq(line: &[u8]) -> Option<u64> {
+    let (seq, _) = until(line.strip_prefix(FIRST_BYTES)?, b',')?;
+    seq.parse().ok()
 }
 
 /// A line that is sound in itself: a record of this format whose hash fits its content. It holds the fields that a
@@ -249,7 +350,10 @@ pub(crate) struct Sound<'a> {
     pub phase: Phase,
     pub op: Option<&'a str>,
     pub action: &'a str,
+    pub key: u64,
     pub prev: [u8; 32],
+    pub digest: [u8; 32],
+    pub mac: [u8; MAC_BYTES],
     pub hash: [u8; 32],
 }
 
@@ -258,16 +362,17 @@ impl<'a> Sound<'a> {
     /// parsed: the hash answers for every byte of the rest.
     pub fn read(line: &'a [u8]) -> Option<Sound<'a>> {
         let rest = line.strip_suffix(LINE_END)?;
-        let (rest, digits) = rest.split_at_checked(rest.len().checked_sub(HASH_DIGITS)?)?;
-        let hashed = rest.strip_suffix(HASH_FIELD)?;
-        let rest = hashed.strip_suffix(b"\"")?;
-        let (rest, prev_digits) = rest.split_at_checked(rest.len().checked_sub(HASH_DIGITS)?)?;
-        let rest = rest.strip_suffix(PREV_FIELD)?;
-        let (prev, written) = (unhex(prev_digits)?, unhex(digits)?);
-        if hash(&prev, hashed) != written {
+        let (rest, written) = field::<32>(rest, HASH_FIELD)?;
+        let (hashed, mac) = field::<MAC_BYTES>(rest.strip_suffix(b"\"")?, MAC_FIELD)?;
+        let (rest, prev) = field::<32>(hashed.strip_suffix(b"\"")?, PREV_FIELD)?;
+        let digest = digest(&prev, hashed);
+        if hash(&digest, &mac) != written {
             return None;
         }
-        let (seq, rest) = until(rest.strip_prefix(b"{\"v\":1,\"seq\":")?, b',')?;
+        let key_digits = rest.iter().rev().take_while(|byte| byte.is_ascii_digit());
+        let (rest, key) = rest.split_at(rest.len() - key_digits.count());
+        rest.strip_suffix(KEY_FIELD)?;
+        let (seq, rest) = until(rest.strip_prefix(FIRST_BYTES)?, b',')?;
         let (timestamp, rest) = until(rest.strip_prefix(b"\"timestamp\":\"")?, b'"')?;
         let (phase, rest) = until(rest.strip_prefix(b",\"phase\":\"")?, b'"')?;
         let (op, rest) = match rest.strip_prefix(b",\"op\":null") {
@@ -289,7 +394,10 @@ impl<'a> Sound<'a> {
             phase,
             op,
             action,
+            key: std::str::from_utf8(key).ok()?.parse().ok()?,
             prev,
+            digest,
+            mac,
             hash: written,
         })
     }
@@ -300,20 +408,35 @@ impl<'a> Sound<'a> {
             hash: self.hash,
         }
     }
+
+    /// The record before it.
+    pub fn link_before(&self) -> Option<Link> {
+        let seq = self.seq.checked_sub(1)?;
+        let hash = self.prev;
+        Some(Link { seq, hash })
+    }
+
+    /// Number of the key of the next record.
+    pub fn next_key(&self) -> u64 {
+        self.key
+            .saturating_add(u64::from(crate::ratchet::moves_on(self.action)))
+    }
+}
+
+/// Takes the last field of a line off, with its name; its value is so many bytes in lower-case digits: a record has one
+/// spelling.
+fn field<'a, const BYTES: usize>(line: &'a [u8], name: &[u8]) -> Option<(&'a [u8], [u8; BYTES])> {
+    let (rest, digits) = line.split_at_checked(line.len().checked_sub(BYTES * 2)?)?;
+    let mut value = [0; BYTES];
+    if digits.iter().any(u8::is_ascii_uppercase) {
+        return None;
+    }
+    hex::decode_to_slice(digits, &mut value).ok()?;
+    Some((rest.strip_suffix(name)?, value))
 }
 
 /// The text before the first such byte, and what follows it.
 fn until(bytes: &[u8], end: u8) -> Option<(&str, &[u8])> {
     let at = bytes.iter().position(|byte| *byte == end)?;
     Some((std::str::from_utf8(&bytes[..at]).ok()?, &bytes[at + 1..]))
-}
-
-/// Lower-case digits only: a record has one spelling.
-fn unhex(digits: &[u8]) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    if digits.iter().any(u8::is_ascii_uppercase) {
-        return None;
-    }
-    hex::decode_to_slice(digits, &mut bytes).ok()?;
-    Some(bytes)
 }

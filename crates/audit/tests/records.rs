@@ -11,9 +11,9 @@ mod common;
 
 use std::{fs, os::unix::fs::MetadataExt};
 
-use audit::{Closing, Durability, Intent, MAX_RECORD_BYTES, Parameter, Phase};
+use audit::{Closing, Durability, Intent, MAX_RECORD_BYTES, Parameter, Phase, Target};
 use common::{event, intent, last, open, operate, place, records, runtime};
-use model::{ClientInfo, Reason, SessionId};
+use model::{ClientInfo, Reason, SessionId, Source};
 
 #[test]
 fn every_record_has_the_five_fields() {
@@ -277,6 +277,11 @@ fn hostile_texts_can_forge_nothing_in_any_field() {
                     name: text.to_owned(),
                     version: text.to_owned(),
                 },
+                source: Source::LOCAL,
+                target: Some(Target {
+                    kind: "project",
+                    id: text.to_owned(),
+                }),
                 parameters,
             };
             log.begin(asked, Durability::Durable)

@@ -16,16 +16,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use audit::{AuditConfig, AuditError, AuditLog, Durability, Warning};
-use common::{OWNER, beside, intent, last, open, operate, place, records, runtime};
+use audit::{AuditError, AuditLog, Durability, Warning};
+use common::{beside, config, intent, last, open, operate, place, records, runtime};
 
 fn refused(path: &Path) -> AuditError {
     let content = || path.is_file().then(|| fs::read(path).unwrap());
     let before = content();
-    match AuditLog::open(AuditConfig {
-        path: path.to_owned(),
-        owner: OWNER,
-    }) {
+    match AuditLog::open(config(&path)) {
         Ok(_) => panic!("{path:?} was opened"),
         Err(error) => {
             assert_eq!(content(), before, "a refused log must not be touched");
@@ -289,10 +286,7 @@ fn an_unwritable_or_unsafe_path_is_an_error_at_start() {
         (0o755, true),
     ] {
         fs::set_permissions(directory.path(), Permissions::from_mode(mode)).unwrap();
-        let opened = AuditLog::open(AuditConfig {
-            path: path.clone(),
-            owner: OWNER,
-        });
+        let opened = AuditLog::open(config(&path));
         assert_eq!(opened.is_ok(), safe, "{mode:o}");
         assert!(safe || matches!(opened, Err(AuditError::Unsafe { .. })));
     }
@@ -309,7 +303,7 @@ fn a_pipe_or_device_is_refused_and_hangs_nobody() {
         0,
     )
     .unwrap();
-    let refused = AuditLog::open(AuditConfig { path, owner: OWNER });
+    let refused = AuditLog::open(config(&path));
     assert!(matches!(refused, Err(AuditError::Unsafe { .. })));
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
 }

@@ -19,12 +19,11 @@ use std::{
 };
 
 use audit::{
-    AuditLog,
+    AuditConfig, AuditLog, Rotation,
     export::Format,
     sinks::{Facility, SinkKind, SinkSettings, Sinks, Source, SyslogAddress, WebhookSettings, health_of},
 };
-use common::{event, open, operate, place, runtime};
-use hmac::{Hmac, KeyInit, Mac};
+use common::{config, event, open, operate, place, runtime};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -208,9 +207,8 @@ fn a_webhook_that_fails_gets_everything_in_order_and_signed() {
         };
         assert_eq!(header("content-type"), "application/x-ndjson");
         let signed = format!("{}.{}", header("x-claude-code-mcp-timestamp"), request.body);
-        let mut mac = Hmac::<sha2::Sha256>::new_from_slice(b"0123456789abcdef0123").unwrap();
-        mac.update(signed.as_bytes());
-        let expected = format!("sha256={}", hex::encode(mac.finalize().into_bytes()));
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, b"0123456789abcdef0123");
+        let expected = format!("sha256={}", hex::encode(ring::hmac::sign(&key, signed.as_bytes())));
         assert_eq!(header("x-claude-code-mcp-signature"), expected);
     }
 }
@@ -341,6 +339,49 @@ fn another_log_is_noticed_and_read_from_its_beginning() {
     }
 }
 
+/// Files come and go while a sink is away or works; what was pruned before it came is told.
+#[test]
+fn a_rotated_log_is_followed_and_what_was_pruned_is_told() {
+    let (directory, path) = place();
+    let second = directory.path().join("second.jsonl");
+    let settings = [sink(SinkKind::File { path: second.clone() })];
+    let rotation = Rotation { size_bytes: Some(64 << 10), ..Rotation::default() };
+    let log = AuditLog::open(AuditConfig { rotation, ..config(&path) }).unwrap();
+    let whole = |path: &Path| -> Vec<u8> {
+        audit::log_files(path).unwrap().iter().flat_map(|file| fs::read(file).unwrap()).collect()
+    };
+    write(&log, 300);
+    let sinks = Sinks::start(&source(&path), &settings).unwrap();
+    for _ in 0..4 {
+        write(&log, 100);
+    }
+    until_taken(&sinks);
+    sinks.shutdown(PATIENCE);
+    assert!(audit::log_files(&path).unwrap().len() >= 4);
+    assert!(fs::read(&second).unwrap() == whole(&path), "each record once");
+    let count = lines(std::str::from_utf8(&whole(&path)).unwrap()).len() as u64;
+    write(&log, 300);
+    drop(log);
+    // The files that the sink had and two more are gone.
+    let rotation = Rotation { keep_files: Some(1), ..rotation };
+    let log = AuditLog::open(AuditConfig { rotation, ..config(&path) }).unwrap();
+    write(&log, 1);
+    until("files are pruned", || audit::log_files(&path).unwrap().len() <= 2);
+    let sinks = Sinks::start(&source(&path), &settings).unwrap();
+    until_taken(&sinks);
+    let missed = sinks.health()[0].missed;
+    sinks.shutdown(PATIENCE);
+    let taken = lines(&fs::read_to_string(&second).unwrap());
+    let gaps: Vec<_> = taken.iter().filter(|line| line["action"] == "sink.gap").collect();
+    assert_eq!(gaps.len(), 1);
+    let first = gaps[0]["parameters"]["first_seq"].as_u64().unwrap();
+    let last = gaps[0]["parameters"]["last_seq"].as_u64().unwrap();
+    assert_eq!((first, last - first + 1), (count + 1, missed));
+    let numbers = numbers(&taken);
+    let end = *numbers.last().unwrap();
+    assert_eq!(numbers, (1..=count).chain(last + 1..=end).collect::<Vec<_>>());
+}
+
 #[test]
 fn syslog_gets_messages_of_rfc_5424() {
     let (directory, path) = place();
@@ -401,11 +442,12 @@ fn syslog_over_tcp_counts_octets_and_is_taken_up_again() {
         };
         (0..count).map(one).collect()
     };
-    assert_eq!(read(8), (1..=8).collect::<Vec<_>>());
+    let first = lines(&fs::read_to_string(&path).unwrap()).len() as u64;
+    assert_eq!(read(first as usize), (1..=first).collect::<Vec<_>>());
     // The daemon went away; what comes then goes over a new connection.
     until("the first part is taken", || sinks.health()[0].lag == 0);
     write(&log, 1);
-    assert_eq!(read(3), [9, 10, 11]);
+    assert_eq!(read(3), [first + 1, first + 2, first + 3]);
     sinks.shutdown(PATIENCE);
     assert!(SyslogAddress::tcp("192.0.2.1:601".parse().unwrap()).is_none());
 }

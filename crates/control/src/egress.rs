@@ -20,7 +20,7 @@ use ::egress::{
     proxy::{Decision, Recorder, TunnelEnd},
 };
 use audit::{AuditLog, Closing, Durability, Entry, Intent, Parameter};
-use model::{ClientInfo, Reason, SessionId};
+use model::{ClientInfo, Reason, SessionId, Source};
 use session::{Traffic, TrafficLog};
 use tokio::time::Instant;
 
@@ -226,6 +226,8 @@ impl SessionLedger {
                 name: CLIENT.to_owned(),
                 version: String::new(),
             },
+            source: Source::LOCAL,
+            target: None,
             parameters,
         }
     }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use audit::Parameter;
+use audit::{Parameter, Target};
 use model::{
     Action, CommandLine, ConversationChoice, CreateSession, EgressRule, ExecuteCommand,
     ExecutePrompt, PermissionAnswer, SessionId, TransferDirection,
@@ -34,6 +34,36 @@ pub(crate) const fn session(action: &Action) -> Option<SessionId> {
         | Action::ListSessions { .. }
         | Action::GetServerInfo => None,
     }
+}
+
+/// What an action is about, where that is no session.
+pub(crate) fn target(action: &Action) -> Option<Target> {
+    let (kind, id) = match action {
+        Action::CreateSession(request) => (
+            "project",
+            request.project_path.to_string_lossy().into_owned(),
+        ),
+        Action::GetExecution(request) => ("execution", request.execution.to_string()),
+        Action::CancelExecution(execution)
+        | Action::RespondExecution { execution, .. }
+        | Action::AnswerExecution { execution, .. }
+        | Action::ResizeTerminal { execution, .. } => ("execution", execution.to_string()),
+        Action::ListSessions { .. } | Action::GetServerInfo => ("server", String::new()),
+        Action::ExecuteCommand(_)
+        | Action::ExecutePrompt(_)
+        | Action::TransferFiles(_)
+        | Action::ReadTranscript(_)
+        | Action::WidenNetwork(_)
+        | Action::AnswerNetwork(_)
+        | Action::GetSession(_)
+        | Action::DestroySession(_)
+        | Action::GetSessionLogs { .. }
+        | Action::ExtendSession { .. }
+        | Action::ReapSession { .. }
+        | Action::AdoptSession(_)
+        | Action::RemoveRemains { .. } => return None,
+    };
+    Some(Target { kind, id })
 }
 
 /// The details of an action.

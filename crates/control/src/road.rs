@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use audit::{AuditError, AuditLog, Closing, Durability, Entry, Intent};
 use model::{
     Action, BackendName, Call, Credentials, Outcome, Principal, Reason, Refusal, ServerInfo,
-    SessionId,
+    SessionId, Source,
 };
 use policy::{ExecutionVerb, Policy, SessionTimes, SessionVerb, SystemVerb};
 use session::Sessions;
@@ -141,6 +141,8 @@ impl Inner {
             session: recorded::session(&call.action),
             principal: principal_of(&call.credentials).name(),
             client: call.client.clone(),
+            source: source_of(&call.credentials),
+            target: recorded::target(&call.action),
             parameters: recorded::parameters(&call.action),
         };
         self.audit
@@ -444,6 +446,14 @@ fn principal_of(credentials: &Credentials) -> Principal {
             roots: roots.clone(),
         },
         Credentials::System => Principal::System,
+    }
+}
+
+/// Every call comes by the server's own socket, but for the server's own.
+const fn source_of(credentials: &Credentials) -> Source {
+    match credentials {
+        Credentials::LocalPeer { .. } => Source::LOCAL,
+        Credentials::System => Source::SYSTEM,
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use audit::{AuditConfig, AuditLog, Phase, Record};
+use audit::{AuditConfig, AuditLog, IdentityKey, Phase, Record};
 use control::{Control, KeeperSettings, Road, ServerFacts};
 use model::{
     Action, BackendName, Call, ClientInfo, CommandLine, CreateSession, Credentials, ExecuteCommand,
@@ -56,10 +56,11 @@ impl House {
         let path = base.path().canonicalize().expect("a path");
         let (store, _) = Store::open(&path.join("state/state.db")).expect("a store");
         let owner = OwnerId::from_bytes([1; 8]);
-        let audit = AuditLog::open(AuditConfig {
-            path: path.join("state/audit.jsonl"),
+        let audit = AuditLog::open(AuditConfig::new(
+            path.join("state/audit.jsonl"),
             owner,
-        })
+            IdentityKey::from_bytes(&[1; 32]),
+        ))
         .expect("a log");
         let policy = Arc::new(policy(&path));
         let (reap_sender, reap) = mpsc::unbounded_channel();

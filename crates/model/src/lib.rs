@@ -36,7 +36,7 @@ pub use outcome::{
     ProviderUsageView, ServerInfo, SessionState, SessionView, StreamView, TranscriptKind,
     TranscriptLine, TranscriptPage, TransferReport, UsageView,
 };
-pub use principal::{Call, ClientInfo, Credentials, Principal};
+pub use principal::{Call, ClientInfo, Credentials, Principal, Source, Transport};
 pub use prompt::{
     AgentRequest, AnsweredBy, ConversationChoice, ConversationId, ConversationIdError,
     ExecutePrompt, MAX_CHANGED_FILES, MAX_PERMISSION_INPUT_BYTES, PendingKind, PendingPermission,

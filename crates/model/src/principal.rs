@@ -1,6 +1,6 @@
 //! Who calls.
 
-use std::path::PathBuf;
+use std::{fmt, net::IpAddr, path::PathBuf};
 
 use crate::Action;
 
@@ -44,6 +44,59 @@ impl Principal {
             Principal::System => "system".to_owned(),
         }
     }
+}
+
+/// The way by which a call came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// The server's own unix socket.
+    Local,
+    /// HTTP over TCP.
+    Http,
+    /// HTTP over a unix socket.
+    HttpUnix,
+    /// The server itself.
+    System,
+}
+
+impl Transport {
+    /// The word in the audit log.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Transport::Local => "local",
+            Transport::Http => "http",
+            Transport::HttpUnix => "http_unix",
+            Transport::System => "system",
+        }
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Where a call came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Source {
+    /// By which way.
+    pub transport: Transport,
+    /// From which address; behind a trusted proxy, the one that the proxy names.
+    pub address: Option<IpAddr>,
+}
+
+impl Source {
+    /// The server's own unix socket.
+    pub const LOCAL: Source = Source {
+        transport: Transport::Local,
+        address: None,
+    };
+    /// The server itself.
+    pub const SYSTEM: Source = Source {
+        transport: Transport::System,
+        address: None,
+    };
 }
 
 /// The program on the other side, as it names itself. Never trusted, only recorded.

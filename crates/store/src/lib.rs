@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod audit_head;
 mod error;
 mod executions;
 mod open;

@@ -460,11 +460,29 @@ pub enum ComposeCommand {
 /// `audit …`
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
-    /// Check the chain of the audit log; exit code 1 names the first bad record
+    /// Check the audit log: chain, seals, signatures, and that nothing is missing; exit code 1 names the first bad record
+    ///
+    /// All files of the log are read, the oldest first. What is known of its end from elsewhere (the state database, for the
+    /// configured log) is compared.
     Verify {
         /// Which log; the configured one otherwise
         path: Option<PathBuf>,
+        /// File with the verification key, as `audit key export` printed it; - is standard input
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+        /// The log's public key, as `audit key show` printed it; otherwise the one that stands beside the log
+        #[arg(long, value_name = "KEY")]
+        public_key: Option<String>,
+        /// A record that the log is known to have had, as `audit verify` printed it: number and hash
+        #[arg(long, value_name = "SEQ:HASH")]
+        anchor: Vec<String>,
+        /// Records before this one are known to be gone
+        #[arg(long, value_name = "SEQ")]
+        from: Option<u64>,
     },
+    /// The keys of the audit log
+    #[command(subcommand)]
+    Key(AuditKeyCommand),
     /// Print the last records, and with --follow those that come
     Tail(TailArguments),
     /// Print the records that fit, oldest first, over all files of the log
@@ -583,6 +601,21 @@ fn parse_moment(text: &str) -> Result<jiff::Timestamp, String> {
     let wrong = || "write 2026-11-22T10:00:00Z, or 90s, 15m, 2h, 1d for that long ago".to_owned();
     let ago = parse_duration(text).map_err(|_| wrong())?;
     jiff::Timestamp::now().checked_sub(ago).map_err(|_| wrong())
+}
+
+/// `audit key …`
+#[derive(Debug, Subcommand)]
+pub enum AuditKeyCommand {
+    /// Show the log's public key, and whether the verification key has been taken away
+    Show {
+        /// Which log; the configured one otherwise
+        path: Option<PathBuf>,
+    },
+    /// Print the verification key and remove it from this machine: keep it where this machine is not
+    Export {
+        /// Which log; the configured one otherwise
+        path: Option<PathBuf>,
+    },
 }
 
 /// `session …`

@@ -82,7 +82,7 @@ const YEAR_SECONDS: u64 = 365 * 86_400;
 /// Longest life of a session, and so of an execution in it: policy allows no more.
 const MONTH_SECONDS: u64 = 30 * 86_400;
 /// One tebibyte: sizes beyond are mistakes of unit.
-const TEBIBYTE: u64 = 1 << 40;
+pub(super) const TEBIBYTE: u64 = 1 << 40;
 /// One gibibyte.
 const GIBIBYTE: u64 = 1 << 30;
 /// Ten million dollars: amounts beyond are mistakes of unit.
@@ -90,7 +90,7 @@ const MOST_MICRO_USD: u64 = 10_000_000_000_000;
 /// Tokens of a day that a limit can name.
 const MOST_TOKENS: u64 = 4_000_000_000;
 /// One mebibyte.
-const MEBIBYTE: u64 = 1 << 20;
+pub(super) const MEBIBYTE: u64 = 1 << 20;
 
 macro_rules! keys {
     ($($constant:ident = $name:literal, $variable:literal, $kind:expr, $default:literal, $documentation:literal;)*) => {
@@ -122,6 +122,16 @@ keys! {
         "Who else gets the records of the audit log, a table each: `[audit_sinks.siem]` with `kind` (`stderr`, `syslog`, `journald`, \
          `webhook`, `file`), `format` (`jsonl`, `ocsf`, `cef`) and `max_lag` (records that may wait); for syslog `address` and \
          `facility`, for a webhook `url`, `secret_file`, `ca_file`, for a file `path`. See [audit log export](audit-log-export.md#sinks).";
+    AUDIT_ROTATE_SIZE = "audit_rotate_size", "CLAUDE_CODE_MCP_AUDIT_ROTATE_SIZE",
+        Kind::Bytes { min: 0, max: TEBIBYTE }, "67108864",
+        "The audit log goes on in a new file when its file has this size, at least 1 MiB; the old one keeps its place beside it. `0`:          whatever size it has.";
+    AUDIT_ROTATE_INTERVAL = "audit_rotate_interval", "CLAUDE_CODE_MCP_AUDIT_ROTATE_INTERVAL",
+        Kind::Seconds { min: 0, max: YEAR_SECONDS }, "0",
+        "The audit log goes on in a new file when the first record of its file is this old. `0`: however old it is.";
+    AUDIT_KEEP_FILES = "audit_keep_files", "CLAUDE_CODE_MCP_AUDIT_KEEP_FILES", Kind::Count { min: 0, max: 100_000 }, "0",
+        "Old files of the audit log that are kept; older ones are removed, and the log says so. `0`: all.";
+    AUDIT_KEEP_DAYS = "audit_keep_days", "CLAUDE_CODE_MCP_AUDIT_KEEP_DAYS", Kind::Count { min: 0, max: 36_500 }, "0",
+        "Days that an old file of the audit log is kept after its last record. `0`: for ever.";
     DEFAULT_SESSION_TIMEOUT = "default_session_timeout", "DEFAULT_SESSION_TIMEOUT",
         Kind::Seconds { min: 1, max: MONTH_SECONDS }, "3600",
         "Lifetime of a session whose creator names none. At most `max_session_timeout`.";

@@ -32,7 +32,7 @@ pub use provider::{
 };
 pub use resolve::load;
 
-use audit::sinks::SinkSettings;
+use audit::{Rotation, sinks::SinkSettings};
 use model::{EgressRule, LimitName, RuntimeClass};
 use policy::Standing;
 
@@ -89,6 +89,8 @@ pub struct Config {
     pub audit_log: PathBuf,
     /// Who else gets its records.
     pub audit_sinks: Vec<SinkSettings>,
+    /// When it goes on in a new file, and what is kept of it.
+    pub audit_rotation: Rotation,
     /// Lifetime of a session whose creator names none.
     pub default_session_timeout: Duration,
     /// Longest lifetime that a session can be given or extended to.

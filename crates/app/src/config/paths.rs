@@ -50,6 +50,11 @@ impl Paths {
         self.state_dir.join("start.lock")
     }
 
+    /// The key of the hashes under which callers stand in the audit log.
+    pub fn audit_identity_key(&self) -> PathBuf {
+        self.state_dir.join("audit-identity.key")
+    }
+
     /// The log of a server that was started on demand.
     pub fn log_file(&self) -> PathBuf {
         self.state_dir.join("server.log")

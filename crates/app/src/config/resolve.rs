@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use audit::Rotation;
 use egress::check_base_url;
 use model::{EgressRule, Kernel, LimitName, RuntimeClass};
 use policy::Standing;
@@ -16,7 +17,8 @@ use toml::Value;
 
 use super::{
     AgentChoice, BackendChoice, Config, ConfigError, Environment, Flags, Key, Kind,
-    NetworkSettings, Paths, audit_sinks, credentials, keys,
+    NetworkSettings, Paths, audit_sinks, credentials,
+    keys::{self, MEBIBYTE, TEBIBYTE},
     layers::{Given, Layers, Origin},
     offered,
     units::{UnitError, format_size, parse_cpus, parse_dollars, parse_duration, parse_size},
@@ -60,6 +62,7 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigEr
             Some(given) => audit_sinks::read(given, environment)?,
             None => Vec::new(),
         },
+        audit_rotation: reader.audit_rotation()?,
         paths: Paths::new(state_dir, environment.runtime_dir(), environment.uid()),
         project_roots: reader.directories(&keys::PROJECT_ROOTS)?,
         extra_read_only: reader.directories(&keys::EXTRA_READ_ONLY)?,
@@ -148,6 +151,31 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn seconds(&self, key: &'static Key) -> Result<Duration, ConfigError> {
         self.number_or_default(key).map(Duration::from_secs)
+    }
+
+    /// `0` in any of them: no such bound.
+    fn audit_rotation(&self) -> Result<Rotation, ConfigError> {
+        let size_bytes = self.number_or_default(&keys::AUDIT_ROTATE_SIZE)?;
+        let interval = self.seconds(&keys::AUDIT_ROTATE_INTERVAL)?;
+        let keep_files = self.count(&keys::AUDIT_KEEP_FILES)?;
+        let keep_days = self.number_or_default(&keys::AUDIT_KEEP_DAYS)?;
+        if let (1..MEBIBYTE, Some(given)) = (size_bytes, self.layers.get(&keys::AUDIT_ROTATE_SIZE))
+        {
+            let shown = |value| shown(keys::AUDIT_ROTATE_SIZE.kind, value);
+            return Err(ConfigError::OutOfRange {
+                key: keys::AUDIT_ROTATE_SIZE.name,
+                origin: given.origin.clone(),
+                value: shown(size_bytes),
+                min: shown(MEBIBYTE),
+                max: shown(TEBIBYTE),
+            });
+        }
+        Ok(Rotation {
+            size_bytes: (size_bytes > 0).then_some(size_bytes),
+            interval: (!interval.is_zero()).then_some(interval),
+            keep_files: (keep_files > 0).then_some(keep_files),
+            keep: (keep_days > 0).then(|| Duration::from_secs(keep_days * 24 * 3600)),
+        })
     }
 
     fn count(&self, key: &'static Key) -> Result<u32, ConfigError> {

@@ -133,6 +133,10 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         state_dir = "/var/tmp/state"
         audit_log = "/var/log/audit.jsonl"
         audit_sinks = { second = { kind = "file", path = "/mnt/audit.jsonl" } }
+        audit_rotate_size = "1m"
+        audit_rotate_interval = "7d"
+        audit_keep_files = 12
+        audit_keep_days = 90
         default_session_timeout = "15m"
         max_session_timeout = 7200
         default_idle_timeout = 60
@@ -209,6 +213,14 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         from_file.project_roots,
         [Path::new("/home/someone/src"), Path::new("/srv/code")]
     );
+    let days = |days| Some(Duration::from_secs(days * 24 * 3600));
+    let rotation = audit::Rotation {
+        size_bytes: Some(1 << 20),
+        interval: days(7),
+        keep_files: Some(12),
+        keep: days(90),
+    };
+    assert_eq!(from_file.audit_rotation, rotation);
     let classes: Vec<_> = from_file
         .runtime_classes
         .iter()
@@ -246,6 +258,10 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
             "CLAUDE_CODE_MCP_AUDIT_SINKS",
             r#"{ second = { kind = "file", path = "/mnt/audit.jsonl" } }"#,
         ),
+        ("CLAUDE_CODE_MCP_AUDIT_ROTATE_SIZE", "1048576"),
+        ("CLAUDE_CODE_MCP_AUDIT_ROTATE_INTERVAL", "168h"),
+        ("CLAUDE_CODE_MCP_AUDIT_KEEP_FILES", "12"),
+        ("CLAUDE_CODE_MCP_AUDIT_KEEP_DAYS", "90"),
         ("DEFAULT_SESSION_TIMEOUT", "900"),
         ("CLAUDE_CODE_MCP_MAX_SESSION_TIMEOUT", "2h"),
         ("CLAUDE_CODE_MCP_DEFAULT_IDLE_TIMEOUT", "1m"),
@@ -647,6 +663,12 @@ fn what_is_not_accepted_is_named_with_its_place() {
             &[],
             &[],
             "`project_roots` in FILE: srv must be an absolute path, or begin with ~/",
+        ),
+        (
+            "audit_rotate_size = \"4k\"",
+            &[],
+            &[],
+            "`audit_rotate_size` in FILE is 4096 bytes: it must be between 1 MiB and 1 TiB",
         ),
         (
             "audit_log = \"/a/../b\"",

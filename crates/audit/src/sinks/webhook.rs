@@ -14,11 +14,10 @@ use std::{
     time::Duration,
 };
 
-use hmac::{Hmac, KeyInit, Mac};
 use jiff::Timestamp;
 use model::Secret;
+use ring::hmac;
 use rustix::fs::OFlags;
-use sha2::Sha256;
 use ureq::{
     Agent,
     http::Uri,
@@ -151,14 +150,9 @@ impl Target for Webhook {
 }
 
 fn signature(secret: &[u8], time: i64, body: &str) -> String {
-    // HMAC takes keys of any length.
-    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret) else {
-        return String::new();
-    };
-    mac.update(time.to_string().as_bytes());
-    mac.update(b".");
-    mac.update(body.as_bytes());
-    hex::encode(mac.finalize().into_bytes())
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    let signed = format!("{time}.{body}");
+    hex::encode(hmac::sign(&key, signed.as_bytes()))
 }
 
 /// The secret without the line end that editors leave.

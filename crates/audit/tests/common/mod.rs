@@ -4,8 +4,10 @@
 
 use std::path::{Path, PathBuf};
 
-use audit::{AuditConfig, AuditLog, Closing, Durability, Event, Intent, Parameter, Record};
-use model::{ClientInfo, OwnerId, SessionId};
+use audit::{
+    AuditConfig, AuditLog, Closing, Durability, Event, IdentityKey, Intent, Parameter, Record,
+};
+use model::{ClientInfo, OwnerId, SessionId, Source};
 
 /// The owner of all test logs.
 pub const OWNER: OwnerId = OwnerId::from_bytes([7; 8]);
@@ -28,11 +30,12 @@ pub fn place() -> (tempfile::TempDir, PathBuf) {
 
 /// Opens a log that must open.
 pub fn open(path: &Path) -> AuditLog {
-    AuditLog::open(AuditConfig {
-        path: path.to_owned(),
-        owner: OWNER,
-    })
-    .unwrap()
+    AuditLog::open(config(path)).unwrap()
+}
+
+/// A log that is never rotated.
+pub fn config(path: &Path) -> AuditConfig {
+    AuditConfig::new(path.to_owned(), OWNER, IdentityKey::from_bytes(&[7; 32]))
 }
 
 /// An intent of the local user.
@@ -45,6 +48,8 @@ pub fn intent(action: &'static str) -> Intent {
             name: "claude-code".to_owned(),
             version: "2.1".to_owned(),
         },
+        source: Source::LOCAL,
+        target: None,
         parameters: vec![
             ("command", Parameter::content(b"make test")),
             ("cwd", Parameter::Path("/workspace".into())),

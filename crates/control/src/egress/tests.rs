@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ::egress::proxy::{Ending, Way};
-use audit::{AuditConfig, Phase, Record};
+use audit::{AuditConfig, IdentityKey, Phase, Record};
 use model::OwnerId;
 
 use super::*;
@@ -11,10 +11,11 @@ use super::*;
 const SESSION: SessionId = SessionId::from_bytes([3; 16]);
 
 fn log(directory: &Path) -> AuditLog {
-    AuditLog::open(AuditConfig {
-        path: directory.join("audit.jsonl"),
-        owner: OwnerId::from_bytes([1; 8]),
-    })
+    AuditLog::open(AuditConfig::new(
+        directory.join("audit.jsonl"),
+        OwnerId::from_bytes([1; 8]),
+        IdentityKey::from_bytes(&[1; 32]),
+    ))
     .unwrap()
 }
 

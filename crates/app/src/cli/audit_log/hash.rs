@@ -2,9 +2,9 @@
 
 use std::io::{self, Read};
 
-use audit::export::Reader;
+use audit::{IdentityKey, identity_hash};
 
-use super::{super::EXIT_OK, CliError, Context, failed};
+use super::{super::EXIT_OK, CliError, Context};
 
 /// Longest text that is read from standard input, bytes.
 const MAX_INPUT_BYTES: u64 = 4096;
@@ -27,7 +27,7 @@ pub(super) fn run(context: &Context, identity: &str) -> Result<u8, CliError> {
 
 /// What a caller is called in the log: itself where it is a tag or an open name, and its tag.
 pub(super) fn actors(context: &Context, named: &str) -> Result<Vec<String>, CliError> {
-    if named.starts_with("hmac-sha256:") || named.starts_with("sha256:") {
+    if named.starts_with("hmac-sha256:") {
         return Ok(vec![named.to_owned()]);
     }
     let name = name(named)?;
@@ -62,15 +62,14 @@ fn name(given: &str) -> Result<String, CliError> {
     }
 }
 
-/// The tag is made of the installation's id, which the log's first record tells.
+/// The key is the installation's, and made by its first server alone.
 fn tag(context: &Context, name: &str) -> Result<String, CliError> {
-    let path = &context.config.audit_log;
-    let mut records = Reader::open(path).map_err(|error| failed(path, error))?;
-    let owner = records.find_map(|line| line.ok()?.record.word("owner")?.parse().ok());
-    match owner {
-        Some(owner) => Ok(audit::identity_hash(owner, name)),
-        None => Err(CliError::Usage(
-            "the log does not say of which installation it is".to_owned(),
-        )),
-    }
+    let path = context.config.paths.audit_identity_key();
+    let unusable = |source| CliError::File {
+        path: path.clone(),
+        source,
+    };
+    path.symlink_metadata().map_err(unusable)?;
+    let key = IdentityKey::open(&path).map_err(unusable)?;
+    Ok(identity_hash(&key, name))
 }

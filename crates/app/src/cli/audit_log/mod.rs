@@ -2,6 +2,7 @@
 
 mod export;
 mod hash;
+mod key;
 mod safe;
 mod search;
 mod show;
@@ -20,7 +21,23 @@ use super::{
 
 pub(super) fn run(context: &Context, command: &AuditCommand) -> Result<u8, CliError> {
     match command {
-        AuditCommand::Verify { path } => verify::run(context, &log(context, path.as_ref())),
+        AuditCommand::Verify {
+            path,
+            key,
+            public_key,
+            anchor,
+            from,
+        } => verify::run(
+            context,
+            &log(context, path.as_ref()),
+            &verify::Against {
+                key: key.as_deref(),
+                public_key: public_key.as_deref(),
+                anchors: anchor,
+                from: *from,
+            },
+        ),
+        AuditCommand::Key(command) => key::run(context, command),
         AuditCommand::Tail(arguments) => tail::run(context, arguments),
         AuditCommand::Search(arguments) => search::run(context, arguments),
         AuditCommand::Export(arguments) => export::run(context, arguments),
