@@ -40,12 +40,23 @@ fn sinks_get_what_the_log_has_and_a_hanging_one_holds_up_nothing() {
     let told: Value = serde_json::from_slice(&told.stdout).expect("a report");
     let of = |name: &str| {
         let sinks = told["auditSinks"].as_array().expect("sinks");
-        sinks.iter().find(|sink| sink["name"] == name).expect("the sink").clone()
+        sinks
+            .iter()
+            .find(|sink| sink["name"] == name)
+            .expect("the sink")
+            .clone()
     };
-    assert_eq!(of("copy"), json!({ "name": "copy", "kind": "file", "waiting": 0, "missed": 0 }));
+    assert_eq!(
+        of("copy"),
+        json!({ "name": "copy", "kind": "file", "waiting": 0, "missed": 0 })
+    );
     assert!(of("siem")["waiting"].as_u64() > Some(5), "{told:#}");
-    let server_log = fs::read_to_string(machine.state().join("server.log")).expect("the server's log");
-    assert!(server_log.contains("nobody reads standard error"), "{server_log}");
+    let server_log =
+        fs::read_to_string(machine.state().join("server.log")).expect("the server's log");
+    assert!(
+        server_log.contains("nobody reads standard error"),
+        "{server_log}"
+    );
 }
 
 #[test]
@@ -59,7 +70,15 @@ fn a_tail_that_follows_shows_what_comes() {
     client.tool("list_sessions", json!({})).expect("an answer");
     let mut tail = machine
         .command(crate::support::program())
-        .args(["audit", "tail", "-n", "9", "--follow", "--action", "session.create"])
+        .args([
+            "audit",
+            "tail",
+            "-n",
+            "9",
+            "--follow",
+            "--action",
+            "session.create",
+        ])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -67,12 +86,27 @@ fn a_tail_that_follows_shows_what_comes() {
     let mut lines = BufReader::new(tail.stdout.take().expect("its output")).lines();
     let session = client.create(&machine.project);
     let intent = lines.next().expect("a line").expect("text");
-    assert!(intent.contains("intent") && intent.contains("session.create"), "{intent}");
+    assert!(
+        intent.contains("intent") && intent.contains("session.create"),
+        "{intent}"
+    );
     let result = lines.next().expect("a line").expect("text");
-    assert!(result.contains("result") && result.contains(&session[..14]), "{result}");
+    assert!(
+        result.contains("result") && result.contains(&session[..14]),
+        "{result}"
+    );
     tail.kill().expect("killed");
     tail.wait().expect("ended");
     client.destroy(&session);
-    let found = machine.cli(&["audit", "search", "--action", "session.*", "--session", &session, "--actor", "nobody"]);
+    let found = machine.cli(&[
+        "audit",
+        "search",
+        "--action",
+        "session.*",
+        "--session",
+        &session,
+        "--actor",
+        "nobody",
+    ]);
     assert_eq!(found.status.code(), Some(1), "nothing fits");
 }

@@ -41,11 +41,26 @@ fn hostile_names_are_harmless_in_the_log_and_on_a_terminal() {
     for text in hostile() {
         let mut client = machine.client_that_is(&json!({ "name": text, "version": text }));
         for (tool, arguments) in [
-            ("create_session", json!({ "projectPath": format!("/{text}") })),
-            ("create_session", json!({ "projectPath": machine.project, "sessionName": text })),
-            ("create_session", json!({ "projectPath": machine.project, "runtimeClass": text })),
-            ("create_session", json!({ "projectPath": machine.project, "network": { "allow": [text] } })),
-            ("create_session", json!({ "projectPath": machine.project, "idempotencyKey": text })),
+            (
+                "create_session",
+                json!({ "projectPath": format!("/{text}") }),
+            ),
+            (
+                "create_session",
+                json!({ "projectPath": machine.project, "sessionName": text }),
+            ),
+            (
+                "create_session",
+                json!({ "projectPath": machine.project, "runtimeClass": text }),
+            ),
+            (
+                "create_session",
+                json!({ "projectPath": machine.project, "network": { "allow": [text] } }),
+            ),
+            (
+                "create_session",
+                json!({ "projectPath": machine.project, "idempotencyKey": text }),
+            ),
             ("get_session", json!({ "sessionId": text })),
             ("list_sessions", json!({ text.as_str(): text })),
             (text.as_str(), json!({})),
@@ -73,14 +88,26 @@ fn paths_of_a_session(machine: &Machine) {
     for text in hostile() {
         let path = format!("/tmp/{}", text.replace('/', "_"));
         for (tool, arguments) in [
-            ("execute_command", json!({ "sessionId": session, "command": "true", "cwd": path })),
-            ("execute_command", json!({ "sessionId": session, "argv": [text], "env": { "X": text } })),
+            (
+                "execute_command",
+                json!({ "sessionId": session, "command": "true", "cwd": path }),
+            ),
+            (
+                "execute_command",
+                json!({ "sessionId": session, "argv": [text], "env": { "X": text } }),
+            ),
             (
                 "transfer_files",
                 json!({ "sessionId": session, "direction": "to_container", "sourcePath": path, "destPath": path }),
             ),
-            ("execute_in_session", json!({ "sessionId": session, "prompt": "go", "model": text })),
-            ("get_session_logs", json!({ "sessionId": session, "conversationId": text })),
+            (
+                "execute_in_session",
+                json!({ "sessionId": session, "prompt": "go", "model": text }),
+            ),
+            (
+                "get_session_logs",
+                json!({ "sessionId": session, "conversationId": text }),
+            ),
         ] {
             let _ = client.tool(tool, arguments);
         }
@@ -92,8 +119,12 @@ fn paths_of_a_session(machine: &Machine) {
 fn bytes_that_are_no_text(machine: &Machine) {
     let mut client = machine.client();
     client.send_bytes(b"{\"jsonrpc\":\"2.0\",\"id\":900,\"method\":\"tools/call\",\"params\":{\"name\":\"get_session\",\"arguments\":{\"sessionId\":\"\xff\xfe\x1b[2J\"}}}");
-    client.tool("list_sessions", json!({})).expect("the connection lives");
-    let project = machine.project.join(OsStr::from_bytes(b"bad\xff\xfe\x1b[2J\n"));
+    client
+        .tool("list_sessions", json!({}))
+        .expect("the connection lives");
+    let project = machine
+        .project
+        .join(OsStr::from_bytes(b"bad\xff\xfe\x1b[2J\n"));
     std::fs::create_dir(&project).expect("a directory");
     machine.give(&project);
     let created = machine
@@ -111,14 +142,21 @@ fn check(machine: &Machine, calls: usize) {
     let log = String::from_utf8(log).expect("the log is text");
     let mut next = 1;
     for line in log.lines() {
-        let record: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("no record: {line}"));
+        let record: Value =
+            serde_json::from_str(line).unwrap_or_else(|_| panic!("no record: {line}"));
         assert_eq!(record["seq"], json!(next), "{line}");
         assert_ne!(record["action"], "forged");
         assert!(line.len() < audit_max() && moves_nothing(line), "{line}");
         next += 1;
     }
-    assert!(next > calls / 2, "the calls are on record: {next} of {calls}");
-    assert!(log.contains("\\\\u{202e}") && log.contains("\\\\u{1b}"), "the control: what was hostile is there, spelled out");
+    assert!(
+        next > calls / 2,
+        "the calls are on record: {next} of {calls}"
+    );
+    assert!(
+        log.contains("\\\\u{202e}") && log.contains("\\\\u{1b}"),
+        "the control: what was hostile is there, spelled out"
+    );
     assert!(log.contains("1048576 bytes"), "and so is what was too long");
     assert!(machine.cli(&["audit", "verify"]).status.success());
     for arguments in [
@@ -131,21 +169,34 @@ fn check(machine: &Machine, calls: usize) {
         let shown = machine.cli(arguments);
         assert!(shown.status.success(), "{shown:?}");
         let text = String::from_utf8(shown.stdout).expect("text");
-        assert_eq!(text.lines().count(), log.lines().count(), "{arguments:?}: one line for each record");
+        assert_eq!(
+            text.lines().count(),
+            log.lines().count(),
+            "{arguments:?}: one line for each record"
+        );
         assert!(text.lines().all(moves_nothing), "{arguments:?}");
     }
     // Who could write the file could put anything there.
     let own = machine.base().join("own.jsonl");
     let first = log.lines().next().expect("a record");
-    let hostile = first.replacen("server.", "\\u001b[2J\\u009b\\u202e", 1).replacen("audit.", "\\u001b[2J\\u009b\\u202e", 1);
+    let hostile = first
+        .replacen("server.", "\\u001b[2J\\u009b\\u202e", 1)
+        .replacen("audit.", "\\u001b[2J\\u009b\\u202e", 1);
     assert_ne!(hostile, first);
     std::fs::write(&own, format!("{hostile}\n\u{1b}[2J no record\n")).expect("written");
     machine.give(&own);
-    for arguments in [&["audit", "tail"][..], &["audit", "tail", "--json"], &["audit", "search"]] {
+    for arguments in [
+        &["audit", "tail"][..],
+        &["audit", "tail", "--json"],
+        &["audit", "search"],
+    ] {
         let shown = machine.cli(&[arguments, &[own.to_str().expect("a path")]].concat());
         let both = [shown.stdout, shown.stderr].concat();
         let text = String::from_utf8(both).expect("text");
-        assert!(text.lines().all(moves_nothing) && text.lines().count() == 2, "{arguments:?}: {text}");
+        assert!(
+            text.lines().all(moves_nothing) && text.lines().count() == 2,
+            "{arguments:?}: {text}"
+        );
     }
 }
 

@@ -19,20 +19,62 @@ use crate::support::{Client, Machine, users, walk};
 
 /// Fields whose value is kept: where it is found, and why.
 const KEPT: &[(&str, &str)] = &[
-    ("create_session.sessionName", "the session's name, by which its owner finds it"),
-    ("create_session.projectPath", "which directory was asked for is what the log is for"),
-    ("create_session.mcpMounts[].hostPath", "which directory was asked for is what the log is for"),
-    ("create_session.idempotencyKey", "the next call with it must find the session"),
-    ("create_session.runtimeClass", "which walls were asked for is what the log is for"),
-    ("create_session.network.allow[]", "which host was asked for is what the log is for"),
-    ("create_session.network.presets[]", "which preset was asked for is what the log is for"),
-    ("create_session.network.rules[].host", "which host was asked for is what the log is for"),
-    ("execute_in_session.model", "which model was asked for is what the log is for"),
-    ("execute_command.cwd", "where a command runs is what the log is for"),
-    ("transfer_files.sourcePath", "what is copied is what the log is for"),
-    ("transfer_files.destPath", "what is copied is what the log is for"),
-    ("initialize.clientInfo.name", "the program that calls, as it names itself"),
-    ("initialize.clientInfo.version", "the program that calls, as it names itself"),
+    (
+        "create_session.sessionName",
+        "the session's name, by which its owner finds it",
+    ),
+    (
+        "create_session.projectPath",
+        "which directory was asked for is what the log is for",
+    ),
+    (
+        "create_session.mcpMounts[].hostPath",
+        "which directory was asked for is what the log is for",
+    ),
+    (
+        "create_session.idempotencyKey",
+        "the next call with it must find the session",
+    ),
+    (
+        "create_session.runtimeClass",
+        "which walls were asked for is what the log is for",
+    ),
+    (
+        "create_session.network.allow[]",
+        "which host was asked for is what the log is for",
+    ),
+    (
+        "create_session.network.presets[]",
+        "which preset was asked for is what the log is for",
+    ),
+    (
+        "create_session.network.rules[].host",
+        "which host was asked for is what the log is for",
+    ),
+    (
+        "execute_in_session.model",
+        "which model was asked for is what the log is for",
+    ),
+    (
+        "execute_command.cwd",
+        "where a command runs is what the log is for",
+    ),
+    (
+        "transfer_files.sourcePath",
+        "what is copied is what the log is for",
+    ),
+    (
+        "transfer_files.destPath",
+        "what is copied is what the log is for",
+    ),
+    (
+        "initialize.clientInfo.name",
+        "the program that calls, as it names itself",
+    ),
+    (
+        "initialize.clientInfo.version",
+        "the program that calls, as it names itself",
+    ),
 ];
 
 /// The canary of a field: letters and digits, so that it is a right value of most.
@@ -42,13 +84,22 @@ fn canary(number: usize) -> String {
 
 /// How programs write a text down.
 fn spellings(text: &str) -> Vec<(&'static str, String)> {
-    let escaped = |prefix: &str| text.bytes().map(|byte| format!("{prefix}{byte:02x}")).collect::<String>();
+    let escaped = |prefix: &str| {
+        text.bytes()
+            .map(|byte| format!("{prefix}{byte:02x}"))
+            .collect::<String>()
+    };
     let mut all = vec![
         ("plain", text.to_owned()),
         ("hexadecimal", hex::encode(text)),
         ("for a URL", escaped("%")),
         ("as JSON's numbers", escaped("\\u00")),
-        ("in UTF-16", text.bytes().flat_map(|byte| [char::from(byte), '\0']).collect()),
+        (
+            "in UTF-16",
+            text.bytes()
+                .flat_map(|byte| [char::from(byte), '\0'])
+                .collect(),
+        ),
     ];
     // Base64 of a longer text spells it in one of three ways; the digits at both ends depend on the neighbors.
     for skipped in 0..3 {
@@ -81,7 +132,9 @@ impl Search {
                 patterns.push(pattern);
             }
         }
-        let automaton = AhoCorasick::builder().ascii_case_insensitive(true).build(patterns);
+        let automaton = AhoCorasick::builder()
+            .ascii_case_insensitive(true)
+            .build(patterns);
         Search {
             automaton: automaton.expect("a search"),
             fields,
@@ -120,7 +173,9 @@ enum Step {
 /// Every place of a schema that takes a text of the caller's.
 fn fields(schema: &Value, root: &Value, path: &Field, out: &mut BTreeMap<String, Field>) {
     let schema = match schema.get("$ref").and_then(Value::as_str) {
-        Some(reference) => root.pointer(reference.trim_start_matches('#')).expect("what a schema refers to"),
+        Some(reference) => root
+            .pointer(reference.trim_start_matches('#'))
+            .expect("what a schema refers to"),
         None => schema,
     };
     for choices in ["anyOf", "oneOf", "allOf"] {
@@ -137,14 +192,21 @@ fn fields(schema: &Value, root: &Value, path: &Field, out: &mut BTreeMap<String,
         fields(&schema["items"], root, &below(Step::Item), out);
     }
     if schema["additionalProperties"].is_object() {
-        fields(&schema["additionalProperties"], root, &below(Step::AnyName), out);
+        fields(
+            &schema["additionalProperties"],
+            root,
+            &below(Step::AnyName),
+            out,
+        );
     }
     let is = |kind: &str| match &schema["type"] {
         Value::String(one) => one == kind,
         Value::Array(several) => several.contains(&json!(kind)),
         _ => false,
     };
-    let is_free = is("object") && named.is_none_or(Map::is_empty) && !schema["additionalProperties"].is_object();
+    let is_free = is("object")
+        && named.is_none_or(Map::is_empty)
+        && !schema["additionalProperties"].is_object();
     if is("string") {
         out.insert(spelled(path), path.clone());
     } else if is_free {
@@ -215,10 +277,26 @@ fn fit(field: &str, arguments: &mut Value) {
             object.remove("stdin");
             object.insert("permissionId".to_owned(), json!("p"));
         }
-        "create_session.mcpMounts[].hostPath" => put(arguments, &[Step::Name("mcpMounts".to_owned()), Step::Item, Step::Name("containerPath".to_owned())], json!("/mnt/x")),
+        "create_session.mcpMounts[].hostPath" => put(
+            arguments,
+            &[
+                Step::Name("mcpMounts".to_owned()),
+                Step::Item,
+                Step::Name("containerPath".to_owned()),
+            ],
+            json!("/mnt/x"),
+        ),
         "create_session.mcpMounts[].containerPath" => {
             let project = arguments["projectPath"].clone();
-            put(arguments, &[Step::Name("mcpMounts".to_owned()), Step::Item, Step::Name("hostPath".to_owned())], project);
+            put(
+                arguments,
+                &[
+                    Step::Name("mcpMounts".to_owned()),
+                    Step::Item,
+                    Step::Name("hostPath".to_owned()),
+                ],
+                project,
+            );
         }
         _ if field.starts_with("create_session.aws") => {
             object.insert("useBedrock".to_owned(), json!(true));
@@ -229,7 +307,10 @@ fn fit(field: &str, arguments: &mut Value) {
 
 /// The value with a canary that a field of that name takes best.
 fn value(field: &str, canary: &str) -> Value {
-    let name = field.rsplit(['.', '[', '{']).find(|part| part.chars().any(char::is_alphabetic)).unwrap_or_default();
+    let name = field
+        .rsplit(['.', '[', '{'])
+        .find(|part| part.chars().any(char::is_alphabetic))
+        .unwrap_or_default();
     match name {
         "projectPath" | "hostPath" | "sourcePath" => json!(format!("/srv/{canary}")),
         "containerPath" | "destPath" | "cwd" => json!(format!("/tmp/{canary}")),
@@ -247,19 +328,34 @@ fn call(client: &mut Client, tool: &str, arguments: &Value) -> Option<Value> {
 }
 
 /// One call for each field; how many of them did something.
-fn call_all(client: &mut Client, machine: &Machine, canaries: &mut BTreeMap<String, String>) -> usize {
+fn call_all(
+    client: &mut Client,
+    machine: &Machine,
+    canaries: &mut BTreeMap<String, String>,
+) -> usize {
     let listed = client.request("tools/list", json!({})).expect("the tools");
     let session = client.create(&machine.project);
     let asked = json!({ "sessionId": session, "command": "exec cat >/dev/null", "keepStdinOpen": true, "waitSeconds": 0 });
     let execution = client.tool("execute_command", asked).expect("an execution");
-    let execution = execution["executionId"].as_str().expect("its id").to_owned();
+    let execution = execution["executionId"]
+        .as_str()
+        .expect("its id")
+        .to_owned();
     let mut done = 0;
     for tool in listed["tools"].as_array().expect("tools") {
         let name = tool["name"].as_str().expect("its name");
         let mut found = BTreeMap::new();
-        fields(&tool["inputSchema"], &tool["inputSchema"], &Vec::new(), &mut found);
+        fields(
+            &tool["inputSchema"],
+            &tool["inputSchema"],
+            &Vec::new(),
+            &mut found,
+        );
         // And what no schema has.
-        found.insert(".unheardOf".to_owned(), vec![Step::Name("unheardOf".to_owned())]);
+        found.insert(
+            ".unheardOf".to_owned(),
+            vec![Step::Name("unheardOf".to_owned())],
+        );
         for (spelled, path) in found {
             let field = format!("{name}{spelled}");
             let canary = canary(canaries.len());
@@ -272,7 +368,11 @@ fn call_all(client: &mut Client, machine: &Machine, canaries: &mut BTreeMap<Stri
             if let Some(Step::AnyName) = path.last() {
                 // The name, too, where it is the caller's own.
                 let mut by_name = right(name, machine, &session, &execution);
-                put(&mut by_name, &path[..path.len() - 1], json!({ format!("N_{canary}"): "1" }));
+                put(
+                    &mut by_name,
+                    &path[..path.len() - 1],
+                    json!({ format!("N_{canary}"): "1" }),
+                );
                 call(client, name, &by_name).and_then(|made| end(client, name, &made));
             }
             canaries.insert(field, canary);
@@ -288,8 +388,13 @@ fn call_all(client: &mut Client, machine: &Machine, canaries: &mut BTreeMap<Stri
 
 /// A session that a call made is not needed.
 fn end(client: &mut Client, tool: &str, made: &Value) -> Option<()> {
-    let session = made["sessionId"].as_str().filter(|_| tool == "create_session")?;
-    client.tool("destroy_session", json!({ "sessionId": session })).ok().map(drop)
+    let session = made["sessionId"]
+        .as_str()
+        .filter(|_| tool == "create_session")?;
+    client
+        .tool("destroy_session", json!({ "sessionId": session }))
+        .ok()
+        .map(drop)
 }
 
 /// A client that names itself by canaries, and calls something.
@@ -330,7 +435,12 @@ fn a_secret_in_any_field_of_any_tool_is_in_nothing_that_is_kept() {
         machine.wait_for_server_end();
         export(&machine, &artifacts);
         let search = Search::new(&canaries);
-        let found = search.below(&[&machine.state(), &artifacts, &machine.base().join("run"), &machine.base().join("home")]);
+        let found = search.below(&[
+            &machine.state(),
+            &artifacts,
+            &machine.base().join("run"),
+            &machine.base().join("home"),
+        ]);
         check(&machine, &found);
         controls(&search, &canaries, &artifacts);
     }
@@ -349,17 +459,41 @@ fn export(machine: &Machine, artifacts: &Path) {
 
 fn check(machine: &Machine, found: &BTreeMap<String, BTreeSet<PathBuf>>) {
     let kept: BTreeSet<&str> = KEPT.iter().map(|(field, _)| *field).collect();
-    let leaked: BTreeMap<_, _> = found.iter().filter(|(field, _)| !kept.contains(field.as_str())).collect();
-    assert!(leaked.is_empty(), "kept although nothing says why: {leaked:#?}");
-    let unused: Vec<_> = kept.iter().filter(|field| !found.contains_key(**field)).collect();
-    assert!(unused.is_empty(), "said to be kept, and not found: {unused:?}");
+    let leaked: BTreeMap<_, _> = found
+        .iter()
+        .filter(|(field, _)| !kept.contains(field.as_str()))
+        .collect();
+    assert!(
+        leaked.is_empty(),
+        "kept although nothing says why: {leaked:#?}"
+    );
+    let unused: Vec<_> = kept
+        .iter()
+        .filter(|field| !found.contains_key(**field))
+        .collect();
+    assert!(
+        unused.is_empty(),
+        "said to be kept, and not found: {unused:?}"
+    );
     // What stands in the log is found in every place that gets it, so these places were searched.
     let name = &found["initialize.clientInfo.name"];
-    let places = ["audit.jsonl", "second.jsonl", "second.jsonl.ocsf", "export.jsonl", "export.ocsf", "export.cef"];
+    let places = [
+        "audit.jsonl",
+        "second.jsonl",
+        "second.jsonl.ocsf",
+        "export.jsonl",
+        "export.ocsf",
+        "export.cef",
+    ];
     for place in places {
-        assert!(name.iter().any(|path| path.ends_with(place)), "{place}: {name:?}");
+        assert!(
+            name.iter().any(|path| path.ends_with(place)),
+            "{place}: {name:?}"
+        );
     }
-    assert!(machine.state().join("server.log").exists() && machine.state().join("state.db").exists());
+    assert!(
+        machine.state().join("server.log").exists() && machine.state().join("state.db").exists()
+    );
 }
 
 /// Each spelling of a canary is found where it is planted.
@@ -369,9 +503,20 @@ fn controls(search: &Search, canaries: &BTreeMap<String, String>, artifacts: &Pa
         let place = artifacts.join(format!("planted-{at}"));
         fs::create_dir(&place).expect("a directory");
         let file = place.join("file");
-        let text = format!("before {} after", if at % 2 == 0 { spelling } else { spelling.to_ascii_uppercase() });
+        let text = format!(
+            "before {} after",
+            if at % 2 == 0 {
+                spelling
+            } else {
+                spelling.to_ascii_uppercase()
+            }
+        );
         fs::write(&file, text).expect("planted");
-        assert_eq!(search.below(&[&place]), BTreeMap::from([(secret.to_owned(), BTreeSet::from([file]))]), "{kind}");
+        assert_eq!(
+            search.below(&[&place]),
+            BTreeMap::from([(secret.to_owned(), BTreeSet::from([file]))]),
+            "{kind}"
+        );
     }
     // As programs really write it.
     let whole = artifacts.join("planted-whole");

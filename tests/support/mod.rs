@@ -254,7 +254,11 @@ impl Machine {
 
     /// The same, of a client with those capabilities.
     pub fn client_that_can(&self, capabilities: &serde_json::Value) -> Client {
-        Client::start(self, capabilities, &serde_json::json!({ "name": "tests", "version": "1" }))
+        Client::start(
+            self,
+            capabilities,
+            &serde_json::json!({ "name": "tests", "version": "1" }),
+        )
     }
 
     /// The same, of a client that names itself so.

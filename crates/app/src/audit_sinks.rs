@@ -38,7 +38,8 @@ pub(crate) fn start(config: &Config, standard_error: StandardError) -> anyhow::R
         state_directory: config.paths.state_dir.clone(),
         host: host(),
     };
-    Sinks::start(&source, &settings).context("the audit sinks cannot be started (`audit_sinks` in the configuration)")
+    Sinks::start(&source, &settings)
+        .context("the audit sinks cannot be started (`audit_sinks` in the configuration)")
 }
 
 /// How they are doing, whether or not a server runs.
@@ -53,5 +54,8 @@ pub(crate) fn health(config: &Config) -> Vec<Health> {
 
 /// The name of this machine, for formats that have one.
 pub(crate) fn host() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
 }

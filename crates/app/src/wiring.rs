@@ -265,7 +265,11 @@ impl House for Wired {
             tracing::warn!(%error, "the end of the server is not in the audit log");
         }
         self.audit.flush().await;
-        let sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let sinks = self
+            .sinks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(sinks) = sinks {
             let _ = tokio::task::spawn_blocking(move || sinks.shutdown(FLUSH_PATIENCE)).await;
         }

@@ -56,12 +56,26 @@ fn every_action() -> BTreeSet<String> {
 
 fn is_action(word: &str) -> bool {
     const AREAS: [&str; 12] = [
-        "session", "execution", "prompt", "files", "server", "egress", "audit", "sink", "auth", "key", "config", "limit",
+        "session",
+        "execution",
+        "prompt",
+        "files",
+        "server",
+        "egress",
+        "audit",
+        "sink",
+        "auth",
+        "key",
+        "config",
+        "limit",
     ];
     let Some((area, verb)) = word.split_once('.') else {
         return false;
     };
-    let is_verb = !verb.is_empty() && verb.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    let is_verb = !verb.is_empty()
+        && verb
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte == b'_');
     AREAS.contains(&area) && is_verb
 }
 
@@ -103,12 +117,36 @@ fn outcomes() -> Vec<(&'static str, &'static str)> {
 fn every_action_is_an_event_that_the_schema_allows() {
     let definitions = Definitions::read();
     let actions = every_action();
-    for needed in ["session.create", "egress.connect", "audit.gap", "server.start", "execution.read", "session.remove_remains"] {
-        assert!(actions.contains(needed), "the search for names finds {needed}: {actions:?}");
+    for needed in [
+        "session.create",
+        "egress.connect",
+        "audit.gap",
+        "server.start",
+        "execution.read",
+        "session.remove_remains",
+    ] {
+        assert!(
+            actions.contains(needed),
+            "the search for names finds {needed}: {actions:?}"
+        );
     }
     assert!(actions.len() >= 28, "{actions:?}");
-    let more = ["auth.ok", "auth.fail", "auth.lockout", "key.create", "key.rotate", "key.revoke", "config.reload",
-        "audit.rotate", "audit.pruned", "audit.checkpoint", "sink.gap", "unheard.of", "nodot", "session.new_verb"];
+    let more = [
+        "auth.ok",
+        "auth.fail",
+        "auth.lockout",
+        "key.create",
+        "key.rotate",
+        "key.revoke",
+        "config.reload",
+        "audit.rotate",
+        "audit.pruned",
+        "audit.checkpoint",
+        "sink.gap",
+        "unheard.of",
+        "nodot",
+        "session.new_verb",
+    ];
     let actions = actions.into_iter().chain(more.map(str::to_owned));
     let mut classes = BTreeMap::<u64, u32>::new();
     for action in actions {
@@ -118,13 +156,23 @@ fn every_action_is_an_event_that_the_schema_allows() {
                 let text = Format::Ocsf.render(&line, HOST);
                 let event: Value = serde_json::from_str(&text).unwrap();
                 let flaws = definitions.flaws(&event);
-                assert!(flaws.is_empty(), "{action} {phase} {result}: {flaws:#?}\n{event:#}");
-                *classes.entry(event["class_uid"].as_u64().unwrap()).or_default() += 1;
+                assert!(
+                    flaws.is_empty(),
+                    "{action} {phase} {result}: {flaws:#?}\n{event:#}"
+                );
+                *classes
+                    .entry(event["class_uid"].as_u64().unwrap())
+                    .or_default() += 1;
             }
         }
     }
-    let gap: Value = serde_json::from_str(&Format::Ocsf.render(&record("sink.gap", "event", "ok", true), HOST)).unwrap();
-    assert_eq!((&gap["class_uid"], &gap["severity"]), (&json!(1008), &json!("High")));
+    let gap: Value =
+        serde_json::from_str(&Format::Ocsf.render(&record("sink.gap", "event", "ok", true), HOST))
+            .unwrap();
+    assert_eq!(
+        (&gap["class_uid"], &gap["severity"]),
+        (&json!(1008), &json!("High"))
+    );
     let used: Vec<_> = classes.keys().copied().collect();
     assert_eq!(used, [1008, 3002, 3004, 4001, 6002, 6003]);
 }
@@ -133,11 +181,16 @@ fn every_action_is_an_event_that_the_schema_allows() {
 #[test]
 fn an_event_that_is_wrong_is_found_to_be() {
     let definitions = Definitions::read();
-    let right: Value = serde_json::from_str(&Format::Ocsf.render(&record("session.create", "result", "ok", false), HOST)).unwrap();
+    let right: Value = serde_json::from_str(
+        &Format::Ocsf.render(&record("session.create", "result", "ok", false), HOST),
+    )
+    .unwrap();
     assert_eq!(definitions.flaws(&right), Vec::<String>::new());
     type Spoil = fn(&mut Value);
     let spoiled: [(&str, Spoil); 12] = [
-        ("api", |event| drop(event.as_object_mut().unwrap().remove("api"))),
+        ("api", |event| {
+            drop(event.as_object_mut().unwrap().remove("api"))
+        }),
         ("colour", |event| event["colour"] = json!("red")),
         ("type_uid", |event| event["type_uid"] = json!(600_302)),
         ("severity_id", |event| event["severity_id"] = json!(7)),
@@ -145,22 +198,34 @@ fn an_event_that_is_wrong_is_found_to_be() {
         ("class_uid", |event| event["class_uid"] = json!(6004)),
         ("category_uid", |event| event["category_uid"] = json!(3)),
         ("activity_id", |event| event["activity_id"] = json!(5)),
-        ("activity_name", |event| event["activity_name"] = json!("Destroy")),
+        ("activity_name", |event| {
+            event["activity_name"] = json!("Destroy")
+        }),
         ("actor", |event| event["actor"] = json!({})),
-        ("src_endpoint.ip", |event| event["src_endpoint"]["ip"] = json!("everywhere")),
-        ("resources", |event| event["resources"] = json!({ "uid": "1" })),
+        ("src_endpoint.ip", |event| {
+            event["src_endpoint"]["ip"] = json!("everywhere")
+        }),
+        ("resources", |event| {
+            event["resources"] = json!({ "uid": "1" })
+        }),
     ];
     for (named, spoil) in spoiled {
         let mut event = right.clone();
         spoil(&mut event);
         let flaws = definitions.flaws(&event);
-        assert!(flaws.iter().any(|flaw| flaw.contains(named)), "{named}: {flaws:?}");
+        assert!(
+            flaws.iter().any(|flaw| flaw.contains(named)),
+            "{named}: {flaws:?}"
+        );
     }
 }
 
 #[test]
 fn what_an_event_says_is_what_the_record_says() {
-    let event: Value = serde_json::from_str(&Format::Ocsf.render(&record("session.create", "result", "denied", false), HOST)).unwrap();
+    let event: Value = serde_json::from_str(
+        &Format::Ocsf.render(&record("session.create", "result", "denied", false), HOST),
+    )
+    .unwrap();
     assert_eq!(event["type_name"], "API Activity: Create");
     assert_eq!(event["time"], 1_795_344_782_123_u64);
     assert_eq!(event["status"], "Failure");
@@ -173,12 +238,24 @@ fn what_an_event_says_is_what_the_record_says() {
     assert_eq!(event["resources"][0]["uid"], "0909");
     assert_eq!(event["metadata"]["uid"], "11");
     assert_eq!(event["unmapped"]["parameters"]["command"]["bytes"], 9);
-    let event: Value = serde_json::from_str(&Format::Ocsf.render(&record("egress.connect", "result", "denied", false), HOST)).unwrap();
+    let event: Value = serde_json::from_str(
+        &Format::Ocsf.render(&record("egress.connect", "result", "denied", false), HOST),
+    )
+    .unwrap();
     assert_eq!(event["type_name"], "Network Activity: Refuse");
-    assert_eq!(event["dst_endpoint"], json!({ "hostname": "registry.example", "port": 443 }));
+    assert_eq!(
+        event["dst_endpoint"],
+        json!({ "hostname": "registry.example", "port": 443 })
+    );
     assert_eq!(event["traffic"]["bytes"], 46);
-    let event: Value = serde_json::from_str(&Format::Ocsf.render(&record("auth.fail", "event", "denied", true), HOST)).unwrap();
-    assert_eq!((&event["status"], &event["is_remote"]), (&json!("Failure"), &json!(true)));
+    let event: Value = serde_json::from_str(
+        &Format::Ocsf.render(&record("auth.fail", "event", "denied", true), HOST),
+    )
+    .unwrap();
+    assert_eq!(
+        (&event["status"], &event["is_remote"]),
+        (&json!("Failure"), &json!(true))
+    );
     assert_eq!(event["src_endpoint"]["ip"], "192.0.2.7");
 }
 
@@ -233,13 +310,19 @@ fn hostile_values_are_read_back_from_cef_as_they_were() {
     line.record.action = "session|create\\x=y".to_owned();
     line.record.reason = Some("two\nlines\r".to_owned());
     let (head, pairs) = read_cef(&Format::Cef.render(&line, HOST));
-    assert_eq!(head[..3], ["0", "claude-code-mcp", "Claude Code Container MCP Server"]);
+    assert_eq!(
+        head[..3],
+        ["0", "claude-code-mcp", "Claude Code Container MCP Server"]
+    );
     assert_eq!(head[4], "session|create\\x=y");
     assert_eq!(pairs["requestClientApplication"], hostile);
     assert_eq!(pairs["act"], "session|create\\x=y");
     assert_eq!(pairs["reason"], "two\nlines\r");
     assert_eq!(pairs["rt"], "1795344782123");
-    assert_eq!((pairs["cs1Label"].as_str(), pairs["cs1"].as_str()), ("session", "0909"));
+    assert_eq!(
+        (pairs["cs1Label"].as_str(), pairs["cs1"].as_str()),
+        ("session", "0909")
+    );
     let parameters: Value = serde_json::from_str(&pairs["cs5"]).unwrap();
     assert_eq!(parameters["host"], "registry.example");
 }
@@ -248,7 +331,8 @@ fn hostile_values_are_read_back_from_cef_as_they_were() {
 fn every_action_is_a_line_of_cef() {
     for action in every_action() {
         for (phase, result) in outcomes() {
-            let (head, pairs) = read_cef(&Format::Cef.render(&record(&action, phase, result, true), HOST));
+            let (head, pairs) =
+                read_cef(&Format::Cef.render(&record(&action, phase, result, true), HOST));
             assert_eq!(head[4], action);
             let severity: u8 = head[6].parse().unwrap();
             assert!(severity <= 10 && pairs["outcome"] == result && pairs["src"] == "192.0.2.7");
@@ -261,7 +345,10 @@ fn every_action_is_a_line_of_cef() {
 fn a_search_finds_what_fits_all_conditions() {
     let (_directory, path) = place();
     let log = open(&path);
-    let (one, other) = (SessionId::from_bytes([1; 16]), SessionId::from_bytes([2; 16]));
+    let (one, other) = (
+        SessionId::from_bytes([1; 16]),
+        SessionId::from_bytes([2; 16]),
+    );
     runtime().block_on(async {
         for (session, principal, closing) in [
             (one, "uid:1000", Closing::Ok),
@@ -278,33 +365,108 @@ fn a_search_finds_what_fits_all_conditions() {
             let entry = log.begin(asked, Durability::Durable).await.unwrap();
             entry.close(closing).await.unwrap();
         }
-        let stop = Event { action: "server.stop", session: None, parameters: Vec::new() };
+        let stop = Event {
+            action: "server.stop",
+            session: None,
+            parameters: Vec::new(),
+        };
         log.event(stop).await.unwrap();
         log.flush().await;
     });
     let all: Vec<Line> = Reader::open(&path).unwrap().map(Result::unwrap).collect();
     assert_eq!(all.len(), 8);
     let text = fs::read_to_string(&path).unwrap();
-    let rendered: Vec<_> = all.iter().map(|line| Format::Jsonl.render(line, HOST)).collect();
-    assert_eq!(rendered.join("\n") + "\n", text, "JSON lines are the log's own");
+    let rendered: Vec<_> = all
+        .iter()
+        .map(|line| Format::Jsonl.render(line, HOST))
+        .collect();
+    assert_eq!(
+        rendered.join("\n") + "\n",
+        text,
+        "JSON lines are the log's own"
+    );
     let found = |filter: Filter| -> Vec<u64> {
-        all.iter().filter(|line| filter.takes(line)).map(|line| line.record.seq).collect()
+        all.iter()
+            .filter(|line| filter.takes(line))
+            .map(|line| line.record.seq)
+            .collect()
     };
     let key_tag = all[5].record.actor.hash.clone();
     let operation = all[3].record.op.clone();
     let moment = all[3].record.timestamp;
     assert_eq!(found(Filter::default()), [1, 2, 3, 4, 5, 6, 7, 8]);
-    assert_eq!(found(Filter { session: Some(one.to_string()), ..Filter::default() }), [2, 3]);
-    assert_eq!(found(Filter { session: Some(other.to_string()[..8].to_owned()), ..Filter::default() }), [4, 5, 6, 7]);
-    assert_eq!(found(Filter { session: Some(String::new()), ..Filter::default() }), [] as [u64; 0]);
-    assert_eq!(found(Filter { actors: vec!["uid:1000".to_owned()], ..Filter::default() }), [2, 3, 4, 5]);
-    assert_eq!(found(Filter { actors: vec![key_tag], ..Filter::default() }), [6, 7]);
-    assert_eq!(found(Filter { action: Some(Pattern::new("s*.s*")), ..Filter::default() }), [8]);
-    assert_eq!(found(Filter { result: Some("denied".to_owned()), ..Filter::default() }), [5]);
-    assert_eq!(found(Filter { operation, ..Filter::default() }), [4, 5]);
-    assert_eq!(found(Filter { text: Some("needle".to_owned()), result: Some("pending".to_owned()), ..Filter::default() }), [2, 4, 6]);
-    let since = found(Filter { since: Some(moment), ..Filter::default() });
-    let until = found(Filter { until: Some(moment), ..Filter::default() });
+    assert_eq!(
+        found(Filter {
+            session: Some(one.to_string()),
+            ..Filter::default()
+        }),
+        [2, 3]
+    );
+    assert_eq!(
+        found(Filter {
+            session: Some(other.to_string()[..8].to_owned()),
+            ..Filter::default()
+        }),
+        [4, 5, 6, 7]
+    );
+    assert_eq!(
+        found(Filter {
+            session: Some(String::new()),
+            ..Filter::default()
+        }),
+        [] as [u64; 0]
+    );
+    assert_eq!(
+        found(Filter {
+            actors: vec!["uid:1000".to_owned()],
+            ..Filter::default()
+        }),
+        [2, 3, 4, 5]
+    );
+    assert_eq!(
+        found(Filter {
+            actors: vec![key_tag],
+            ..Filter::default()
+        }),
+        [6, 7]
+    );
+    assert_eq!(
+        found(Filter {
+            action: Some(Pattern::new("s*.s*")),
+            ..Filter::default()
+        }),
+        [8]
+    );
+    assert_eq!(
+        found(Filter {
+            result: Some("denied".to_owned()),
+            ..Filter::default()
+        }),
+        [5]
+    );
+    assert_eq!(
+        found(Filter {
+            operation,
+            ..Filter::default()
+        }),
+        [4, 5]
+    );
+    assert_eq!(
+        found(Filter {
+            text: Some("needle".to_owned()),
+            result: Some("pending".to_owned()),
+            ..Filter::default()
+        }),
+        [2, 4, 6]
+    );
+    let since = found(Filter {
+        since: Some(moment),
+        ..Filter::default()
+    });
+    let until = found(Filter {
+        until: Some(moment),
+        ..Filter::default()
+    });
     assert!(since.contains(&4) && !until.contains(&4));
     assert_eq!([until, since].concat(), [1, 2, 3, 4, 5, 6, 7, 8]);
 }

@@ -21,7 +21,9 @@ use std::{
 use audit::{
     AuditConfig, AuditLog, Rotation,
     export::Format,
-    sinks::{Facility, SinkKind, SinkSettings, Sinks, Source, SyslogAddress, WebhookSettings, health_of},
+    sinks::{
+        Facility, SinkKind, SinkSettings, Sinks, Source, SyslogAddress, WebhookSettings, health_of,
+    },
 };
 use common::{config, event, open, operate, place, runtime};
 use serde_json::Value;
@@ -67,15 +69,22 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 fn until_taken(sinks: &Sinks) {
-    until("everything is taken", || sinks.health().iter().all(|sink| sink.lag == 0));
+    until("everything is taken", || {
+        sinks.health().iter().all(|sink| sink.lag == 0)
+    });
 }
 
 fn lines(text: &str) -> Vec<Value> {
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 fn numbers(records: &[Value]) -> Vec<u64> {
-    records.iter().filter_map(|record| record["seq"].as_u64()).collect()
+    records
+        .iter()
+        .filter_map(|record| record["seq"].as_u64())
+        .collect()
 }
 
 /// What is written while the sink is away comes after its return, and no record twice where nothing went wrong.
@@ -84,7 +93,9 @@ fn a_second_file_is_the_log_again_also_after_restarts() {
     let (directory, path) = place();
     let second = directory.path().join("second.jsonl");
     let log = open(&path);
-    let settings = [sink(SinkKind::File { path: second.clone() })];
+    let settings = [sink(SinkKind::File {
+        path: second.clone(),
+    })];
     for round in 1..=3 {
         write(&log, 20);
         let sinks = Sinks::start(&source(&path), &settings).unwrap();
@@ -92,7 +103,11 @@ fn a_second_file_is_the_log_again_also_after_restarts() {
             write(&log, 600);
         }
         sinks.shutdown(PATIENCE);
-        assert_eq!(fs::read(&second).unwrap(), fs::read(&path).unwrap(), "round {round}");
+        assert_eq!(
+            fs::read(&second).unwrap(),
+            fs::read(&path).unwrap(),
+            "round {round}"
+        );
     }
     let mode = fs::metadata(&second).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
@@ -102,7 +117,10 @@ fn a_second_file_is_the_log_again_also_after_restarts() {
     write(&log, 1);
     until_taken(&sinks);
     sinks.shutdown(PATIENCE);
-    let both = [fs::read(directory.path().join("second.1")).unwrap(), fs::read(&second).unwrap()];
+    let both = [
+        fs::read(directory.path().join("second.1")).unwrap(),
+        fs::read(&second).unwrap(),
+    ];
     assert_eq!(both.concat(), fs::read(&path).unwrap());
 }
 
@@ -124,7 +142,11 @@ impl Service {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/in", listener.local_addr().unwrap());
         let taken = Arc::new(Mutex::new(Vec::new()));
-        let (seen, answer, count) = (taken.clone(), Arc::new(answer), Arc::new(AtomicUsize::new(0)));
+        let (seen, answer, count) = (
+            taken.clone(),
+            Arc::new(answer),
+            Arc::new(AtomicUsize::new(0)),
+        );
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let (seen, answer, count) = (seen.clone(), answer.clone(), count.clone());
@@ -159,7 +181,8 @@ fn serve(stream: TcpStream, mut answer: impl FnMut(String, String) -> Option<u16
         }
         let length = head.lines().find_map(|line| {
             let (name, value) = line.split_once(": ")?;
-            name.eq_ignore_ascii_case("content-length").then(|| value.parse::<usize>().unwrap())
+            name.eq_ignore_ascii_case("content-length")
+                .then(|| value.parse::<usize>().unwrap())
         });
         let mut body = vec![0; length.unwrap()];
         reader.read_exact(&mut body).unwrap();
@@ -174,7 +197,9 @@ fn serve(stream: TcpStream, mut answer: impl FnMut(String, String) -> Option<u16
 }
 
 fn webhook(url: &str, secret: Option<PathBuf>) -> SinkSettings {
-    sink(SinkKind::Webhook(WebhookSettings::new(url, secret, None).unwrap()))
+    sink(SinkKind::Webhook(
+        WebhookSettings::new(url, secret, None).unwrap(),
+    ))
 }
 
 #[test]
@@ -193,22 +218,34 @@ fn a_webhook_that_fails_gets_everything_in_order_and_signed() {
         _ => Some(200),
     });
     let sinks = Sinks::start(&source(&path), &[webhook(&service.url, Some(secret))]).unwrap();
-    until("the failure is known", || sinks.health()[0].last_error.is_some() || sinks.health()[0].lag == 0);
+    until("the failure is known", || {
+        sinks.health()[0].last_error.is_some() || sinks.health()[0].lag == 0
+    });
     write(&log, 300);
     until_taken(&sinks);
     assert_eq!(sinks.health()[0].last_error, None);
     sinks.shutdown(PATIENCE);
-    assert_eq!(service.text(), fs::read_to_string(&path).unwrap(), "each once: what was refused was not taken");
+    assert_eq!(
+        service.text(),
+        fs::read_to_string(&path).unwrap(),
+        "each once: what was refused was not taken"
+    );
     for request in service.taken.lock().unwrap().iter() {
         let header = |name: &str| {
             let mut lines = request.head.lines();
-            let found = lines.find_map(|line| line.split_once(": ").filter(|(key, _)| key.eq_ignore_ascii_case(name)));
+            let found = lines.find_map(|line| {
+                line.split_once(": ")
+                    .filter(|(key, _)| key.eq_ignore_ascii_case(name))
+            });
             found.unwrap().1.to_owned()
         };
         assert_eq!(header("content-type"), "application/x-ndjson");
         let signed = format!("{}.{}", header("x-claude-code-mcp-timestamp"), request.body);
         let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, b"0123456789abcdef0123");
-        let expected = format!("sha256={}", hex::encode(ring::hmac::sign(&key, signed.as_bytes())));
+        let expected = format!(
+            "sha256={}",
+            hex::encode(ring::hmac::sign(&key, signed.as_bytes()))
+        );
         assert_eq!(header("x-claude-code-mcp-signature"), expected);
     }
 }
@@ -219,14 +256,25 @@ fn what_a_dead_service_missed_comes_after_the_next_start() {
     let (_directory, path) = place();
     let log = open(&path);
     write(&log, 10);
-    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dead = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let sinks = Sinks::start(&source(&path), &[webhook(&format!("http://{dead}/"), None)]).unwrap();
-    until("the failure is known", || sinks.health()[0].last_error.is_some());
+    until("the failure is known", || {
+        sinks.health()[0].last_error.is_some()
+    });
     let started = Instant::now();
     sinks.shutdown(PATIENCE);
-    assert!(started.elapsed() < NOT_HELD_UP, "a dead service does not hold up the end");
+    assert!(
+        started.elapsed() < NOT_HELD_UP,
+        "a dead service does not hold up the end"
+    );
     let health = health_of(&path, path.parent().unwrap(), &["one".to_owned()]);
-    assert!(health[0].lag >= 21 && health[0].last_error.is_some(), "{health:?}");
+    assert!(
+        health[0].lag >= 21 && health[0].last_error.is_some(),
+        "{health:?}"
+    );
     write(&log, 10);
     let service = Service::start(|_| Some(200));
     let sinks = Sinks::start(&source(&path), &[webhook(&service.url, None)]).unwrap();
@@ -234,7 +282,10 @@ fn what_a_dead_service_missed_comes_after_the_next_start() {
     sinks.shutdown(PATIENCE);
     assert_eq!(service.text(), fs::read_to_string(&path).unwrap());
     let health = health_of(&path, path.parent().unwrap(), &["one".to_owned()]);
-    assert_eq!((health[0].lag, &health[0].last_error, health[0].missed), (0, &None, 0));
+    assert_eq!(
+        (health[0].lag, &health[0].last_error, health[0].missed),
+        (0, &None, 0)
+    );
 }
 
 /// A service that takes connections and never answers, and a pipe nobody reads in the place of a file: calls go on, and so
@@ -245,27 +296,52 @@ fn sinks_that_hang_hold_up_nothing() {
     let log = open(&path);
     let hanging = TcpListener::bind("127.0.0.1:0").unwrap();
     let pipe = directory.path().join("pipe");
-    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+    rustix::fs::mkfifoat(
+        rustix::fs::CWD,
+        &pipe,
+        rustix::fs::Mode::from_raw_mode(0o600),
+    )
+    .unwrap();
     let second = directory.path().join("second.jsonl");
-    let named = |name: &str, settings: SinkSettings| SinkSettings { name: name.to_owned(), ..settings };
+    let named = |name: &str, settings: SinkSettings| SinkSettings {
+        name: name.to_owned(),
+        ..settings
+    };
     let settings = [
-        named("hanging", webhook(&format!("http://{}/", hanging.local_addr().unwrap()), None)),
+        named(
+            "hanging",
+            webhook(&format!("http://{}/", hanging.local_addr().unwrap()), None),
+        ),
         named("pipe", sink(SinkKind::File { path: pipe })),
-        named("well", sink(SinkKind::File { path: second.clone() })),
+        named(
+            "well",
+            sink(SinkKind::File {
+                path: second.clone(),
+            }),
+        ),
     ];
     let sinks = Sinks::start(&source(&path), &settings).unwrap();
     let _connected = hanging.accept().expect("it connects");
     let started = Instant::now();
     write(&log, 200);
-    assert!(started.elapsed() < PATIENCE / 2, "calls went on while a sink hung");
+    assert!(
+        started.elapsed() < PATIENCE / 2,
+        "calls went on while a sink hung"
+    );
     until("the other sink has it", || sinks.health()[2].lag == 0);
     assert_eq!(fs::read(&second).unwrap(), fs::read(&path).unwrap());
     let health = sinks.health();
     assert!(health[0].lag > 400 && health[1].lag > 400, "{health:?}");
-    assert!(health[1].last_error.is_some(), "a pipe is refused: {health:?}");
+    assert!(
+        health[1].last_error.is_some(),
+        "a pipe is refused: {health:?}"
+    );
     let started = Instant::now();
     sinks.shutdown(Duration::from_millis(300));
-    assert!(started.elapsed() < NOT_HELD_UP, "the end waits no longer than it was told to");
+    assert!(
+        started.elapsed() < NOT_HELD_UP,
+        "the end waits no longer than it was told to"
+    );
 }
 
 #[test]
@@ -312,7 +388,9 @@ fn what_waits_too_long_is_left_out_and_told() {
 fn another_log_is_noticed_and_read_from_its_beginning() {
     let (directory, path) = place();
     let second = directory.path().join("second.jsonl");
-    let settings = [sink(SinkKind::File { path: second.clone() })];
+    let settings = [sink(SinkKind::File {
+        path: second.clone(),
+    })];
     let log = open(&path);
     write(&log, 5);
     let sinks = Sinks::start(&source(&path), &settings).unwrap();
@@ -333,9 +411,16 @@ fn another_log_is_noticed_and_read_from_its_beginning() {
         let text = fs::read_to_string(&second).unwrap();
         let new = lines(&text[before.len()..]);
         let own = lines(&fs::read_to_string(fresh.path().join("audit.log")).unwrap());
-        let notices = new.iter().filter(|line| line["parameters"]["kind"] == "another_log").count();
+        let notices = new
+            .iter()
+            .filter(|line| line["parameters"]["kind"] == "another_log")
+            .count();
         assert!(notices >= 1, "{more}: {new:?}");
-        assert_eq!(new[new.len() - own.len()..], own, "shorter or longer than the one before");
+        assert_eq!(
+            new[new.len() - own.len()..],
+            own,
+            "shorter or longer than the one before"
+        );
     }
 }
 
@@ -344,11 +429,24 @@ fn another_log_is_noticed_and_read_from_its_beginning() {
 fn a_rotated_log_is_followed_and_what_was_pruned_is_told() {
     let (directory, path) = place();
     let second = directory.path().join("second.jsonl");
-    let settings = [sink(SinkKind::File { path: second.clone() })];
-    let rotation = Rotation { size_bytes: Some(64 << 10), ..Rotation::default() };
-    let log = AuditLog::open(AuditConfig { rotation, ..config(&path) }).unwrap();
+    let settings = [sink(SinkKind::File {
+        path: second.clone(),
+    })];
+    let rotation = Rotation {
+        size_bytes: Some(64 << 10),
+        ..Rotation::default()
+    };
+    let log = AuditLog::open(AuditConfig {
+        rotation,
+        ..config(&path)
+    })
+    .unwrap();
     let whole = |path: &Path| -> Vec<u8> {
-        audit::log_files(path).unwrap().iter().flat_map(|file| fs::read(file).unwrap()).collect()
+        audit::log_files(path)
+            .unwrap()
+            .iter()
+            .flat_map(|file| fs::read(file).unwrap())
+            .collect()
     };
     write(&log, 300);
     let sinks = Sinks::start(&source(&path), &settings).unwrap();
@@ -358,28 +456,46 @@ fn a_rotated_log_is_followed_and_what_was_pruned_is_told() {
     until_taken(&sinks);
     sinks.shutdown(PATIENCE);
     assert!(audit::log_files(&path).unwrap().len() >= 4);
-    assert!(fs::read(&second).unwrap() == whole(&path), "each record once");
+    assert!(
+        fs::read(&second).unwrap() == whole(&path),
+        "each record once"
+    );
     let count = lines(std::str::from_utf8(&whole(&path)).unwrap()).len() as u64;
     write(&log, 300);
     drop(log);
     // The files that the sink had and two more are gone.
-    let rotation = Rotation { keep_files: Some(1), ..rotation };
-    let log = AuditLog::open(AuditConfig { rotation, ..config(&path) }).unwrap();
+    let rotation = Rotation {
+        keep_files: Some(1),
+        ..rotation
+    };
+    let log = AuditLog::open(AuditConfig {
+        rotation,
+        ..config(&path)
+    })
+    .unwrap();
     write(&log, 1);
-    until("files are pruned", || audit::log_files(&path).unwrap().len() <= 2);
+    until("files are pruned", || {
+        audit::log_files(&path).unwrap().len() <= 2
+    });
     let sinks = Sinks::start(&source(&path), &settings).unwrap();
     until_taken(&sinks);
     let missed = sinks.health()[0].missed;
     sinks.shutdown(PATIENCE);
     let taken = lines(&fs::read_to_string(&second).unwrap());
-    let gaps: Vec<_> = taken.iter().filter(|line| line["action"] == "sink.gap").collect();
+    let gaps: Vec<_> = taken
+        .iter()
+        .filter(|line| line["action"] == "sink.gap")
+        .collect();
     assert_eq!(gaps.len(), 1);
     let first = gaps[0]["parameters"]["first_seq"].as_u64().unwrap();
     let last = gaps[0]["parameters"]["last_seq"].as_u64().unwrap();
     assert_eq!((first, last - first + 1), (count + 1, missed));
     let numbers = numbers(&taken);
     let end = *numbers.last().unwrap();
-    assert_eq!(numbers, (1..=count).chain(last + 1..=end).collect::<Vec<_>>());
+    assert_eq!(
+        numbers,
+        (1..=count).chain(last + 1..=end).collect::<Vec<_>>()
+    );
 }
 
 #[test]
@@ -407,7 +523,11 @@ fn syslog_gets_messages_of_rfc_5424() {
         assert_eq!(words[1], record["timestamp"]);
         assert_eq!((words[2], words[3]), ("host.example", "claude-code-mcp"));
         assert_eq!(words[4], std::process::id().to_string());
-        let rest = format!("{} [meta sequenceId=\"{}\"] {line}", record["action"].as_str().unwrap(), at + 1);
+        let rest = format!(
+            "{} [meta sequenceId=\"{}\"] {line}",
+            record["action"].as_str().unwrap(),
+            at + 1
+        );
         assert_eq!(words[5], rest);
     }
     until_taken(&sinks);
@@ -432,13 +552,22 @@ fn syslog_over_tcp_counts_octets_and_is_taken_up_again() {
         let one = |_| {
             let mut length = Vec::new();
             reader.read_until(b' ', &mut length).unwrap();
-            let length: usize = std::str::from_utf8(&length).unwrap().trim().parse().unwrap();
+            let length: usize = std::str::from_utf8(&length)
+                .unwrap()
+                .trim()
+                .parse()
+                .unwrap();
             let mut message = vec![0; length];
             reader.read_exact(&mut message).unwrap();
             let message = String::from_utf8(message).unwrap();
-            assert!(message.starts_with("<110>1 "), "log audit is 13, informational 6: {message}");
+            assert!(
+                message.starts_with("<110>1 "),
+                "log audit is 13, informational 6: {message}"
+            );
             let json = &message[message.find('{').unwrap()..];
-            serde_json::from_str::<Value>(json).unwrap()["seq"].as_u64().unwrap()
+            serde_json::from_str::<Value>(json).unwrap()["seq"]
+                .as_u64()
+                .unwrap()
         };
         (0..count).map(one).collect()
     };
@@ -468,15 +597,23 @@ fn the_journal_gets_fields() {
         let fields = std::str::from_utf8(&bytes[..length]).unwrap();
         let field = |name: &str| {
             let mut lines = fields.lines();
-            lines.find_map(|line| line.strip_prefix(&format!("{name}="))).map(str::to_owned)
+            lines
+                .find_map(|line| line.strip_prefix(&format!("{name}=")))
+                .map(str::to_owned)
         };
         assert!(fields.ends_with('\n') && fields.lines().all(|line| line.contains('=')));
         assert_eq!(field("MESSAGE").as_deref(), Some(line));
         assert_eq!(field("PRIORITY").as_deref(), Some("6"));
-        assert_eq!(field("SYSLOG_IDENTIFIER").as_deref(), Some("claude-code-mcp-audit"));
+        assert_eq!(
+            field("SYSLOG_IDENTIFIER").as_deref(),
+            Some("claude-code-mcp-audit")
+        );
         assert_eq!(field("AUDIT_SEQ"), Some(record["seq"].to_string()));
         assert_eq!(field("AUDIT_ACTION").as_deref(), record["action"].as_str());
-        assert_eq!(field("AUDIT_SESSION").as_deref(), record["session_id"].as_str());
+        assert_eq!(
+            field("AUDIT_SESSION").as_deref(),
+            record["session_id"].as_str()
+        );
     }
     until_taken(&sinks);
     sinks.shutdown(PATIENCE);
@@ -487,7 +624,12 @@ fn a_secret_that_others_can_read_or_guess_keeps_the_server_from_starting() {
     let (directory, path) = place();
     let _log = open(&path);
     let secret = directory.path().join("secret");
-    let start = || Sinks::start(&source(&path), &[webhook("http://127.0.0.1:9/", Some(secret.clone()))]);
+    let start = || {
+        Sinks::start(
+            &source(&path),
+            &[webhook("http://127.0.0.1:9/", Some(secret.clone()))],
+        )
+    };
     assert!(start().is_err(), "it is not there");
     for (mode, text, starts) in [
         (0o644, "0123456789abcdef", false),
@@ -500,5 +642,11 @@ fn a_secret_that_others_can_read_or_guess_keeps_the_server_from_starting() {
     }
     let link = directory.path().join("link");
     std::os::unix::fs::symlink(&secret, &link).unwrap();
-    assert!(Sinks::start(&source(&path), &[webhook("http://127.0.0.1:9/", Some(link))]).is_err());
+    assert!(
+        Sinks::start(
+            &source(&path),
+            &[webhook("http://127.0.0.1:9/", Some(link))]
+        )
+        .is_err()
+    );
 }

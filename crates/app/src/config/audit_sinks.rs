@@ -96,7 +96,10 @@ fn one(name: &str, mut table: Table, environment: &Environment) -> Result<SinkSe
 /// Takes what the kind has from the table.
 fn kind(table: &mut Table, environment: &Environment) -> Result<SinkKind, String> {
     let mut path = |value: &mut Option<String>, key: &str| {
-        value.take().map(|text| absolute(&text, key, environment)).transpose()
+        value
+            .take()
+            .map(|text| absolute(&text, key, environment))
+            .transpose()
     };
     match table.kind.as_str() {
         "stderr" => Ok(SinkKind::Stderr),
@@ -138,9 +141,9 @@ fn syslog_address(text: &str) -> Result<SyslogAddress, String> {
         let path = PathBuf::from(text.strip_prefix("unix://").unwrap_or(text));
         return match path.is_absolute() {
             true => Ok(SyslogAddress::Datagram(path)),
-            false => {
-                Err("`address` must be an absolute path, or tcp:// with address and port".to_owned())
-            }
+            false => Err(
+                "`address` must be an absolute path, or tcp:// with address and port".to_owned(),
+            ),
         };
     };
     let address = address
@@ -158,7 +161,9 @@ fn absolute(text: &str, key: &str, environment: &Environment) -> Result<PathBuf,
     };
     match path.is_absolute() {
         true => Ok(path),
-        false => Err(format!("`{key}` must be an absolute path, or begin with ~/")),
+        false => Err(format!(
+            "`{key}` must be an absolute path, or begin with ~/"
+        )),
     }
 }
 
@@ -204,7 +209,10 @@ mod tests {
         )
         .unwrap();
         let kinds: Vec<_> = read.iter().map(|sink| sink.kind.as_str()).collect();
-        assert_eq!(kinds, ["stderr", "syslog", "syslog", "journald", "webhook", "file"]);
+        assert_eq!(
+            kinds,
+            ["stderr", "syslog", "syslog", "journald", "webhook", "file"]
+        );
         assert_eq!(read[0].format, Format::Cef);
         assert_eq!(
             read[1].kind,
@@ -222,7 +230,10 @@ mod tests {
         );
         let secret = Some("/home/me/secret".into());
         let hook = WebhookSettings::new("https://siem.example/in", secret, None).unwrap();
-        assert_eq!((&read[4].kind, read[4].max_lag), (&SinkKind::Webhook(hook), Some(100_000)));
+        assert_eq!(
+            (&read[4].kind, read[4].max_lag),
+            (&SinkKind::Webhook(hook), Some(100_000))
+        );
     }
 
     #[test]
@@ -231,17 +242,44 @@ mod tests {
             (r#"a = 1"#, "expected"),
             (r#"a = { }"#, "missing field `kind`"),
             (r#"a = { kind = "kafka" }"#, "one of stderr"),
-            (r#"a = { kind = "stderr", path = "/x" }"#, "`path` is not for the kind stderr"),
-            (r#"a = { kind = "stderr", colour = "red" }"#, "unknown field"),
-            (r#"a = { kind = "stderr", format = "xml" }"#, "jsonl, ocsf, cef"),
+            (
+                r#"a = { kind = "stderr", path = "/x" }"#,
+                "`path` is not for the kind stderr",
+            ),
+            (
+                r#"a = { kind = "stderr", colour = "red" }"#,
+                "unknown field",
+            ),
+            (
+                r#"a = { kind = "stderr", format = "xml" }"#,
+                "jsonl, ocsf, cef",
+            ),
             (r#"a = { kind = "stderr", max_lag = 0 }"#, "at least 1"),
-            (r#"a = { kind = "syslog", address = "udp://127.0.0.1:514" }"#, "absolute path"),
-            (r#"a = { kind = "syslog", address = "tcp://192.0.2.1:514" }"#, "not on this machine"),
-            (r#"a = { kind = "syslog", address = "tcp://localhost" }"#, "numeric"),
-            (r#"a = { kind = "syslog", facility = "mail" }"#, "`facility`"),
+            (
+                r#"a = { kind = "syslog", address = "udp://127.0.0.1:514" }"#,
+                "absolute path",
+            ),
+            (
+                r#"a = { kind = "syslog", address = "tcp://192.0.2.1:514" }"#,
+                "not on this machine",
+            ),
+            (
+                r#"a = { kind = "syslog", address = "tcp://localhost" }"#,
+                "numeric",
+            ),
+            (
+                r#"a = { kind = "syslog", facility = "mail" }"#,
+                "`facility`",
+            ),
             (r#"a = { kind = "webhook" }"#, "`url` is missing"),
-            (r#"a = { kind = "webhook", url = "http://siem.example" }"#, "use https://"),
-            (r#"a = { kind = "webhook", url = "https://me:x@siem.example" }"#, "secret_file"),
+            (
+                r#"a = { kind = "webhook", url = "http://siem.example" }"#,
+                "use https://",
+            ),
+            (
+                r#"a = { kind = "webhook", url = "https://me:x@siem.example" }"#,
+                "secret_file",
+            ),
             (r#"a = { kind = "file" }"#, "`path` is missing"),
             (r#"a = { kind = "file", path = "x" }"#, "absolute"),
             (r#"A = { kind = "stderr" }"#, "small letters"),

@@ -44,29 +44,71 @@ fn extension(record: &Told, host: &str) -> Vec<(&'static str, String)> {
         ("suid", record.actor.hash.clone()),
     ];
     let mut add = |key, value: Option<String>| {
-        pairs.extend(value.filter(|value| !value.is_empty()).map(|value| (key, value)));
+        pairs.extend(
+            value
+                .filter(|value| !value.is_empty())
+                .map(|value| (key, value)),
+        );
     };
     add("suser", record.actor.id.clone());
     add("reason", record.reason.clone());
     let client = format!("{} {}", record.client.name, record.client.version);
     add("requestClientApplication", Some(client.trim().to_owned()));
-    add("src", record.source.as_ref().and_then(|source| source.address.clone()));
+    add(
+        "src",
+        record
+            .source
+            .as_ref()
+            .and_then(|source| source.address.clone()),
+    );
     add("dhost", record.word("host").map(str::to_owned));
     add("dpt", record.number("port").map(|port| port.to_string()));
-    add("out", record.number("bytes_up").map(|bytes| bytes.to_string()));
-    add("in", record.number("bytes_down").map(|bytes| bytes.to_string()));
-    add("cs1Label", record.session_id.as_ref().map(|_| "session".to_owned()));
+    add(
+        "out",
+        record.number("bytes_up").map(|bytes| bytes.to_string()),
+    );
+    add(
+        "in",
+        record.number("bytes_down").map(|bytes| bytes.to_string()),
+    );
+    add(
+        "cs1Label",
+        record.session_id.as_ref().map(|_| "session".to_owned()),
+    );
     add("cs1", record.session_id.clone());
-    add("cs2Label", record.op.as_ref().map(|_| "operation".to_owned()));
+    add(
+        "cs2Label",
+        record.op.as_ref().map(|_| "operation".to_owned()),
+    );
     add("cs2", record.op.clone());
-    add("cs3Label", record.source.as_ref().map(|_| "transport".to_owned()));
-    add("cs3", record.source.as_ref().map(|source| source.transport.clone()));
+    add(
+        "cs3Label",
+        record.source.as_ref().map(|_| "transport".to_owned()),
+    );
+    add(
+        "cs3",
+        record
+            .source
+            .as_ref()
+            .map(|source| source.transport.clone()),
+    );
     add("cs4Label", Some("hash".to_owned()));
     add("cs4", Some(record.hash.clone()));
-    add("cs5Label", (!record.parameters.is_empty()).then(|| "parameters".to_owned()));
+    add(
+        "cs5Label",
+        (!record.parameters.is_empty()).then(|| "parameters".to_owned()),
+    );
     add("cs5", parameters(record));
-    add("cn1Label", record.duration_ms.map(|_| "durationMs".to_owned()));
-    add("cn1", record.duration_ms.map(|milliseconds| milliseconds.to_string()));
+    add(
+        "cn1Label",
+        record.duration_ms.map(|_| "durationMs".to_owned()),
+    );
+    add(
+        "cn1",
+        record
+            .duration_ms
+            .map(|milliseconds| milliseconds.to_string()),
+    );
     pairs
 }
 

@@ -118,7 +118,11 @@ mod tests {
             ("a*b*c", "a-c-b", false),
             ("session", "session.create", false),
         ] {
-            assert_eq!(Pattern::new(pattern).matches(text), fits, "{pattern} {text}");
+            assert_eq!(
+                Pattern::new(pattern).matches(text),
+                fits,
+                "{pattern} {text}"
+            );
         }
     }
 }

@@ -42,7 +42,9 @@ impl Format {
 
     /// The format of that name.
     pub fn named(name: &str) -> Option<Format> {
-        Format::ALL.into_iter().find(|format| format.as_str() == name)
+        Format::ALL
+            .into_iter()
+            .find(|format| format.as_str() == name)
     }
 
     /// The record on one line, without a line feed. `host` is the name of the machine that wrote the log.

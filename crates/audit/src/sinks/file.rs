@@ -65,7 +65,9 @@ impl Target for SecondFile {
     fn deliver(&mut self, messages: &[Message]) -> Result<(), Undelivered> {
         let mut file = self.file()?;
         let before = file.metadata()?.len();
-        let written = file.write_all(&lines(messages)).and_then(|()| file.sync_data());
+        let written = file
+            .write_all(&lines(messages))
+            .and_then(|()| file.sync_data());
         if written.is_err() {
             // No half of a line stays: the batch comes again.
             file.set_len(before)?;

@@ -59,7 +59,10 @@ impl fmt::Display for Notice {
             Notice::Gone { first, last } => write!(f, "records {first} to {last} are gone"),
             Notice::TooMany { first, last } => write!(f, "records {first} to {last} are left out"),
             Notice::AnotherLog { first } => {
-                write!(f, "this is another log than before; it begins with record {first}")
+                write!(
+                    f,
+                    "this is another log than before; it begins with record {first}"
+                )
             }
         }
     }

@@ -206,7 +206,10 @@ impl Sinks {
                 std::thread::sleep(END_POLL);
             }
             if !running.thread.is_finished() {
-                tracing::warn!(sink = running.name, "the audit sink has not taken everything yet");
+                tracing::warn!(
+                    sink = running.name,
+                    "the audit sink has not taken everything yet"
+                );
             }
         }
     }

@@ -186,6 +186,14 @@ fn refuse_closed(stream: &mut TcpStream) -> io::Result<()> {
 
 /// Printable ASCII without spaces; `-` where nothing is left.
 fn header_word(text: &str, most: usize) -> String {
-    let word: String = text.chars().filter(char::is_ascii_graphic).take(most).collect();
-    if word.is_empty() { "-".to_owned() } else { word }
+    let word: String = text
+        .chars()
+        .filter(char::is_ascii_graphic)
+        .take(most)
+        .collect();
+    if word.is_empty() {
+        "-".to_owned()
+    } else {
+        word
+    }
 }

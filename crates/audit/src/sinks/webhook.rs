@@ -57,7 +57,10 @@ impl WebhookSettings {
     ) -> Result<Self, &'static str> {
         let url: Uri = url.parse().map_err(|_| "it is no address")?;
         let host = url.host().ok_or("it names no host")?;
-        if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        if url
+            .authority()
+            .is_some_and(|authority| authority.as_str().contains('@'))
+        {
             return Err("an address with a password would be told in logs: use `secret_file`");
         }
         match url.scheme_str() {
@@ -255,6 +258,9 @@ mod tests {
     #[test]
     fn the_signature_is_hmac_sha256_over_time_dot_body() {
         let found = signature(b"0123456789abcdef", 1_700_000_000, "{}\n");
-        assert_eq!(found, "9762b6da9e539b8a12f2592a576916bb7d0e48ef60ccbf1c013f9b7158f9344f");
+        assert_eq!(
+            found,
+            "9762b6da9e539b8a12f2592a576916bb7d0e48ef60ccbf1c013f9b7158f9344f"
+        );
     }
 }

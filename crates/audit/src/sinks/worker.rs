@@ -116,7 +116,10 @@ impl Worker {
             let batch = match self.follow.read() {
                 Ok(batch) => batch,
                 Err(error) => {
-                    if self.failed(&format!("the log cannot be read: {error}")).is_err() {
+                    if self
+                        .failed(&format!("the log cannot be read: {error}"))
+                        .is_err()
+                    {
                         return;
                     }
                     continue;
@@ -169,7 +172,11 @@ impl Worker {
         self.failures = self.failures.saturating_add(1);
         let is_first = self.failures == 1;
         if is_first {
-            tracing::warn!(sink = self.name, error, "the audit sink takes nothing; it is tried again");
+            tracing::warn!(
+                sink = self.name,
+                error,
+                "the audit sink takes nothing; it is tried again"
+            );
         }
         let mut state = lock(&self.state);
         let since = state.last_error.take().map(|last| last.since);
@@ -212,7 +219,13 @@ impl Worker {
             Notice::AnotherLog { first } => ("another_log", first, first.saturating_sub(1)),
         };
         let missed = (last + 1).saturating_sub(first);
-        tracing::warn!(sink = self.name, why, first, last, "the audit sink misses records");
+        tracing::warn!(
+            sink = self.name,
+            why,
+            first,
+            last,
+            "the audit sink misses records"
+        );
         lock(&self.state).missed += missed;
         let about = gap(why, first, last, missed);
         let line = Line {
@@ -313,7 +326,10 @@ mod tests {
     fn pauses_grow_to_their_bound_and_are_never_nothing() {
         for failures in [1, 2, 5, 20, u32::MAX] {
             let pause = backoff(failures);
-            assert!(pause >= FIRST_BACKOFF / 2 && pause <= MAX_BACKOFF, "{pause:?}");
+            assert!(
+                pause >= FIRST_BACKOFF / 2 && pause <= MAX_BACKOFF,
+                "{pause:?}"
+            );
         }
         assert!(backoff(1) <= FIRST_BACKOFF && backoff(30) >= MAX_BACKOFF / 2);
     }

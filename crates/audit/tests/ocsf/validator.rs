@@ -27,11 +27,26 @@ impl Definitions {
         let base = &self.0["base"];
         let mut attributes = base["attributes"].as_object().unwrap().clone();
         attributes.extend(class["attributes"].as_object().unwrap().clone());
-        let profiles = event["metadata"]["profiles"].as_array().cloned().unwrap_or_default();
+        let profiles = event["metadata"]["profiles"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
         if profiles.contains(&"host".into()) {
-            attributes.extend(class["host_profile"].as_object().cloned().unwrap_or_default());
+            attributes.extend(
+                class["host_profile"]
+                    .as_object()
+                    .cloned()
+                    .unwrap_or_default(),
+            );
         }
-        self.check_object("", fields, &attributes, &[&base["required"], &class["required"]], &class["at_least_one"], &mut flaws);
+        self.check_object(
+            "",
+            fields,
+            &attributes,
+            &[&base["required"], &class["required"]],
+            &class["at_least_one"],
+            &mut flaws,
+        );
         check_class(event, uid, class, &self.0, &mut flaws);
         flaws
     }
@@ -45,14 +60,22 @@ impl Definitions {
         at_least_one: &Value,
         flaws: &mut Vec<String>,
     ) {
-        for name in required.iter().filter_map(|names| names.as_array()).flatten() {
+        for name in required
+            .iter()
+            .filter_map(|names| names.as_array())
+            .flatten()
+        {
             let name = name.as_str().unwrap();
             if !fields.contains_key(name) {
                 flaws.push(format!("{path}{name}: is required"));
             }
         }
         let choices = at_least_one.as_array();
-        if choices.is_some_and(|names| !names.iter().any(|name| fields.contains_key(name.as_str().unwrap()))) {
+        if choices.is_some_and(|names| {
+            !names
+                .iter()
+                .any(|name| fields.contains_key(name.as_str().unwrap()))
+        }) {
             flaws.push(format!("{path}: needs at least one of {at_least_one}"));
         }
         for (name, value) in fields {
@@ -65,7 +88,9 @@ impl Definitions {
 
     fn check_value(&self, path: &str, value: &Value, kind: &Value, flaws: &mut Vec<String>) {
         let is_right = match kind {
-            Value::Array(choices) if choices.first().is_some_and(Value::is_number) => choices.contains(value),
+            Value::Array(choices) if choices.first().is_some_and(Value::is_number) => {
+                choices.contains(value)
+            }
             Value::Array(element) => match value.as_array() {
                 Some(list) => {
                     for (at, value) in list.iter().enumerate() {
@@ -79,7 +104,9 @@ impl Definitions {
                 Some(object) => return self.check_of(path, value, object, flaws),
                 None => is_of(value, kind),
             },
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => panic!("{path}: {kind} is no type"),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {
+                panic!("{path}: {kind} is no type")
+            }
         };
         if !is_right {
             flaws.push(format!("{path}: {value} is no {kind}"));
@@ -105,22 +132,35 @@ fn is_of(value: &Value, kind: &str) -> bool {
     let text = value.as_str();
     match kind {
         "string" => text.is_some(),
-        "integer" => value.as_i64().is_some_and(|number| i32::try_from(number).is_ok()),
+        "integer" => value
+            .as_i64()
+            .is_some_and(|number| i32::try_from(number).is_ok()),
         "long" => value.as_i64().is_some(),
         // Milliseconds since 1970, of this century.
-        "timestamp" => value.as_i64().is_some_and(|time| (946_684_800_000..4_102_444_800_000).contains(&time)),
+        "timestamp" => value
+            .as_i64()
+            .is_some_and(|time| (946_684_800_000..4_102_444_800_000).contains(&time)),
         "boolean" => value.is_boolean(),
         "object" => value.is_object(),
         "port" => value.as_u64().is_some_and(|port| port <= 65_535),
         "ip" => text.is_some_and(|text| text.parse::<IpAddr>().is_ok()),
         "hostname" => text.is_some_and(|text| {
-            !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+            !text.is_empty()
+                && text
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
         }),
         _ => panic!("{kind} is no type"),
     }
 }
 
-fn check_class(event: &Value, uid: u64, class: &Value, definitions: &Value, flaws: &mut Vec<String>) {
+fn check_class(
+    event: &Value,
+    uid: u64,
+    class: &Value,
+    definitions: &Value,
+    flaws: &mut Vec<String>,
+) {
     let mut expect = |name: &str, wanted: Value| {
         if event[name] != wanted {
             flaws.push(format!("{name}: {} instead of {wanted}", event[name]));
@@ -129,7 +169,10 @@ fn check_class(event: &Value, uid: u64, class: &Value, definitions: &Value, flaw
     let category = uid / 1000;
     let activity = event["activity_id"].as_u64().unwrap_or_default();
     expect("category_uid", category.into());
-    expect("category_name", definitions["categories"][category.to_string()].clone());
+    expect(
+        "category_name",
+        definitions["categories"][category.to_string()].clone(),
+    );
     expect("class_name", class["name"].clone());
     expect("type_uid", (uid * 100 + activity).into());
     match activity {
@@ -138,7 +181,9 @@ fn check_class(event: &Value, uid: u64, class: &Value, definitions: &Value, flaw
         _ => {
             let name = class["activities"][activity.to_string()].clone();
             if name.is_null() {
-                flaws.push(format!("activity_id: {activity} is no activity of the class"));
+                flaws.push(format!(
+                    "activity_id: {activity} is no activity of the class"
+                ));
                 return;
             }
             expect("activity_name", name);

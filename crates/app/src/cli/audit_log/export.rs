@@ -46,7 +46,9 @@ pub(super) fn run(context: &Context, arguments: &ExportArguments) -> Result<u8, 
         writeln!(out, "{}", format.render(&line?, &host)).map_err(failed)?;
         count += 1;
     }
-    let file = out.into_inner().map_err(|error| failed(error.into_error()))?;
+    let file = out
+        .into_inner()
+        .map_err(|error| failed(error.into_error()))?;
     file.sync_all().map_err(failed)?;
     note(&format!("{count} records in {}", place.display()));
     Ok(EXIT_OK)
@@ -54,5 +56,9 @@ pub(super) fn run(context: &Context, arguments: &ExportArguments) -> Result<u8, 
 
 /// A file that was not there before, so that no export overwrites another.
 fn make(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
 }

@@ -49,12 +49,17 @@ fn name(given: &str) -> Result<String, CliError> {
     };
     let Some(rest) = text.strip_prefix(KEY_PREFIX) else {
         return match text.is_empty() {
-            true => Err(CliError::Usage("name an identity, such as uid:1000".to_owned())),
+            true => Err(CliError::Usage(
+                "name an identity, such as uid:1000".to_owned(),
+            )),
             false => Ok(text),
         };
     };
     let id = rest.split('_').next().unwrap_or_default();
-    let is_id = id.len() == 12 && id.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7'));
+    let is_id = id.len() == 12
+        && id
+            .bytes()
+            .all(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7'));
     match is_id {
         true => Ok(format!("key:{id}")),
         // Without the text itself: it may be a key all the same.

@@ -49,7 +49,10 @@ mod tests {
     fn nothing_that_is_printed_moves_the_cursor() {
         assert!(!moves_nothing(HOSTILE), "the control");
         assert!(moves_nothing(&printable(HOSTILE)));
-        assert_eq!(printable("session.create \"x\" it's é"), "session.create \"x\" it's é");
+        assert_eq!(
+            printable("session.create \"x\" it's é"),
+            "session.create \"x\" it's é"
+        );
     }
 
     #[test]
@@ -58,6 +61,9 @@ mod tests {
         let line = value.to_string();
         let safe = printable_json(&line);
         assert!(moves_nothing(&safe));
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&safe).unwrap(), value);
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&safe).unwrap(),
+            value
+        );
     }
 }

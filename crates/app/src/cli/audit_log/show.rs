@@ -26,7 +26,9 @@ fn sentence(record: &Told) -> String {
     let session = record.session_id.as_deref().unwrap_or("-");
     let session = session.get(..SESSION_DIGITS).unwrap_or(session);
     let reason = record.reason.as_deref();
-    let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+    let reason = reason
+        .map(|reason| format!(" ({reason})"))
+        .unwrap_or_default();
     format!(
         "{}  {:<6}  {:<18}  {session:<14}  {:<9}  {}{reason}{}",
         record.timestamp.strftime("%Y-%m-%dT%H:%M:%S%.6fZ"),
@@ -51,7 +53,11 @@ fn actor(record: &Told) -> String {
     match &record.actor.id {
         Some(name) => name.clone(),
         None => {
-            let (_, digits) = record.actor.hash.split_once(':').unwrap_or(("", &record.actor.hash));
+            let (_, digits) = record
+                .actor
+                .hash
+                .split_once(':')
+                .unwrap_or(("", &record.actor.hash));
             format!("#{}", digits.get(..8).unwrap_or(digits))
         }
     }
@@ -59,9 +65,15 @@ fn actor(record: &Told) -> String {
 
 /// What is known of it, `name=value`; a digest by its beginning.
 fn details(record: &Told) -> String {
-    let address = record.source.as_ref().and_then(|source| source.address.as_ref());
+    let address = record
+        .source
+        .as_ref()
+        .and_then(|source| source.address.as_ref());
     let from = address.map(|address| format!("  from={address}"));
-    let parameters = record.parameters.iter().map(|(name, value)| one(name, value));
+    let parameters = record
+        .parameters
+        .iter()
+        .map(|(name, value)| one(name, value));
     from.into_iter().chain(parameters).collect()
 }
 

@@ -34,9 +34,15 @@ pub(super) fn run(context: &Context, arguments: &TailArguments) -> Result<u8, Cl
             }
         }
     }
-    last.iter().try_for_each(|line| show::print(context, line))?;
+    last.iter()
+        .try_for_each(|line| show::print(context, line))?;
     if arguments.follow {
-        follow(context, &path, &filter, Follow::new(&path, seq, &hash, None))?;
+        follow(
+            context,
+            &path,
+            &filter,
+            Follow::new(&path, seq, &hash, None),
+        )?;
     }
     Ok(EXIT_OK)
 }

@@ -78,7 +78,10 @@ fn other(record: &Told) -> Activity {
 
 /// Class and activity of a record.
 pub(super) fn of(record: &Told) -> (Class, Activity) {
-    let (area, verb) = record.action.split_once('.').unwrap_or((&record.action, ""));
+    let (area, verb) = record
+        .action
+        .split_once('.')
+        .unwrap_or((&record.action, ""));
     match (area, verb) {
         ("auth", "ok" | "fail") => (Class::Authentication, activity(1, "Logon")),
         ("auth", _) => (Class::Authentication, other(record)),

@@ -103,7 +103,10 @@ fn base(record: &Told, class: Class, activity: &Activity) -> Value {
     if let Some(reason) = &record.reason {
         event["status_code"] = json!(reason);
     }
-    if let Some(milliseconds) = record.duration_ms.filter(|duration| *duration <= MAX_INTEGER) {
+    if let Some(milliseconds) = record
+        .duration_ms
+        .filter(|duration| *duration <= MAX_INTEGER)
+    {
         event["duration"] = json!(milliseconds);
     }
     event
@@ -140,7 +143,8 @@ fn metadata(record: &Told) -> Value {
 
 /// Everything of the record that has no attribute of its own.
 fn unmapped(record: &Told) -> Value {
-    let mut rest = json!({ "phase": phase(record.phase), "seq": record.seq, "result": record.result });
+    let mut rest =
+        json!({ "phase": phase(record.phase), "seq": record.seq, "result": record.result });
     let mut keep = |name: &str, value: Value| {
         if !value.is_null() {
             rest[name] = value;
@@ -149,7 +153,10 @@ fn unmapped(record: &Told) -> Value {
     keep("session_id", json!(record.session_id));
     keep("actor_hash", json!(record.actor.hash));
     keep("client_version", json!(record.client.version));
-    keep("transport", json!(record.source.as_ref().map(|source| &source.transport)));
+    keep(
+        "transport",
+        json!(record.source.as_ref().map(|source| &source.transport)),
+    );
     keep("decision", json!(record.decision));
     if let Some(target) = &record.target {
         keep("target", json!({ "type": target.kind, "id": target.id }));
@@ -212,7 +219,8 @@ fn api_activity(event: &mut Map<String, Value>, record: &Told) {
     if let Some(reason) = &record.reason {
         response["error"] = json!(reason);
     }
-    let mut api = json!({ "operation": record.action, "service": { "name": VENDOR }, "response": response });
+    let mut api =
+        json!({ "operation": record.action, "service": { "name": VENDOR }, "response": response });
     if let Some(operation) = &record.op {
         api["request"] = json!({ "uid": operation });
     }
@@ -232,7 +240,10 @@ fn api_activity(event: &mut Map<String, Value>, record: &Told) {
 }
 
 fn authentication(event: &mut Map<String, Value>, record: &Told) {
-    let is_remote = record.source.as_ref().is_some_and(|source| source.transport != "local");
+    let is_remote = record
+        .source
+        .as_ref()
+        .is_some_and(|source| source.transport != "local");
     event.insert("user".to_owned(), user(record));
     event.insert("service".to_owned(), json!({ "name": VENDOR }));
     event.insert("src_endpoint".to_owned(), source(record));
@@ -240,9 +251,14 @@ fn authentication(event: &mut Map<String, Value>, record: &Told) {
 }
 
 fn entity_management(event: &mut Map<String, Value>, record: &Told) {
-    let (kind, _) = record.action.split_once('.').unwrap_or((&record.action, ""));
+    let (kind, _) = record
+        .action
+        .split_once('.')
+        .unwrap_or((&record.action, ""));
     let target = record.target.as_ref();
-    let id = target.and_then(|target| target.id.as_deref()).or_else(|| record.word("key"));
+    let id = target
+        .and_then(|target| target.id.as_deref())
+        .or_else(|| record.word("key"));
     let mut entity = json!({ "type": kind, "name": id.unwrap_or(kind) });
     if let Some(id) = id {
         entity["uid"] = json!(id);
@@ -260,11 +276,15 @@ fn network_activity(event: &mut Map<String, Value>, record: &Told) {
     event.insert("src_endpoint".to_owned(), from);
     event.insert("dst_endpoint".to_owned(), destination(record));
     // To where the session has no way of its own.
-    event.insert("connection_info".to_owned(), json!({ "direction_id": 2, "direction": "Outbound" }));
+    event.insert(
+        "connection_info".to_owned(),
+        json!({ "direction_id": 2, "direction": "Outbound" }),
+    );
     let (up, down) = (record.number("bytes_up"), record.number("bytes_down"));
     if up.is_some() || down.is_some() {
         let (up, down) = (up.unwrap_or_default(), down.unwrap_or_default());
-        let traffic = json!({ "bytes_out": up, "bytes_in": down, "bytes": up.saturating_add(down) });
+        let traffic =
+            json!({ "bytes_out": up, "bytes_in": down, "bytes": up.saturating_add(down) });
         event.insert("traffic".to_owned(), traffic);
     }
     if let Some(count) = record.number("count").filter(|count| *count <= MAX_INTEGER) {
@@ -275,7 +295,11 @@ fn network_activity(event: &mut Map<String, Value>, record: &Told) {
 /// A request to the provider names no host in the log: there is one provider.
 fn destination(record: &Told) -> Value {
     let Some(host) = record.word("host") else {
-        let name = if record.action == "egress.model" { "model provider" } else { "any" };
+        let name = if record.action == "egress.model" {
+            "model provider"
+        } else {
+            "any"
+        };
         return json!({ "svc_name": name });
     };
     let mut endpoint = match host.parse::<IpAddr>() {
@@ -283,7 +307,10 @@ fn destination(record: &Told) -> Value {
         Err(_) if is_host_name(host) => json!({ "hostname": host }),
         Err(_) => json!({ "name": host }),
     };
-    if let Some(port) = record.number("port").filter(|port| *port <= u16::MAX.into()) {
+    if let Some(port) = record
+        .number("port")
+        .filter(|port| *port <= u16::MAX.into())
+    {
         endpoint["port"] = json!(port);
     }
     endpoint
@@ -291,7 +318,10 @@ fn destination(record: &Told) -> Value {
 
 fn is_host_name(text: &str) -> bool {
     let is_label = |label: &str| {
-        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+        !label.is_empty()
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
     };
     text.len() <= 253 && text.split('.').all(is_label)
 }
@@ -299,7 +329,10 @@ fn is_host_name(text: &str) -> bool {
 /// For classes in which a machine does something: on which one, and for whom.
 fn on_host(event: &mut Map<String, Value>, record: &Told, host: &str) {
     event.insert("actor".to_owned(), actor(record));
-    event.insert("device".to_owned(), json!({ "type_id": 1, "type": "Server", "hostname": host }));
+    event.insert(
+        "device".to_owned(),
+        json!({ "type_id": 1, "type": "Server", "hostname": host }),
+    );
     if let Some(metadata) = event.get_mut("metadata") {
         metadata["profiles"] = json!(["host"]);
     }

@@ -126,7 +126,10 @@ fn sink_line(output: Output, sink: &SinkReport) -> String {
         None if sink.waiting == 0 => output.paint(Color::Green, "has all records"),
         None => "gets records while a server runs".to_owned(),
     };
-    format!("{} ({}), {} waiting{missed}: {word}", sink.name, sink.kind, sink.waiting)
+    format!(
+        "{} ({}), {} waiting{missed}: {word}",
+        sink.name, sink.kind, sink.waiting
+    )
 }
 
 fn server(printer: Printer, server: &ServerReport) -> Result<(), CliError> {
