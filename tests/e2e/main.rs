@@ -36,6 +36,7 @@ mod permissions;
 mod probes;
 mod prompt_cli;
 mod prompts;
+mod sinks;
 mod wishes;
 
 use support::image;

@@ -175,7 +175,7 @@ fn what_every_session_has_is_reached_and_the_rest_is_refused_by_its_rule_and_all
         );
         let log = fs::read_to_string(machine.audit_log()).expect("the log");
         assert!(!log.contains("secret-path") && !log.contains("meta-data"));
-        let shown = machine.cli(&["audit", "show"]);
+        let shown = machine.cli(&["audit", "search"]);
         let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
         assert!(
             shown.contains("host=localhost") && shown.contains("rule=default/1"),

@@ -15,6 +15,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod audit_injection;
+mod canaries;
 mod devices;
 mod egress_changes;
 mod egress_direct;

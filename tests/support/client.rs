@@ -22,7 +22,7 @@ pub struct Client {
 }
 
 impl Client {
-    pub(super) fn start(machine: &Machine, capabilities: &Value) -> Self {
+    pub(super) fn start(machine: &Machine, capabilities: &Value, client_info: &Value) -> Self {
         let mut child = machine
             .command(program())
             .stdin(Stdio::piped())
@@ -62,7 +62,7 @@ impl Client {
                 json!({
                     "protocolVersion": "2025-11-25",
                     "capabilities": capabilities,
-                    "clientInfo": { "name": "tests", "version": "1" },
+                    "clientInfo": client_info,
                 }),
             )
             .expect("a greeting");
@@ -73,6 +73,15 @@ impl Client {
     pub fn send(&mut self, message: &Value) {
         let stdin = self.stdin.as_mut().expect("an open input");
         writeln!(stdin, "{message}")
+            .and_then(|()| stdin.flush())
+            .expect("the front reads");
+    }
+
+    /// Sends bytes that no serializer has been over, and a line feed.
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        let stdin = self.stdin.as_mut().expect("an open input");
+        stdin
+            .write_all(&[bytes, b"\n"].concat())
             .and_then(|()| stdin.flush())
             .expect("the front reads");
     }

@@ -254,7 +254,16 @@ impl Machine {
 
     /// The same, of a client with those capabilities.
     pub fn client_that_can(&self, capabilities: &serde_json::Value) -> Client {
-        Client::start(self, capabilities)
+        Client::start(
+            self,
+            capabilities,
+            &serde_json::json!({ "name": "tests", "version": "1" }),
+        )
+    }
+
+    /// The same, of a client that names itself so.
+    pub fn client_that_is(&self, client_info: &serde_json::Value) -> Client {
+        Client::start(self, &serde_json::json!({}), client_info)
     }
 
     /// Pid of the elected server, if one runs.

@@ -11,6 +11,7 @@
 
 mod agent_program;
 mod audit_anchor;
+pub mod audit_sinks;
 mod backends;
 pub mod cli;
 pub mod config;

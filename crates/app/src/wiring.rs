@@ -1,10 +1,14 @@
 //! Builds the house.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use anyhow::Context;
 use async_trait::async_trait;
-use audit::{AuditConfig, AuditLog, Event, IdentityKey, Parameter};
+use audit::{AuditConfig, AuditLog, Event, IdentityKey, Parameter, sinks::Sinks};
 use control::{
     Control, EgressAudit, KeeperSettings, KeyRing, Parts, Road, ServerFacts, TokenRights,
 };
@@ -18,6 +22,7 @@ use tokio::{sync::mpsc, task::AbortHandle};
 use crate::{
     agent_program,
     audit_anchor::StateDatabase,
+    audit_sinks::{self, StandardError},
     backends::{self, Found},
     config::{Config, Running},
     network, provider,
@@ -29,7 +34,7 @@ use crate::{
 const RECONCILE_EVERY: Duration = Duration::from_secs(15);
 /// How long ended sessions are remembered: long enough to read tomorrow why last night's work ended.
 const REMEMBER_ENDED: Duration = Duration::from_secs(24 * 3600);
-/// How long the end of a server waits for what was used to be on record.
+/// How long the end of a server waits for what was used to be on record, and for sinks to take the last records.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
 /// Executions that run in one session at once: an agent, its shells, and room.
 const MAX_RUNNING_EXECUTIONS: u32 = 32;
@@ -38,7 +43,10 @@ const MAX_RUNNING_EXECUTIONS: u32 = 32;
 ///
 /// # Errors
 /// When any part of it cannot be built: the server then does not start.
-pub async fn build(running: Running) -> anyhow::Result<Arc<dyn House>> {
+pub async fn build(
+    running: Running,
+    standard_error: StandardError,
+) -> anyhow::Result<Arc<dyn House>> {
     let config = running.config();
     let database = config.paths.state_dir.join("state.db");
     let (store, opened) = Store::open(&database).context("the state database cannot be used")?;
@@ -110,6 +118,7 @@ pub async fn build(running: Running) -> anyhow::Result<Arc<dyn House>> {
         warnings.push(lost.to_owned());
     }
     announce(&audit, &capability).await?;
+    let sinks = audit_sinks::start(config, standard_error)?;
     let control = Control::new(Parts {
         audit: audit.clone(),
         sessions,
@@ -130,6 +139,7 @@ pub async fn build(running: Running) -> anyhow::Result<Arc<dyn House>> {
         audit,
         keys,
         keeper,
+        sinks: Mutex::new(Some(sinks)),
     }))
 }
 
@@ -257,6 +267,8 @@ struct Wired {
     audit: AuditLog,
     keys: Arc<KeyRing>,
     keeper: AbortHandle,
+    /// Until the end of the server.
+    sinks: Mutex<Option<Sinks>>,
 }
 
 #[async_trait]
@@ -293,5 +305,13 @@ impl House for Wired {
             tracing::warn!(%error, "the end of the server is not in the audit log");
         }
         self.audit.flush().await;
+        let sinks = self
+            .sinks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(sinks) = sinks {
+            let _ = tokio::task::spawn_blocking(move || sinks.shutdown(FLUSH_PATIENCE)).await;
+        }
     }
 }

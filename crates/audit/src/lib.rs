@@ -1,7 +1,7 @@
 //! The write-ahead, hash-chained, fail-closed audit log: one JSON record per line, durable before anything changes.
 //!
 //! Reading order: what is recorded ([`Intent`], [`Parameter`], [`Event`], [`Closing`]), the log ([`AuditLog`],
-//! [`Entry`]), one line of it ([`Record`]), and how it is checked ([`verify`]).
+//! [`Entry`]), one line of it ([`Record`]), how it is checked ([`verify`]), and how it goes to others ([`export`], [`sinks`]).
 //!
 //! What this does not stop: nothing on a machine survives its owner's wish to delete it, and who has taken the machine can
 //! forge what is recorded from then on. What it does stop: any change of a record, a line or the tail that is not a
@@ -13,6 +13,7 @@
 mod anchor;
 mod entry;
 mod error;
+pub mod export;
 mod files;
 mod follow;
 mod head;
@@ -31,6 +32,7 @@ mod reserve;
 mod rotation;
 mod segments;
 mod sign;
+pub mod sinks;
 mod spelling;
 mod start;
 mod text;

@@ -15,6 +15,7 @@ use super::{
     hand_over,
 };
 use crate::{
+    audit_sinks::StandardError,
     config::{Environment, Running},
     front::ReadyLine,
     server::{
@@ -181,7 +182,13 @@ fn serve(
             context.flags.clone(),
             context.environment.clone(),
         );
-        let house = wiring::build(running).await.map_err(CliError::Build)?;
+        let standard_error = match idle_exit {
+            Some(_) => StandardError::OwnLogFile,
+            None => StandardError::OfTheOperator,
+        };
+        let house = wiring::build(running, standard_error)
+            .await
+            .map_err(CliError::Build)?;
         let door = match &context.config.http {
             // A server that comes and goes with its clients is not where others would look for it.
             Some(settings) if idle_exit.is_none() => Some(open_door(settings, house.as_ref()).await?),

@@ -137,6 +137,16 @@ pub enum ConfigError {
         /// What is wrong with it.
         why: String,
     },
+    /// A sink of the audit log that cannot be used.
+    #[error("`audit_sinks.{name}` {origin}: {why}")]
+    AuditSink {
+        /// Its name.
+        name: String,
+        /// Where it stands.
+        origin: Origin,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A path that is not accepted.
     #[error("`{key}` {origin}: {path} {why}", path = path.display())]
     Path {

@@ -140,6 +140,10 @@ keys! {
          Flag: `--state-dir`.";
     AUDIT_LOG = "audit_log", "MCP_AUDIT_LOG", Kind::Path, "`audit.jsonl` in the state directory",
         "The audit log. The server does not start when it cannot be written, and changes nothing that it cannot log.";
+    AUDIT_SINKS = "audit_sinks", "CLAUDE_CODE_MCP_AUDIT_SINKS", Kind::Tables, "none",
+        "Who else gets the records of the audit log, a table each: `[audit_sinks.siem]` with `kind` (`stderr`, `syslog`, `journald`, \
+         `webhook`, `file`), `format` (`jsonl`, `ocsf`, `cef`) and `max_lag` (records that may wait); for syslog `address` and \
+         `facility`, for a webhook `url`, `secret_file`, `ca_file`, for a file `path`. See [audit log export](audit-log-export.md#sinks).";
     AUDIT_ROTATE_SIZE = "audit_rotate_size", "CLAUDE_CODE_MCP_AUDIT_ROTATE_SIZE",
         Kind::Bytes { min: 0, max: TEBIBYTE }, "67108864",
         "The audit log goes on in a new file when its file has this size, at least 1 MiB; the old one keeps its place beside it. `0`:          whatever size it has.";

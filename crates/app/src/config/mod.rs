@@ -4,6 +4,7 @@
 //! when another value of it counts. Reading order: [`keys`], `layers` (what is written), `resolve` (what it means), then what
 //! is done with it: [`inspect`] (all that is wrong), [`shown`], [`schema`], [`reload`].
 
+mod audit_sinks;
 mod credentials;
 mod document;
 mod environment;
@@ -41,7 +42,7 @@ pub use resolve::load;
 pub use schema::schema;
 pub use show::{Shown, shown};
 
-use audit::Rotation;
+use audit::{Rotation, sinks::SinkSettings};
 use model::{EgressRule, LimitName, RuntimeClass};
 use policy::{CallerLimits, Standing};
 
@@ -96,6 +97,8 @@ pub struct Config {
     pub extra_read_only: Vec<PathBuf>,
     /// Where the audit log stands.
     pub audit_log: PathBuf,
+    /// Who else gets its records.
+    pub audit_sinks: Vec<SinkSettings>,
     /// When it goes on in a new file, and what is kept of it.
     pub audit_rotation: Rotation,
     /// Lifetime of a session whose creator names none.

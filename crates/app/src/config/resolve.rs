@@ -19,7 +19,7 @@ use toml::Value;
 
 use super::{
     AgentChoice, BackendChoice, Config, ConfigError, Environment, Flags, Key, Kind,
-    NetworkSettings, Paths, credentials,
+    NetworkSettings, Paths, audit_sinks, credentials,
     keys::{self, MEBIBYTE, TEBIBYTE},
     layers::{Given, Layers, Origin},
     offered,
@@ -71,6 +71,10 @@ pub(super) fn resolve(layers: Layers, environment: &Environment) -> Result<Confi
         audit_log: reader
             .path(&keys::AUDIT_LOG)?
             .unwrap_or_else(|| state_dir.join("audit.jsonl")),
+        audit_sinks: match layers.get(&keys::AUDIT_SINKS) {
+            Some(given) => audit_sinks::read(given, environment)?,
+            None => Vec::new(),
+        },
         audit_rotation: reader.audit_rotation()?,
         paths: Paths::new(state_dir, environment.runtime_dir(), environment.uid()),
         project_roots: reader.directories(&keys::PROJECT_ROOTS)?,

@@ -137,6 +137,7 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         extra_read_only = ["/opt/tools"]
         state_dir = "/var/tmp/state"
         audit_log = "/var/log/audit.jsonl"
+        audit_sinks = { second = { kind = "file", path = "/mnt/audit.jsonl" } }
         audit_rotate_size = "1m"
         audit_rotate_interval = "7d"
         audit_keep_files = 12
@@ -303,6 +304,10 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         ("CLAUDE_CODE_MCP_EXTRA_READ_ONLY", "/opt/tools"),
         ("CLAUDE_CODE_MCP_STATE_DIR", "/var/tmp/state"),
         ("MCP_AUDIT_LOG", "/var/log/audit.jsonl"),
+        (
+            "CLAUDE_CODE_MCP_AUDIT_SINKS",
+            r#"{ second = { kind = "file", path = "/mnt/audit.jsonl" } }"#,
+        ),
         ("CLAUDE_CODE_MCP_AUDIT_ROTATE_SIZE", "1048576"),
         ("CLAUDE_CODE_MCP_AUDIT_ROTATE_INTERVAL", "168h"),
         ("CLAUDE_CODE_MCP_AUDIT_KEEP_FILES", "12"),

@@ -1,14 +1,23 @@
 //! `audit …`: on the log's own files, no server needed.
 
+mod export;
+mod hash;
 mod key;
+mod safe;
+mod search;
+mod show;
+mod tail;
 mod verify;
 
-use std::{collections::VecDeque, path::Path};
+use std::path::{Path, PathBuf};
 
-use super::{CliError, Context, EXIT_OK, arguments::AuditCommand, output::note};
+use audit::export::{Filter, Line, Pattern, Reader};
 
-/// Records that `audit show` keeps for `--tail`; more would not be read by anybody.
-const MAX_TAIL: usize = 1_000_000;
+use super::{
+    CliError, Context,
+    arguments::{AuditCommand, FilterArguments},
+    output::note,
+};
 
 pub(super) fn run(context: &Context, command: &AuditCommand) -> Result<u8, CliError> {
     match command {
@@ -20,7 +29,7 @@ pub(super) fn run(context: &Context, command: &AuditCommand) -> Result<u8, CliEr
             from,
         } => verify::run(
             context,
-            path.as_deref().unwrap_or(&context.config.audit_log),
+            &log(context, path.as_ref()),
             &verify::Against {
                 key: key.as_deref(),
                 public_key: public_key.as_deref(),
@@ -29,12 +38,16 @@ pub(super) fn run(context: &Context, command: &AuditCommand) -> Result<u8, CliEr
             },
         ),
         AuditCommand::Key(command) => key::run(context, command),
-        AuditCommand::Show { path, tail } => show(
-            context,
-            path.as_deref().unwrap_or(&context.config.audit_log),
-            *tail,
-        ),
+        AuditCommand::Tail(arguments) => tail::run(context, arguments),
+        AuditCommand::Search(arguments) => search::run(context, arguments),
+        AuditCommand::Export(arguments) => export::run(context, arguments),
+        AuditCommand::Hash { identity } => hash::run(context, identity),
     }
+}
+
+/// The log that is meant.
+fn log(context: &Context, named: Option<&PathBuf>) -> PathBuf {
+    named.unwrap_or(&context.config.audit_log).clone()
 }
 
 fn failed(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> CliError {
@@ -44,78 +57,38 @@ fn failed(path: &Path, error: impl std::error::Error + Send + Sync + 'static) ->
     }
 }
 
-fn show(context: &Context, path: &Path, tail: Option<usize>) -> Result<u8, CliError> {
-    let records = audit::read(path).map_err(|error| failed(path, error))?;
-    let keep = tail.map(|count| count.min(MAX_TAIL));
-    let mut last = VecDeque::new();
-    for record in records {
-        let record = match record {
-            Ok(record) => serde_json::to_value(&record).map_err(|error| failed(path, error))?,
-            Err(audit::ReadError::NotARecord { line }) => {
-                note(&format!(
-                    "line {line} is no record; claude-code-mcp audit verify says more"
-                ));
-                continue;
-            }
-            Err(error) => return Err(failed(path, error)),
-        };
-        match keep {
-            None => print(context, &record)?,
-            Some(count) => {
-                last.push_back(record);
-                if last.len() > count {
-                    last.pop_front();
-                }
-            }
-        }
-    }
-    last.iter().try_for_each(|record| print(context, record))?;
-    Ok(EXIT_OK)
+/// What is asked for, in the log's words.
+fn filter(context: &Context, arguments: &FilterArguments) -> Result<Filter, CliError> {
+    let actors = match &arguments.actor {
+        Some(named) => hash::actors(context, named)?,
+        None => Vec::new(),
+    };
+    Ok(Filter {
+        session: arguments.session.clone(),
+        actors,
+        action: arguments.action.as_deref().map(Pattern::new),
+        result: arguments.result.clone(),
+        operation: arguments.operation.clone(),
+        since: arguments.since,
+        until: arguments.until,
+        text: arguments.text.clone(),
+    })
 }
 
-/// With `--json` one record per line, as in the file.
-fn print(context: &Context, record: &serde_json::Value) -> Result<(), CliError> {
-    if context.output.json {
-        return context.output.json_line(record);
-    }
-    let text = |field: &str| match record.get(field) {
-        Some(serde_json::Value::String(text)) => text.clone(),
-        Some(serde_json::Value::Null) | None => "-".to_owned(),
-        Some(other) => other.to_string(),
-    };
-    let session = text("session_id");
-    let session = session.get(..14).unwrap_or(&session);
-    let (timestamp, phase, action) = (text("timestamp"), text("phase"), text("action"));
-    let (result, reason) = (text("result"), text("reason"));
-    let reason = if reason == "-" {
-        String::new()
-    } else {
-        format!(" ({reason})")
-    };
-    context.output.line(&format!(
-        "{timestamp}  {phase:<6}  {action:<18}  {session:<14}  {result}{reason}{}",
-        details(record)
-    ))
-}
-
-/// What is known of it, `name=value`; a digest by its beginning.
-fn details(record: &serde_json::Value) -> String {
-    use serde_json::Value;
-    let parameters = record.get("parameters").and_then(Value::as_object);
-    let one = |(name, value): (&String, &Value)| match value {
-        Value::String(text) => format!("  {name}={text}"),
-        Value::Object(content) => {
-            let digest = content.get("sha256").and_then(Value::as_str);
-            let digest = digest.and_then(|digest| digest.get(..8)).unwrap_or("?");
-            let bytes = content.get("bytes").and_then(Value::as_u64);
-            format!(
-                "  {name}=sha256:{digest}…({} bytes)",
-                bytes.unwrap_or_default()
-            )
+/// The records that fit, oldest first, one at a time. Lines that are no records are told and passed over.
+fn records<'a>(
+    path: &'a Path,
+    filter: &'a Filter,
+) -> Result<impl Iterator<Item = Result<Line, CliError>> + 'a, CliError> {
+    let reader = Reader::open(path).map_err(|error| failed(path, error))?;
+    Ok(reader.filter_map(move |line| match line {
+        Ok(line) => filter.takes(&line).then_some(Ok(line)),
+        Err(audit::ReadError::NotARecord { line }) => {
+            note(&format!(
+                "line {line} is no record; claude-code-mcp audit verify says more"
+            ));
+            None
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => {
-            format!("  {name}={value}")
-        }
-    };
-    parameters.into_iter().flatten().map(one).collect()
+        Err(error) => Some(Err(failed(path, error))),
+    }))
 }

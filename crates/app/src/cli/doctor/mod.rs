@@ -9,6 +9,7 @@ mod engine;
 mod files;
 mod path_entries;
 mod print;
+mod sinks;
 mod walls;
 
 use model::BackendName;
@@ -39,6 +40,8 @@ struct Report {
     configuration_problem: Option<String>,
     state_directory: files::Usable,
     audit_log: files::Usable,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    audit_sinks: Vec<sinks::SinkReport>,
     server: ServerReport,
     /// What the walls of sessions are made of that name none; `null` where none can be made.
     default_backend: Option<&'static str>,
@@ -110,6 +113,7 @@ pub(super) fn run(context: &Context, arguments: DoctorArguments) -> Result<u8, C
             .map(|file| file.display().to_string()),
         state_directory,
         audit_log,
+        audit_sinks: sinks::examine(&context.config),
         server: server(context),
         default_backend: has_walls.then_some(default_backend),
     };

@@ -5,7 +5,7 @@ mod engine;
 
 use serde::Serialize;
 
-use super::{Report, ServerReport, agent::AgentReport, files::Usable};
+use super::{Report, ServerReport, agent::AgentReport, files::Usable, sinks::SinkReport};
 use crate::{
     cli::{
         CliError,
@@ -50,6 +50,9 @@ pub(super) fn report(output: Output, report: &Report, verbose: bool) -> Result<(
     output.line("")?;
     usable(printer, "state", &report.state_directory)?;
     usable(printer, "audit log", &report.audit_log)?;
+    for sink in &report.audit_sinks {
+        printer.row("audit sink", &sink_line(output, sink))?;
+    }
     let file = report
         .configuration_file
         .as_deref()
@@ -111,6 +114,22 @@ fn usable(printer: Printer, name: &str, found: &Usable) -> Result<(), CliError> 
         (None, false) => output.paint(Color::Green, "will be made"),
     };
     printer.row(name, &format!("{}: {word}", found.path))
+}
+
+fn sink_line(output: Output, sink: &SinkReport) -> String {
+    let missed = match sink.missed {
+        0 => String::new(),
+        missed => format!(", {missed} missed"),
+    };
+    let word = match &sink.problem {
+        Some(problem) => output.paint(Color::Red, problem),
+        None if sink.waiting == 0 => output.paint(Color::Green, "has all records"),
+        None => "gets records while a server runs".to_owned(),
+    };
+    format!(
+        "{} ({}), {} waiting{missed}: {word}",
+        sink.name, sink.kind, sink.waiting
+    )
 }
 
 fn server(printer: Printer, server: &ServerReport) -> Result<(), CliError> {

@@ -1,0 +1,292 @@
+//! The table `audit_sinks`: further places that get the records of the audit log.
+
+use std::path::PathBuf;
+
+use audit::{
+    export::Format,
+    sinks::{Facility, SinkKind, SinkSettings, SyslogAddress, WebhookSettings},
+};
+use serde::Deserialize;
+use toml::Value;
+
+use super::{ConfigError, Environment, layers::Given};
+
+/// Longest name of a sink, bytes: its cursor's file is called so.
+const MAX_NAME_BYTES: usize = 32;
+/// Sinks in all: each has a thread.
+const MAX_SINKS: usize = 16;
+/// Where syslog daemons listen.
+const SYSLOG_SOCKET: &str = "/dev/log";
+/// Where systemd's journal listens.
+const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
+const KINDS: &str = "`kind` must be one of stderr, syslog, journald, webhook, file";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    kind: String,
+    format: Option<String>,
+    max_lag: Option<u64>,
+    address: Option<String>,
+    facility: Option<String>,
+    url: Option<String>,
+    secret_file: Option<String>,
+    ca_file: Option<String>,
+    path: Option<String>,
+}
+
+/// Reads the table.
+///
+/// # Errors
+/// For a sink of no kind, without what its kind needs, or with what only another kind has.
+pub(super) fn read(
+    given: &Given,
+    environment: &Environment,
+) -> Result<Vec<SinkSettings>, ConfigError> {
+    let wrong = |name: &str, why: String| ConfigError::AuditSink {
+        name: name.chars().take(MAX_NAME_BYTES).collect(),
+        origin: given.origin.clone(),
+        why,
+    };
+    let Value::Table(tables) = &given.value else {
+        return Err(wrong("", "the key must be a table of tables".to_owned()));
+    };
+    if tables.len() > MAX_SINKS {
+        return Err(wrong("", format!("there may be {MAX_SINKS}")));
+    }
+    tables
+        .iter()
+        .map(|(name, value)| {
+            let table: Table = value
+                .clone()
+                .try_into()
+                .map_err(|error: toml::de::Error| wrong(name, error.message().to_owned()))?;
+            one(name, table, environment).map_err(|why| wrong(name, why))
+        })
+        .collect()
+}
+
+fn one(name: &str, mut table: Table, environment: &Environment) -> Result<SinkSettings, String> {
+    let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if name.is_empty() || name.len() > MAX_NAME_BYTES || !name.bytes().all(is_name) {
+        return Err(format!(
+            "a name has 1 to {MAX_NAME_BYTES} small letters, digits and hyphens"
+        ));
+    }
+    let format = match table.format.take() {
+        None => Format::default(),
+        Some(text) => Format::named(&text).ok_or("`format` must be one of jsonl, ocsf, cef")?,
+    };
+    if table.max_lag == Some(0) {
+        return Err("`max_lag` is at least 1".to_owned());
+    }
+    let max_lag = table.max_lag.take();
+    let kind = kind(&mut table, environment)?;
+    match leftover(&table) {
+        Some(key) => Err(format!("`{key}` is not for the kind {}", kind.as_str())),
+        None => Ok(SinkSettings {
+            name: name.to_owned(),
+            kind,
+            format,
+            max_lag,
+        }),
+    }
+}
+
+/// Takes what the kind has from the table.
+fn kind(table: &mut Table, environment: &Environment) -> Result<SinkKind, String> {
+    let mut path = |value: &mut Option<String>, key: &str| {
+        value
+            .take()
+            .map(|text| absolute(&text, key, environment))
+            .transpose()
+    };
+    match table.kind.as_str() {
+        "stderr" => Ok(SinkKind::Stderr),
+        "syslog" => {
+            let facility = match table.facility.take() {
+                None => Facility::LOG_AUDIT,
+                Some(name) => Facility::named(&name).ok_or(
+                    "`facility` must be one of audit, auth, authpriv, daemon, user, local0 to local7",
+                )?,
+            };
+            let address = table.address.take();
+            let address = address.as_deref().unwrap_or(SYSLOG_SOCKET);
+            Ok(SinkKind::Syslog {
+                address: syslog_address(address)?,
+                facility,
+            })
+        }
+        "journald" => Ok(SinkKind::Journald {
+            socket: path(&mut table.path, "path")?.unwrap_or_else(|| JOURNAL_SOCKET.into()),
+        }),
+        "webhook" => {
+            let secret_file = path(&mut table.secret_file, "secret_file")?;
+            let ca_file = path(&mut table.ca_file, "ca_file")?;
+            let url = table.url.take().ok_or("`url` is missing")?;
+            let settings = WebhookSettings::new(&url, secret_file, ca_file);
+            settings
+                .map(SinkKind::Webhook)
+                .map_err(|why| format!("`url` cannot be used: {why}"))
+        }
+        "file" => Ok(SinkKind::File {
+            path: path(&mut table.path, "path")?.ok_or("`path` is missing")?,
+        }),
+        _ => Err(KINDS.to_owned()),
+    }
+}
+
+fn syslog_address(text: &str) -> Result<SyslogAddress, String> {
+    let Some(address) = text.strip_prefix("tcp://") else {
+        let path = PathBuf::from(text.strip_prefix("unix://").unwrap_or(text));
+        return match path.is_absolute() {
+            true => Ok(SyslogAddress::Datagram(path)),
+            false => Err(
+                "`address` must be an absolute path, or tcp:// with address and port".to_owned(),
+            ),
+        };
+    };
+    let address = address
+        .parse()
+        .map_err(|_| "`address` needs a numeric address and a port after tcp://")?;
+    SyslogAddress::tcp(address).ok_or_else(|| {
+        "`address` is not on this machine: syslog over TCP is not secret, so let a relay here carry it further".to_owned()
+    })
+}
+
+fn absolute(text: &str, key: &str, environment: &Environment) -> Result<PathBuf, String> {
+    let path = match text.strip_prefix("~/").zip(environment.home()) {
+        Some((rest, home)) => home.join(rest),
+        None => PathBuf::from(text),
+    };
+    match path.is_absolute() {
+        true => Ok(path),
+        false => Err(format!(
+            "`{key}` must be an absolute path, or begin with ~/"
+        )),
+    }
+}
+
+/// A key that no kind took.
+fn leftover(table: &Table) -> Option<&'static str> {
+    let left = [
+        ("address", &table.address),
+        ("facility", &table.facility),
+        ("url", &table.url),
+        ("secret_file", &table.secret_file),
+        ("ca_file", &table.ca_file),
+        ("path", &table.path),
+    ];
+    left.into_iter()
+        .find_map(|(key, value)| value.is_some().then_some(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::layers::Origin;
+
+    fn read_with(text: &str) -> Result<Vec<SinkSettings>, String> {
+        let given = Given {
+            value: Value::Table(text.parse().unwrap()),
+            origin: Origin::Flag("--set"),
+        };
+        let environment = Environment::of(1000, [("HOME", "/home/me")]);
+        read(&given, &environment).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn each_kind_is_read_with_what_it_has() {
+        let read = read_with(
+            r#"
+            a = { kind = "stderr", format = "cef" }
+            b = { kind = "syslog" }
+            c = { kind = "syslog", address = "tcp://127.0.0.1:601", facility = "local3", format = "ocsf" }
+            d = { kind = "journald" }
+            e = { kind = "webhook", url = "https://siem.example/in", secret_file = "~/secret", max_lag = 100000 }
+            f = { kind = "file", path = "/mnt/other/audit.jsonl" }
+            "#,
+        )
+        .unwrap();
+        let kinds: Vec<_> = read.iter().map(|sink| sink.kind.as_str()).collect();
+        assert_eq!(
+            kinds,
+            ["stderr", "syslog", "syslog", "journald", "webhook", "file"]
+        );
+        assert_eq!(read[0].format, Format::Cef);
+        assert_eq!(
+            read[1].kind,
+            SinkKind::Syslog {
+                address: SyslogAddress::Datagram("/dev/log".into()),
+                facility: Facility::LOG_AUDIT
+            }
+        );
+        assert_eq!(
+            read[2].kind,
+            SinkKind::Syslog {
+                address: SyslogAddress::tcp("127.0.0.1:601".parse().unwrap()).unwrap(),
+                facility: Facility::named("local3").unwrap()
+            }
+        );
+        let secret = Some("/home/me/secret".into());
+        let hook = WebhookSettings::new("https://siem.example/in", secret, None).unwrap();
+        assert_eq!(
+            (&read[4].kind, read[4].max_lag),
+            (&SinkKind::Webhook(hook), Some(100_000))
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (text, words) in [
+            (r#"a = 1"#, "expected"),
+            (r#"a = { }"#, "missing field `kind`"),
+            (r#"a = { kind = "kafka" }"#, "one of stderr"),
+            (
+                r#"a = { kind = "stderr", path = "/x" }"#,
+                "`path` is not for the kind stderr",
+            ),
+            (
+                r#"a = { kind = "stderr", colour = "red" }"#,
+                "unknown field",
+            ),
+            (
+                r#"a = { kind = "stderr", format = "xml" }"#,
+                "jsonl, ocsf, cef",
+            ),
+            (r#"a = { kind = "stderr", max_lag = 0 }"#, "at least 1"),
+            (
+                r#"a = { kind = "syslog", address = "udp://127.0.0.1:514" }"#,
+                "absolute path",
+            ),
+            (
+                r#"a = { kind = "syslog", address = "tcp://192.0.2.1:514" }"#,
+                "not on this machine",
+            ),
+            (
+                r#"a = { kind = "syslog", address = "tcp://localhost" }"#,
+                "numeric",
+            ),
+            (
+                r#"a = { kind = "syslog", facility = "mail" }"#,
+                "`facility`",
+            ),
+            (r#"a = { kind = "webhook" }"#, "`url` is missing"),
+            (
+                r#"a = { kind = "webhook", url = "http://siem.example" }"#,
+                "use https://",
+            ),
+            (
+                r#"a = { kind = "webhook", url = "https://me:x@siem.example" }"#,
+                "secret_file",
+            ),
+            (r#"a = { kind = "file" }"#, "`path` is missing"),
+            (r#"a = { kind = "file", path = "x" }"#, "absolute"),
+            (r#"A = { kind = "stderr" }"#, "small letters"),
+            (r#""../a" = { kind = "stderr" }"#, "small letters"),
+        ] {
+            let error = read_with(text).unwrap_err();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+}
