@@ -92,7 +92,7 @@ impl Identities {
             Credentials::ApiKey(text) => {
                 let mark = self.sources.fingerprint(text.expose().as_bytes());
                 if let Err(refusal) = self.sources.check(source, Some(mark)) {
-                    self.failures.note(details(TOO_OFTEN, None, source));
+                    self.failures.note(details(TOO_OFTEN, None), *source);
                     return Err(refusal);
                 }
                 let found = self.keys.recognize(text.expose(), SystemTime::now());
@@ -153,7 +153,7 @@ impl Identities {
     pub(crate) fn may_try(&self, source: &Source) -> Result<(), Refusal> {
         let checked = self.sources.check(source, None);
         if checked.is_err() {
-            self.failures.note(details(TOO_OFTEN, None, source));
+            self.failures.note(details(TOO_OFTEN, None), *source);
         }
         checked
     }
@@ -161,7 +161,7 @@ impl Identities {
     /// A door has found credentials to be wrong.
     pub(crate) fn were_wrong(&self, source: &Source, why: &'static str) -> Refusal {
         self.sources.failed(source, None);
-        self.failures.note(details(why, None, source));
+        self.failures.note(details(why, None), *source);
         unauthenticated()
     }
 
@@ -173,19 +173,15 @@ impl Identities {
         source: &Source,
     ) -> Refusal {
         let named = named.map(|named| (kind, named));
-        self.failures.note(details(failure.as_str(), named, source));
+        self.failures
+            .note(details(failure.as_str(), named), *source);
         unauthenticated()
     }
 }
 
 /// What the log hears of a failure.
-fn details(
-    why: &str,
-    named: Option<(&'static str, String)>,
-    source: &Source,
-) -> Vec<(&'static str, Parameter)> {
-    let mut details = vec![("why", word(why)), ("transport", word(source.transport))];
-    details.extend(source.address.map(|address| ("address", word(address))));
+fn details(why: &str, named: Option<(&'static str, String)>) -> Vec<(&'static str, Parameter)> {
+    let mut details = vec![("why", word(why))];
     details.extend(named.map(|(kind, named)| (kind, word(named))));
     details
 }
@@ -255,7 +251,7 @@ impl Failures {
         })
     }
 
-    fn note(&self, details: Vec<(&'static str, Parameter)>) {
+    fn note(&self, details: Vec<(&'static str, Parameter)>, source: Source) {
         let (is_written, is_first_counted) = {
             let mut counts = self.lock();
             if counts.since.elapsed() >= WINDOW {
@@ -268,7 +264,7 @@ impl Failures {
             (is_written, !is_written && counts.counted == 1)
         };
         if is_written {
-            return self.write(FAILED, details);
+            return self.write(FAILED, source, details);
         }
         if is_first_counted {
             let own = self.own.clone();
@@ -284,16 +280,27 @@ impl Failures {
     fn tell_counted(&self) {
         let counted = std::mem::take(&mut self.lock().counted);
         if counted > 0 {
-            self.write(COUNTED, vec![("count", Parameter::Number(counted))]);
+            self.write(
+                COUNTED,
+                Source::SYSTEM,
+                vec![("count", Parameter::Number(counted))],
+            );
         }
     }
 
-    fn write(&self, action: &'static str, parameters: Vec<(&'static str, Parameter)>) {
+    fn write(
+        &self,
+        action: &'static str,
+        source: Source,
+        parameters: Vec<(&'static str, Parameter)>,
+    ) {
         let intent = Intent {
             action,
             session: None,
             principal: NOBODY.to_owned(),
             client: ClientInfo::default(),
+            source,
+            target: None,
             parameters,
         };
         self.audit

@@ -87,10 +87,16 @@ pub(crate) fn target(action: &Action) -> Option<Target> {
         | Action::RespondExecution { execution, .. }
         | Action::AnswerExecution { execution, .. }
         | Action::ResizeTerminal { execution, .. } => ("execution", execution.to_string()),
-        Action::ListSessions { .. } | Action::GetServerInfo => ("server", String::new()),
+        Action::CreateKey(request) => ("key", request.name.clone()),
+        Action::RotateKey { key, .. } | Action::RevokeKey { key, .. } => ("key", key.to_string()),
+        Action::ListSessions { .. } | Action::ListKeys | Action::GetServerInfo => {
+            ("server", String::new())
+        }
         Action::ExecuteCommand(_)
         | Action::ExecutePrompt(_)
         | Action::TransferFiles(_)
+        | Action::WriteFile(_)
+        | Action::ReadFile(_)
         | Action::ReadTranscript(_)
         | Action::WidenNetwork(_)
         | Action::AnswerNetwork(_)

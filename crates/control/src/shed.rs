@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use audit::{AuditLog, Closing, Intent, Parameter};
-use model::{ClientInfo, Reason};
+use model::{ClientInfo, Reason, Source};
 use policy::Moment;
 
 use crate::limit::{FLOOD_WINDOW, Flood, Told};
@@ -61,6 +61,8 @@ impl Inner {
                 session: None,
                 principal,
                 client: ClientInfo::default(),
+                source: Source::SYSTEM,
+                target: None,
                 parameters: vec![("count", Parameter::Number(count))],
             };
             let closing = Closing::Denied(Reason::RateLimited);
