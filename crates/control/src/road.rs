@@ -247,7 +247,8 @@ impl Inner {
             tracing::error!(%error, action = call.action.name(), "a result is not in the audit log");
         }
         if let Some(caller) = principal.remote() {
-            let concealer = Concealer::new(caller, self.policy().own_directories());
+            let policy = self.policy();
+            let concealer = Concealer::new(caller, policy.own_directories());
             match &mut answer {
                 Ok(outcome) => concealer.outcome(outcome),
                 Err(refusal) => concealer.refusal(refusal),
@@ -286,9 +287,8 @@ impl Inner {
     }
 
     /// 2: the intent is durable before anything changes.
-    async fn open(&self, call: &Call) -> Result<Entry, Refusal> {
-        let principal = principal_of(&call.credentials);
-        let intent = self.intent(&principal, call);
+    async fn open(&self, principal: &Principal, call: &Call) -> Result<Entry, Refusal> {
+        let intent = self.intent(principal, call);
         self.audit
             .begin(intent, durability(&call.action))
             .await

@@ -259,7 +259,8 @@ mod ownership {
             who in principal(),
             owner in prop::option::of(prop_oneof!["key:[a-c]", "uid:100[0-2]", "oauth:[a-c]", "system"]),
         ) {
-            let policy = policy();
+            static POLICY: std::sync::LazyLock<Policy> = std::sync::LazyLock::new(policy);
+            let policy = &*POLICY;
             let owner = owner.as_deref();
             let is_own = owner == Some(who.name().as_str());
             let is_admin = who.remote().is_some_and(|caller| caller.scopes.contains(Scope::Admin));

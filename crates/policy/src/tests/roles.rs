@@ -307,7 +307,7 @@ fn a_scope_that_is_missing_is_named_with_all_others_that_the_action_needs() {
     let action = model::Action::CreateSession(Box::new(asked.clone()));
     assert_eq!(action.scopes().unwrap().to_string(), "sessions:run network");
     let all = refused(admit(action.scopes().unwrap()), "no such preset");
-    assert_eq!(all.reason, Reason::NetworkNotAllowed, "past the scopes");
+    assert_eq!(all.reason, Reason::InvalidArgument, "past the scopes");
 }
 
 /// A remote caller names no path of the server's disk, and no refusal names one.
@@ -426,8 +426,9 @@ fn admin_elsewhere_hands_out_no_more_than_it_has() {
         ..lesser_key()
     };
     let overlap = Duration::ZERO;
-    let rotate =
-        |who, key| policy.admit_key(who, KEY.parse().unwrap(), KeyVerb::Rotate { overlap }, key);
+    let rotate = |who: &Principal, key: Option<&KeyView>| {
+        policy.admit_key(who, KEY.parse().unwrap(), KeyVerb::Rotate { overlap }, key)
+    };
     assert_eq!(
         refused(rotate(&admin, Some(&greater)), "a greater key").reason,
         Reason::PolicyDenied
@@ -440,7 +441,7 @@ fn admin_elsewhere_hands_out_no_more_than_it_has() {
         "no key",
     );
     // The server's user: any directory that a session may have, and no other.
-    let by_alice = |roots: &[&str], found| {
+    let by_alice = |roots: &[&str], found: &[PathFacts]| {
         policy.admit_new_key(&alice(), &asked("sessions:run", roots), found)
     };
     assert!(by_alice(&["/data/x"], &here("/data/x")).is_ok());
