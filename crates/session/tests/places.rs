@@ -48,7 +48,7 @@ fn other(house: &House, name: &str) -> Principal {
         name: name.to_owned(),
         kind: RemoteKind::AccessToken,
         scopes: Scopes::all(),
-        roots: vec![house.beside()],
+        roots: vec![house.project()],
         max_sessions: None,
         calls_per_minute: None,
     }))
@@ -57,7 +57,8 @@ fn other(house: &House, name: &str) -> Principal {
 /// For a remote caller, which names the project below its root.
 async fn create_for(house: &House, caller: &Principal) -> Result<SessionView, Refusal> {
     let mut request = house.request();
-    request.project_path = "project".into();
+    std::fs::create_dir_all(house.project().join("sub")).expect("a directory");
+    request.project_path = "sub".into();
     house.create_as(caller, request, &[], pending()).await
 }
 
@@ -126,7 +127,7 @@ async fn what_is_promised_is_bounded_and_the_refusal_says_what_is_short_and_whic
     let foreign = create_for(&house, &stranger).await.expect("a session").id;
     let refusal = refused(house.create().await);
     let words = refusal.to_string();
-    for part in ["memory", "6144 MiB of the 6553 MiB", "2048 MiB"] {
+    for part in ["memory", "6144 MiB of the 6554 MiB", "2048 MiB"] {
         assert!(words.contains(part), "{part}: {words}");
     }
     assert!(
@@ -160,15 +161,13 @@ async fn callers_and_projects_have_bounds_of_their_own() {
     create_for(&house, &stranger).await.expect("another caller");
 
     let house = self::house(10, |callers| {
-        callers.max_sessions_per_project = NonZeroU32::new(1)
+        callers.max_sessions_per_project = NonZeroU32::new(1);
     });
-    house.create().await.expect("a session");
-    let refusal = refused(create_for(&house, &stranger_of(&house)).await);
+    let (one, two) = (other(&house, "oauth:1"), other(&house, "oauth:2"));
+    create_for(&house, &one).await.expect("a session");
+    let refusal = refused(create_for(&house, &two).await);
     assert_eq!(refusal.field.as_deref(), Some("projectPath"));
-}
-
-fn stranger_of(house: &House) -> Principal {
-    other(house, "oauth:1")
+    house.create().await.expect("another project");
 }
 
 #[tokio::test]
@@ -261,7 +260,8 @@ async fn callers_get_places_in_turn() {
             .admit_session(&caller, policy::SessionVerb::Destroy, holder, Some(&permit))
             .expect("its own");
         house.sessions.destroy(permit).await.expect("destroyed");
-        let (name, session) = served.recv().await.expect("somebody");
+        let served = tokio::time::timeout(Duration::from_secs(20), served.recv()).await;
+        let (name, session) = served.expect("in time").expect("somebody");
         order.push(name);
         holder = session;
     }
