@@ -161,6 +161,11 @@ impl Caller {
             }
         };
         match self.ask(action).await {
+            // The key or token may run what runs here and not say what it reaches: the call goes on, and its reply says so.
+            Err(refusal) if refusal.reason == Reason::InsufficientScope && said.is_some() => {
+                self.words.add(refusal.message);
+                Ok(())
+            }
             Err(refusal) if !LATE.contains(&refusal.reason) => Err(refusal),
             Err(_) => Ok(()),
             Ok(_) => {
