@@ -12,10 +12,7 @@ fn the_limit_of_sessions_is_exact_each_time() {
         return;
     };
     let _alone = alone();
-    let settings = [
-        ("MAX_CONCURRENT_SESSIONS", "10"),
-        ("CLAUDE_CODE_MCP_RATE_CREATES_PER_MINUTE", "0"),
-    ];
+    let settings = [("MAX_CONCURRENT_SESSIONS", "10")];
     let places: Vec<_> = users()
         .into_iter()
         .map(|user| Place::new(user, &settings))
