@@ -25,6 +25,11 @@ pub fn measure(report: &mut Report) {
     let mut machine = Machine::new(user);
     machine
         .set("MAX_CONCURRENT_SESSIONS", "400")
+        // How many fit is what is measured.
+        .set("CLAUDE_CODE_MCP_OVERCOMMIT_MEMORY_PERCENT", "0")
+        .set("CLAUDE_CODE_MCP_OVERCOMMIT_CPU_PERCENT", "0")
+        .set("CLAUDE_CODE_MCP_OVERCOMMIT_DISK_PERCENT", "0")
+        .set("CLAUDE_CODE_MCP_RATE_CREATES_PER_MINUTE", "0")
         .set("CLAUDE_CODE_MCP_IDLE_EXIT_SECONDS", "60");
     for index in 0..count {
         machine.write(&format!("project-{index}/README.md"), "a project");

@@ -30,6 +30,7 @@ mod hostile_options;
 mod images;
 mod journey;
 mod keys;
+mod limits;
 mod network;
 mod own_engine;
 mod permissions;

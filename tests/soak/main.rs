@@ -14,6 +14,7 @@ mod control;
 mod fronts;
 mod kills;
 mod leases;
+mod limits;
 mod place;
 mod plan;
 mod sequence;

@@ -31,6 +31,16 @@ impl Place {
     pub fn new(user: User, settings: &[(&str, &str)]) -> Self {
         let mut machine = Machine::new(user);
         machine.set("CLAUDE_CODE_MCP_IDLE_EXIT_SECONDS", "600");
+        // Nobody calls as often as these.
+        for kind in [
+            "CALLS",
+            "CREATES",
+            "EXECUTIONS",
+            "TRANSFERS",
+            "SESSION_CALLS",
+        ] {
+            machine.set(&format!("CLAUDE_CODE_MCP_RATE_{kind}_PER_MINUTE"), "0");
+        }
         for (name, value) in settings {
             machine.set(name, value);
         }

@@ -123,6 +123,19 @@ impl Client {
         }
     }
 
+    /// The next answer to any request, with its id.
+    pub fn next_answer(&mut self) -> (u64, Value) {
+        loop {
+            let message = self
+                .lines
+                .recv_timeout(Duration::from_secs(90))
+                .expect("an answer");
+            if let (Some(id), None) = (message["id"].as_u64(), message.get("method")) {
+                return (id, message["result"].clone());
+            }
+        }
+    }
+
     pub fn request(&mut self, method: &str, params: Value) -> Result<Value, Value> {
         let id = self.post(method, params);
         self.answer(id)

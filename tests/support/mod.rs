@@ -37,6 +37,7 @@ pub mod gvisor;
 #[path = "../../crates/sandbox-docker/tests/support/image.rs"]
 pub mod image;
 pub mod lab;
+pub mod race;
 mod skip;
 pub mod stage;
 pub mod world;

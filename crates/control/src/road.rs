@@ -224,8 +224,9 @@ impl Inner {
         let _place = match self.limit(&principal, &call.action) {
             Ok(place) => place,
             Err(refusal) => {
+                let now = self.limits.now();
                 self.shed
-                    .tell(self.intent(&principal, &call), self.limits.now());
+                    .tell(principal.name(), now, || self.intent(&principal, &call));
                 return Err(refusal);
             }
         };

@@ -29,13 +29,13 @@ impl Shed {
         Shed(Arc::new(Inner { audit, flood }))
     }
 
-    /// One more call was too much.
-    pub(crate) fn tell(&self, intent: Intent, now: Moment) {
-        let told = self.0.flood().note(intent.principal.clone(), now);
+    /// One more call of that caller was too much. What was asked is looked at only where it is written: it may be large.
+    pub(crate) fn tell(&self, caller: String, now: Moment, intent: impl FnOnce() -> Intent) {
+        let told = self.0.flood().note(caller, now);
         match told {
             Told::Written => {
                 let closing = Closing::Denied(Reason::RateLimited);
-                self.0.audit.write_behind(intent, closing);
+                self.0.audit.write_behind(intent(), closing);
             }
             Told::Counted { is_first: false } => {}
             Told::Counted { is_first: true } => {

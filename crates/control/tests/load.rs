@@ -213,13 +213,22 @@ fn execute(session: SessionId) -> Action {
 }
 
 fn factor() -> usize {
-    if std::env::var_os("SOAK").is_some() { 10 } else { 1 }
+    if std::env::var_os("SOAK").is_some() {
+        10
+    } else {
+        1
+    }
 }
 
 /// Bytes of memory that this process has.
 fn resident() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").expect("statm");
-    let pages: u64 = statm.split(' ').nth(1).expect("a field").parse().expect("a number");
+    let pages: u64 = statm
+        .split(' ')
+        .nth(1)
+        .expect("a field")
+        .parse()
+        .expect("a number");
     pages * 4096
 }
 
@@ -292,7 +301,10 @@ impl World {
                 let strange = |view: &&model::SessionView| {
                     self.all.lock().unwrap().contains(&view.id) && !is_mine(view.id)
                 };
-                assert!(!views.iter().any(|view| strange(&view)), "another's session is listed");
+                assert!(
+                    !views.iter().any(|view| strange(&view)),
+                    "another's session is listed"
+                );
             }
             Ok(Outcome::Destroyed(session)) => {
                 assert!(is_destroy && is_mine(session));
@@ -357,7 +369,13 @@ async fn sixteen_callers_with_mixed_rights_stay_within_their_limits_and_see_only
         async move {
             let mut most = 0;
             while !over.load(SeqCst) {
-                let live = world.house.control.sessions().count().await.expect("a count");
+                let live = world
+                    .house
+                    .control
+                    .sessions()
+                    .count()
+                    .await
+                    .expect("a count");
                 assert!(live <= MAX_SESSIONS, "{live} live");
                 most = most.max(live);
                 tokio::time::sleep(Duration::from_millis(2)).await;
@@ -394,14 +412,23 @@ async fn sixteen_callers_with_mixed_rights_stay_within_their_limits_and_see_only
             let refilled = per_minute * began.elapsed().as_millis() as u64 / 60_000 + 1;
             // What ends things is not limited: one call in ten at most.
             let ending = calls as u64 / 5;
-            assert!(admitted <= per_minute + refilled + ending, "{admitted} of {caller}");
-            assert!(admitted >= per_minute.min(calls as u64), "{admitted}: none is shed too early");
+            assert!(
+                admitted <= per_minute + refilled + ending,
+                "{admitted} of {caller}"
+            );
+            assert!(
+                admitted >= per_minute.min(calls as u64),
+                "{admitted}: none is shed too early"
+            );
         }
     }
     over.store(true, SeqCst);
     let most = watch.await.expect("never more than allowed");
     assert!(most >= MAX_OWN, "the control: some did live");
-    eprintln!("{CALLERS} callers x {calls} calls in {:?}, {most} live at most", began.elapsed());
+    eprintln!(
+        "{CALLERS} callers x {calls} calls in {:?}, {most} live at most",
+        began.elapsed()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -418,6 +445,7 @@ async fn fifty_times_too_many_calls_are_answered_or_shed_and_things_still_end() 
     let Ok(Outcome::Session(view)) = house.call(&who, create()).await else {
         panic!("no session")
     };
+    let session = view.id;
     let (began, memory) = (Instant::now(), resident());
     let calls = 50 * allowed as usize * factor();
     let (mut answered, mut shed) = (0, 0);
@@ -426,10 +454,10 @@ async fn fifty_times_too_many_calls_are_answered_or_shed_and_things_still_end() 
         let mut flood = JoinSet::new();
         for _ in 0..calls / 10 {
             let (house, who) = (Arc::clone(&house), who.clone());
-            flood.spawn(async move { house.call(&who, Action::GetSession(view.id)).await });
+            flood.spawn(async move { house.call(&who, Action::GetSession(session)).await });
         }
         if round == 5 {
-            let destroyed = house.call(&who, Action::DestroySession(view.id)).await;
+            let destroyed = house.call(&who, Action::DestroySession(session)).await;
             ended = matches!(destroyed, Ok(Outcome::Destroyed(_)));
         }
         for answer in flood.join_all().await {
@@ -446,13 +474,25 @@ async fn fifty_times_too_many_calls_are_answered_or_shed_and_things_still_end() 
     assert!(ended, "destroyed in the middle of the flood");
     assert_eq!(answered + shed, calls, "every call has an answer");
     let refilled = u64::from(allowed) * began.elapsed().as_millis() as u64 / 60_000 + 1;
-    assert!(answered as u64 <= u64::from(allowed) + refilled, "{answered} of {allowed}");
-    assert!(answered >= allowed as usize - 1, "{answered}: none is shed too early");
+    assert!(
+        answered as u64 <= u64::from(allowed) + refilled,
+        "{answered} of {allowed}"
+    );
+    assert!(
+        answered >= allowed as usize - 1,
+        "{answered}: none is shed too early"
+    );
     let grown = resident().saturating_sub(memory) >> 20;
     assert!(grown < 100, "{grown} MiB more than before");
     // What was shed does not fill the log: thirty refusals, and later a number.
     let lines = std::fs::read_to_string(&house.log).expect("the log");
-    let limited = lines.lines().filter(|line| line.contains("rate_limited")).count();
+    let limited = lines
+        .lines()
+        .filter(|line| line.contains("rate_limited"))
+        .count();
     assert!((1..=2 * 31).contains(&limited), "{limited} lines");
-    eprintln!("{calls} calls: {answered} answered, {shed} shed in {:?}, {grown} MiB", began.elapsed());
+    eprintln!(
+        "{calls} calls: {answered} answered, {shed} shed in {:?}, {grown} MiB",
+        began.elapsed()
+    );
 }

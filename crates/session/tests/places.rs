@@ -48,7 +48,7 @@ fn other(house: &House, name: &str) -> Principal {
         name: name.to_owned(),
         kind: RemoteKind::AccessToken,
         scopes: Scopes::all(),
-        roots: vec![house.beside()],
+        roots: vec![house.project()],
         max_sessions: None,
         calls_per_minute: None,
     }))
@@ -57,7 +57,8 @@ fn other(house: &House, name: &str) -> Principal {
 /// For a remote caller, which names the project below its root.
 async fn create_for(house: &House, caller: &Principal) -> Result<SessionView, Refusal> {
     let mut request = house.request();
-    request.project_path = "project".into();
+    std::fs::create_dir_all(house.project().join("sub")).expect("a directory");
+    request.project_path = "sub".into();
     house.create_as(caller, request, &[], pending()).await
 }
 
@@ -81,24 +82,41 @@ async fn of_a_hundred_parallel_creations_exactly_ten_live_and_the_others_are_ref
     for round in 0..rounds() {
         let house = Arc::new(house(10, |_| {}));
         let outcomes = racing(&house, 100).await;
-        let made: Vec<_> = outcomes.iter().filter_map(|made| made.as_ref().ok()).collect();
+        let made: Vec<_> = outcomes
+            .iter()
+            .filter_map(|made| made.as_ref().ok())
+            .collect();
         assert_eq!(made.len(), 10, "round {round}: {outcomes:?}");
         for refusal in outcomes.iter().filter_map(|made| made.as_ref().err()) {
             assert_eq!(refusal.reason, Reason::LimitReached);
             assert!(refusal.retry_after_ms.is_some());
         }
-        assert_eq!((house.sandboxes().await, house.sessions.count().await), (10, Ok(10)));
+        assert_eq!(
+            (house.sandboxes().await, house.sessions.count().await),
+            (10, Ok(10))
+        );
         for session in made {
             house.destroy(*session).await.expect("destroyed");
         }
-        assert_eq!(racing(&house, 12).await.iter().filter(|made| made.is_ok()).count(), 10);
+        assert_eq!(
+            racing(&house, 12)
+                .await
+                .iter()
+                .filter(|made| made.is_ok())
+                .count(),
+            10
+        );
     }
 }
 
 #[tokio::test]
 async fn what_is_promised_is_bounded_and_the_refusal_says_what_is_short_and_which_are_ones_own() {
     let mut house = house(10, |callers| {
-        callers.overcommit = Overcommit { memory: Some(10), cpu: None, disk: None };
+        callers.overcommit = Overcommit {
+            memory: Some(10),
+            cpu: None,
+            disk: None,
+        };
     });
     // A tenth of the 64 GiB of the tests' machine: three of 2 GiB.
     let mut made = Vec::new();
@@ -109,12 +127,18 @@ async fn what_is_promised_is_bounded_and_the_refusal_says_what_is_short_and_whic
     let foreign = create_for(&house, &stranger).await.expect("a session").id;
     let refusal = refused(house.create().await);
     let words = refusal.to_string();
-    for part in ["memory", "6144 MiB of the 6553 MiB", "2048 MiB"] {
+    for part in ["memory", "6144 MiB of the 6554 MiB", "2048 MiB"] {
         assert!(words.contains(part), "{part}: {words}");
     }
-    assert!(made.iter().all(|own| words.contains(&own.to_string())), "{words}");
+    assert!(
+        made.iter().all(|own| words.contains(&own.to_string())),
+        "{words}"
+    );
     assert!(!words.contains(&foreign.to_string()), "{words}");
-    assert!(refusal.hint.contains("overcommit_memory_percent"), "{refusal:?}");
+    assert!(
+        refusal.hint.contains("overcommit_memory_percent"),
+        "{refusal:?}"
+    );
     // A crash gives it back.
     house.fake.kill(made[0]);
     house.reap_next().await;
@@ -128,24 +152,30 @@ async fn callers_and_projects_have_bounds_of_their_own() {
     for _ in 0..2 {
         house.create().await.expect("a session");
     }
-    assert!(refused(house.create().await).message.contains("2 of your sessions"));
+    assert!(
+        refused(house.create().await)
+            .message
+            .contains("2 of your sessions")
+    );
     let stranger = other(&house, "oauth:1");
     create_for(&house, &stranger).await.expect("another caller");
 
-    let house = self::house(10, |callers| callers.max_sessions_per_project = NonZeroU32::new(1));
-    house.create().await.expect("a session");
-    let refusal = refused(create_for(&house, &stranger_of(&house)).await);
+    let house = self::house(10, |callers| {
+        callers.max_sessions_per_project = NonZeroU32::new(1);
+    });
+    let (one, two) = (other(&house, "oauth:1"), other(&house, "oauth:2"));
+    create_for(&house, &one).await.expect("a session");
+    let refusal = refused(create_for(&house, &two).await);
     assert_eq!(refusal.field.as_deref(), Some("projectPath"));
-}
-
-fn stranger_of(house: &House) -> Principal {
-    other(house, "oauth:1")
+    house.create().await.expect("another project");
 }
 
 #[tokio::test]
 async fn a_place_comes_back_after_a_failed_creation() {
     let house = house(1, |_| {});
-    house.fake.fail(Verb::Create, || BackendError::Timeout("create".to_owned()));
+    house
+        .fake
+        .fail(Verb::Create, || BackendError::Timeout("create".to_owned()));
     for _ in 0..5 {
         let refusal = house.create().await.expect_err("a failure");
         assert_ne!(refusal.reason, Reason::LimitReached, "{refusal:?}");
@@ -179,7 +209,10 @@ async fn one_that_waits_in_vain_is_told_how_long_and_where_it_stood() {
     let began = Instant::now();
     let refusal = refused(house.create().await);
     assert!(began.elapsed() >= Duration::from_secs(1));
-    assert!(refusal.message.contains("1 s") && refusal.message.contains("number 1"), "{refusal:?}");
+    assert!(
+        refusal.message.contains("1 s") && refusal.message.contains("number 1"),
+        "{refusal:?}"
+    );
 }
 
 #[tokio::test]
@@ -188,7 +221,9 @@ async fn a_caller_that_goes_away_leaves_the_line_and_makes_no_session() {
     let first = house.create().await.expect("a session");
     let soon = tokio::time::sleep(Duration::from_millis(100));
     let began = Instant::now();
-    let gone = house.create_as(&house.owner(), house.request(), &[], soon).await;
+    let gone = house
+        .create_as(&house.owner(), house.request(), &[], soon)
+        .await;
     refused(gone);
     assert!(began.elapsed() < Duration::from_secs(10));
     house.destroy(first.id).await.expect("destroyed");
@@ -215,15 +250,28 @@ async fn callers_get_places_in_turn() {
     let mut order = Vec::new();
     for _ in 0..4 {
         let permit = house.sessions.owner(holder).await.unwrap().unwrap();
-        let caller = if permit.starts_with("uid") { house.owner() } else { other(&house, &permit) };
+        let caller = if permit.starts_with("uid") {
+            house.owner()
+        } else {
+            other(&house, &permit)
+        };
         let permit = house
             .policy
             .admit_session(&caller, policy::SessionVerb::Destroy, holder, Some(&permit))
             .expect("its own");
         house.sessions.destroy(permit).await.expect("destroyed");
-        let (name, session) = served.recv().await.expect("somebody");
+        let served = tokio::time::timeout(Duration::from_secs(20), served.recv()).await;
+        let (name, session) = served.expect("in time").expect("somebody");
         order.push(name);
         holder = session;
     }
-    assert_eq!(order, ["oauth:greedy", "oauth:modest", "oauth:greedy", "oauth:greedy"]);
+    assert_eq!(
+        order,
+        [
+            "oauth:greedy",
+            "oauth:modest",
+            "oauth:greedy",
+            "oauth:greedy"
+        ]
+    );
 }

@@ -175,7 +175,7 @@ fn sessions_of_an_earlier_program_keep_their_promise() {
     rusqlite::Connection::open(&path)
         .unwrap()
         .execute_batch(
-            "ALTER TABLE sessions DROP COLUMN memory_bytes; ALTER TABLE sessions DROP COLUMN cpu_millis; \
+            "DROP TABLE api_keys; ALTER TABLE sessions DROP COLUMN memory_bytes; ALTER TABLE sessions DROP COLUMN cpu_millis; \
              ALTER TABLE sessions DROP COLUMN disk_bytes; PRAGMA user_version = 3;",
         )
         .unwrap();

@@ -168,7 +168,11 @@ fn a_file_of_the_third_schema_gets_the_table_of_keys() {
     let path = directory.path().join("state.db");
     rusqlite::Connection::open(&path)
         .unwrap()
-        .execute_batch("DROP TABLE api_keys; PRAGMA user_version = 3;")
+        .execute_batch(
+            "DROP TABLE api_keys; ALTER TABLE sessions DROP COLUMN memory_bytes; \
+             ALTER TABLE sessions DROP COLUMN cpu_millis; ALTER TABLE sessions DROP COLUMN disk_bytes; \
+             PRAGMA user_version = 3;",
+        )
         .unwrap();
     let (store, opened) = Store::open(&path).unwrap();
     assert!(opened.quarantined.is_none());

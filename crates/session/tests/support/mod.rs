@@ -96,11 +96,6 @@ impl House {
             .join("project")
     }
 
-    /// What the project stands in; remote callers name it from there.
-    pub fn beside(&self) -> PathBuf {
-        self.base.path().canonicalize().expect("a path")
-    }
-
     pub fn owner(&self) -> Principal {
         Principal::LocalUser {
             uid: uid(),
@@ -157,7 +152,7 @@ impl House {
             false => EntryKind::Missing,
         };
         let facts = CreateFacts {
-            project: PathFacts::Directory(directory(&self.beside().join(&request.project_path))),
+            project: PathFacts::Directory(directory(&self.project().join(&request.project_path))),
             mounts: Vec::new(),
             existing: self
                 .policy
