@@ -140,9 +140,7 @@ fn a_hangup_takes_from_what_runs_and_gives_to_what_comes_and_a_wrong_file_change
         client.tool("get_execution", look).expect("it")
     };
     until("its answer has begun", || {
-        look(&mut client, 1)["stdout"]
-            .to_string()
-            .contains("begun")
+        look(&mut client, 1)["stdout"].to_string().contains("begun")
     });
 
     configured.write(&reaching(&[kept], "default_session_timeout = 1200"));
@@ -154,7 +152,9 @@ fn a_hangup_takes_from_what_runs_and_gives_to_what_comes_and_a_wrong_file_change
         parameters["old_value"]
             .as_str()
             .is_some_and(|old| old.contains(&taken.to_string()))
-            && !parameters["new_value"].to_string().contains(&taken.to_string()),
+            && !parameters["new_value"]
+                .to_string()
+                .contains(&taken.to_string()),
         "{record}"
     );
     until("what was open is closed", || {
@@ -176,7 +176,10 @@ fn a_hangup_takes_from_what_runs_and_gives_to_what_comes_and_a_wrong_file_change
     let reloaded = machine.cli(&["server", "reload"]);
     let told = said(&reloaded);
     assert_eq!(reloaded.status.code(), Some(1), "{told}");
-    for words in ["config.toml:3: `default_session_timeout`", "config.toml:4: unknown key `colour`"] {
+    for words in [
+        "config.toml:3: `default_session_timeout`",
+        "config.toml:4: unknown key `colour`",
+    ] {
         assert!(told.contains(words), "{told}");
     }
     configured.hang_up();
@@ -201,7 +204,8 @@ fn a_hangup_takes_from_what_runs_and_gives_to_what_comes_and_a_wrong_file_change
     configured.change("image_max_age", 1);
     let unchanged = said(&machine.cli(&["server", "reload"]));
     assert!(
-        unchanged.contains("nothing is configured otherwise") && unchanged.contains("image_max_age"),
+        unchanged.contains("nothing is configured otherwise")
+            && unchanged.contains("image_max_age"),
         "{unchanged}"
     );
     assert!(machine.cli(&["audit", "verify"]).status.success());
@@ -241,7 +245,13 @@ fn a_hundred_hangups_lose_no_call() {
         configured.records("server.config_change").len() >= 2
     });
     assert!(configured.records("server.config_rejected").is_empty());
-    assert!(configured.machine.cli(&["audit", "verify"]).status.success());
+    assert!(
+        configured
+            .machine
+            .cli(&["audit", "verify"])
+            .status
+            .success()
+    );
     client.destroy(&session);
 }
 
@@ -249,7 +259,9 @@ fn a_hundred_hangups_lose_no_call() {
 fn a_secret_in_the_configuration_is_shown_and_recorded_by_nobody() {
     const CANARY: &str = "canary-5c1d";
     let command = |word: &str| {
-        format!("auth_token_command = [\"/bin/echo\", \"{CANARY}-{word}\"]\n[credentials.hub]\ncommand = [\"/bin/echo\", \"{CANARY}-{word}\"]\ndestinations = [\"hub.example\"]\n")
+        format!(
+            "auth_token_command = [\"/bin/echo\", \"{CANARY}-{word}\"]\n[credentials.hub]\ncommand = [\"/bin/echo\", \"{CANARY}-{word}\"]\ndestinations = [\"hub.example\"]\n"
+        )
     };
     let mut configured = Configured::new(&command("one"));
     configured
@@ -271,12 +283,19 @@ fn a_secret_in_the_configuration_is_shown_and_recorded_by_nobody() {
         &["server", "reload", "--json"],
     ] {
         let output = machine.cli(arguments);
-        let told = format!("{}{}", said(&output), String::from_utf8_lossy(&output.stderr));
+        let told = format!(
+            "{}{}",
+            said(&output),
+            String::from_utf8_lossy(&output.stderr)
+        );
         assert!(!told.contains(CANARY), "{arguments:?}: {told}");
         assert!(output.status.success(), "{arguments:?}: {told}");
     }
     let shown = said(&machine.cli(&["config", "show"]));
-    assert!(shown.contains("ANTHROPIC_API_KEY") && shown.contains("/bin/echo"), "{shown}");
+    assert!(
+        shown.contains("ANTHROPIC_API_KEY") && shown.contains("/bin/echo"),
+        "{shown}"
+    );
     for file in ["audit.jsonl", "server.log"] {
         let text = fs::read(machine.state().join(file)).expect("a file");
         assert!(!String::from_utf8_lossy(&text).contains(CANARY), "{file}");
@@ -313,11 +332,19 @@ fn a_configuration_is_checked_without_a_server() {
         .as_array()
         .expect("problems")
         .iter()
-        .map(|problem| (problem["key"].clone(), problem["place"]["file"]["line"].clone()))
+        .map(|problem| {
+            (
+                problem["key"].clone(),
+                problem["place"]["file"]["line"].clone(),
+            )
+        })
         .collect();
     assert_eq!(
         keys,
-        [(json!("network_private"), json!(2)), (json!("api_key_file"), json!(1))],
+        [
+            (json!("network_private"), json!(2)),
+            (json!("api_key_file"), json!(1))
+        ],
         "{found}"
     );
     configured.write("lease_seconds = 10\n");
@@ -326,7 +353,10 @@ fn a_configuration_is_checked_without_a_server() {
     assert!(said(&checked).contains("is fine"));
     let schema: Value =
         serde_json::from_str(&said(&machine.cli(&["config", "schema"]))).expect("JSON");
-    assert_eq!(schema["properties"]["lease_seconds"]["anyOf"][0]["maximum"], 3600);
+    assert_eq!(
+        schema["properties"]["lease_seconds"]["anyOf"][0]["maximum"],
+        3600
+    );
     assert!(machine.server_pid().is_none());
     let nothing = machine.cli(&["server", "reload"]);
     assert!(nothing.status.success() && said(&nothing).contains("no server runs"));

@@ -204,7 +204,10 @@ const fn rejected(problems: Vec<String>) -> Reloaded {
 fn parameters(change: &Change) -> Vec<(&'static str, Parameter)> {
     let mut parameters = vec![
         ("key", Parameter::Word(change.key.to_owned())),
-        ("applies", Parameter::Word(change.applies.as_str().to_owned())),
+        (
+            "applies",
+            Parameter::Word(change.applies.as_str().to_owned()),
+        ),
     ];
     let sides = [
         (&change.old, "old", "old_value"),

@@ -75,11 +75,7 @@ impl Road for Control {
 
 impl Control {
     /// The road over these parts.
-    pub fn new(
-        audit: AuditLog,
-        sessions: Sessions,
-        server: ServerFacts,
-    ) -> Self {
+    pub fn new(audit: AuditLog, sessions: Sessions, server: ServerFacts) -> Self {
         let (calls, closed) = (Semaphore::new(MAX_CALLS), AtomicBool::new(false));
         Control(Arc::new(Inner {
             audit,
@@ -325,9 +321,13 @@ impl Inner {
                     expires_at,
                     now,
                 };
-                let permit =
-                    self.policy()
-                        .admit_extend(principal, *session, owner.as_deref(), *by, times)?;
+                let permit = self.policy().admit_extend(
+                    principal,
+                    *session,
+                    owner.as_deref(),
+                    *by,
+                    times,
+                )?;
                 Ok(Outcome::Session(Box::new(
                     self.sessions.extend(permit).await?,
                 )))

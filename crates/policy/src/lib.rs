@@ -63,9 +63,7 @@ mod transfer;
 #[cfg(test)]
 mod tests;
 
-pub use admission::{
-    ExecutionVerb, Policy, SessionBounds, SessionTimes, SessionVerb, SystemVerb,
-};
+pub use admission::{ExecutionVerb, Policy, SessionBounds, SessionTimes, SessionVerb, SystemVerb};
 pub use command::{
     MAX_ARGUMENT_BYTES, MAX_ARGUMENTS, MAX_COMMAND_BYTES, MAX_STDIN_BYTES, MAX_WAIT,
 };

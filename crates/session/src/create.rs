@@ -104,11 +104,7 @@ impl Sessions {
             mounts: parts.mounts.clone(),
             agent: self.agent()?.map(|agent| agent.directory),
             managed_settings: Some(parts.managed_settings.clone()),
-            certificates: self
-                .0
-                .settings()
-                .credentials
-                .certificates(&parts.network)?,
+            certificates: self.0.settings().credentials.certificates(&parts.network)?,
             limits: parts.limits,
             accept_soft_limits: parts.accept_soft_limits,
             layers: parts.layers.clone(),

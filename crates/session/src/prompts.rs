@@ -121,16 +121,17 @@ impl Inner {
             used_before: crate::usage::used(&recorded),
         };
         // Without one the session does all but prompts.
-        let relay = match settings
-            .providers
-            .open(&egress.ledger, &account, &about.provider, asked, traffic)
-         {
-            Ok(relay) => Some(relay),
-            Err(refusal) => {
-                tracing::info!(%session, why = %refusal.message, "the session has no provider");
-                None
-            }
-        };
+        let relay =
+            match settings
+                .providers
+                .open(&egress.ledger, &account, &about.provider, asked, traffic)
+            {
+                Ok(relay) => Some(relay),
+                Err(refusal) => {
+                    tracing::info!(%session, why = %refusal.message, "the session has no provider");
+                    None
+                }
+            };
         let serving = relay.clone().map(|relay| egress.serve(connections, relay));
         let program = Program {
             path: match about.has_program {

@@ -253,8 +253,7 @@ impl Providers {
             (true, None) => None,
             (false, _) => self.configured(chosen.name).cloned(),
         };
-        let models =
-            ModelList::new(&self.models).map_err(|error| Refusal::internal(&error))?;
+        let models = ModelList::new(&self.models).map_err(|error| Refusal::internal(&error))?;
         let config = SessionConfig {
             session: account.session,
             caller: account.owner.to_owned(),
@@ -367,7 +366,6 @@ impl Providers {
             .map(|(name, value)| (name.to_owned(), value))
             .collect()
     }
-
 }
 
 impl Relaying {

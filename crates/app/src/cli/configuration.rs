@@ -23,9 +23,12 @@ pub(super) fn run(
             flags.config = file.clone().or(flags.config);
             check(output, reload::inspect_whole(&flags, environment))
         }
-        ConfigCommand::Show { effective } => {
-            show(output, &inspect(&flags, environment), environment, *effective)
-        }
+        ConfigCommand::Show { effective } => show(
+            output,
+            &inspect(&flags, environment),
+            environment,
+            *effective,
+        ),
         ConfigCommand::Schema => output.json(&schema()).map(|()| EXIT_OK),
     }
 }
@@ -33,7 +36,10 @@ pub(super) fn run(
 fn check(output: Output, found: Inspected) -> Result<u8, CliError> {
     let is_fine = found.problems.is_empty();
     if output.json {
-        let file = found.config.as_ref().and_then(|config| config.file.as_ref());
+        let file = found
+            .config
+            .as_ref()
+            .and_then(|config| config.file.as_ref());
         output.json(&json!({
             "ok": is_fine,
             "file": file.map(|path| path.display().to_string()),
@@ -101,14 +107,19 @@ fn show(
             written.unwrap_or_else(|| "default".to_owned())
         };
         let hidden = secrets.iter().map(|name| {
-            vec![(*name).to_owned(), "[secret]".to_owned(), format!("variable {name}")]
+            vec![
+                (*name).to_owned(),
+                "[secret]".to_owned(),
+                format!("variable {name}"),
+            ]
         });
         let keys = rows
             .iter()
             .map(|row| vec![row.key.to_owned(), row.text.clone(), place(&row.place)]);
         let table: Vec<_> = keys.chain(hidden).collect();
         match table.is_empty() {
-            true => output.line("nothing is configured; `config show --effective` shows the defaults")?,
+            true => output
+                .line("nothing is configured; `config show --effective` shows the defaults")?,
             false => output.table(&["key", "value", "from"], table)?,
         }
     }

@@ -78,7 +78,10 @@ fn status(context: &Context) -> Result<u8, CliError> {
 
 fn reload(context: &Context) -> Result<u8, CliError> {
     let Some(connected) = context.connect_existing(Mode::Reload)? else {
-        return stopped(context, "no server runs; the next one reads its configuration");
+        return stopped(
+            context,
+            "no server runs; the next one reads its configuration",
+        );
     };
     let Some(reloaded) = connected.reply.reloaded else {
         let why = "the running server does not know how to read its configuration again; end it with `server stop`";
@@ -104,7 +107,12 @@ fn told(reloaded: &Reloaded) -> Vec<String> {
         ReloadOutcome::Unchanged => lines.push("nothing is configured otherwise".to_owned()),
         ReloadOutcome::Rejected => {
             lines.push("the configuration is wrong, and nothing was changed:".to_owned());
-            lines.extend(reloaded.problems.iter().map(|problem| format!("  {problem}")));
+            lines.extend(
+                reloaded
+                    .problems
+                    .iter()
+                    .map(|problem| format!("  {problem}")),
+            );
         }
         ReloadOutcome::Changed => {
             lines.push("changed:".to_owned());

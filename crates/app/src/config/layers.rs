@@ -251,11 +251,9 @@ impl Layers {
     }
 
     fn set_by_flag(&mut self, text: &str) -> Result<(), ConfigError> {
-        let (name, value) = text
-            .split_once('=')
-            .ok_or_else(|| ConfigError::SetSyntax {
-                text: text.to_owned(),
-            })?;
+        let (name, value) = text.split_once('=').ok_or_else(|| ConfigError::SetSyntax {
+            text: text.to_owned(),
+        })?;
         let origin = Origin::Flag("--set");
         let key = find(name.trim(), &origin)?;
         let value = value.trim();

@@ -156,7 +156,9 @@ impl Config {
     /// Where a key's value is written: `limits.memory`, an entry of a list (`network_allow[1]`) or a table
     /// (`credentials.github`).
     pub fn place_of(&self, name: &str) -> Option<Place> {
-        self.layers.place_of(name).map(|origin| inspect::place(&origin))
+        self.layers
+            .place_of(name)
+            .map(|origin| inspect::place(&origin))
     }
 }
 

@@ -20,7 +20,9 @@ pub fn schema() -> Value {
                 properties.insert(key.name.to_owned(), entry(key));
             }
             Some((table, name)) => {
-                let inner = properties.entry(table).or_insert_with(|| object(Map::new()));
+                let inner = properties
+                    .entry(table)
+                    .or_insert_with(|| object(Map::new()));
                 inner["properties"][name] = entry(key);
             }
         }
@@ -105,7 +107,10 @@ fn of_parts(bound: u64, parts: u32) -> Value {
 fn credentials_table() -> Value {
     let texts = || json!({ "type": "array", "items": { "type": "string" } });
     let mut one = object(Map::from_iter([
-        ("file".to_owned(), json!({ "type": "string", "pattern": PATH })),
+        (
+            "file".to_owned(),
+            json!({ "type": "string", "pattern": PATH }),
+        ),
         (
             "command".to_owned(),
             json!({ "type": "array", "minItems": 1, "items": { "type": "string" } }),

@@ -111,7 +111,10 @@ fn without_secrets(name: &str, value: &Value) -> Value {
     }
     match value {
         Value::Array(words) if last == "command" || last.ends_with("_command") => {
-            let hidden = words.iter().skip(1).map(|_| Value::String(SECRET.to_owned()));
+            let hidden = words
+                .iter()
+                .skip(1)
+                .map(|_| Value::String(SECRET.to_owned()));
             Value::Array(words.iter().take(1).cloned().chain(hidden).collect())
         }
         Value::Array(entries) => {

@@ -943,7 +943,9 @@ destinations = [\"fine.example\"]
     );
     assert_eq!(
         found.warnings,
-        ["the variable CLAUDE_CODE_MCP_NETWORK_ALOW is not known; did you mean CLAUDE_CODE_MCP_NETWORK_ALLOW?"]
+        [
+            "the variable CLAUDE_CODE_MCP_NETWORK_ALOW is not known; did you mean CLAUDE_CODE_MCP_NETWORK_ALLOW?"
+        ]
     );
     assert!(!format!("{found:?}").contains("canary"));
     // Without what is wrong the rest can still be looked at.
@@ -963,7 +965,9 @@ fn a_file_that_is_no_toml_is_told_with_its_line_and_the_rest_is_looked_at_too() 
     let environment = Environment::of(case.uid, [("HOME", "/home/someone")]);
     let codes = |flags: &Flags| {
         let problems = inspect(flags, &environment).problems;
-        let told = problems.into_iter().map(|problem| (problem.code, problem.place));
+        let told = problems
+            .into_iter()
+            .map(|problem| (problem.code, problem.place));
         told.collect::<Vec<_>>()
     };
     let path = case.file().display().to_string();
@@ -1021,52 +1025,64 @@ fn fits(schema: &serde_json::Value, value: &serde_json::Value) -> bool {
         found.is_none_or(|found| found >= bound.as_f64().unwrap())
     };
     let size = |entries: Option<usize>| entries.map(|entries| entries as f64);
-    keywords.iter().all(|(keyword, said)| match keyword.as_str() {
-        "$schema" | "title" | "description" | "default" => true,
-        "type" => match said.as_str().unwrap() {
-            "object" => value.is_object(),
-            "array" => value.is_array(),
-            "string" => value.is_string(),
-            "boolean" => value.is_boolean(),
-            "number" => value.is_number(),
-            "integer" => value.is_i64() || value.is_u64(),
-            other => panic!("the type {other}"),
-        },
-        "enum" => said.as_array().unwrap().contains(value),
-        "anyOf" => said.as_array().unwrap().iter().any(|one| fits(one, value)),
-        "not" => !fits(said, value),
-        "required" => said
-            .as_array()
-            .unwrap()
-            .iter()
-            .all(|name| value.get(name.as_str().unwrap()).is_some()),
-        "properties" => said
-            .as_object()
-            .unwrap()
-            .iter()
-            .all(|(name, one)| value.get(name).is_none_or(|value| fits(one, value))),
-        "additionalProperties" => value.as_object().into_iter().flatten().all(|(name, value)| {
-            let is_known = schema["properties"].get(name).is_some();
-            is_known || (said != &Value::Bool(false) && fits(said, value))
-        }),
-        "propertyNames" => value
-            .as_object()
-            .into_iter()
-            .flatten()
-            .all(|(name, _)| fits(said, &Value::String(name.clone()))),
-        "maxProperties" => at_most(size(value.as_object().map(serde_json::Map::len)), said),
-        "minItems" => at_least(size(value.as_array().map(Vec::len)), said),
-        "items" => value.as_array().into_iter().flatten().all(|one| fits(said, one)),
-        "minimum" => at_least(number, said),
-        "maximum" => at_most(number, said),
-        "minLength" => at_least(length, said),
-        "maxLength" => at_most(length, said),
-        "pattern" => text.is_none_or(|text| {
-            let pattern = said.as_str().unwrap();
-            regex_lite::Regex::new(pattern).unwrap().is_match(text)
-        }),
-        other => panic!("the keyword {other}"),
-    })
+    keywords
+        .iter()
+        .all(|(keyword, said)| match keyword.as_str() {
+            "$schema" | "title" | "description" | "default" => true,
+            "type" => match said.as_str().unwrap() {
+                "object" => value.is_object(),
+                "array" => value.is_array(),
+                "string" => value.is_string(),
+                "boolean" => value.is_boolean(),
+                "number" => value.is_number(),
+                "integer" => value.is_i64() || value.is_u64(),
+                other => panic!("the type {other}"),
+            },
+            "enum" => said.as_array().unwrap().contains(value),
+            "anyOf" => said.as_array().unwrap().iter().any(|one| fits(one, value)),
+            "not" => !fits(said, value),
+            "required" => said
+                .as_array()
+                .unwrap()
+                .iter()
+                .all(|name| value.get(name.as_str().unwrap()).is_some()),
+            "properties" => said
+                .as_object()
+                .unwrap()
+                .iter()
+                .all(|(name, one)| value.get(name).is_none_or(|value| fits(one, value))),
+            "additionalProperties" => {
+                value
+                    .as_object()
+                    .into_iter()
+                    .flatten()
+                    .all(|(name, value)| {
+                        let is_known = schema["properties"].get(name).is_some();
+                        is_known || (said != &Value::Bool(false) && fits(said, value))
+                    })
+            }
+            "propertyNames" => value
+                .as_object()
+                .into_iter()
+                .flatten()
+                .all(|(name, _)| fits(said, &Value::String(name.clone()))),
+            "maxProperties" => at_most(size(value.as_object().map(serde_json::Map::len)), said),
+            "minItems" => at_least(size(value.as_array().map(Vec::len)), said),
+            "items" => value
+                .as_array()
+                .into_iter()
+                .flatten()
+                .all(|one| fits(said, one)),
+            "minimum" => at_least(number, said),
+            "maximum" => at_most(number, said),
+            "minLength" => at_least(length, said),
+            "maxLength" => at_most(length, said),
+            "pattern" => text.is_none_or(|text| {
+                let pattern = said.as_str().unwrap();
+                regex_lite::Regex::new(pattern).unwrap().is_match(text)
+            }),
+            other => panic!("the keyword {other}"),
+        })
 }
 
 #[test]
@@ -1087,11 +1103,23 @@ fn the_schema_takes_what_the_page_shows_and_refuses_what_a_form_can_show_to_be_w
         ("lease_seconds = \"soon\"", "lease_seconds = \"15m\""),
         ("lease_seconds = 1.5", "lease_seconds = \"1.5m\""),
         ("max_concurrent_sessions = 0", "max_concurrent_sessions = 1"),
-        ("max_concurrent_sessions = -1", "max_concurrent_sessions = 10000"),
-        ("max_concurrent_sessions = \"many\"", "max_concurrent_sessions = 7"),
+        (
+            "max_concurrent_sessions = -1",
+            "max_concurrent_sessions = 10000",
+        ),
+        (
+            "max_concurrent_sessions = \"many\"",
+            "max_concurrent_sessions = 7",
+        ),
         ("backend = \"podman\"", "backend = \"docker\""),
-        ("allow_protected_changes = \"yes\"", "allow_protected_changes = true"),
-        ("project_roots = \"/srv\"", "project_roots = [\"/srv/code\", \"~/src\"]"),
+        (
+            "allow_protected_changes = \"yes\"",
+            "allow_protected_changes = true",
+        ),
+        (
+            "project_roots = \"/srv\"",
+            "project_roots = [\"/srv/code\", \"~/src\"]",
+        ),
         ("project_roots = [\"srv\"]", "project_roots = []"),
         ("runtime_classes = \"runc\"", "runtime_classes = [\"runc\"]"),
         ("image = \"a\\nb\"", "image = \"a\""),
@@ -1109,7 +1137,10 @@ fn the_schema_takes_what_the_page_shows_and_refuses_what_a_form_can_show_to_be_w
             "[credentials.github]\nfile = \"/t\"\ncommand = [\"x\"]",
             "[credentials.github]\ncommand = [\"x\"]",
         ),
-        ("[credentials.Hub]\nfile = \"/t\"", "[credentials.hub]\nfile = \"/t\""),
+        (
+            "[credentials.Hub]\nfile = \"/t\"",
+            "[credentials.hub]\nfile = \"/t\"",
+        ),
     ] {
         assert!(!accepts(wrong), "{wrong}");
         assert!(accepts(right), "{right}");
@@ -1140,7 +1171,9 @@ fn a_running_server_takes_over_what_it_can_and_nothing_of_what_is_wrong() {
     let again = running.read_again().unwrap();
     assert_eq!((again.changes.len(), again.pending.len()), (0, 0));
 
-    write("backend = \"docker\"\nmax_concurrent_sessions = 4\ndefault_idle_timeout = 60\nauth_token_command = [\"a\", \"b\"]");
+    write(
+        "backend = \"docker\"\nmax_concurrent_sessions = 4\ndefault_idle_timeout = 60\nauth_token_command = [\"a\", \"b\"]",
+    );
     let reread = running.read_again().unwrap();
     let told: Vec<_> = reread
         .changes
@@ -1148,10 +1181,20 @@ fn a_running_server_takes_over_what_it_can_and_nothing_of_what_is_wrong() {
         .map(|change| {
             let side = |written: &Option<Written>| {
                 written.as_ref().map_or("default".to_owned(), |written| {
-                    format!("{}{}", written.shown, ["", " (less)"][usize::from(written.is_redacted)])
+                    format!(
+                        "{}{}",
+                        written.shown,
+                        ["", " (less)"][usize::from(written.is_redacted)]
+                    )
                 })
             };
-            format!("{} {:?}: {} -> {}", change.key, change.applies, side(&change.old), side(&change.new))
+            format!(
+                "{} {:?}: {} -> {}",
+                change.key,
+                change.applies,
+                side(&change.old),
+                side(&change.new)
+            )
         })
         .collect();
     // What a variable or a flag says wins, before and after.
