@@ -458,15 +458,16 @@ fn whoever_looks_on_from_a_terminal_is_asked_what_the_session_wants_to_reach() {
     let machine = machine(&format!("localhost:{wanted} localhost:{unwanted}"));
     let mut client = machine.client();
     let session = client.create(&machine.project);
-    for (port, types, outcome) in [(wanted, "y\n", HELLO), (unwanted, "n\n", "a person said no")] {
+    for (port, types, outcome) in [
+        (wanted, "y\n", HELLO),
+        (unwanted, "n\n", "a person said no"),
+    ] {
         let line = format!(
             "for i in $(seq 100); do said=$({CURL} http://localhost:{port}/); case $said in *' 200'|*'said no'*) \
              echo \"$said\"; exit 0;; esac; sleep 0.2; done; exit 1"
         );
         let call = json!({ "sessionId": session, "command": line, "waitSeconds": 0 });
-        let started = client
-            .tool("execute_command", call)
-            .expect("an execution");
+        let started = client.tool("execute_command", call).expect("an execution");
         let id = started["executionId"].as_str().expect("its id");
         let (told, printed) = attached(&machine, id, types);
         assert!(
@@ -480,6 +481,9 @@ fn whoever_looks_on_from_a_terminal_is_asked_what_the_session_wants_to_reach() {
     let rules = view.expect("it")["network"]["rules"].clone();
     assert_eq!(rules.as_array().map(Vec::len), Some(1), "{rules}");
     assert_eq!(rules[0]["name"], "person/1");
-    assert_eq!(on_record(&machine), [("person".to_owned(), "deny".to_owned())]);
+    assert_eq!(
+        on_record(&machine),
+        [("person".to_owned(), "deny".to_owned())]
+    );
     client.destroy(&session);
 }

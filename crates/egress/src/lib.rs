@@ -17,13 +17,15 @@ pub mod proxy;
 mod record;
 pub mod relay;
 
-pub use record::{Recording, Ticket, Unrecorded};
 pub use credential::{
     AwsChain, AwsKeys, AwsRole, ContainerToken, Credential, CredentialError, Form, GoogleDefault,
     Guard, HostClient, KeyFileError, Source, TokenCommand,
 };
+pub use record::{Recording, Ticket, Unrecorded};
 pub use relay::{
-    Allowance, BudgetStop, Caps, Clock, DailyBudgets, Ending, Keep, Ledger, LedgerConfig, LeftToday, MAX_PRICES_BYTES, ModelList, ModelListError,
-    Observer, Prices, PricesError, Provider, ProviderError, ProviderKind, Relay, RelayLimits,
-    RequestRecord, Scanner, Scope, ServeError, SessionConfig, SessionRelay, Settled, Spent, Tokens, Trust, TrustError, Usage, Usd, Used, UsedBefore, check_base_url,
+    Allowance, BudgetStop, Caps, Clock, DailyBudgets, Ending, Keep, Ledger, LedgerConfig,
+    LeftToday, MAX_PRICES_BYTES, ModelList, ModelListError, Observer, Prices, PricesError,
+    Provider, ProviderError, ProviderKind, Relay, RelayLimits, RequestRecord, Scanner, Scope,
+    ServeError, SessionConfig, SessionRelay, Settled, Spent, Tokens, Trust, TrustError, Usage, Usd,
+    Used, UsedBefore, check_base_url,
 };

@@ -64,9 +64,7 @@ fn with_few_descriptors() {
         // Positive control: while there are descriptors, who dials is taken.
         let first = dial().expect("a connection");
         assert!(taken(&mut link, Duration::from_secs(5)).await);
-        let dialed: Vec<_> = (0..DIALED)
-            .map(|_| dial().expect("a connection"))
-            .collect();
+        let dialed: Vec<_> = (0..DIALED).map(|_| dial().expect("a connection")).collect();
         let mut eaten = Vec::new();
         while let Ok(file) = File::open("/dev/null") {
             eaten.push(file);

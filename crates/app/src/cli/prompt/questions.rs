@@ -103,7 +103,11 @@ impl<'a> Asking<'a> {
         asked: &Asked,
         mut teller: Option<&mut Teller>,
     ) -> Result<(), CliError> {
-        if self.open.as_ref().is_none_or(|open| open.id() != asked.id()) {
+        if self
+            .open
+            .as_ref()
+            .is_none_or(|open| open.id() != asked.id())
+        {
             if let Some(teller) = &mut teller {
                 teller.pause();
             }
