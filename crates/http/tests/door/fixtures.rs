@@ -1,6 +1,8 @@
 //! What the conformance suite calls by fixed names, around the service that the product has: our tools are listed beside them,
 //! and everything else is answered by it.
 
+#![allow(deprecated, reason = "the suite asks for what the older revision has")]
+
 use std::{borrow::Cow, time::Duration};
 
 use mcp::Service;
@@ -220,7 +222,6 @@ fn of<T: DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).expect("what the protocol knows")
 }
 
-#[allow(deprecated, reason = "the suite asks for what the older revision has")]
 impl ServerHandler for Fixtures {
     fn get_info(&self) -> ServerConfig {
         let mut info = self.service.get_info();
