@@ -33,9 +33,14 @@ impl Server {
             .expect("the server starts");
         let lines = BufReader::new(child.stderr.take().expect("its log")).lines();
         let mut lines = lines.map_while(Result::ok);
-        let url = lines
-            .find_map(|line| Some(line.split_once("url=\"")?.1.split_once('"')?.0.to_owned()))
-            .expect("it says where it listens");
+        let mut said = Vec::new();
+        let url = lines.find_map(|line| {
+            let url = line.split_once("url=\"").and_then(|(_, rest)| rest.split_once('"'));
+            let url = url.map(|(url, _)| url.to_owned());
+            said.push(line);
+            url
+        });
+        let url = url.unwrap_or_else(|| panic!("it does not say where it listens: {said:?}"));
         // What it says later must not fill the pipe.
         std::thread::spawn(move || lines.for_each(drop));
         Server { child, url }
@@ -54,8 +59,8 @@ fn key(machine: &Machine) -> String {
     for scope in ALL {
         arguments.extend(["--scope", scope]);
     }
-    let base = machine.base().display().to_string();
-    arguments.extend(["--root", &base]);
+    let root = machine.project.display().to_string();
+    arguments.extend(["--root", &root]);
     let made = machine.cli(&arguments);
     assert!(made.status.success(), "{made:?}");
     String::from_utf8_lossy(&made.stdout).trim().to_owned()
@@ -64,7 +69,7 @@ fn key(machine: &Machine) -> String {
 fn drive(server: &Server, token: &str, mode: &str) -> Result<Value, String> {
     let script = std::fs::read_to_string(root().join("tests/clients/remote.py")).expect("the client");
     let output: Output = Command::new(python()?)
-        .args(["-c", &script, &server.url, token, mode, "project"])
+        .args(["-c", &script, &server.url, token, mode, "app"])
         .stdin(Stdio::null())
         .output()
         .map_err(|error| error.to_string())?;
@@ -82,7 +87,7 @@ fn the_python_sdk_by_http_with_a_key_until_it_is_revoked() {
     }
     for user in users() {
         let machine = Machine::new(user);
-        machine.write("hello.txt", "hello");
+        machine.write("app/hello.txt", "hello");
         let server = Server::start(&machine, &[]);
         let key = key(&machine);
         for (mode, protocol) in [("legacy", "2025-11-25"), ("2026-07-28", "2026-07-28")] {
@@ -104,11 +109,11 @@ fn the_python_sdk_by_http_with_access_tokens() {
     }
     let issuer = Issuer::start();
     let machine = Machine::new(users()[0]);
-    machine.write("hello.txt", "hello");
+    machine.write("app/hello.txt", "hello");
     let set = [
         format!("oauth_issuers=[\"{}\"]", issuer.name()),
         format!("oauth_audience=\"{AUDIENCE}\""),
-        format!("oauth_roots=[\"{}\"]", machine.base().display()),
+        format!("oauth_roots=[\"{}\"]", machine.project.display()),
     ];
     let set: Vec<&str> = set.iter().flat_map(|key| ["--set", key.as_str()]).collect();
     let server = Server::start(&machine, &set);
