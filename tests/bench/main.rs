@@ -1,7 +1,7 @@
 //! The promised numbers, measured in one run and interleaved with their peers. `scripts/bench` runs it; never part of
 //! `scripts/test`, since a loaded machine would decide there.
 //!
-//! `BENCH_ONLY=speed,docker,crowd,audit,files,proxy,size` measures a part, `BENCH_SAMPLES=40` is the number of sessions of each user,
+//! `BENCH_ONLY=speed,docker,crowd,audit,files,proxy,http,size` measures a part, `BENCH_SAMPLES=40` is the number of sessions of each user,
 //! `BENCH_JSON` the file for the rows.
 #![allow(
     clippy::expect_used,
@@ -20,6 +20,7 @@ mod crowd;
 mod engine;
 mod files;
 mod host;
+mod http;
 mod peers;
 mod proxy;
 mod report;
@@ -41,6 +42,7 @@ const PARTS: &[(&str, Measure)] = &[
     ("audit", audit_log::measure),
     ("files", files::measure),
     ("proxy", proxy::measure),
+    ("http", http::measure),
     ("crowd", crowd::measure),
 ];
 

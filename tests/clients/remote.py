@@ -67,7 +67,10 @@ async def main():
         try:
             async with mcp.Client(streamable_http_client(URL, http_client=http), mode="auto" if MODE == "denied" else MODE) as client:
                 if MODE == "denied":
-                    await client.list_tools()
+                    refused = await client.call_tool("create_session", {"projectPath": PROJECT})
+                    expect(not refused.is_error, "refused")
+                    print(json.dumps({"denied": False}))
+                    return
                 seen = await journey(client)
         except BaseException:
             if MODE != "denied":

@@ -14,7 +14,7 @@ const PYTHON_SDK: &str = "mcp==2.3.0";
 /// The Inspector's command line, bundled into one file that runs on Node 20.
 const INSPECTOR_BUNDLE: &str = "inspector-cli-2.12.0-node20-bundle.tgz";
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
@@ -22,7 +22,7 @@ fn root() -> PathBuf {
 ///
 /// # Errors
 /// Why there is none.
-fn python() -> Result<PathBuf, String> {
+pub(crate) fn python() -> Result<PathBuf, String> {
     static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     PYTHON.get_or_init(make_python).clone()
 }

@@ -27,6 +27,7 @@ mod fronts;
 mod guest_kernel;
 mod guide;
 mod hostile_options;
+mod http;
 mod images;
 mod journey;
 mod keys;

@@ -13,6 +13,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::{
     rand::SystemRandom,
+    rsa::PublicKeyComponents,
     signature::{
         ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256,
         RSA_PSS_SHA256, RsaKeyPair,
@@ -81,12 +82,12 @@ impl Issuer {
 
     /// Its keys: `rsa`, `p256`, `ed25519`.
     pub fn keys(&self) -> Value {
-        let public = self.rsa.public();
+        let public: PublicKeyComponents<Vec<u8>> = self.rsa.public().into();
         let point = &self.p256.public_key().as_ref()[1..];
         json!({ "keys": [
             { "kty": "RSA", "kid": "rsa", "use": "sig",
-              "n": b64(public.modulus().big_endian_without_leading_zero()),
-              "e": b64(public.exponent().big_endian_without_leading_zero()) },
+              "n": b64(&public.n),
+              "e": b64(&public.e) },
             { "kty": "EC", "kid": "p256", "crv": "P-256", "alg": "ES256",
               "x": b64(&point[..32]), "y": b64(&point[32..]) },
             { "kty": "OKP", "kid": "ed25519", "crv": "Ed25519", "x": b64(self.ed25519.public_key().as_ref()) },

@@ -36,6 +36,7 @@ pub mod filter;
 pub mod gvisor;
 #[path = "../../crates/sandbox-docker/tests/support/image.rs"]
 pub mod image;
+pub mod issuer;
 pub mod lab;
 pub mod race;
 mod skip;

@@ -31,8 +31,7 @@ pub(crate) async fn serve<S>(
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head_time)
-        .max_headers(limits.headers)
-        .max_buf_size(limits.head_bytes)
+        .max_header_size(limits.head_bytes)
         .serve_connection(stream, service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {

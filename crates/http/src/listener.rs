@@ -65,7 +65,11 @@ pub struct Door {
 
 enum Listener {
     Tcp(TcpListener, SocketAddr),
-    Unix(UnixListener, Socket),
+    Unix {
+        listener: UnixListener,
+        /// Held for what its drop does.
+        _socket: Socket,
+    },
 }
 
 /// A socket in the file system, which goes when the door does.
@@ -110,7 +114,10 @@ impl Door {
                 let listener = UnixListener::bind(path).map_err(failed)?;
                 let mode = std::fs::Permissions::from_mode(SOCKET_MODE);
                 std::fs::set_permissions(path, mode).map_err(failed)?;
-                Listener::Unix(listener, Socket(path.clone()))
+                Listener::Unix {
+                    listener,
+                    _socket: Socket(path.clone()),
+                }
             }
         };
         Ok(Door {
@@ -126,7 +133,7 @@ impl Door {
         match &self.listener {
             Listener::Tcp(_, address) if self.tls.is_some() => format!("https://{address}/mcp"),
             Listener::Tcp(_, address) => format!("http://{address}/mcp"),
-            Listener::Unix(..) => format!("{}, path /mcp", self.settings.listen),
+            Listener::Unix { .. } => format!("{}, path /mcp", self.settings.listen),
         }
     }
 
@@ -134,7 +141,7 @@ impl Door {
     pub fn address(&self) -> Option<SocketAddr> {
         match &self.listener {
             Listener::Tcp(_, address) => Some(*address),
-            Listener::Unix(..) => None,
+            Listener::Unix { .. } => None,
         }
     }
 
@@ -149,7 +156,7 @@ impl Door {
         } = self;
         let port = match &listener {
             Listener::Tcp(_, address) => address.port(),
-            Listener::Unix(..) => 0,
+            Listener::Unix { .. } => 0,
         };
         let metadata = settings.oauth.as_ref().map(Metadata::new);
         let inside = Arc::new(Inside {
@@ -204,7 +211,7 @@ impl House<'_> {
                 Listener::Tcp(listener, _) => {
                     listener.accept().await.map(|(stream, from)| self.tcp(stream, from))
                 }
-                Listener::Unix(listener, _) => {
+                Listener::Unix { listener, .. } => {
                     listener.accept().await.map(|(stream, _)| self.unix(stream))
                 }
             };

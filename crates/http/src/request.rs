@@ -50,7 +50,7 @@ pub(crate) async fn answer(
     let mut page = None;
     let answered = route(&inside, peer, head, body, &mut page).await;
     let mut response = answered.unwrap_or_else(|refused| {
-        tracing::debug!(code = refused.code(), "refused");
+        tracing::debug!(code = refused.code(), status = %refused.status(), "refused");
         refused.into_response()
     });
     protect(response.headers_mut());

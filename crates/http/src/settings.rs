@@ -70,10 +70,8 @@ pub struct Limits {
     /// Connections of one address (IPv6: of one /64). A client opens a handful, a machine runs a few clients. Proxies that
     /// are named are not counted.
     pub connections_of_one: usize,
-    /// Longest head of a request, bytes: twice what other servers take.
+    /// Longest head of a request, bytes: twice what other servers take. Fields are bounded by hyper, to 100.
     pub head_bytes: usize,
-    /// Header fields of a request; clients send a dozen, proxies add some.
-    pub headers: usize,
     /// Longest body of a request, bytes.
     pub body_bytes: usize,
     /// What bodies that are being read may hold together, bytes.
@@ -97,7 +95,6 @@ impl Default for Limits {
             connections: 512,
             connections_of_one: 64,
             head_bytes: 32 * 1024,
-            headers: 64,
             body_bytes: mcp::MAX_HTTP_BODY_BYTES,
             bodies_bytes: 64 * 1024 * 1024,
             head_time: Duration::from_secs(30),

@@ -215,25 +215,36 @@ keys! {
         "A server that was started on demand ends after that long without a client and without a live session. A \
          server that was started by `serve` stays.";
     HTTP_LISTEN = "http_listen", "CLAUDE_CODE_MCP_HTTP_LISTEN", Kind::Text { max: 128 }, "none",
-        "Serve MCP over HTTP, too, at `/mcp`: an address and a port (`127.0.0.1:7860`), or `unix:` and an absolute path. Only a server          that was started by `serve` does. Everybody needs a key (`claude-code-mcp keys create`) or an access token, on a loopback          address as well. See [http](http.md). Flag: `serve --http`.";
+        "Serve MCP over HTTP, too, at `/mcp`: an address and a port (`127.0.0.1:7860`), or `unix:` and an absolute \
+         path. Only a server that was started by `serve` does. Everybody needs a key (`claude-code-mcp keys \
+         create`) or an access token, on a loopback address as well. See [http](http.md). Flag: `serve --http`.";
     HTTP_HOSTS = "http_hosts", "CLAUDE_CODE_MCP_HTTP_HOSTS", Kind::Words { max: 260 }, "[]",
-        "Names by which clients reach the HTTP door, `host` or `host:port`, besides those of a loopback address and the host of          `oauth_audience`. A request under another name is refused.";
+        "Names by which clients reach the HTTP door, `host` or `host:port`, besides those of a loopback address \
+         and the host of `oauth_audience`. A request under another name is refused.";
     HTTP_ORIGINS = "http_origins", "CLAUDE_CODE_MCP_HTTP_ORIGINS", Kind::Words { max: 300 }, "[]",
-        "Origins of web pages that may use the HTTP door from a browser, such as `https://app.example`. Pages of others are refused.";
+        "Origins of web pages that may use the HTTP door from a browser, such as `https://app.example`. Pages of \
+         others are refused.";
     HTTP_TLS_CERT = "http_tls_cert", "CLAUDE_CODE_MCP_HTTP_TLS_CERT", Kind::Path, "none",
-        "The HTTP door speaks TLS: a PEM file with its certificate and those that vouch for it. Read again when it changes.";
+        "The HTTP door speaks TLS: a PEM file with its certificate and those that vouch for it. Read again when it \
+         changes.";
     HTTP_TLS_KEY = "http_tls_key", "CLAUDE_CODE_MCP_HTTP_TLS_KEY", Kind::Path, "none",
         "The key of `http_tls_cert`, PEM, of the server's user or root, mode 0600 or less.";
     HTTP_BEHIND_PROXY = "http_behind_proxy", "CLAUDE_CODE_MCP_HTTP_BEHIND_PROXY", Kind::Words { max: 64 }, "[]",
-        "Addresses of reverse proxies in front of the HTTP door, which speak TLS to the outside. Their `X-Forwarded-For` is believed;          without TLS of our own nobody but them and this machine is let in. Flag: `serve --behind-proxy`.";
+        "Addresses of reverse proxies in front of the HTTP door, which speak TLS to the outside. Their \
+         `X-Forwarded-For` is believed; without TLS of our own nobody but them and this machine is let in. Flag: \
+         `serve --behind-proxy`.";
     OAUTH_ISSUERS = "oauth_issuers", "CLAUDE_CODE_MCP_OAUTH_ISSUERS", Kind::Words { max: 2048 }, "[]",
-        "Authorization servers whose access tokens (JWT) the HTTP door takes: `iss` of the tokens, exactly. Their keys are found by their          metadata.";
+        "Authorization servers whose access tokens (JWT) the HTTP door takes: `iss` of the tokens, exactly. Their \
+         keys are found by their metadata.";
     OAUTH_AUDIENCE = "oauth_audience", "CLAUDE_CODE_MCP_OAUTH_AUDIENCE", Kind::Text { max: 2048 }, "none",
-        "The URL by which clients reach the HTTP door, such as `https://mcp.example.com/mcp`: `aud` of access tokens for it.";
+        "The URL by which clients reach the HTTP door, such as `https://mcp.example.com/mcp`: `aud` of access \
+         tokens for it.";
     OAUTH_ROOTS = "oauth_roots", "CLAUDE_CODE_MCP_OAUTH_ROOTS", Kind::PathList, "[]",
-        "Directories below which projects of those stand who come with an access token. They name projects relative to them.";
-    OAUTH_MAX_SESSIONS = "oauth_max_sessions", "CLAUDE_CODE_MCP_OAUTH_MAX_SESSIONS", Kind::Count { min: 1, max: 10_000 },
-        "`max_concurrent_sessions`", "Live sessions of one of them at a time.";
+        "Directories below which projects of those stand who come with an access token. They name projects \
+         relative to them.";
+    OAUTH_MAX_SESSIONS = "oauth_max_sessions", "CLAUDE_CODE_MCP_OAUTH_MAX_SESSIONS",
+        Kind::Count { min: 1, max: 10_000 }, "as `max_concurrent_sessions`",
+        "Live sessions of one of them at a time.";
     BACKEND = "backend", "CLAUDE_CODE_MCP_BACKEND", Kind::Choice(&["auto", "native", "docker"]), "\"auto\"",
         "What sessions are made of when their creator names nothing: `native` is the embedded runtime, `docker` an \
          engine. `auto` takes the engine where one answers and has the image when the server starts, and `image_digest` and \

@@ -76,6 +76,23 @@ async fn add_key(listener: TcpListener, to: u16) {
     }
 }
 
+/// What failed, from the files that the suite leaves.
+fn failures(results: &Path) -> String {
+    let mut told = String::new();
+    for directory in std::fs::read_dir(results).into_iter().flatten().flatten() {
+        let checks = std::fs::read_to_string(directory.path().join("checks.json"));
+        let checks: serde_json::Value =
+            serde_json::from_str(&checks.unwrap_or_default()).unwrap_or_default();
+        for check in checks.as_array().into_iter().flatten() {
+            if check["status"] == "FAILURE" {
+                let name = directory.file_name();
+                told.push_str(&format!("{name:?} {}: {}\n", check["id"], check["errorMessage"]));
+            }
+        }
+    }
+    told
+}
+
 async fn conforms(revision: &str) {
     let unpacked = tempfile::tempdir().expect("a directory");
     let script = match suite(unpacked.path()).await {
@@ -107,7 +124,9 @@ async fn conforms(revision: &str) {
         .arg(unpacked.path().join("results"))
         .current_dir(unpacked.path());
     let done = tokio::time::timeout(std::time::Duration::from_secs(120), run(&mut command)).await;
-    let said = done.expect("the suite ends").unwrap_or_else(|said| panic!("{said}"));
+    let said = done.expect("the suite ends").unwrap_or_else(|said| {
+        panic!("{said}\n{}", failures(&unpacked.path().join("results")))
+    });
     assert!(said.contains("passed"), "{said}");
     adding.abort();
 }

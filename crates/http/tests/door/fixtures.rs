@@ -1,6 +1,8 @@
 //! What the conformance suite calls by fixed names, around the service that the product has: our tools are listed beside them,
 //! and everything else is answered by it.
 
+#![allow(deprecated, reason = "the suite asks for what the older revision has")]
+
 use std::{borrow::Cow, time::Duration};
 
 use mcp::Service;
@@ -10,7 +12,7 @@ use rmcp::{
     model::{
         CallToolRequestParams, CallToolResponse, CallToolResult, CompleteRequestParams,
         CompleteResult, GetPromptRequestParams, GetPromptResponse, GetPromptResult,
-        InputRequiredResult, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult,
+        InputRequiredResult, LoggingLevel, LoggingMessageNotificationParam, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult,
         ListToolsResult, PaginatedRequestParams, ProgressNotificationParam, ProtocolVersion,
         ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, ServerCapabilities,
         ServerConfig, SetLevelRequestParams, SubscribeRequestParams, Tool, UnsubscribeRequestParams,
@@ -113,6 +115,14 @@ impl Fixtures {
                 }
                 text("done")
             }
+            "test_tool_with_logging" => {
+                for words in ["Tool execution started", "Tool processing data", "Tool execution completed"] {
+                    let message = LoggingMessageNotificationParam::new(LoggingLevel::Info, json!(words));
+                    context.peer.notify_logging_message(message).await.expect("a client");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                text("done")
+            }
             "test_missing_capability" => {
                 let declared = context.client_capabilities().and_then(|can| can.sampling);
                 if declared.is_none() {
@@ -130,7 +140,7 @@ impl Fixtures {
             }
             _ => text("done"),
         };
-        Ok(of::<CallToolResult>(content).into())
+        Ok(complete::<CallToolResult>(content).into())
     }
 
     fn rounds(
@@ -212,15 +222,20 @@ impl Fixtures {
     }
 }
 
+/// A result that needs nothing more.
+fn complete<T: DeserializeOwned>(mut result: Value) -> T {
+    result["resultType"] = json!("complete");
+    of(result)
+}
+
 fn told(text: &str) -> CallToolResponse {
-    of::<CallToolResult>(json!({ "content": [{ "type": "text", "text": text }] })).into()
+    complete::<CallToolResult>(json!({ "content": [{ "type": "text", "text": text }] })).into()
 }
 
 fn of<T: DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).expect("what the protocol knows")
 }
 
-#[allow(deprecated, reason = "the suite asks for what the older revision has")]
 impl ServerHandler for Fixtures {
     fn get_info(&self) -> ServerConfig {
         let mut info = self.service.get_info();
@@ -228,7 +243,6 @@ impl ServerHandler for Fixtures {
             .enable_tools()
             .enable_prompts()
             .enable_resources()
-            .enable_resources_subscribe()
             .enable_logging()
             .enable_completions()
             .build();
@@ -272,7 +286,7 @@ impl ServerHandler for Fixtures {
         _request: CompleteRequestParams,
         _context: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
-        Ok(of(json!({ "completion": { "values": ["paris", "park"], "total": 2, "hasMore": false } })))
+        Ok(complete(json!({ "completion": { "values": ["paris", "park"], "total": 2, "hasMore": false } })))
     }
 
     async fn set_level(
@@ -305,7 +319,7 @@ impl ServerHandler for Fixtures {
         _context: RequestContext<RoleServer>,
     ) -> Result<ListPromptsResult, ErrorData> {
         let argument = |name| json!({ "name": name, "description": name, "required": true });
-        Ok(of(json!({ "ttlMs": 1000, "cacheScope": "public", "prompts": [
+        Ok(complete(json!({ "ttlMs": 1000, "cacheScope": "public", "prompts": [
             { "name": "test_simple_prompt", "description": "Of the suite" },
             { "name": "test_prompt_with_arguments", "description": "Of the suite", "arguments": [argument("arg1"), argument("arg2")] },
             { "name": "test_prompt_with_embedded_resource", "description": "Of the suite", "arguments": [argument("resourceUri")] },
@@ -351,7 +365,7 @@ impl ServerHandler for Fixtures {
             }
             _ => return Err(ErrorData::invalid_params("there is no such prompt", None)),
         };
-        Ok(of::<GetPromptResult>(json!({ "messages": messages })).into())
+        Ok(complete::<GetPromptResult>(json!({ "messages": messages })).into())
     }
 
     async fn list_resources(
@@ -362,7 +376,7 @@ impl ServerHandler for Fixtures {
         let resource = |uri: &str, kind: &str| {
             json!({ "uri": uri, "name": uri, "description": "Of the suite", "mimeType": kind })
         };
-        Ok(of(json!({ "ttlMs": 1000, "cacheScope": "public", "resources": [
+        Ok(complete(json!({ "ttlMs": 1000, "cacheScope": "public", "resources": [
             resource("test://static-text", "text/plain"), resource("test://static-binary", "image/png"),
             resource("test://watched-resource", "text/plain"),
         ] })))
@@ -373,7 +387,7 @@ impl ServerHandler for Fixtures {
         _request: Option<PaginatedRequestParams>,
         _context: RequestContext<RoleServer>,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
-        Ok(of(json!({ "ttlMs": 1000, "cacheScope": "public", "resourceTemplates": [
+        Ok(complete(json!({ "ttlMs": 1000, "cacheScope": "public", "resourceTemplates": [
             { "uriTemplate": "test://template/{id}/data", "name": "template", "description": "Of the suite", "mimeType": "application/json" },
         ] })))
     }
@@ -401,6 +415,6 @@ impl ServerHandler for Fixtures {
             }
         };
         let result = json!({ "ttlMs": 1000, "cacheScope": "public", "contents": [content] });
-        Ok(of::<ReadResourceResult>(result).into())
+        Ok(complete::<ReadResourceResult>(result).into())
     }
 }

@@ -28,7 +28,7 @@ pub const KEY: &str = "ccmcp_good";
 pub const LIST_SESSIONS: &str =
     r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"list_sessions","arguments":{}}}"#;
 /// A call that waits until its client or the server leaves.
-pub const WAIT: &str = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"get_execution","arguments":{"executionId":"e-00000000000000000000000000000000"}}}"#;
+pub const WAIT: &str = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"get_execution","arguments":{"executionId":"x-00000000000000000000000000000000"}}}"#;
 /// What needs no call.
 pub const LIST_TOOLS: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{}}"#;
 
@@ -62,8 +62,8 @@ fn scopes(credentials: &Credentials) -> Scopes {
 impl Road for TestRoad {
     async fn handle(&self, call: Call) -> Result<Outcome, Refusal> {
         self.calls.lock().unwrap().push(call.clone());
-        let needed = call.action.scope();
-        if needed.is_some_and(|scope| !scopes(&call.credentials).contains(scope)) {
+        let needed = call.action.scopes();
+        if needed.is_some_and(|needed| !scopes(&call.credentials).contains_all(needed)) {
             return Err(Refusal::new(
                 Reason::InsufficientScope,
                 "It lacks a scope.",
