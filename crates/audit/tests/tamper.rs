@@ -14,7 +14,7 @@ use std::{fs, path::PathBuf};
 use audit::{Durability, FaultKind, VerifyError, Warning};
 use common::{beside, event, intent, open, operate, place, runtime};
 
-/// A closed log of 61 records.
+/// A closed log of 62 records: the last one is the checkpoint of its end.
 fn log_of_sixty() -> (tempfile::TempDir, PathBuf) {
     let (directory, path) = place();
     let log = open(&path);
@@ -26,7 +26,7 @@ fn log_of_sixty() -> (tempfile::TempDir, PathBuf) {
         log.event(event("server.stop")).await.unwrap();
     });
     drop(log);
-    assert_eq!(audit::verify(&path).unwrap().records, 61);
+    assert_eq!(audit::verify(&path).unwrap().records, 62);
     (directory, path)
 }
 
@@ -101,17 +101,14 @@ fn every_line_that_is_deleted_swapped_doubled_moved_or_cut_is_found_and_named() 
         );
 
         let mut forged = lines.clone();
-        let altered = lines[at]
-            .replace("uid:1000", "uid:1001")
-            .replace("embedded", "imbedded");
+        let altered = lines[at].replace("\"actor\":{\"id\":\"", "\"actor\":{\"id\":\"x");
+        assert_ne!(altered, lines[at]);
         forged[at] = &altered;
-        if at > 0 {
-            assert_eq!(
-                fault(&path, &join(&forged)),
-                Some((seq, FaultKind::Edited)),
-                "edited {seq}"
-            );
-        }
+        assert_eq!(
+            fault(&path, &join(&forged)),
+            Some((seq, FaultKind::Edited)),
+            "edited {seq}"
+        );
 
         let mut strange = lines.clone();
         strange.insert(at, "{\"result\":\"ok\"}");
@@ -153,7 +150,7 @@ fn a_log_cut_at_any_offset_is_found() {
         }
     }
     assert!(
-        at_line_ends == 61 && within_lines > 1000,
+        at_line_ends == 62 && within_lines > 1000,
         "{at_line_ends} {within_lines}"
     );
 }
@@ -162,8 +159,16 @@ fn a_log_cut_at_any_offset_is_found() {
 fn another_complete_chain_is_not_this_one() {
     let (_directory, path) = log_of_sixty();
     let (_other_directory, other) = log_of_sixty();
-    let forged = fs::read(other).unwrap();
-    assert_eq!(fault(&path, &forged), Some((61, FaultKind::Forked)));
+    let forged = fs::read(&other).unwrap();
+    // The keys are others.
+    assert_eq!(fault(&path, &forged), Some((1, FaultKind::Forged)));
+    // Who has no verification key sees another end than was noted; and where that is exchanged, too, other signatures.
+    fs::remove_file(beside(&path, ".verify-key")).unwrap();
+    assert_eq!(fault(&path, &forged), Some((62, FaultKind::Forked)));
+    for known in [".head", ".key"] {
+        fs::copy(beside(&other, known), beside(&path, known)).unwrap();
+    }
+    assert_eq!(fault(&path, &forged), Some((62, FaultKind::BadSignature)));
 }
 
 #[test]
@@ -208,34 +213,120 @@ fn an_open_intent_is_reported() {
     );
 }
 
-/// The clock is part of what is hashed, so a log with a clock that went back is made by a server with such a clock; here
-/// the line is made by hand.
+/// A log with a clock that went back is made by a server with such a clock; here the lines are made by hand.
 #[test]
 fn a_clock_that_goes_back_is_a_warning_and_breaks_no_chain() {
-    use sha2::{Digest, Sha256};
     let (_directory, path) = log_of_sixty();
+    fs::remove_file(beside(&path, ".verify-key")).unwrap();
     let text = fs::read_to_string(&path).unwrap();
-    let last = text.lines().last().unwrap();
-    let prev = &last[last.len() - 66..last.len() - 2];
-    let (hashed, _) = last.split_once(",\"prev\":").unwrap();
-    let (_, rest) = hashed.split_once("\"phase\"").unwrap();
-    let body = format!(
-        "{{\"v\":1,\"seq\":62,\"timestamp\":\"2001-01-01T00:00:00.000000Z\",\"phase\"{rest},\"prev\":\"{prev}\""
-    );
-    let hash = Sha256::new()
-        .chain_update(b"claude-code-mcp audit record v1\0")
-        .chain_update(hex::decode(prev).unwrap())
-        .chain_update(&body)
-        .chain_update("}")
-        .finalize();
-    fs::write(
-        &path,
-        format!("{text}{body},\"hash\":\"{}\"}}\n", hex::encode(hash)),
-    )
-    .unwrap();
+    let last = text.lines().nth(60).unwrap();
+    let line = chained(last, &[("timestamp", "2001-01-01T00:00:00.000000Z")]);
+    let forged = text.replacen(last, &line, 1);
+    let (kept, _) = forged.split_at(forged.find(&line).unwrap() + line.len() + 1);
+    fs::write(&path, kept).unwrap();
+    for known in [".head", ".key"] {
+        fs::remove_file(beside(&path, known)).unwrap();
+    }
     let report = audit::verify(&path).unwrap();
     assert_eq!(
         (report.records, report.warnings),
-        (62, vec![Warning::ClockRegress { seq: 62 }])
+        (61, vec![Warning::NoHead, Warning::ClockRegress { seq: 61 }])
     );
+}
+
+/// The record with other values, and hashes that fit: what somebody makes who has no key.
+fn chained(line: &str, changes: &[(&str, &str)]) -> String {
+    use sha2::{Digest, Sha256};
+    let record: serde_json::Value = serde_json::from_str(line).unwrap();
+    let mut changed = line.to_owned();
+    for (field, value) in changes {
+        let old = record[field].as_str().unwrap();
+        changed = changed.replacen(
+            &format!("\"{field}\":\"{old}\""),
+            &format!("\"{field}\":\"{value}\""),
+            1,
+        );
+    }
+    let (hashed, _) = changed.split_once(",\"mac\":").unwrap();
+    let prev = hex::decode(record["prev"].as_str().unwrap()).unwrap();
+    let mac = hex::decode(record["mac"].as_str().unwrap()).unwrap();
+    let digest = Sha256::new()
+        .chain_update(b"claude-code-mcp audit record v2\0")
+        .chain_update(prev)
+        .chain_update(hashed)
+        .finalize();
+    let hash = Sha256::new()
+        .chain_update(b"record\0")
+        .chain_update(digest)
+        .chain_update(&mac)
+        .finalize();
+    format!(
+        "{hashed},\"mac\":\"{}\",\"hash\":\"{}\"}}",
+        hex::encode(mac),
+        hex::encode(hash)
+    )
+}
+
+/// Somebody who may write every file and computes the whole chain anew has no key: the seals show it, and without the
+/// verification key the signature of the next checkpoint does.
+#[test]
+fn a_chain_that_is_computed_anew_lacks_seals_and_signatures() {
+    let (_directory, path) = log_of_sixty();
+    let text = fs::read_to_string(&path).unwrap();
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    lines[30] = chained(&lines[30], &[("timestamp", "2020-01-01T00:00:00.000000Z")]);
+    for at in 31..lines.len() {
+        let before: serde_json::Value = serde_json::from_str(&lines[at - 1]).unwrap();
+        let record: serde_json::Value = serde_json::from_str(&lines[at]).unwrap();
+        let old = record["prev"].as_str().unwrap().to_owned();
+        let new = before["hash"].as_str().unwrap();
+        let linked = lines[at].replace(&old, new);
+        lines[at] = chained(&linked, &[]);
+    }
+    let forged = format!("{}\n", lines.join("\n"));
+    assert_eq!(
+        fault(&path, forged.as_bytes()),
+        Some((31, FaultKind::Forged))
+    );
+    for known in [".verify-key", ".head", ".key"] {
+        fs::remove_file(beside(&path, known)).unwrap();
+    }
+    assert_eq!(
+        fault(&path, forged.as_bytes()),
+        Some((62, FaultKind::BadSignature))
+    );
+    assert_eq!(fault(&path, text.as_bytes()), None, "positive control");
+}
+
+#[test]
+fn a_record_has_one_spelling() {
+    let (_directory, path) = log_of_sixty();
+    fs::remove_file(beside(&path, ".verify-key")).unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    let line = text.lines().nth(1).unwrap();
+    let record: serde_json::Value = serde_json::from_str(line).unwrap();
+    assert_eq!(record["action"], "execution.start");
+    for (as_written, otherwise) in [
+        ("\"result\":\"pending\"", "\"result\": \"pending\""),
+        ("\"result\":\"pending\"", "\"result\":\"p\\u0065nding\""),
+        ("\"timeout_ms\":60000", "\"timeout_ms\":6e4"),
+        ("\"timeout_ms\":60000", "\"a\":1,\"timeout_ms\":60000"),
+        (
+            "\"cwd\":\"/workspace\"",
+            "\"cwd\":\"/\",\"cwd\":\"/workspace\"",
+        ),
+        (
+            "\"reason\":null,\"duration_ms\":null",
+            "\"duration_ms\":null,\"reason\":null",
+        ),
+    ] {
+        assert!(line.contains(as_written), "{as_written}");
+        let respelled = chained(&line.replacen(as_written, otherwise, 1), &[]);
+        let forged = text.replacen(line, &respelled, 1);
+        assert_eq!(
+            fault(&path, forged.as_bytes()),
+            Some((2, FaultKind::NotCanonical)),
+            "{otherwise}"
+        );
+    }
 }
