@@ -74,7 +74,7 @@ fn flip_bits(path: &Path, bytes: Range<usize>, bits: impl Fn(usize) -> Range<u32
 /// Every byte of a small log, with another bit each time; see [`every_bit_line_and_offset_of_two_hundred_records`].
 #[test]
 fn a_flipped_bit_in_any_byte_is_found_in_its_record() {
-    let (_directory, path) = log_of(5);
+    let (_directory, path) = log_of(3);
     let length = fs::read(&path).unwrap().len();
     flip_bits(&path, 0..length, |at| {
         let bit = at as u32 % 8;
@@ -188,7 +188,7 @@ fn change_every_line(path: &Path) {
 #[test]
 fn a_log_cut_at_any_offset_is_found() {
     let (_directory, path) = log_of(10);
-    cut_at_offsets(&path, 13);
+    cut_at_offsets(&path, 29);
 }
 
 /// At each end of a line and at every `step`th byte.
