@@ -52,7 +52,7 @@ pub use read::{ReadError, Records, read};
 pub use record::{
     Actor, Body, Client, MAX_PARAMETERS, MAX_RECORD_BYTES, Object, Origin, Phase, Record,
 };
-pub use rotation::{MIN_ROTATE_BYTES, Rotation};
+pub use rotation::Rotation;
 pub use segments::log_files;
 pub use sign::PublicKey;
 pub use text::{MAX_PATH_BYTES, MAX_WORD_BYTES};

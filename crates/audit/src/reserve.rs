@@ -11,7 +11,7 @@ use crate::record::{Link, Sound};
 
 /// Suffix of the file.
 pub(crate) const SUFFIX: &str = ".reserve";
-/// Size of the reserve, bytes: about two thousand records, ten times the sessions that a machine can hold.
+/// Size of the reserve, bytes: about fifteen hundred records, several times the sessions that a machine can hold.
 const BYTES: usize = 1 << 20;
 
 /// The reserve file and the lines in it.

@@ -6,9 +6,6 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{record::Link, segments::Segment};
 
-/// Smallest size at which a log may be rotated, bytes: a file holds some records at least.
-pub const MIN_ROTATE_BYTES: u64 = 64 << 10;
-
 /// When to rotate and what to keep. The default: never, and everything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rotation {

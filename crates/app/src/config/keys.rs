@@ -146,7 +146,8 @@ keys! {
          `facility`, for a webhook `url`, `secret_file`, `ca_file`, for a file `path`. See [audit log export](audit-log-export.md#sinks).";
     AUDIT_ROTATE_SIZE = "audit_rotate_size", "CLAUDE_CODE_MCP_AUDIT_ROTATE_SIZE",
         Kind::Bytes { min: 0, max: TEBIBYTE }, "67108864",
-        "The audit log goes on in a new file when its file has this size, at least 1 MiB; the old one keeps its place beside it. `0`:          whatever size it has.";
+        "The audit log goes on in a new file when its file has this size, at least 1 MiB; the old one keeps its place beside it. \
+         `0`: whatever size it has.";
     AUDIT_ROTATE_INTERVAL = "audit_rotate_interval", "CLAUDE_CODE_MCP_AUDIT_ROTATE_INTERVAL",
         Kind::Seconds { min: 0, max: YEAR_SECONDS }, "0",
         "The audit log goes on in a new file when the first record of its file is this old. `0`: however old it is.";

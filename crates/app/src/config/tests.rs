@@ -252,7 +252,7 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         from_file.project_roots,
         [Path::new("/home/someone/src"), Path::new("/srv/code")]
     );
-    let days = |days| Some(Duration::from_secs(days * 24 * 3600));
+    let days = |days: u64| Some(Duration::from_secs(days * 24 * 3600));
     let rotation = audit::Rotation {
         size_bytes: Some(1 << 20),
         interval: days(7),
@@ -731,7 +731,7 @@ fn what_is_not_accepted_is_named_with_its_place() {
             "audit_rotate_size = \"4k\"",
             &[],
             &[],
-            "`audit_rotate_size` in FILE is 4096 bytes: it must be between 1 MiB and 1 TiB",
+            "`audit_rotate_size` in FILE is 4 KiB, but must be from 1 MiB to 1 TiB",
         ),
         (
             "audit_log = \"/a/../b\"",
