@@ -158,8 +158,8 @@ fn check(machine: &Machine, calls: usize) {
         "the control: what was hostile is there, spelled out"
     );
     assert!(
-        log.contains(" bytes, sha256 "),
-        "and so is what was too long"
+        log.contains(&"x".repeat(40)),
+        "and so is the beginning of what was too long"
     );
     assert!(machine.cli(&["audit", "verify"]).status.success());
     for arguments in [

@@ -54,6 +54,7 @@ const KEPT: &[(&str, Where, &str)] = &[
     ("create_session.mcpMounts[].hostPath", Where::Log, ASKED),
     ("create_session.runtimeClass", Where::Log, ASKED),
     ("create_session.network.allow[]", Where::Log, ASKED),
+    ("create_session.network.presets[]", Where::Log, ASKED),
     ("create_session.network.rules[].host", Where::Log, ASKED),
     (
         "create_session.idempotencyKey",
@@ -66,6 +67,7 @@ const KEPT: &[(&str, Where, &str)] = &[
         "the session's provider is the same after a restart",
     ),
     ("execute_in_session.model", Where::Log, ASKED),
+    ("execute_in_session.model", Where::Transcript, SAID),
     ("execute_in_session.prompt", Where::Transcript, SAID),
     (
         "execute_in_session.appendSystemPrompt",
