@@ -213,7 +213,7 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
         from_file.project_roots,
         [Path::new("/home/someone/src"), Path::new("/srv/code")]
     );
-    let days = |days| Some(Duration::from_secs(days * 24 * 3600));
+    let days = |days: u64| Some(Duration::from_secs(days * 24 * 3600));
     let rotation = audit::Rotation {
         size_bytes: Some(1 << 20),
         interval: days(7),
