@@ -7,8 +7,8 @@ use std::{
     time::Instant,
 };
 
-use audit::{AuditConfig, AuditLog, Closing, Durability, Intent, Parameter};
-use model::{ClientInfo, OwnerId, SessionId};
+use audit::{AuditConfig, AuditLog, Closing, Durability, IdentityKey, Intent, Parameter};
+use model::{ClientInfo, OwnerId, SessionId, Source};
 
 use crate::report::{Bound, Report, Row, Samples};
 
@@ -26,10 +26,11 @@ pub fn measure(report: &mut Report) {
         .enable_all()
         .build()
         .expect("a runtime");
-    let log = AuditLog::open(AuditConfig {
-        path: path.clone(),
-        owner: OwnerId::from_bytes([7; 8]),
-    })
+    let log = AuditLog::open(AuditConfig::new(
+        path.clone(),
+        OwnerId::from_bytes([7; 8]),
+        IdentityKey::from_bytes(&[7; 32]),
+    ))
     .expect("a log");
     let (mut one, mut eight, mut bare) = Default::default();
     for _ in 0..ROUNDS {
@@ -76,6 +77,8 @@ fn intent() -> Intent {
             name: "claude-code".to_owned(),
             version: "2.1".to_owned(),
         },
+        source: Source::LOCAL,
+        target: None,
         parameters: vec![
             ("command", Parameter::content(b"make test")),
             ("timeout_ms", Parameter::Number(60_000)),

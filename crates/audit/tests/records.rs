@@ -43,17 +43,22 @@ fn every_record_has_the_five_fields() {
         assert!(value.as_object().unwrap().contains_key("session_id"));
         assert!(value["action"].is_string() && value["result"].is_string());
         let actor = value["actor"]["hash"].as_str().unwrap();
-        assert!(actor.starts_with("sha256:") && actor.len() == 71);
+        assert!(actor.starts_with("hmac-sha256:") && actor.len() == 76);
         for key in [
             "v",
             "seq",
             "phase",
             "op",
             "client",
+            "source",
+            "target",
+            "decision",
             "parameters",
             "reason",
             "duration_ms",
+            "key",
             "prev",
+            "mac",
             "hash",
         ] {
             assert!(
@@ -108,6 +113,19 @@ fn an_operation_leaves_its_intent_and_its_result() {
     assert_eq!(intent.body.op, result.body.op);
     assert_eq!(intent.body.actor, result.body.actor);
     assert!(result.body.duration_ms.is_some());
+    assert_eq!(
+        (
+            intent.body.decision.as_deref(),
+            result.body.decision.as_deref()
+        ),
+        (None, Some("deny"))
+    );
+    let target = result.body.target.as_ref().unwrap();
+    assert_eq!(
+        (target.kind.as_str(), target.id.clone()),
+        ("session", made.to_string())
+    );
+    assert_eq!(result.body.source.transport, "local");
 }
 
 #[test]
@@ -216,7 +234,11 @@ fn content_never_reaches_the_file() {
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .collect();
-    assert_eq!(files.len(), 3, "log, head and reserve: {files:?}");
+    assert_eq!(
+        files.len(),
+        7,
+        "log, head, reserve and the files of four keys: {files:?}"
+    );
     let all: Vec<u8> = files
         .iter()
         .flat_map(|file| fs::read(file).unwrap())
@@ -356,7 +378,13 @@ fn eight_threads_leave_one_dense_chain() {
         (THREADS * EACH) as f64 / elapsed.as_secs_f64()
     );
     let report = audit::verify(&path).unwrap();
-    assert_eq!(report.records, 1 + 2 * THREADS * EACH);
+    assert_eq!(report.records, 1 + 2 * THREADS * EACH + report.checkpoints);
+    // One for each thousand records, rounded up to whole batches.
+    assert!(
+        (6..=8).contains(&report.checkpoints),
+        "{}",
+        report.checkpoints
+    );
     assert_eq!(report.open_intents, []);
     assert_eq!(report.warnings, []);
     assert!(

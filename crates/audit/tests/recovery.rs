@@ -64,10 +64,11 @@ fn torn_files(directory: &Path) -> Vec<PathBuf> {
 #[test]
 fn a_reopened_log_goes_on_where_it_ended() {
     let (directory, path) = written();
-    assert_eq!(records(&path).len(), 7);
+    assert_eq!(records(&path).len(), 8);
     runtime().block_on(operate(&open(&path), "session.create"));
     let report = audit::verify(&path).unwrap();
-    assert_eq!((report.records, report.warnings), (10, vec![]));
+    assert_eq!((report.records, report.warnings), (12, vec![]));
+    assert_eq!((report.checkpoints, report.macs_checked), (2, true));
     assert!(torn_files(directory.path()).is_empty());
 }
 
@@ -86,16 +87,10 @@ fn a_second_writer_is_refused_until_the_first_has_gone() {
 /// Every length that a torn write can leave, each kept aside and told about.
 #[test]
 fn a_torn_last_line_is_kept_aside_and_a_gap_is_recorded() {
-    let (_directory, path) = written();
-    let good = fs::read(&path).unwrap();
-    let head = fs::read(beside(&path, ".head")).unwrap();
-    let next_line = b"{\"v\":1,\"seq\":8,\"timestamp\":\"2026-11-22T10:53:02.123456Z\",\"phase\":\"intent\",\"op\":\"x-1\"";
+    let next_line = b"{\"v\":2,\"seq\":9,\"timestamp\":\"2026-11-22T10:53:02.123456Z\",\"phase\":\"intent\",\"op\":\"x-1\"";
     for torn in [1, 2, 9, 40, next_line.len()] {
-        let (directory, path) = place();
-        fs::write(&path, &good).unwrap();
-        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
-        fs::write(beside(&path, ".head"), &head).unwrap();
-        fs::set_permissions(beside(&path, ".head"), Permissions::from_mode(0o600)).unwrap();
+        let (directory, path) = written();
+        let good = fs::read(&path).unwrap();
         append(&path, &next_line[..torn]);
         drop(open(&path));
         let gap = last(&path, "audit.gap").body;
@@ -111,7 +106,7 @@ fn a_torn_last_line_is_kept_aside_and_a_gap_is_recorded() {
         let report = audit::verify(&path).unwrap();
         assert_eq!(
             (report.records, report.warnings),
-            (9, vec![Warning::Gap { seq: 8 }])
+            (10, vec![Warning::Gap { seq: 9 }])
         );
         assert!(fs::read(&path).unwrap().starts_with(&good));
     }
@@ -120,7 +115,7 @@ fn a_torn_last_line_is_kept_aside_and_a_gap_is_recorded() {
 #[test]
 fn a_torn_first_record_is_repaired_too() {
     let (_directory, path) = place();
-    fs::write(&path, "{\"v\":1,\"seq\":1,\"time").unwrap();
+    fs::write(&path, "{\"v\":2,\"seq\":1,\"time").unwrap();
     fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
     drop(open(&path));
     assert_eq!(audit::verify(&path).unwrap().records, 2);
@@ -131,9 +126,9 @@ fn a_foreign_file_is_left_alone() {
     for content in [
         "hello\n",
         "{\"level\":\"info\"}\n",
-        "{\"v\":2,\"seq\":1}\n",
+        "{\"v\":3,\"seq\":1}\n",
         "\0\0\0\0",
-        "{\"v\":1,\"seq\":1,\n",
+        "{\"v\":2,\"seq\":1,\n",
     ] {
         let (directory, path) = place();
         fs::write(&path, content).unwrap();
@@ -164,38 +159,42 @@ fn a_durable_record_that_was_changed_stops_the_start() {
 }
 
 #[test]
-fn a_missing_tail_is_recorded_with_its_numbers() {
-    let (_directory, path) = written();
-    let good = fs::read_to_string(&path).unwrap();
-    let kept: String = good
-        .lines()
-        .take(4)
-        .map(|line| format!("{line}\n"))
-        .collect();
-    for (content, from) in [(kept.as_str(), 5), ("", 1)] {
+fn a_missing_tail_is_recorded_with_its_numbers_and_these_are_not_used_again() {
+    for (kept, from) in [(5, 6), (0, 1)] {
         let (_directory, path) = written();
-        let _ = fs::copy(&path, beside(&path, ".old"));
         let own: String = fs::read_to_string(&path)
             .unwrap()
             .lines()
-            .take(content.lines().count())
+            .take(kept)
             .map(|line| format!("{line}\n"))
             .collect();
         fs::write(&path, own).unwrap();
         drop(open(&path));
-        let gap = last(&path, "audit.gap").body.parameters;
+        let gap = last(&path, "audit.gap");
+        let parameters = &gap.body.parameters;
         assert_eq!(
             (
-                gap["missing_from_seq"].as_u64(),
-                gap["missing_to_seq"].as_u64()
+                gap.seq,
+                parameters["missing_from_seq"].as_u64(),
+                parameters["missing_to_seq"].as_u64()
             ),
-            (Some(from), Some(7))
+            (9, Some(from), Some(8))
         );
         assert_eq!(
             audit::verify(&path).unwrap().warnings,
-            [Warning::Gap { seq: from }]
+            [Warning::Gap { seq: 9 }]
         );
+        drop(open(&path));
+        assert_eq!(audit::verify(&path).unwrap().records, kept as u64 + 3);
     }
+}
+
+#[test]
+fn a_log_of_an_earlier_format_is_told_from_a_foreign_file() {
+    let (_directory, path) = place();
+    fs::write(&path, "{\"v\":1,\"seq\":1,\"timestamp\":\"\"}\n").unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    assert!(matches!(refused(&path), AuditError::Format { .. }));
 }
 
 #[test]
@@ -215,7 +214,19 @@ fn intents_of_a_killed_run_are_closed_as_unknown() {
         done.close(audit::Closing::Ok).await.unwrap();
         // As a kill leaves it: the log as it is now.
         fs::copy(&path, beside(&path, ".killed")).unwrap();
-        fs::copy(beside(&path, ".head"), beside(&path, ".killed.head")).unwrap();
+        for suffix in [
+            ".head",
+            ".key",
+            ".signing-key",
+            ".public-key",
+            ".verify-key",
+        ] {
+            fs::copy(
+                beside(&path, suffix),
+                beside(&path, &format!(".killed{suffix}")),
+            )
+            .unwrap();
+        }
         drop(lost);
         operations
     });
@@ -309,20 +320,12 @@ fn a_pipe_or_device_is_refused_and_hangs_nobody() {
 }
 
 #[test]
-fn a_log_that_somebody_replaces_or_cuts_takes_no_more_changes() {
+fn a_log_that_somebody_writes_to_or_replaces_by_a_file_of_theirs_takes_no_more_changes() {
     type Attack = fn(&Path);
-    let attacks: [(&str, Attack); 4] = [
-        ("renamed", |path| {
-            fs::rename(path, beside(path, ".1")).unwrap()
-        }),
-        ("deleted", |path| fs::remove_file(path).unwrap()),
-        ("cut", |path| {
-            OpenOptions::new()
-                .write(true)
-                .open(path)
-                .unwrap()
-                .set_len(100)
-                .unwrap()
+    let attacks: [(&str, Attack); 2] = [
+        ("replaced", |path| {
+            fs::rename(path, beside(path, ".1")).unwrap();
+            fs::write(path, "theirs").unwrap();
         }),
         ("written to", |path| append(path, b"forged\n")),
     ];
@@ -340,6 +343,7 @@ fn a_log_that_somebody_replaces_or_cuts_takes_no_more_changes() {
                 "{attack}"
             );
             assert!(!log.is_healthy(), "{attack}");
+            assert!(log.reopen().await.is_err(), "{attack}");
             log.begin(intent("session.destroy"), Durability::Reserve)
                 .await
                 .unwrap()

@@ -560,3 +560,26 @@ proptest! {
         })?;
     }
 }
+
+/// The end of the audit log is kept for the log that it is of, and read beside an open store (A2).
+#[test]
+fn the_end_of_the_audit_log_is_kept() {
+    let (directory, store) = fresh();
+    let path = directory.path().join("state.db");
+    let (log, other) = (
+        std::path::Path::new("/a b/log"),
+        std::path::Path::new("/log"),
+    );
+    assert_eq!(store.audit_head(log).unwrap(), None);
+    for seq in [3, u64::MAX] {
+        store.set_audit_head(log, seq, &[0xab; 32]).unwrap();
+        assert_eq!(store.audit_head(log).unwrap(), Some((seq, [0xab; 32])));
+        assert_eq!(
+            Store::read_audit_head(&path, log).unwrap(),
+            Some((seq, [0xab; 32]))
+        );
+    }
+    assert_eq!(store.audit_head(other).unwrap(), None);
+    let nowhere = directory.path().join("none.db");
+    assert_eq!(Store::read_audit_head(&nowhere, log).unwrap(), None);
+}
