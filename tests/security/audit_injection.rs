@@ -157,7 +157,10 @@ fn check(machine: &Machine, calls: usize) {
         log.contains("\\\\u{202e}") && log.contains("\\\\u{1b}"),
         "the control: what was hostile is there, spelled out"
     );
-    assert!(log.contains("1048576 bytes"), "and so is what was too long");
+    assert!(
+        log.contains(&"x".repeat(40)),
+        "and so is the beginning of what was too long"
+    );
     assert!(machine.cli(&["audit", "verify"]).status.success());
     for arguments in [
         &["audit", "tail", "-n", "10000"][..],

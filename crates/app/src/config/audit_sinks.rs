@@ -95,7 +95,7 @@ fn one(name: &str, mut table: Table, environment: &Environment) -> Result<SinkSe
 
 /// Takes what the kind has from the table.
 fn kind(table: &mut Table, environment: &Environment) -> Result<SinkKind, String> {
-    let mut path = |value: &mut Option<String>, key: &str| {
+    let path = |value: &mut Option<String>, key: &str| {
         value
             .take()
             .map(|text| absolute(&text, key, environment))

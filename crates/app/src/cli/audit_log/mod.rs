@@ -15,7 +15,7 @@ use audit::export::{Filter, Line, Pattern, Reader};
 
 use super::{
     CliError, Context,
-    arguments::{AuditCommand, FilterArguments},
+    arguments::{self, AuditCommand, FilterArguments},
     output::note,
 };
 
