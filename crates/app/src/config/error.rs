@@ -197,6 +197,10 @@ impl ConfigError {
             | ConfigError::BaseUrl { key, .. }
             | ConfigError::Contradiction { smaller: key, .. } => Some(key),
             ConfigError::Credential { .. } => Some(super::keys::CREDENTIALS.name),
+            ConfigError::AuditSink { .. } => Some(super::keys::AUDIT_SINKS.name),
+            ConfigError::HttpListen { .. } | ConfigError::Http(_) => {
+                Some(super::keys::HTTP_LISTEN.name)
+            }
             ConfigError::Read { .. }
             | ConfigError::Unsafe { .. }
             | ConfigError::Syntax { .. }
@@ -218,11 +222,14 @@ impl ConfigError {
             | ConfigError::Path { origin, .. }
             | ConfigError::BaseUrl { origin, .. }
             | ConfigError::Credential { origin, .. }
+            | ConfigError::AuditSink { origin, .. }
+            | ConfigError::HttpListen { origin, .. }
             | ConfigError::UnknownKey { origin, .. } => Some(origin),
             ConfigError::Contradiction { .. }
             | ConfigError::Read { .. }
             | ConfigError::Unsafe { .. }
             | ConfigError::Syntax { .. }
+            | ConfigError::Http(_)
             | ConfigError::Profile(_)
             | ConfigError::SetSyntax { .. }
             | ConfigError::NoHome => None,
@@ -243,6 +250,9 @@ impl ConfigError {
             ConfigError::Rule { .. } => "bad_rule",
             ConfigError::Preset { .. } => "unknown_preset",
             ConfigError::Credential { .. } => "bad_credential",
+            ConfigError::AuditSink { .. } => "bad_audit_sink",
+            ConfigError::HttpListen { .. } => "bad_listen_address",
+            ConfigError::Http(_) => "unsafe_http",
             ConfigError::Path { .. } => "bad_path",
             ConfigError::BaseUrl { .. } => "bad_address",
             ConfigError::Profile(_) => "internal",
@@ -272,6 +282,13 @@ impl ConfigError {
             ConfigError::Preset { .. } => "Name one of these, or write a host with a dot.",
             ConfigError::Credential { .. } => {
                 "Correct the table; docs/network.md tells what it may have."
+            }
+            ConfigError::AuditSink { .. } => {
+                "Correct the table; docs/audit-log-export.md tells what it may have."
+            }
+            ConfigError::HttpListen { .. } => "Write 127.0.0.1:7860, or unix:/PATH.",
+            ConfigError::Http(_) => {
+                "Give it TLS and a key or an issuer, or a loopback address; docs/http.md."
             }
             ConfigError::Path { .. } => "Name another path, or leave it out.",
             ConfigError::BaseUrl { .. } => "Write https://HOST, or http:// on a loopback address.",
