@@ -23,15 +23,23 @@ pub fn measure(report: &mut Report) {
     let machine = Machine::new(users()[0]);
     let (mut server, address) = start(&machine);
     let key = key(&machine);
-    let list = message(&address, &key, r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{}}"#);
+    let list = message(
+        &address,
+        &key,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{}}"#,
+    );
     let wrong = message(&address, &key, "{");
     let health = format!("GET /health HTTP/1.1\r\nHost: {address}\r\n\r\n").into_bytes();
     let mut stream = BufReader::new(TcpStream::connect(&address).expect("the door"));
-    let (mut rate, mut known, mut unknown) = (Samples::default(), Samples::default(), Samples::default());
+    let (mut rate, mut known, mut unknown) =
+        (Samples::default(), Samples::default(), Samples::default());
     for _ in 0..ROUNDS {
         let started = Instant::now();
         for _ in 0..REQUESTS / AHEAD {
-            stream.get_mut().write_all(&list.repeat(AHEAD)).expect("requests");
+            stream
+                .get_mut()
+                .write_all(&list.repeat(AHEAD))
+                .expect("requests");
             (0..AHEAD).for_each(|_| answer(&mut stream));
         }
         rate.push(REQUESTS as f64 / started.elapsed().as_secs_f64());
@@ -41,7 +49,10 @@ pub fn measure(report: &mut Report) {
     let _ended = server.kill();
     let _reaped = server.wait();
     let added: f64 = known.median() - unknown.median();
-    report.add(Row::new("HTTP tools/list on one core", "requests/s", rate).promise(Bound::AtLeast(5_000.0)));
+    report.add(
+        Row::new("HTTP tools/list on one core", "requests/s", rate)
+            .promise(Bound::AtLeast(5_000.0)),
+    );
     report.add(Row::new("HTTP: a key is known", "ms", added.into()).promise(Bound::AtMost(0.1)));
 }
 
@@ -76,7 +87,14 @@ fn start(machine: &Machine) -> (Child, String) {
 }
 
 fn key(machine: &Machine) -> String {
-    let made = machine.cli(&["keys", "create", "--name", "bench", "--scope", "sessions:read"]);
+    let made = machine.cli(&[
+        "keys",
+        "create",
+        "--name",
+        "bench",
+        "--scope",
+        "sessions:read",
+    ]);
     assert!(made.status.success(), "{made:?}");
     String::from_utf8_lossy(&made.stdout).trim().to_owned()
 }

@@ -35,7 +35,9 @@ impl Server {
         let mut lines = lines.map_while(Result::ok);
         let mut said = Vec::new();
         let url = lines.find_map(|line| {
-            let url = line.split_once("url=\"").and_then(|(_, rest)| rest.split_once('"'));
+            let url = line
+                .split_once("url=\"")
+                .and_then(|(_, rest)| rest.split_once('"'));
             let url = url.map(|(url, _)| url.to_owned());
             said.push(line);
             url
@@ -67,7 +69,8 @@ fn key(machine: &Machine) -> String {
 }
 
 fn drive(server: &Server, token: &str, mode: &str) -> Result<Value, String> {
-    let script = std::fs::read_to_string(root().join("tests/clients/remote.py")).expect("the client");
+    let script =
+        std::fs::read_to_string(root().join("tests/clients/remote.py")).expect("the client");
     let output: Output = Command::new(python()?)
         .args(["-c", &script, &server.url, token, mode, "app"])
         .stdin(Stdio::null())
@@ -91,12 +94,16 @@ fn the_python_sdk_by_http_with_a_key_until_it_is_revoked() {
         let server = Server::start(&machine, &[]);
         let key = key(&machine);
         for (mode, protocol) in [("legacy", "2025-11-25"), ("2026-07-28", "2026-07-28")] {
-            let seen = drive(&server, &key, mode).unwrap_or_else(|said| panic!("{user:?} {mode}: {said}"));
+            let seen =
+                drive(&server, &key, mode).unwrap_or_else(|said| panic!("{user:?} {mode}: {said}"));
             assert_eq!(seen["protocol"], protocol, "{seen}");
         }
         let id = key.split('_').nth(1).expect("an id");
         assert!(machine.cli(&["keys", "revoke", id]).status.success());
-        assert_eq!(drive(&server, &key, "denied").expect("a report"), json!({ "denied": true }));
+        assert_eq!(
+            drive(&server, &key, "denied").expect("a report"),
+            json!({ "denied": true })
+        );
         let log = std::fs::read_to_string(machine.audit_log()).expect("the audit log");
         assert!(log.contains("auth.fail") && !log.contains(&key), "{user:?}");
     }
@@ -124,7 +131,10 @@ fn the_python_sdk_by_http_with_access_tokens() {
         issuer.token("ES256", &claims)
     };
     let seen = drive(&server, &token("sub", json!("somebody")), "auto");
-    assert_eq!(seen.unwrap_or_else(|said| panic!("{said}"))["protocol"], "2026-07-28");
+    assert_eq!(
+        seen.unwrap_or_else(|said| panic!("{said}"))["protocol"],
+        "2026-07-28"
+    );
     for (name, value) in [
         ("exp", json!(1_000_000)),
         ("aud", json!("https://other.example/mcp")),
@@ -132,7 +142,11 @@ fn the_python_sdk_by_http_with_access_tokens() {
         ("iss", json!("https://other.example")),
     ] {
         let seen = drive(&server, &token(name, value), "denied");
-        assert_eq!(seen.unwrap_or_else(|said| panic!("{name}: {said}")), json!({ "denied": true }), "{name}");
+        assert_eq!(
+            seen.unwrap_or_else(|said| panic!("{name}: {said}")),
+            json!({ "denied": true }),
+            "{name}"
+        );
     }
 }
 
@@ -142,9 +156,31 @@ fn a_door_that_must_not_be_open_is_not_opened() {
     let machine = Machine::new(users()[0]);
     for (arguments, code, said) in [
         (&["serve", "--http", "0.0.0.0:0"][..], 2, "http_tls_cert"),
-        (&["serve", "--http", "0.0.0.0:0", "--behind-proxy", "127.0.0.1", "--set", "http_hosts=[\"a.example\"]"], 1, "keys create"),
+        (
+            &[
+                "serve",
+                "--http",
+                "0.0.0.0:0",
+                "--behind-proxy",
+                "127.0.0.1",
+                "--set",
+                "http_hosts=[\"a.example\"]",
+            ],
+            1,
+            "keys create",
+        ),
         (&["serve", "--http", "localhost:0"], 2, "127.0.0.1:7860"),
-        (&["serve", "--http", "127.0.0.1:0", "--set", "http_origins=[\"*\"]"], 2, "http_origins"),
+        (
+            &[
+                "serve",
+                "--http",
+                "127.0.0.1:0",
+                "--set",
+                "http_origins=[\"*\"]",
+            ],
+            2,
+            "http_origins",
+        ),
     ] {
         let output = machine.cli(arguments);
         let told = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -99,8 +99,10 @@ impl Issuer {
     /// Publishes that metadata and those keys from now on.
     pub fn publish(&self, metadata: &Value, keys: &Value) {
         let place = "/.well-known/oauth-authorization-server/tenant".to_owned();
-        *self.served.documents.lock().expect("documents") =
-            vec![(place, metadata.to_string()), ("/keys".to_owned(), keys.to_string())];
+        *self.served.documents.lock().expect("documents") = vec![
+            (place, metadata.to_string()),
+            ("/keys".to_owned(), keys.to_string()),
+        ];
     }
 
     /// Publishes nothing any more.
@@ -115,7 +117,10 @@ impl Issuer {
 
     /// Claims of a good token.
     pub fn claims(&self, audience: &str, scope: &str) -> Value {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time").as_secs();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .expect("a time")
+            .as_secs();
         json!({
             "iss": self.name(), "sub": "somebody", "aud": audience, "client_id": "a-client",
             "iat": now, "nbf": now, "exp": now + 600, "scope": scope,
@@ -129,7 +134,10 @@ impl Issuer {
             "EdDSA" => "ed25519",
             _ => "rsa",
         };
-        self.sign(&json!({ "alg": algorithm, "typ": "at+jwt", "kid": key }), claims)
+        self.sign(
+            &json!({ "alg": algorithm, "typ": "at+jwt", "kid": key }),
+            claims,
+        )
     }
 
     /// A token with that header.
@@ -190,7 +198,10 @@ fn answer(mut stream: TcpStream, served: &Served) {
     let found = documents.into_iter().find(|(place, _)| place == path);
     let (status, body) = match found {
         Some((_, body)) if body.starts_with("\"redirect ") => {
-            let to = body.trim_matches('"').trim_start_matches("redirect ").to_owned();
+            let to = body
+                .trim_matches('"')
+                .trim_start_matches("redirect ")
+                .to_owned();
             (format!("302 Found\r\nLocation: {to}"), String::new())
         }
         Some((_, body)) => ("200 OK".to_owned(), body),
@@ -198,7 +209,8 @@ fn answer(mut stream: TcpStream, served: &Served) {
     };
     let length = body.len();
     let _gone = stream.write_all(
-        format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}").as_bytes(),
+        format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
+            .as_bytes(),
     );
 }
 

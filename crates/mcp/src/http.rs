@@ -67,8 +67,7 @@ pub struct HttpService {
     answer: Arc<Answer>,
 }
 
-type Answer =
-    dyn Fn(Request<Full<Bytes>>) -> BoxFuture<'static, Response<HttpBody>> + Send + Sync;
+type Answer = dyn Fn(Request<Full<Bytes>>) -> BoxFuture<'static, Response<HttpBody>> + Send + Sync;
 
 impl HttpService {
     /// The service on that road. When `shutdown` is cancelled, waiting calls are answered `shutting_down`.

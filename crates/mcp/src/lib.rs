@@ -27,7 +27,7 @@ mod shape;
 mod text;
 mod tools;
 
-pub use connection::{McpError, Peer, serve};
 pub use self::http::{HttpAnswer, HttpBody, HttpCaller, HttpService, MAX_HTTP_BODY_BYTES};
+pub use connection::{McpError, Peer, serve};
 pub use service::{INSTRUCTIONS, SERVER_NAME, Service};
 pub use tools::{required_scopes, tool_list};

@@ -162,7 +162,9 @@ impl Service {
     const fn offer(&self) -> Offer {
         match &self.door {
             Door::Http => Offer::Remote,
-            Door::Connection(Peer { is_person: true, .. }) => Offer::Person,
+            Door::Connection(Peer {
+                is_person: true, ..
+            }) => Offer::Person,
             Door::Connection(peer) => match peer.credentials {
                 Credentials::ApiKey(_) | Credentials::AccessToken(_) => Offer::Remote,
                 Credentials::LocalPeer { .. } | Credentials::System => Offer::Program,
@@ -180,12 +182,17 @@ impl Service {
         let (credentials, source, said, name, http) = match &self.door {
             Door::Connection(peer) => {
                 let said = context.extensions.get().cloned().unwrap_or_default();
-                (peer.credentials.clone(), peer.source, said, String::new(), None)
+                (
+                    peer.credentials.clone(),
+                    peer.source,
+                    said,
+                    String::new(),
+                    None,
+                )
             }
             Door::Http => {
-                let http = HttpRequest::of(&context.extensions).ok_or_else(|| {
-                    ErrorData::internal_error("the request has no caller", None)
-                })?;
+                let http = HttpRequest::of(&context.extensions)
+                    .ok_or_else(|| ErrorData::internal_error("the request has no caller", None))?;
                 let HttpCaller {
                     credentials,
                     name,
@@ -250,10 +257,7 @@ impl Service {
         let asking = fingerprint
             .zip(person.left())
             .and_then(|(fingerprint, ask)| rounds.result(&name, fingerprint, round, &ask, words));
-        Ok(asking.map_or_else(
-            || call::result(answer).into(),
-            CallToolResponse::from,
-        ))
+        Ok(asking.map_or_else(|| call::result(answer).into(), CallToolResponse::from))
     }
 }
 

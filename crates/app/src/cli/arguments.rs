@@ -301,8 +301,15 @@ impl ServeArguments {
     /// What of them are keys of the configuration, as `--set` takes them.
     pub fn as_keys(&self) -> Vec<String> {
         let text = |text: &str| toml::Value::String(text.to_owned()).to_string();
-        let listen = self.http.as_deref().map(|address| format!("http_listen={}", text(address)));
-        let proxies: Vec<_> = self.behind_proxy.iter().map(|proxy| text(&proxy.to_string())).collect();
+        let listen = self
+            .http
+            .as_deref()
+            .map(|address| format!("http_listen={}", text(address)));
+        let proxies: Vec<_> = self
+            .behind_proxy
+            .iter()
+            .map(|proxy| text(&proxy.to_string()))
+            .collect();
         let proxies =
             (!proxies.is_empty()).then(|| format!("http_behind_proxy=[{}]", proxies.join(", ")));
         listen.into_iter().chain(proxies).collect()

@@ -18,7 +18,8 @@ use crate::{
     config::Environment,
     front::ReadyLine,
     server::{
-        self, ElectionError, House, Lock, LogWriter, Options, read_address, stop_on_signals, take_lock,
+        self, ElectionError, House, Lock, LogWriter, Options, read_address, stop_on_signals,
+        take_lock,
     },
     wiring,
 };
@@ -137,7 +138,9 @@ async fn open_door(settings: &http_door::Settings, house: &dyn House) -> Result<
         .map_err(|error| CliError::Build(error.into()))?;
     tracing::info!(url = door.url(), "serving MCP over HTTP");
     if !has_keys && settings.oauth.is_none() {
-        tracing::warn!("nobody has a key yet: `claude-code-mcp keys create` makes one, while the server runs as well");
+        tracing::warn!(
+            "nobody has a key yet: `claude-code-mcp keys create` makes one, while the server runs as well"
+        );
     }
     Ok(door)
 }
@@ -179,7 +182,9 @@ fn serve(
             .map_err(CliError::Build)?;
         let door = match &context.config.http {
             // A server that comes and goes with its clients is not where others would look for it.
-            Some(settings) if idle_exit.is_none() => Some(open_door(settings, house.as_ref()).await?),
+            Some(settings) if idle_exit.is_none() => {
+                Some(open_door(settings, house.as_ref()).await?)
+            }
             Some(_) | None => None,
         };
         let elected = lock.listen(&context.config.paths, VERSION)?;

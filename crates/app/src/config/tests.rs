@@ -219,7 +219,13 @@ fn every_key_is_read_from_the_file_and_from_its_variable() {
     assert_eq!((http.hosts.len(), http.proxies.len()), (2, 2));
     assert_eq!(http.origins, ["https://app.example"]);
     let tls = http.tls.as_ref().unwrap();
-    assert_eq!((tls.certificate.as_path(), tls.key.as_path()), (Path::new("/srv/tls/cert.pem"), Path::new("/srv/tls/key.pem")));
+    assert_eq!(
+        (tls.certificate.as_path(), tls.key.as_path()),
+        (
+            Path::new("/srv/tls/cert.pem"),
+            Path::new("/srv/tls/key.pem")
+        )
+    );
     let oauth = http.oauth.as_ref().unwrap();
     assert_eq!(oauth.issuers, ["https://id.example/tenant"]);
     assert_eq!(oauth.audience, "https://mcp.example.com/mcp");

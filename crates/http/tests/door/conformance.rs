@@ -32,7 +32,11 @@ async fn run(command: &mut Command) -> Result<String, String> {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
-    if output.status.success() { Ok(said) } else { Err(said) }
+    if output.status.success() {
+        Ok(said)
+    } else {
+        Err(said)
+    }
 }
 
 /// The suite, unpacked.
@@ -44,7 +48,12 @@ async fn suite(unpacked: &Path) -> Result<PathBuf, String> {
         return Err("CONFORMANCE_BUNDLE names no bundle of the suite".to_owned());
     }
     run(Command::new("node").arg("--version")).await?;
-    run(Command::new("tar").arg("xzf").arg(&bundle).arg("-C").arg(unpacked)).await?;
+    run(Command::new("tar")
+        .arg("xzf")
+        .arg(&bundle)
+        .arg("-C")
+        .arg(unpacked))
+    .await?;
     Ok(unpacked.join("t/dist/index.js"))
 }
 
@@ -86,7 +95,10 @@ fn failures(results: &Path) -> String {
         for check in checks.as_array().into_iter().flatten() {
             if check["status"] == "FAILURE" {
                 let name = directory.file_name();
-                told.push_str(&format!("{name:?} {}: {}\n", check["id"], check["errorMessage"]));
+                told.push_str(&format!(
+                    "{name:?} {}: {}\n",
+                    check["id"], check["errorMessage"]
+                ));
             }
         }
     }
@@ -103,7 +115,11 @@ async fn conforms(revision: &str) {
     let port = proxy.local_addr().expect("an address").port();
     let mut settings = loopback();
     settings.hosts = vec![format!("127.0.0.1:{port}"), format!("localhost:{port}")];
-    let (road, stop, key) = (Arc::new(TestRoad::default()), CancellationToken::new(), Fixtures::key());
+    let (road, stop, key) = (
+        Arc::new(TestRoad::default()),
+        CancellationToken::new(),
+        Fixtures::key(),
+    );
     let service = HttpService::wrapping(
         Arc::clone(&road) as Arc<dyn Road>,
         stop.clone(),
@@ -124,9 +140,9 @@ async fn conforms(revision: &str) {
         .arg(unpacked.path().join("results"))
         .current_dir(unpacked.path());
     let done = tokio::time::timeout(std::time::Duration::from_secs(120), run(&mut command)).await;
-    let said = done.expect("the suite ends").unwrap_or_else(|said| {
-        panic!("{said}\n{}", failures(&unpacked.path().join("results")))
-    });
+    let said = done
+        .expect("the suite ends")
+        .unwrap_or_else(|said| panic!("{said}\n{}", failures(&unpacked.path().join("results"))));
     assert!(said.contains("passed"), "{said}");
     adding.abort();
 }

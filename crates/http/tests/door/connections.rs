@@ -26,7 +26,13 @@ async fn a_client_that_dawdles_with_its_head_is_cut_off() {
     assert!(dawdle.await, "the whole head was taken");
     let silent = door.raw("").await;
     assert_eq!(Answer::of(&silent).body, "");
-    let keep = request("POST", "/mcp", door.port(), &[("Connection", "keep-alive")], LIST_SESSIONS);
+    let keep = request(
+        "POST",
+        "/mcp",
+        door.port(),
+        &[("Connection", "keep-alive")],
+        LIST_SESSIONS,
+    );
     let idle = door.raw(keep).await;
     assert!(idle.starts_with("HTTP/1.1 200"), "{idle}");
     assert!(started.elapsed() >= Duration::from_millis(900));
@@ -38,9 +44,18 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
     let mut settings = loopback();
     settings.limits.body_time = Duration::from_millis(200);
     let door = open(settings).await;
-    let text = request("POST", "/mcp", door.port(), &[("Content-Length", "1000")], "{");
+    let text = request(
+        "POST",
+        "/mcp",
+        door.port(),
+        &[("Content-Length", "1000")],
+        "{",
+    );
     let answer = Answer::of(&door.raw(text).await);
-    assert_eq!((answer.status, answer.code().as_str()), (408, "request_timeout"));
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (408, "request_timeout")
+    );
 }
 
 #[tokio::test]
@@ -54,10 +69,16 @@ async fn heads_are_bounded_in_length_and_number() {
     assert_eq!(door.post(LIST_SESSIONS, &many).await.status, 431);
     let path = format!("/{}", "a".repeat(40 * 1024));
     let uri = door.raw(request("POST", &path, door.port(), &[], "")).await;
-    assert!(uri.starts_with("HTTP/1.1 414") || uri.starts_with("HTTP/1.1 431"), "{uri:.100}");
+    assert!(
+        uri.starts_with("HTTP/1.1 414") || uri.starts_with("HTTP/1.1 431"),
+        "{uri:.100}"
+    );
     assert_eq!(door.post(LIST_SESSIONS, &many[..40]).await.status, 200);
     let fits = "a".repeat(20 * 1024);
-    assert_eq!(door.post(LIST_SESSIONS, &[("X-Long", &fits)]).await.status, 200);
+    assert_eq!(
+        door.post(LIST_SESSIONS, &[("X-Long", &fits)]).await.status,
+        200
+    );
 }
 
 #[tokio::test]
@@ -66,10 +87,20 @@ async fn bodies_are_bounded_each_and_together() {
     settings.limits.body_bytes = 4096;
     settings.limits.bodies_bytes = 6 * 1024;
     let door = open(settings).await;
-    let told = request("POST", "/mcp", door.port(), &[("Content-Length", "4097")], "");
+    let told = request(
+        "POST",
+        "/mcp",
+        door.port(),
+        &[("Content-Length", "4097")],
+        "",
+    );
     let answer = Answer::of(&door.raw(told).await);
-    assert_eq!((answer.status, answer.code().as_str()), (413, "payload_too_large"));
-    let padded = |bytes: usize| format!("{LIST_SESSIONS}{}", " ".repeat(bytes - LIST_SESSIONS.len()));
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (413, "payload_too_large")
+    );
+    let padded =
+        |bytes: usize| format!("{LIST_SESSIONS}{}", " ".repeat(bytes - LIST_SESSIONS.len()));
     assert_eq!(door.post(&padded(4096), &[]).await.status, 200);
     // Half of a large one is held; another does not fit beside it, a small one does.
     let whole = request("POST", "/mcp", door.port(), &[], &padded(4096));
@@ -85,7 +116,10 @@ async fn bodies_are_bounded_each_and_together() {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert!(refused, "two bodies are held where there is room for one and a half");
+    assert!(
+        refused,
+        "two bodies are held where there is room for one and a half"
+    );
     assert_eq!(door.post(LIST_SESSIONS, &[]).await.status, 200);
     let done = exchange(&mut held, rest.as_bytes()).await;
     assert!(done.starts_with("HTTP/1.1 200"), "{done}");
@@ -98,7 +132,13 @@ async fn one_address_has_so_many_connections_and_no_more() {
     let mut settings = loopback();
     settings.limits.connections_of_one = 3;
     let door = open(settings).await;
-    let health = request("GET", "/health", door.port(), &[("Connection", "keep-alive")], "");
+    let health = request(
+        "GET",
+        "/health",
+        door.port(),
+        &[("Connection", "keep-alive")],
+        "",
+    );
     let mut held = Vec::new();
     for _ in 0..3 {
         let mut stream = door.connect().await;
@@ -106,12 +146,16 @@ async fn one_address_has_so_many_connections_and_no_more() {
         assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
         held.push(stream);
     }
-    let refused = door.raw(request("GET", "/health", door.port(), &[], "")).await;
+    let refused = door
+        .raw(request("GET", "/health", door.port(), &[], ""))
+        .await;
     assert_eq!(refused, "");
     held.pop();
     let mut answer = String::new();
     for _ in 0..200 {
-        answer = door.raw(request("GET", "/health", door.port(), &[], "")).await;
+        answer = door
+            .raw(request("GET", "/health", door.port(), &[], ""))
+            .await;
         if !answer.is_empty() {
             break;
         }

@@ -12,10 +12,11 @@ use rmcp::{
     model::{
         CallToolRequestParams, CallToolResponse, CallToolResult, CompleteRequestParams,
         CompleteResult, GetPromptRequestParams, GetPromptResponse, GetPromptResult,
-        InputRequiredResult, LoggingLevel, LoggingMessageNotificationParam, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult,
-        ListToolsResult, PaginatedRequestParams, ProgressNotificationParam, ProtocolVersion,
-        ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, ServerCapabilities,
-        ServerConfig, SetLevelRequestParams, SubscribeRequestParams, Tool, UnsubscribeRequestParams,
+        InputRequiredResult, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult,
+        ListToolsResult, LoggingLevel, LoggingMessageNotificationParam, PaginatedRequestParams,
+        ProgressNotificationParam, ProtocolVersion, ReadResourceRequestParams,
+        ReadResourceResponse, ReadResourceResult, ServerCapabilities, ServerConfig,
+        SetLevelRequestParams, SubscribeRequestParams, Tool, UnsubscribeRequestParams,
     },
     service::RequestContext,
 };
@@ -66,7 +67,11 @@ impl Fixtures {
 
     fn state(&self, step: &str) -> String {
         let tag = hmac::sign(&self.key, step.as_bytes());
-        let tag: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let tag: String = tag
+            .as_ref()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         format!("{step}.{tag}")
     }
 
@@ -85,9 +90,7 @@ impl Fixtures {
         context: &RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let text = |text: &str| json!({ "content": [{ "type": "text", "text": text }] });
-        let resource = |uri: &str, kind: &str, text: &str| {
-            json!({ "type": "resource", "resource": { "uri": uri, "mimeType": kind, "text": text } })
-        };
+        let resource = |uri: &str, kind: &str, text: &str| json!({ "type": "resource", "resource": { "uri": uri, "mimeType": kind, "text": text } });
         let content = match request.name.as_ref() {
             "test_simple_text" => text("This is a simple text response for testing."),
             "test_image_content" => {
@@ -108,7 +111,8 @@ impl Fixtures {
             "test_tool_with_progress" => {
                 for progress in [0.0, 50.0, 100.0] {
                     if let Some(token) = context.meta.get_progress_token() {
-                        let told = ProgressNotificationParam::new(token, progress).with_total(100.0);
+                        let told =
+                            ProgressNotificationParam::new(token, progress).with_total(100.0);
                         context.peer.notify_progress(told).await.expect("a client");
                     }
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -116,9 +120,18 @@ impl Fixtures {
                 text("done")
             }
             "test_tool_with_logging" => {
-                for words in ["Tool execution started", "Tool processing data", "Tool execution completed"] {
-                    let message = LoggingMessageNotificationParam::new(LoggingLevel::Info, json!(words));
-                    context.peer.notify_logging_message(message).await.expect("a client");
+                for words in [
+                    "Tool execution started",
+                    "Tool processing data",
+                    "Tool execution completed",
+                ] {
+                    let message =
+                        LoggingMessageNotificationParam::new(LoggingLevel::Info, json!(words));
+                    context
+                        .peer
+                        .notify_logging_message(message)
+                        .await
+                        .expect("a client");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
                 text("done")
@@ -149,7 +162,11 @@ impl Fixtures {
         context: &RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let answers = serde_json::to_value(&request.input_responses).unwrap_or_default();
-        let step = request.request_state.as_deref().map(|state| self.step(state)).transpose()?;
+        let step = request
+            .request_state
+            .as_deref()
+            .map(|state| self.step(state))
+            .transpose()?;
         let ask = |message: &str, name: &str, kind: &str| {
             json!({ "method": "elicitation/create", "params": { "mode": "form", "message": message,
                 "requestedSchema": { "type": "object", "properties": { name: { "type": kind } }, "required": [name] } } })
@@ -159,23 +176,30 @@ impl Fixtures {
                 "messages": [{ "role": "user", "content": { "type": "text", "text": prompt } }] } })
         };
         let roots = || json!({ "method": "roots/list", "params": {} });
-        let has = |names: &[&str]| names.iter().all(|name| answers.get(name).is_some_and(Value::is_object));
-        let said = |name: &str, field: &str| {
-            answers[name]["content"][field].as_str().map(str::to_owned)
+        let has = |names: &[&str]| {
+            names
+                .iter()
+                .all(|name| answers.get(name).is_some_and(Value::is_object))
         };
+        let said =
+            |name: &str, field: &str| answers[name]["content"][field].as_str().map(str::to_owned);
         let (asked, state) = match request.name.as_ref() {
             "test_input_required_result_elicitation" => {
                 if let Some(name) = said("user_name", "name") {
                     return Ok(told(&format!("Hello, {name}!")));
                 }
-                (json!({ "user_name": ask("What is your name?", "name", "string") }), None)
+                (
+                    json!({ "user_name": ask("What is your name?", "name", "string") }),
+                    None,
+                )
             }
             "test_input_required_result_sampling" if has(&["capital_question"]) => {
                 return Ok(told(&answers["capital_question"]["content"].to_string()));
             }
-            "test_input_required_result_sampling" => {
-                (json!({ "capital_question": sample("What is the capital of France?", 100) }), None)
-            }
+            "test_input_required_result_sampling" => (
+                json!({ "capital_question": sample("What is the capital of France?", 100) }),
+                None,
+            ),
             "test_input_required_result_list_roots" if has(&["client_roots"]) => {
                 return Ok(told(&answers["client_roots"].to_string()));
             }
@@ -196,13 +220,19 @@ impl Fixtures {
                     json!({ "step2": ask("Step 2: What is your favorite color?", "color", "string") }),
                     Some("second"),
                 ),
-                _ => (json!({ "step1": ask("Step 1: What is your name?", "name", "string") }), Some("first")),
+                _ => (
+                    json!({ "step1": ask("Step 1: What is your name?", "name", "string") }),
+                    Some("first"),
+                ),
             },
             "test_input_required_result_capabilities" => {
                 let can = context.client_capabilities().unwrap_or_default();
                 let mut asked = serde_json::Map::new();
                 if can.elicitation.is_some() {
-                    asked.insert("user_name".to_owned(), ask("What is your name?", "name", "string"));
+                    asked.insert(
+                        "user_name".to_owned(),
+                        ask("What is your name?", "name", "string"),
+                    );
                 }
                 if can.sampling.is_some() {
                     asked.insert("greeting".to_owned(), sample("Generate a greeting", 50));
@@ -213,7 +243,10 @@ impl Fixtures {
                 (Value::Object(asked), None)
             }
             _ if step.is_some() && has(&["confirm"]) => return Ok(told("state-ok")),
-            _ => (json!({ "confirm": ask("Please confirm", "ok", "boolean") }), Some("confirm")),
+            _ => (
+                json!({ "confirm": ask("Please confirm", "ok", "boolean") }),
+                Some("confirm"),
+            ),
         };
         Ok(CallToolResponse::InputRequired(InputRequiredResult::new(
             Some(of(asked)),
@@ -264,8 +297,10 @@ impl ServerHandler for Fixtures {
     ) -> Result<ListToolsResult, ErrorData> {
         let mut list = self.service.list_tools(request, context).await?;
         list.tools.extend(TOOLS.map(|name| {
-            of::<Tool>(json!({ "name": name, "description": "Of the conformance suite",
-                "inputSchema": { "type": "object" } }))
+            of::<Tool>(
+                json!({ "name": name, "description": "Of the conformance suite",
+                "inputSchema": { "type": "object" } }),
+            )
         }));
         Ok(list)
     }
@@ -286,7 +321,9 @@ impl ServerHandler for Fixtures {
         _request: CompleteRequestParams,
         _context: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
-        Ok(complete(json!({ "completion": { "values": ["paris", "park"], "total": 2, "hasMore": false } })))
+        Ok(complete(
+            json!({ "completion": { "values": ["paris", "park"], "total": 2, "hasMore": false } }),
+        ))
     }
 
     async fn set_level(
@@ -319,13 +356,15 @@ impl ServerHandler for Fixtures {
         _context: RequestContext<RoleServer>,
     ) -> Result<ListPromptsResult, ErrorData> {
         let argument = |name| json!({ "name": name, "description": name, "required": true });
-        Ok(complete(json!({ "ttlMs": 1000, "cacheScope": "public", "prompts": [
+        Ok(complete(
+            json!({ "ttlMs": 1000, "cacheScope": "public", "prompts": [
             { "name": "test_simple_prompt", "description": "Of the suite" },
             { "name": "test_prompt_with_arguments", "description": "Of the suite", "arguments": [argument("arg1"), argument("arg2")] },
             { "name": "test_prompt_with_embedded_resource", "description": "Of the suite", "arguments": [argument("resourceUri")] },
             { "name": "test_prompt_with_image", "description": "Of the suite" },
             { "name": "test_input_required_result_prompt", "description": "Of the suite" },
-        ] })))
+        ] }),
+        ))
     }
 
     async fn get_prompt(
@@ -334,7 +373,12 @@ impl ServerHandler for Fixtures {
         _context: RequestContext<RoleServer>,
     ) -> Result<GetPromptResponse, ErrorData> {
         let whole = serde_json::to_value(&request).unwrap_or_default();
-        let argument = |name: &str| whole["arguments"][name].as_str().unwrap_or_default().to_owned();
+        let argument = |name: &str| {
+            whole["arguments"][name]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
+        };
         let user = |content: Value| json!({ "role": "user", "content": content });
         let text = |text: &str| json!({ "type": "text", "text": text });
         let messages = match request.name.as_str() {
@@ -345,8 +389,10 @@ impl ServerHandler for Fixtures {
                 argument("arg2")
             )))],
             "test_prompt_with_embedded_resource" => vec![
-                user(json!({ "type": "resource", "resource": { "uri": argument("resourceUri"), "mimeType": "text/plain",
-                    "text": "Embedded resource content for testing." } })),
+                user(
+                    json!({ "type": "resource", "resource": { "uri": argument("resourceUri"), "mimeType": "text/plain",
+                    "text": "Embedded resource content for testing." } }),
+                ),
                 user(text("Please process the embedded resource above.")),
             ],
             "test_prompt_with_image" => vec![
@@ -359,7 +405,10 @@ impl ServerHandler for Fixtures {
                     let ask = json!({ "user_context": { "method": "elicitation/create", "params": { "mode": "form",
                         "message": "What context should the prompt use?", "requestedSchema": { "type": "object",
                         "properties": { "context": { "type": "string" } }, "required": ["context"] } } } });
-                    return Ok(GetPromptResponse::InputRequired(InputRequiredResult::new(Some(of(ask)), None)));
+                    return Ok(GetPromptResponse::InputRequired(InputRequiredResult::new(
+                        Some(of(ask)),
+                        None,
+                    )));
                 };
                 vec![user(text(said))]
             }
@@ -373,13 +422,13 @@ impl ServerHandler for Fixtures {
         _request: Option<PaginatedRequestParams>,
         _context: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
-        let resource = |uri: &str, kind: &str| {
-            json!({ "uri": uri, "name": uri, "description": "Of the suite", "mimeType": kind })
-        };
-        Ok(complete(json!({ "ttlMs": 1000, "cacheScope": "public", "resources": [
+        let resource = |uri: &str, kind: &str| json!({ "uri": uri, "name": uri, "description": "Of the suite", "mimeType": kind });
+        Ok(complete(
+            json!({ "ttlMs": 1000, "cacheScope": "public", "resources": [
             resource("test://static-text", "text/plain"), resource("test://static-binary", "image/png"),
             resource("test://watched-resource", "text/plain"),
-        ] })))
+        ] }),
+        ))
     }
 
     async fn list_resource_templates(
@@ -387,9 +436,11 @@ impl ServerHandler for Fixtures {
         _request: Option<PaginatedRequestParams>,
         _context: RequestContext<RoleServer>,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
-        Ok(complete(json!({ "ttlMs": 1000, "cacheScope": "public", "resourceTemplates": [
+        Ok(complete(
+            json!({ "ttlMs": 1000, "cacheScope": "public", "resourceTemplates": [
             { "uriTemplate": "test://template/{id}/data", "name": "template", "description": "Of the suite", "mimeType": "application/json" },
-        ] })))
+        ] }),
+        ))
     }
 
     async fn read_resource(
@@ -398,15 +449,22 @@ impl ServerHandler for Fixtures {
         _context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
         let uri = request.uri.as_str();
-        let id = uri.strip_prefix("test://template/").and_then(|rest| rest.strip_suffix("/data"));
+        let id = uri
+            .strip_prefix("test://template/")
+            .and_then(|rest| rest.strip_suffix("/data"));
         let content = match (uri, id) {
             ("test://static-text", _) => {
                 json!({ "uri": uri, "mimeType": "text/plain", "text": "This is the content of the static text resource." })
             }
-            ("test://static-binary", _) => json!({ "uri": uri, "mimeType": "image/png", "blob": PNG }),
-            ("test://watched-resource", _) => json!({ "uri": uri, "mimeType": "text/plain", "text": "watched" }),
+            ("test://static-binary", _) => {
+                json!({ "uri": uri, "mimeType": "image/png", "blob": PNG })
+            }
+            ("test://watched-resource", _) => {
+                json!({ "uri": uri, "mimeType": "text/plain", "text": "watched" })
+            }
             (_, Some(id)) => {
-                let text = json!({ "id": id, "templateTest": true, "data": format!("Data for ID: {id}") });
+                let text =
+                    json!({ "id": id, "templateTest": true, "data": format!("Data for ID: {id}") });
                 json!({ "uri": uri, "mimeType": "application/json", "text": text.to_string() })
             }
             _ => {

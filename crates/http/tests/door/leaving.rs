@@ -11,7 +11,13 @@ use crate::support::{Answer, PATIENCE, WAIT, exchange, loopback, open, request, 
 async fn waiting_calls_are_answered_when_the_server_leaves() {
     let door = open(loopback()).await;
     let mut waiting = door.connect().await;
-    let text = request("POST", "/mcp", door.port(), &[("Connection", "keep-alive")], WAIT);
+    let text = request(
+        "POST",
+        "/mcp",
+        door.port(),
+        &[("Connection", "keep-alive")],
+        WAIT,
+    );
     waiting.write_all(text.as_bytes()).await.unwrap();
     let idle = door.connect().await;
     let road = &door.road;
@@ -20,10 +26,20 @@ async fn waiting_calls_are_answered_when_the_server_leaves() {
     door.stop.cancel();
     let answer = Answer::of(&exchange(&mut waiting, b"").await);
     let result = &answer.json()["result"];
-    assert_eq!(result["structuredContent"]["error"]["code"], "shutting_down", "{answer:?}");
-    tokio::time::timeout(PATIENCE, door.serving).await.expect("in time").expect("no panic");
+    assert_eq!(
+        result["structuredContent"]["error"]["code"], "shutting_down",
+        "{answer:?}"
+    );
+    tokio::time::timeout(PATIENCE, door.serving)
+        .await
+        .expect("in time")
+        .expect("no panic");
     assert!(started.elapsed() < Duration::from_secs(5));
-    assert!(tokio::net::TcpStream::connect(door.address.unwrap()).await.is_err());
+    assert!(
+        tokio::net::TcpStream::connect(door.address.unwrap())
+            .await
+            .is_err()
+    );
     drop(idle);
 }
 
@@ -34,12 +50,21 @@ async fn a_client_that_does_not_finish_does_not_keep_the_server() {
     settings.limits.drain_time = Duration::from_millis(300);
     let door = open(settings).await;
     let mut half = door.connect().await;
-    let text = request("POST", "/mcp", door.port(), &[("Content-Length", "1000")], "{");
+    let text = request(
+        "POST",
+        "/mcp",
+        door.port(),
+        &[("Content-Length", "1000")],
+        "{",
+    );
     half.write_all(text.as_bytes()).await.unwrap();
     let road = &door.road;
     until("it is let in", || road.sources.lock().unwrap().len() == 1).await;
     door.stop.cancel();
-    tokio::time::timeout(PATIENCE, door.serving).await.expect("in time").expect("no panic");
+    tokio::time::timeout(PATIENCE, door.serving)
+        .await
+        .expect("in time")
+        .expect("no panic");
     assert_eq!(half.read(&mut [0; 16]).await.unwrap_or(0), 0);
 }
 
@@ -57,13 +82,22 @@ async fn a_disconnect_ends_the_wait() {
         ("Mcp-Name", "get_execution"),
     ];
     let road = &door.road;
-    for (index, (message, headers)) in [(WAIT, &[][..]), (&modern, &headers)].into_iter().enumerate() {
+    for (index, (message, headers)) in [(WAIT, &[][..]), (&modern, &headers)]
+        .into_iter()
+        .enumerate()
+    {
         let mut stream = door.connect().await;
         let text = request("POST", "/mcp", door.port(), headers, message);
         stream.write_all(text.as_bytes()).await.unwrap();
-        until("the call waits", || road.calls.lock().unwrap().len() == index + 1).await;
+        until("the call waits", || {
+            road.calls.lock().unwrap().len() == index + 1
+        })
+        .await;
         assert_eq!(*road.dropped.lock().unwrap(), index);
         drop(stream);
-        until("the wait ended", || *road.dropped.lock().unwrap() == index + 1).await;
+        until("the wait ended", || {
+            *road.dropped.lock().unwrap() == index + 1
+        })
+        .await;
     }
 }

@@ -7,8 +7,8 @@
 )]
 
 mod checks;
-mod connections;
 mod conformance;
+mod connections;
 mod fixtures;
 mod issuer;
 mod leaving;

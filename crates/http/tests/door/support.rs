@@ -10,9 +10,7 @@ use async_trait::async_trait;
 use control::{Authenticated, Road};
 use http_door::{Door, Settings};
 use mcp::HttpService;
-use model::{
-    Action, Call, Credentials, Outcome, Reason, Refusal, Scope, Scopes, Source,
-};
+use model::{Action, Call, Credentials, Outcome, Reason, Refusal, Scope, Scopes, Source};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -25,8 +23,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// A key that the road knows.
 pub const KEY: &str = "ccmcp_good";
 /// A call that a healthy road answers at once.
-pub const LIST_SESSIONS: &str =
-    r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"list_sessions","arguments":{}}}"#;
+pub const LIST_SESSIONS: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"list_sessions","arguments":{}}}"#;
 /// A call that waits until its client or the server leaves.
 pub const WAIT: &str = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"get_execution","arguments":{"executionId":"x-00000000000000000000000000000000"}}}"#;
 /// What needs no call.
@@ -133,11 +130,8 @@ pub async fn open_with(
 ) -> Open {
     let door = Door::open(settings, true).await.expect("the door opens");
     let address = door.address();
-    let serving = tokio::spawn(door.serve(
-        Arc::clone(&road) as Arc<dyn Road>,
-        service,
-        stop.clone(),
-    ));
+    let serving =
+        tokio::spawn(door.serve(Arc::clone(&road) as Arc<dyn Road>, service, stop.clone()));
     Open {
         address,
         road,
@@ -152,7 +146,9 @@ impl Open {
     }
 
     pub async fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.address.expect("TCP")).await.expect("connects")
+        TcpStream::connect(self.address.expect("TCP"))
+            .await
+            .expect("connects")
     }
 
     /// Sends that text on a connection of its own and reads until it closes.
@@ -177,7 +173,9 @@ where
     let _refused = stream.write_all(bytes).await;
     let mut read = Vec::new();
     let reading = stream.read_to_end(&mut read);
-    let _reset = tokio::time::timeout(PATIENCE, reading).await.expect("the connection closes");
+    let _reset = tokio::time::timeout(PATIENCE, reading)
+        .await
+        .expect("the connection closes");
     String::from_utf8_lossy(&read).into_owned()
 }
 
@@ -199,7 +197,11 @@ pub fn request(
         ("Content-Length", length.as_str()),
         ("Connection", "close"),
     ];
-    let replaced = |name: &str| headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));
+    let replaced = |name: &str| {
+        headers
+            .iter()
+            .any(|(other, _)| other.eq_ignore_ascii_case(name))
+    };
     let usual = usual.iter().filter(|(name, _)| !replaced(name));
     let mut text = format!("{method} {path} HTTP/1.1\r\n");
     for (name, value) in usual.chain(headers).filter(|(_, value)| !value.is_empty()) {
@@ -233,7 +235,9 @@ impl Answer {
 
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.headers.iter();
-        headers.find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+        headers
+            .find(|(other, _)| other == name)
+            .map(|(_, value)| value.as_str())
     }
 
     pub fn json(&self) -> serde_json::Value {
@@ -242,7 +246,10 @@ impl Answer {
 
     /// The code of a refusal of the door.
     pub fn code(&self) -> String {
-        self.json()["error"]["code"].as_str().unwrap_or_default().to_owned()
+        self.json()["error"]["code"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
     }
 }
 
@@ -253,5 +260,7 @@ pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
+    tokio::time::timeout(PATIENCE, waiting)
+        .await
+        .unwrap_or_else(|_| panic!("never: {what}"));
 }

@@ -21,14 +21,18 @@ fn settings(issuer: &Issuer) -> Settings {
 }
 
 async fn present(door: &Open, token: &str, message: &str) -> Answer {
-    door.post(message, &[("Authorization", &format!("Bearer {token}"))]).await
+    door.post(message, &[("Authorization", &format!("Bearer {token}"))])
+        .await
 }
 
 fn with(mut claims: Value, changes: Value) -> Value {
     for (name, value) in changes.as_object().expect("changes") {
         match value {
             Value::Null => claims.as_object_mut().expect("claims").remove(name),
-            _ => claims.as_object_mut().expect("claims").insert(name.clone(), value.clone()),
+            _ => claims
+                .as_object_mut()
+                .expect("claims")
+                .insert(name.clone(), value.clone()),
         };
     }
     claims
@@ -45,7 +49,12 @@ async fn a_good_token_of_each_algorithm_is_let_in_with_its_scopes() {
     }
     let claims = issuer.claims(AUDIENCE, "");
     let more = json!({"aud": ["x", AUDIENCE], "scope": null, "scp": ["sessions:read"], "client_id": null, "azp": "c"});
-    let answer = present(&door, &issuer.token("ES256", &with(claims, more)), LIST_SESSIONS).await;
+    let answer = present(
+        &door,
+        &issuer.token("ES256", &with(claims, more)),
+        LIST_SESSIONS,
+    )
+    .await;
     assert_eq!(answer.status, 200, "{answer:?}");
     let calls = door.road.calls.lock().unwrap();
     assert_eq!(calls.len(), 5);
@@ -53,7 +62,10 @@ async fn a_good_token_of_each_algorithm_is_let_in_with_its_scopes() {
         let model::Credentials::AccessToken(token) = &call.credentials else {
             panic!("{:?}", call.credentials)
         };
-        assert_eq!((token.subject.as_str(), &token.issuer), ("somebody", &issuer.name()));
+        assert_eq!(
+            (token.subject.as_str(), &token.issuer),
+            ("somebody", &issuer.name())
+        );
         assert_eq!(token.scopes.to_string(), "sessions:read");
     }
     // Metadata and keys, once.
@@ -73,15 +85,24 @@ async fn a_token_that_is_wrong_in_one_thing_is_refused_for_it() {
         issuer.sign(&with(header, changes), &good)
     };
     let (audience, expired, early) = ("for another server", "has expired", "not valid yet");
-    let (kind, unread, key) = ("kind or its algorithm", "cannot be read", "does not publish");
+    let (kind, unread, key) = (
+        "kind or its algorithm",
+        "cannot be read",
+        "does not publish",
+    );
     let signature = "signature is wrong";
     let token = claims(json!({}));
     let part = |index: usize| token.split('.').nth(index).unwrap().to_owned();
-    let forged = b64(with(good.clone(), json!({"scope": "admin"})).to_string().as_bytes());
+    let forged = b64(with(good.clone(), json!({"scope": "admin"}))
+        .to_string()
+        .as_bytes());
     let cases = [
         (claims(json!({"aud": "https://mcp.example"})), audience),
         (claims(json!({"aud": "https://mcp.example/mcp/"})), audience),
-        (claims(json!({"aud": ["https://other.example/mcp"]})), audience),
+        (
+            claims(json!({"aud": ["https://other.example/mcp"]})),
+            audience,
+        ),
         (claims(json!({"aud": null})), unread),
         (claims(json!({"exp": now - 61})), expired),
         (claims(json!({"exp": null})), unread),
@@ -90,8 +111,14 @@ async fn a_token_that_is_wrong_in_one_thing_is_refused_for_it() {
         (claims(json!({"exp": 1e300})), unread),
         (claims(json!({"nbf": now + 120})), early),
         (claims(json!({"nbf": "0"})), unread),
-        (claims(json!({"iss": "https://evil.example"})), "issuer is not known"),
-        (claims(json!({"iss": format!("{}/", issuer.name())})), "issuer is not known"),
+        (
+            claims(json!({"iss": "https://evil.example"})),
+            "issuer is not known",
+        ),
+        (
+            claims(json!({"iss": format!("{}/", issuer.name())})),
+            "issuer is not known",
+        ),
         (claims(json!({"iss": null})), unread),
         (claims(json!({"sub": null})), unread),
         (claims(json!({"sub": ""})), unread),
@@ -110,8 +137,14 @@ async fn a_token_that_is_wrong_in_one_thing_is_refused_for_it() {
         (header(json!({"kid": "secret"})), key),
         (header(json!({"kid": "unheard"})), key),
         (format!("{}.{}.{}", part(0), forged, part(2)), signature),
-        (format!("{}.{}.{}", part(0), part(1), b64(&[1; 64])), signature),
-        (format!("{}.{}.{}", part(0), part(1), b64(&[0; 64])), signature),
+        (
+            format!("{}.{}.{}", part(0), part(1), b64(&[1; 64])),
+            signature,
+        ),
+        (
+            format!("{}.{}.{}", part(0), part(1), b64(&[0; 64])),
+            signature,
+        ),
         (format!("{}.{}.AA", part(0), part(1)), signature),
         (format!("{}.{}.{}=", part(0), part(1), part(2)), unread),
         (format!("e30.{}.{}", part(1), part(2)), unread),
@@ -121,12 +154,27 @@ async fn a_token_that_is_wrong_in_one_thing_is_refused_for_it() {
         assert_eq!(answer.status, 401, "{why}: {answer:?}");
         assert!(answer.body.contains(why), "{why}: {answer:?}");
         let challenge = answer.header("www-authenticate").unwrap();
-        assert!(challenge.contains(r#"error="invalid_token""#), "{challenge}");
+        assert!(
+            challenge.contains(r#"error="invalid_token""#),
+            "{challenge}"
+        );
         assert!(challenge.contains(r#"resource_metadata="https://mcp.example/.well-known/oauth-protected-resource/mcp""#), "{challenge}");
-        assert!(!answer.body.contains(&token[..20]), "the token is told back: {answer:?}");
+        assert!(
+            !answer.body.contains(&token[..20]),
+            "the token is told back: {answer:?}"
+        );
     }
-    for token in [part(0), format!("{}.{}", part(0), part(1)), format!("{token}.x"), ".".to_owned()] {
-        assert_eq!(present(&door, &token, LIST_SESSIONS).await.status, 401, "{token}");
+    for token in [
+        part(0),
+        format!("{}.{}", part(0), part(1)),
+        format!("{token}.x"),
+        ".".to_owned(),
+    ] {
+        assert_eq!(
+            present(&door, &token, LIST_SESSIONS).await.status,
+            401,
+            "{token}"
+        );
     }
     assert!(door.road.calls.lock().unwrap().is_empty());
     // Each failure came to the road, where it is on record and counted.
@@ -145,33 +193,59 @@ async fn a_token_without_the_scope_is_told_all_that_it_needs() {
     let door = open(settings(&issuer)).await;
     let token = |scope| issuer.token("ES256", &issuer.claims(AUDIENCE, scope));
     let answer = present(&door, &token("sessions:read"), CREATE).await;
-    assert_eq!((answer.status, answer.code().as_str()), (403, "insufficient_scope"));
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (403, "insufficient_scope")
+    );
     assert_eq!(
         answer.header("www-authenticate"),
         Some(
             r#"Bearer realm="claude-code-mcp", error="insufficient_scope", scope="sessions:run", resource_metadata="https://mcp.example/.well-known/oauth-protected-resource/mcp""#
         )
     );
-    let network = CREATE.replace(r#""projectPath":"p""#, r#""projectPath":"p","network":{"presets":["github"]}"#);
+    let network = CREATE.replace(
+        r#""projectPath":"p""#,
+        r#""projectPath":"p","network":{"presets":["github"]}"#,
+    );
     let answer = present(&door, &token("sessions:run"), &network).await;
     let challenge = answer.header("www-authenticate").unwrap_or_default();
-    assert!(challenge.contains(r#"scope="sessions:run network""#), "{answer:?}");
+    assert!(
+        challenge.contains(r#"scope="sessions:run network""#),
+        "{answer:?}"
+    );
     // Listing tools needs none, and a key reads what it lacks in the result.
     assert_eq!(present(&door, &token(""), LIST_TOOLS).await.status, 200);
     let key = door.post(CREATE, &[]).await;
     assert_eq!(key.status, 200);
-    assert_eq!(key.json()["result"]["structuredContent"]["error"]["code"], "insufficient_scope");
+    assert_eq!(
+        key.json()["result"]["structuredContent"]["error"]["code"],
+        "insufficient_scope"
+    );
 }
 
 #[tokio::test]
 async fn the_metadata_says_where_tokens_come_from() {
     let issuer = Issuer::start();
     let door = open(settings(&issuer)).await;
-    for path in ["/.well-known/oauth-protected-resource", "/.well-known/oauth-protected-resource/mcp"] {
-        let answer = door.raw(request("GET", path, door.port(), &[("Authorization", "")], "")).await;
+    for path in [
+        "/.well-known/oauth-protected-resource",
+        "/.well-known/oauth-protected-resource/mcp",
+    ] {
+        let answer = door
+            .raw(request(
+                "GET",
+                path,
+                door.port(),
+                &[("Authorization", "")],
+                "",
+            ))
+            .await;
         let document = Answer::of(&answer).json();
         assert_eq!(document["resource"], AUDIENCE);
-        assert_eq!(document["authorization_servers"], json!(["https://other.example", issuer.name()]));
+        assert_eq!(
+            document["authorization_servers"],
+            json!(["https://other.example", issuer.name()])
+        );
         assert_eq!(document["scopes_supported"], json!(["sessions:read"]));
         assert_eq!(document["bearer_methods_supported"], json!(["header"]));
     }
@@ -191,13 +265,24 @@ async fn an_issuer_is_not_asked_at_the_pleasure_of_whoever_sends_tokens() {
     let door = open(settings(&issuer)).await;
     let claims = issuer.claims(AUDIENCE, "sessions:read");
     let made_up = |id: usize| {
-        issuer.sign(&json!({"alg": "ES256", "kid": format!("made-up-{id}")}), &claims)
+        issuer.sign(
+            &json!({"alg": "ES256", "kid": format!("made-up-{id}")}),
+            &claims,
+        )
     };
     for id in 0..50 {
-        assert_eq!(present(&door, &made_up(id), LIST_SESSIONS).await.status, 401);
+        assert_eq!(
+            present(&door, &made_up(id), LIST_SESSIONS).await.status,
+            401
+        );
     }
     assert_eq!(issuer.questions(), 2);
-    assert_eq!(present(&door, &issuer.token("ES256", &claims), LIST_SESSIONS).await.status, 200);
+    assert_eq!(
+        present(&door, &issuer.token("ES256", &claims), LIST_SESSIONS)
+            .await
+            .status,
+        200
+    );
 
     let silent = Issuer::start();
     silent.go_silent();
@@ -205,7 +290,10 @@ async fn an_issuer_is_not_asked_at_the_pleasure_of_whoever_sends_tokens() {
     let token = silent.token("ES256", &silent.claims(AUDIENCE, "sessions:read"));
     for _ in 0..20 {
         let answer = present(&door, &token, LIST_SESSIONS).await;
-        assert_eq!((answer.status, answer.code().as_str()), (503, "issuer_unreachable"));
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (503, "issuer_unreachable")
+        );
         assert!(answer.header("retry-after").is_some());
     }
     assert_eq!(silent.questions(), 3, "one look at each place for metadata");
@@ -216,13 +304,20 @@ async fn an_issuer_is_not_asked_at_the_pleasure_of_whoever_sends_tokens() {
 async fn keys_come_from_where_the_issuer_says_and_from_nowhere_else() {
     for (metadata, keys, status) in [
         (json!({"issuer": "https://other.example"}), json!({}), 503),
-        (json!({"jwks_uri": "http://keys.example/keys"}), json!({}), 503),
+        (
+            json!({"jwks_uri": "http://keys.example/keys"}),
+            json!({}),
+            503,
+        ),
         (json!({"jwks_uri": "file:///etc/passwd"}), json!({}), 503),
         (json!({}), json!({"keys": "none"}), 503),
         (json!({}), json!({}), 200),
     ] {
         let issuer = Issuer::start();
-        issuer.publish(&with(issuer.metadata(), metadata.clone()), &with(issuer.keys(), keys.clone()));
+        issuer.publish(
+            &with(issuer.metadata(), metadata.clone()),
+            &with(issuer.keys(), keys.clone()),
+        );
         let door = open(settings(&issuer)).await;
         let token = issuer.token("ES256", &issuer.claims(AUDIENCE, "sessions:read"));
         let answer = present(&door, &token, LIST_SESSIONS).await;

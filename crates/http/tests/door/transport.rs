@@ -41,7 +41,9 @@ async fn over_tls(port: u16, roots: RootCertStore) -> Result<String, std::io::Er
         .with_no_client_auth();
     let stream = TcpStream::connect(("127.0.0.1", port)).await?;
     let name = ServerName::try_from("localhost").unwrap();
-    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+    let mut stream = TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await?;
     let text = request("POST", "/mcp", port, &[], LIST_SESSIONS);
     Ok(exchange(&mut stream, text.as_bytes()).await)
 }
@@ -57,7 +59,9 @@ async fn tls_is_spoken_with_the_certificate_that_stands_in_the_files_now() {
     let answer = over_tls(door.port(), roots.clone()).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     // In the clear nothing is said that could be read, and a client that says nothing is not waited for.
-    let plain = door.raw(request("GET", "/health", door.port(), &[], "")).await;
+    let plain = door
+        .raw(request("GET", "/health", door.port(), &[], ""))
+        .await;
     assert!(!plain.contains("HTTP/1.1"), "{plain}");
     assert_eq!(door.raw("").await, "");
     assert!(over_tls(door.port(), RootCertStore::empty()).await.is_err());
@@ -65,9 +69,8 @@ async fn tls_is_spoken_with_the_certificate_that_stands_in_the_files_now() {
     // Half of a new pair changes nothing; the whole is used for the next connection.
     let other = tempfile::tempdir().unwrap();
     let renewed = certify(other.path());
-    let copy = |name: &str| {
-        std::fs::copy(other.path().join(name), directory.path().join(name)).unwrap()
-    };
+    let copy =
+        |name: &str| std::fs::copy(other.path().join(name), directory.path().join(name)).unwrap();
     copy("certificate.pem");
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     assert!(over_tls(door.port(), roots.clone()).await.is_ok());
@@ -96,7 +99,11 @@ async fn a_key_that_others_can_read_is_not_used() {
         let refused = Door::open(settings.clone(), true).await.err().unwrap();
         assert!(matches!(refused, DoorError::Tls(_)), "{mode:o}: {refused}");
     }
-    for (certificate, key) in [("key.pem", "key.pem"), ("certificate.pem", "certificate.pem"), ("none", "key.pem")] {
+    for (certificate, key) in [
+        ("key.pem", "key.pem"),
+        ("certificate.pem", "certificate.pem"),
+        ("none", "key.pem"),
+    ] {
         let mut wrong = settings.clone();
         let permissions = std::fs::Permissions::from_mode(0o600);
         std::fs::set_permissions(directory.path().join("key.pem"), permissions.clone()).unwrap();
@@ -105,7 +112,10 @@ async fn a_key_that_others_can_read_is_not_used() {
             certificate: directory.path().join(certificate),
             key: directory.path().join(key),
         });
-        assert!(Door::open(wrong, true).await.is_err(), "{certificate} {key}");
+        assert!(
+            Door::open(wrong, true).await.is_err(),
+            "{certificate} {key}"
+        );
     }
     assert!(Door::open(settings, true).await.is_ok());
 }
@@ -133,11 +143,19 @@ async fn a_unix_socket_is_private_asks_for_a_token_and_goes_with_the_door() {
     assert_eq!(ask(&[host]).await.status, 200);
     assert_eq!(ask(&[host, ("Authorization", "")]).await.status, 401);
     assert_eq!(ask(&[("Host", "evil.example")]).await.status, 403);
-    assert_eq!(ask(&[host, ("X-Forwarded-For", "203.0.113.7")]).await.status, 200);
+    assert_eq!(
+        ask(&[host, ("X-Forwarded-For", "203.0.113.7")])
+            .await
+            .status,
+        200
+    );
     {
         let calls = door.road.calls.lock().unwrap();
         let seen: Vec<_> = calls.iter().map(|call| call.source).collect();
-        assert!(seen.iter().all(|source| source.transport == model::Transport::HttpUnix));
+        assert!(
+            seen.iter()
+                .all(|source| source.transport == model::Transport::HttpUnix)
+        );
         assert_eq!(seen[0].address, None);
         assert_eq!(seen[1].address, Some("203.0.113.7".parse().unwrap()));
     }
@@ -152,7 +170,10 @@ async fn a_unix_socket_is_private_asks_for_a_token_and_goes_with_the_door() {
 /// A named proxy says whose request it is; anybody else's word about that is not heard.
 #[tokio::test]
 async fn only_a_named_proxy_says_who_calls() {
-    for (proxies, seen) in [(vec![], "127.0.0.1"), (vec!["127.0.0.1".parse().unwrap()], "203.0.113.7")] {
+    for (proxies, seen) in [
+        (vec![], "127.0.0.1"),
+        (vec!["127.0.0.1".parse().unwrap()], "203.0.113.7"),
+    ] {
         let mut settings = loopback();
         settings.proxies = proxies;
         settings.hosts = vec!["mcp.example".to_owned()];

@@ -12,15 +12,28 @@ impl Reader<'_> {
     pub(super) fn http(&self) -> Result<Option<Settings>, ConfigError> {
         let key = &keys::HTTP_LISTEN;
         let oauth = self.oauth()?;
-        let (certificate, tls_key) =
-            (self.path(&keys::HTTP_TLS_CERT)?, self.path(&keys::HTTP_TLS_KEY)?);
+        let (certificate, tls_key) = (
+            self.path(&keys::HTTP_TLS_CERT)?,
+            self.path(&keys::HTTP_TLS_KEY)?,
+        );
         let tls = match (certificate, tls_key) {
             (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key }),
             (None, None) => None,
-            (Some(_), None) => return Err(self.lacks(&keys::HTTP_TLS_CERT, "a file, together with `http_tls_key`")),
-            (None, Some(_)) => return Err(self.lacks(&keys::HTTP_TLS_KEY, "a file, together with `http_tls_cert`")),
+            (Some(_), None) => {
+                return Err(
+                    self.lacks(&keys::HTTP_TLS_CERT, "a file, together with `http_tls_key`")
+                );
+            }
+            (None, Some(_)) => {
+                return Err(
+                    self.lacks(&keys::HTTP_TLS_KEY, "a file, together with `http_tls_cert`")
+                );
+            }
         };
-        let (hosts, origins) = (self.words(&keys::HTTP_HOSTS)?, self.words(&keys::HTTP_ORIGINS)?);
+        let (hosts, origins) = (
+            self.words(&keys::HTTP_HOSTS)?,
+            self.words(&keys::HTTP_ORIGINS)?,
+        );
         let proxies = self.addresses(&keys::HTTP_BEHIND_PROXY)?;
         let Some(listen) = self.text(key)? else {
             return Ok(None);
