@@ -72,7 +72,7 @@ async def main():
                     print(json.dumps({"denied": False}))
                     return
                 seen = await journey(client)
-        except BaseException:
+        except Exception:
             if MODE != "denied":
                 raise
             seen = {"denied": True}

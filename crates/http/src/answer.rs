@@ -43,11 +43,7 @@ impl Refused {
         Refused::new(StatusCode::BAD_REQUEST, "bad_request", message, hint)
     }
 
-    pub(crate) fn forbidden(
-        code: &'static str,
-        message: &'static str,
-        hint: &'static str,
-    ) -> Self {
+    pub(crate) fn forbidden(code: &'static str, message: &'static str, hint: &'static str) -> Self {
         Refused::new(StatusCode::FORBIDDEN, code, message, hint)
     }
 
@@ -99,7 +95,10 @@ impl From<Refusal> for Refused {
             Reason::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Reason::ShuttingDown | Reason::AuditUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Reason::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            #[allow(clippy::wildcard_enum_match_arm, reason = "none of them is said of a caller")]
+            #[allow(
+                clippy::wildcard_enum_match_arm,
+                reason = "none of them is said of a caller"
+            )]
             _ => StatusCode::FORBIDDEN,
         };
         let code = refusal.reason.code();

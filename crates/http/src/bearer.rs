@@ -9,7 +9,14 @@ use crate::answer::Refused;
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
 /// Parameters in which tokens are found where they must not be.
-const TOKEN_PARAMETERS: [&str; 6] = ["access_token", "token", "api_key", "apikey", "key", "authorization"];
+const TOKEN_PARAMETERS: [&str; 6] = [
+    "access_token",
+    "token",
+    "api_key",
+    "apikey",
+    "key",
+    "authorization",
+];
 
 /// What a request presents.
 pub(crate) enum Presented {
@@ -87,10 +94,23 @@ mod tests {
     fn a_token_stands_in_one_place_once() {
         let bad = Err(StatusCode::BAD_REQUEST);
         assert_eq!(token("/mcp", &[]), Ok(None));
-        assert_eq!(token("/mcp", &["Bearer a.b-c_d~e+f/g="]), Ok(Some("a.b-c_d~e+f/g=".to_owned())));
+        assert_eq!(
+            token("/mcp", &["Bearer a.b-c_d~e+f/g="]),
+            Ok(Some("a.b-c_d~e+f/g=".to_owned()))
+        );
         assert_eq!(token("/mcp", &["bearer  a"]), Ok(Some("a".to_owned())));
-        assert_eq!(token("/mcp?cursor=1&a=token", &["Bearer a"]), Ok(Some("a".to_owned())));
-        for wrong in ["Basic YTpi", "Bearer", "Bearer ", "Bearer a b", "Bearer a,b", "a"] {
+        assert_eq!(
+            token("/mcp?cursor=1&a=token", &["Bearer a"]),
+            Ok(Some("a".to_owned()))
+        );
+        for wrong in [
+            "Basic YTpi",
+            "Bearer",
+            "Bearer ",
+            "Bearer a b",
+            "Bearer a,b",
+            "a",
+        ] {
             assert_eq!(token("/mcp", &[wrong]), bad, "{wrong}");
         }
         assert_eq!(token("/mcp", &["Bearer a", "Bearer a"]), bad);

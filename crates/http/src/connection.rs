@@ -14,12 +14,8 @@ use crate::{listener::Inside, peer::Peer, request, stall::Stall};
 ///
 /// HTTP/1.1 alone: a connection has one request under way, so a bound on connections bounds everything, and there are no
 /// streams to open and reset by the thousand.
-pub(crate) async fn serve<S>(
-    stream: S,
-    peer: Peer,
-    inside: Arc<Inside>,
-    stop: CancellationToken,
-) where
+pub(crate) async fn serve<S>(stream: S, peer: Peer, inside: Arc<Inside>, stop: CancellationToken)
+where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let limits = &inside.settings.limits;

@@ -185,7 +185,10 @@ impl Door {
         }
         drop(listener);
         house.tasks.close();
-        if timeout(limits.drain_time, house.tasks.wait()).await.is_err() {
+        if timeout(limits.drain_time, house.tasks.wait())
+            .await
+            .is_err()
+        {
             tracing::warn!(open = house.tasks.len(), "connections by HTTP were cut off");
             house.cut.cancel();
         }
@@ -208,9 +211,10 @@ impl House<'_> {
     async fn accept(&self, listener: &Listener) {
         loop {
             let accepted = match listener {
-                Listener::Tcp(listener, _) => {
-                    listener.accept().await.map(|(stream, from)| self.tcp(stream, from))
-                }
+                Listener::Tcp(listener, _) => listener
+                    .accept()
+                    .await
+                    .map(|(stream, from)| self.tcp(stream, from)),
                 Listener::Unix { listener, .. } => {
                     listener.accept().await.map(|(stream, _)| self.unix(stream))
                 }
@@ -238,7 +242,9 @@ impl House<'_> {
             Peer::Unix => return,
         };
         if self.is_in_the_clear() && !is_proxy && !address.is_loopback() {
-            return tracing::debug!("refused a connection that comes in the clear and from no proxy");
+            return tracing::debug!(
+                "refused a connection that comes in the clear and from no proxy"
+            );
         }
         let Some(place) = self.places.take((!is_proxy).then_some(address)) else {
             return tracing::debug!("refused a connection: there are too many");
@@ -246,7 +252,9 @@ impl House<'_> {
         // Answers are small and written whole.
         let _slower_without = stream.set_nodelay(true);
         match self.tls.map(Tls::acceptor) {
-            None => self.spawn(place, |inside, stop| connection::serve(stream, peer, inside, stop)),
+            None => self.spawn(place, |inside, stop| {
+                connection::serve(stream, peer, inside, stop)
+            }),
             Some(acceptor) => self.spawn(place, |inside, stop| async move {
                 let patience = inside.settings.limits.tls_time;
                 match timeout(patience, acceptor.accept(stream)).await {

@@ -30,7 +30,9 @@ impl Metadata {
     pub(crate) fn new(oauth: &OAuth) -> Self {
         let resource = &oauth.audience;
         let after_scheme = resource.find("://").map_or(0, |at| at + 3);
-        let path_at = resource[after_scheme..].find('/').map(|at| after_scheme + at);
+        let path_at = resource[after_scheme..]
+            .find('/')
+            .map(|at| after_scheme + at);
         let (origin, path) = resource.split_at(path_at.unwrap_or(resource.len()));
         let path = path.trim_end_matches('/');
         let own = format!("{WELL_KNOWN}{path}");
@@ -55,7 +57,10 @@ impl Metadata {
 
     /// The document, where it stands at that path.
     pub(crate) fn at(&self, path: &str) -> Option<&impl Serialize> {
-        self.paths.iter().any(|own| own == path).then_some(&self.document)
+        self.paths
+            .iter()
+            .any(|own| own == path)
+            .then_some(&self.document)
     }
 }
 
@@ -66,18 +71,38 @@ mod tests {
     #[test]
     fn the_well_known_part_stands_before_the_path_of_the_resource() {
         for (audience, url) in [
-            ("https://h.example/mcp", "https://h.example/.well-known/oauth-protected-resource/mcp"),
-            ("https://h.example:8443/a/mcp", "https://h.example:8443/.well-known/oauth-protected-resource/a/mcp"),
-            ("https://h.example", "https://h.example/.well-known/oauth-protected-resource"),
-            ("https://h.example/", "https://h.example/.well-known/oauth-protected-resource"),
+            (
+                "https://h.example/mcp",
+                "https://h.example/.well-known/oauth-protected-resource/mcp",
+            ),
+            (
+                "https://h.example:8443/a/mcp",
+                "https://h.example:8443/.well-known/oauth-protected-resource/a/mcp",
+            ),
+            (
+                "https://h.example",
+                "https://h.example/.well-known/oauth-protected-resource",
+            ),
+            (
+                "https://h.example/",
+                "https://h.example/.well-known/oauth-protected-resource",
+            ),
         ] {
             let metadata = Metadata::new(&OAuth {
                 issuers: vec!["https://id.example".to_owned()],
                 audience: audience.to_owned(),
             });
             assert_eq!(metadata.url(), url);
-            assert!(metadata.at("/.well-known/oauth-protected-resource").is_some());
-            assert!(metadata.at("/.well-known/oauth-protected-resource/other").is_none());
+            assert!(
+                metadata
+                    .at("/.well-known/oauth-protected-resource")
+                    .is_some()
+            );
+            assert!(
+                metadata
+                    .at("/.well-known/oauth-protected-resource/other")
+                    .is_none()
+            );
             let document = serde_json::to_value(&metadata.document).unwrap();
             assert_eq!(document["resource"], audience);
             assert_eq!(document["authorization_servers"][0], "https://id.example");

@@ -85,15 +85,28 @@ impl Names {
     pub(crate) fn new(settings: &Settings, port: u16) -> Self {
         let is_https = settings.is_https();
         let audience = settings.oauth.iter().filter_map(|oauth| {
-            let origin = oauth.audience.split('/').take(3).collect::<Vec<_>>().join("/");
+            let origin = oauth
+                .audience
+                .split('/')
+                .take(3)
+                .collect::<Vec<_>>()
+                .join("/");
             Origin::parse(&origin).map(|origin| origin.site)
         });
         let named = settings.hosts.iter();
         let named = named.filter_map(|host| Site::parse(host, default_port(is_https)));
         Names {
             is_https,
-            sites: own(&settings.listen, port).into_iter().chain(named).chain(audience).collect(),
-            origins: settings.origins.iter().filter_map(|text| Origin::parse(text)).collect(),
+            sites: own(&settings.listen, port)
+                .into_iter()
+                .chain(named)
+                .chain(audience)
+                .collect(),
+            origins: settings
+                .origins
+                .iter()
+                .filter_map(|text| Origin::parse(text))
+                .collect(),
         }
     }
 
@@ -113,7 +126,10 @@ impl Names {
                 "Send one Host header.",
             ));
         };
-        let site = host.to_str().ok().and_then(|text| Site::parse(text, default_port(self.is_https)));
+        let site = host
+            .to_str()
+            .ok()
+            .and_then(|text| Site::parse(text, default_port(self.is_https)));
         match site.is_some_and(|site| self.sites.contains(&site)) {
             true => Ok(()),
             false => Err(Refused::forbidden(
@@ -138,7 +154,9 @@ impl Names {
                 "Have the server's operator name the origin (http_origins).",
             )
         };
-        let origin = origin.filter(|_| origins.next().is_none()).ok_or_else(refused)?;
+        let origin = origin
+            .filter(|_| origins.next().is_none())
+            .ok_or_else(refused)?;
         if self.origins.contains(&origin) {
             return Ok(Visitor::Page(value.clone()));
         }
@@ -201,7 +219,12 @@ mod tests {
     #[test]
     fn names_are_compared_whole_and_with_their_port() {
         let names = Names::new(&loopback(), 7860);
-        for own in ["localhost:7860", "127.0.0.1:7860", "[::1]:7860", "LOCALHOST:7860"] {
+        for own in [
+            "localhost:7860",
+            "127.0.0.1:7860",
+            "[::1]:7860",
+            "LOCALHOST:7860",
+        ] {
             assert!(knows(&names, own), "{own}");
         }
         for other in [
@@ -237,7 +260,10 @@ mod tests {
     #[test]
     fn a_name_without_a_port_has_that_of_its_scheme() {
         let mut settings = loopback();
-        settings.hosts = vec!["mcp.example.com".to_owned(), "other.example:8443".to_owned()];
+        settings.hosts = vec![
+            "mcp.example.com".to_owned(),
+            "other.example:8443".to_owned(),
+        ];
         let plain = Names::new(&settings, 7860);
         assert!(knows(&plain, "mcp.example.com") && knows(&plain, "mcp.example.com:80"));
         assert!(!knows(&plain, "mcp.example.com:443") && !knows(&plain, "mcp.example.com:7860"));
@@ -289,7 +315,10 @@ mod tests {
             assert!(!may(&names, refused), "{refused}");
         }
         assert_eq!(names.check_origin(&head(&[])).ok(), Some(Visitor::Here));
-        let two = head(&[("origin", "https://app.example"), ("origin", "https://app.example")]);
+        let two = head(&[
+            ("origin", "https://app.example"),
+            ("origin", "https://app.example"),
+        ]);
         assert!(names.check_origin(&two).is_err());
     }
 }

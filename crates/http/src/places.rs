@@ -63,7 +63,11 @@ impl Places {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut taken = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self
+            .places
+            .taken
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         taken.in_all -= 1;
         if let Some(address) = self.address
             && let Some(count) = taken.by_address.get_mut(&address)

@@ -84,7 +84,10 @@ async fn route(
         return match (&head.method, &visitor) {
             (&Method::POST, _) => mcp(inside, peer, head, body).await,
             (&Method::OPTIONS, Visitor::Page(_)) => Ok(preflight()),
-            _ => Err(wrong_method("POST", "Send messages by POST; there is no stream to listen to.")),
+            _ => Err(wrong_method(
+                "POST",
+                "Send messages by POST; there is no stream to listen to.",
+            )),
         };
     }
     let metadata = inside.metadata.as_ref();
@@ -188,7 +191,9 @@ fn preflight() -> Response<HttpBody> {
         (header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS),
         (header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_SECONDS),
     ] {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
     }
     response
 }

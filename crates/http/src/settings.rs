@@ -127,22 +127,32 @@ pub enum SettingsError {
     )]
     Nameless(SocketAddr),
     /// No name of a host.
-    #[error("`{0}` in http_hosts is no host: write `host` or `host:port`, without a scheme or a path")]
+    #[error(
+        "`{0}` in http_hosts is no host: write `host` or `host:port`, without a scheme or a path"
+    )]
     Host(String),
     /// No origin.
-    #[error("`{0}` in http_origins is no origin: write `https://host` or `https://host:port`, without a path; `*` and `null` are not taken")]
+    #[error(
+        "`{0}` in http_origins is no origin: write `https://host` or `https://host:port`, without a path; `*` and `null` are not taken"
+    )]
     Origin(String),
     /// Tokens without an audience could be meant for another server.
-    #[error("oauth_issuers needs oauth_audience: the URL by which clients reach this server, such as https://host/mcp")]
+    #[error(
+        "oauth_issuers needs oauth_audience: the URL by which clients reach this server, such as https://host/mcp"
+    )]
     NoAudience,
     /// An audience without issuers.
     #[error("oauth_audience needs oauth_issuers: whose tokens are taken")]
     NoIssuer,
     /// No URL that can be meant.
-    #[error("`{0}` is no URL for {1}: it must be https, or http on a loopback address, without a query or a fragment")]
+    #[error(
+        "`{0}` is no URL for {1}: it must be https, or http on a loopback address, without a query or a fragment"
+    )]
     Url(String, &'static str),
     /// A proxy cannot be named for what no proxy reaches by an address.
-    #[error("a proxy that reaches a unix socket has no address: http_behind_proxy is for TCP; over the socket the proxy's X-Forwarded-For is believed anyway")]
+    #[error(
+        "a proxy that reaches a unix socket has no address: http_behind_proxy is for TCP; over the socket the proxy's X-Forwarded-For is believed anyway"
+    )]
     ProxyOnSocket,
     /// TLS on a unix socket.
     #[error("a unix socket does not leave the machine: it speaks no TLS (http_tls_cert)")]
@@ -248,7 +258,9 @@ pub(crate) fn is_trustworthy(url: &str) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ListenError {
     /// Neither an address nor a socket.
-    #[error("write an address and a port, such as 127.0.0.1:7860 or [::1]:7860, or unix: and an absolute path")]
+    #[error(
+        "write an address and a port, such as 127.0.0.1:7860 or [::1]:7860, or unix: and an absolute path"
+    )]
     Neither,
     /// No path for a socket.
     #[error("a unix socket needs an absolute path of at most 107 bytes without `..`")]
@@ -260,7 +272,10 @@ impl FromStr for Listen {
 
     fn from_str(text: &str) -> Result<Self, ListenError> {
         let Some(path) = text.strip_prefix("unix:") else {
-            return text.parse().map(Listen::Tcp).map_err(|_| ListenError::Neither);
+            return text
+                .parse()
+                .map(Listen::Tcp)
+                .map_err(|_| ListenError::Neither);
         };
         let path = PathBuf::from(path);
         let climbs = path.components().any(|part| part.as_os_str() == "..");
@@ -313,7 +328,10 @@ mod tests {
             assert_eq!(door(listen).check(false), Ok(()), "{listen}");
         }
         for listen in ["10.0.0.1:1", "[::]:1", "[::ffff:10.0.0.1]:1"] {
-            assert!(matches!(door(listen).check(true), Err(SettingsError::Plain(_))), "{listen}");
+            assert!(
+                matches!(door(listen).check(true), Err(SettingsError::Plain(_))),
+                "{listen}"
+            );
         }
     }
 
@@ -327,9 +345,15 @@ mod tests {
             });
             settings.check(false)
         };
-        let (issuer, audience) = ("https://id.example.com/tenant", "https://mcp.example.com/mcp");
+        let (issuer, audience) = (
+            "https://id.example.com/tenant",
+            "https://mcp.example.com/mcp",
+        );
         assert_eq!(check(&[issuer], audience), Ok(()));
-        assert_eq!(check(&["http://127.0.0.1:9/x"], "http://localhost:1/mcp"), Ok(()));
+        assert_eq!(
+            check(&["http://127.0.0.1:9/x"], "http://localhost:1/mcp"),
+            Ok(())
+        );
         assert_eq!(check(&[issuer], ""), Err(SettingsError::NoAudience));
         assert_eq!(check(&[], audience), Err(SettingsError::NoIssuer));
         for wrong in [
@@ -340,8 +364,14 @@ mod tests {
             "id.example.com",
             "http://localhost.example.com/",
         ] {
-            assert!(matches!(check(&[wrong], audience), Err(SettingsError::Url(..))), "{wrong}");
-            assert!(matches!(check(&[issuer], wrong), Err(SettingsError::Url(..))), "{wrong}");
+            assert!(
+                matches!(check(&[wrong], audience), Err(SettingsError::Url(..))),
+                "{wrong}"
+            );
+            assert!(
+                matches!(check(&[issuer], wrong), Err(SettingsError::Url(..))),
+                "{wrong}"
+            );
         }
     }
 
@@ -350,7 +380,14 @@ mod tests {
         for text in ["127.0.0.1:7860", "[::1]:7860", "unix:/run/mcp.sock"] {
             assert_eq!(text.parse::<Listen>().unwrap().to_string(), text);
         }
-        for text in ["7860", "localhost:7860", "", "unix:", "unix:mcp.sock", "unix:/a/../b"] {
+        for text in [
+            "7860",
+            "localhost:7860",
+            "",
+            "unix:",
+            "unix:mcp.sock",
+            "unix:/a/../b",
+        ] {
             assert!(text.parse::<Listen>().is_err(), "{text}");
         }
         assert_eq!(

@@ -38,9 +38,14 @@ impl<S> Stall<S> {
             return result;
         }
         let patience = self.patience;
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(patience)));
+        let waiting = self
+            .waiting
+            .get_or_insert_with(|| Box::pin(sleep(patience)));
         match waiting.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Ready(()) => {
+                self.waiting = None;
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
             Poll::Pending => Poll::Pending,
         }
     }
@@ -113,6 +118,9 @@ mod tests {
         });
         ours.write_all(&[0; 100]).await.unwrap();
         drop(ours);
-        assert!(reader.await.is_err(), "the stream ends before ten times 16 bytes");
+        assert!(
+            reader.await.is_err(),
+            "the stream ends before ten times 16 bytes"
+        );
     }
 }

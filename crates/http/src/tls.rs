@@ -94,19 +94,29 @@ impl Tls {
     /// Reads the files again whenever they change, until `stop`. What cannot be used changes nothing.
     pub(crate) async fn keep_current(&self, stop: CancellationToken) {
         let mut seen = self.stamps();
-        while stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
+        while stop
+            .run_until_cancelled(tokio::time::sleep(LOOK_EVERY))
+            .await
+            .is_some()
+        {
             let found = self.stamps();
             if found == seen {
                 continue;
             }
             match read(&self.files) {
                 Ok(pair) => {
-                    *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(pair);
+                    *self
+                        .current
+                        .0
+                        .write()
+                        .unwrap_or_else(PoisonError::into_inner) = Arc::new(pair);
                     tracing::info!("the certificate was read again");
                     seen = found;
                 }
                 // Often one of two files is not written yet: so it is tried again at each look.
-                Err(error) => tracing::error!(error = chain(&error), "the certificate stays as it was"),
+                Err(error) => {
+                    tracing::error!(error = chain(&error), "the certificate stays as it was")
+                }
             }
         }
     }

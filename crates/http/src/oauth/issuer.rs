@@ -115,7 +115,10 @@ impl Issuer {
     }
 
     fn state(&self) -> State {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Found {

@@ -107,9 +107,14 @@ impl Tokens {
         let header = parts.header()?;
         // Nothing of it counts before the signature is checked, but whose it says it is tells whose key to check it with.
         let claims = parts.claims()?;
-        let issuer = self.issuers.iter().find(|issuer| issuer.name() == claims.issuer());
+        let issuer = self
+            .issuers
+            .iter()
+            .find(|issuer| issuer.name() == claims.issuer());
         let issuer = issuer.ok_or(TokenError::Issuer)?;
-        let key = issuer.key(header.key_id.as_deref(), header.algorithm).await?;
+        let key = issuer
+            .key(header.key_id.as_deref(), header.algorithm)
+            .await?;
         if !key.verifies(header.algorithm, parts.signed(), &parts.signature()?) {
             return Err(TokenError::Signature);
         }
@@ -119,9 +124,8 @@ impl Tokens {
 
 impl std::fmt::Debug for Tokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tokens").field("audience", &self.audience).finish_non_exhaustive()
+        f.debug_struct("Tokens")
+            .field("audience", &self.audience)
+            .finish_non_exhaustive()
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -117,12 +117,16 @@ impl<'a> Parts<'a> {
     }
 
     pub(super) fn signature(&self) -> Result<Vec<u8>, TokenError> {
-        URL_SAFE_NO_PAD.decode(self.signature).map_err(|_| TokenError::Malformed)
+        URL_SAFE_NO_PAD
+            .decode(self.signature)
+            .map_err(|_| TokenError::Malformed)
     }
 }
 
 fn decode<T: DeserializeOwned>(part: &str) -> Result<T, TokenError> {
-    let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed)?;
+    let bytes = URL_SAFE_NO_PAD
+        .decode(part)
+        .map_err(|_| TokenError::Malformed)?;
     serde_json::from_slice(&bytes).map_err(|_| TokenError::Malformed)
 }
 
@@ -141,7 +145,9 @@ impl Claims {
         if !self.aud.contains(audience) {
             return Err(TokenError::Audience);
         }
-        let expires_at = moment(self.exp)?.checked_add(leeway).ok_or(TokenError::Malformed)?;
+        let expires_at = moment(self.exp)?
+            .checked_add(leeway)
+            .ok_or(TokenError::Malformed)?;
         if expires_at <= now {
             return Err(TokenError::Expired);
         }
@@ -171,5 +177,7 @@ impl Claims {
 /// A NumericDate of RFC 7519.
 fn moment(seconds: f64) -> Result<SystemTime, TokenError> {
     let since = Duration::try_from_secs_f64(seconds).map_err(|_| TokenError::Malformed)?;
-    SystemTime::UNIX_EPOCH.checked_add(since).ok_or(TokenError::Malformed)
+    SystemTime::UNIX_EPOCH
+        .checked_add(since)
+        .ok_or(TokenError::Malformed)
 }

@@ -20,10 +20,14 @@ impl Reader<'_> {
             (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key }),
             (None, None) => None,
             (Some(_), None) => {
-                return Err(self.lacks(&keys::HTTP_TLS_CERT, "a file, together with `http_tls_key`"));
+                return Err(
+                    self.lacks(&keys::HTTP_TLS_CERT, "a file, together with `http_tls_key`")
+                );
             }
             (None, Some(_)) => {
-                return Err(self.lacks(&keys::HTTP_TLS_KEY, "a file, together with `http_tls_cert`"));
+                return Err(
+                    self.lacks(&keys::HTTP_TLS_KEY, "a file, together with `http_tls_cert`")
+                );
             }
         };
         let (hosts, origins) = (
