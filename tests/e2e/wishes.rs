@@ -4,6 +4,10 @@
 
 use std::{
     fs,
+    io::{Read, Write},
+    process::Stdio,
+    sync::mpsc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -14,7 +18,7 @@ use serde_json::{Value, json};
 use crate::{
     network::{HELLO, server},
     support::{
-        Client, Machine, alone,
+        Client, Machine, alone, program,
         stage::{Stage, finish},
         until, users,
     },
@@ -396,5 +400,90 @@ fn claude_code_goes_on_with_what_a_person_allows_while_it_works() {
     let got = fs::read_to_string(stage.machine.project.join("got")).expect("what it got");
     assert_eq!(got, HELLO);
     assert_eq!(on_record(&stage.machine), answers(&["allow"]));
+    client.destroy(&session);
+}
+
+/// Looks on at an execution from a terminal, and types that as soon as something is asked. What stood on the terminal, and what
+/// the execution printed.
+fn attached(machine: &Machine, execution: &str, types: &str) -> (String, String) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    grantpt(&master).expect("granted");
+    unlockpt(&master).expect("unlocked");
+    let name = ptsname(&master, Vec::new()).expect("its name");
+    let name = name.to_str().expect("a path").to_owned();
+    let end = || {
+        fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&name)
+            .expect("its other end")
+    };
+    let child = machine
+        .command(program())
+        .args(["session", "attach", execution])
+        .stdin(end())
+        .stderr(end())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let mut screen = fs::File::from(master);
+    let mut keyboard = screen.try_clone().expect("a keyboard");
+    let (sender, shown) = mpsc::channel();
+    thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        // Ends with an error when nobody has the other end any more.
+        while let Ok(count @ 1..) = screen.read(&mut bytes) {
+            let text = String::from_utf8_lossy(&bytes[..count]).into_owned();
+            if sender.send(text).is_err() {
+                return;
+            }
+        }
+    });
+    let mut told = String::new();
+    while !told.contains("[y/n] ") {
+        let more = shown.recv_timeout(Duration::from_secs(60));
+        told.push_str(&more.unwrap_or_else(|_| panic!("nothing is asked: {told}")));
+    }
+    keyboard.write_all(types.as_bytes()).expect("typed");
+    let output = child.wait_with_output().expect("its end");
+    assert!(output.status.success(), "{output:?}");
+    told.extend(shown.try_iter());
+    (told, String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn whoever_looks_on_from_a_terminal_is_asked_what_the_session_wants_to_reach() {
+    let (wanted, unwanted) = (server(), server());
+    let machine = machine(&format!("localhost:{wanted} localhost:{unwanted}"));
+    let mut client = machine.client();
+    let session = client.create(&machine.project);
+    for (port, types, outcome) in [
+        (wanted, "y\n", HELLO),
+        (unwanted, "n\n", "a person said no"),
+    ] {
+        let line = format!(
+            "for i in $(seq 100); do said=$({CURL} http://localhost:{port}/); case $said in *' 200'|*'said no'*) \
+             echo \"$said\"; exit 0;; esac; sleep 0.2; done; exit 1"
+        );
+        let call = json!({ "sessionId": session, "command": line, "waitSeconds": 0 });
+        let started = client.tool("execute_command", call).expect("an execution");
+        let id = started["executionId"].as_str().expect("its id");
+        let (told, printed) = attached(&machine, id, types);
+        assert!(
+            told.contains(&format!("the session wants to reach localhost:{port}")),
+            "{told}"
+        );
+        assert!(printed.contains(outcome), "{printed}");
+    }
+    assert_eq!(pending(&mut client, &session), Vec::<String>::new());
+    let view = client.tool("get_session", json!({ "sessionId": session }));
+    let rules = view.expect("it")["network"]["rules"].clone();
+    assert_eq!(rules.as_array().map(Vec::len), Some(1), "{rules}");
+    assert_eq!(rules[0]["name"], "person/1");
+    assert_eq!(
+        on_record(&machine),
+        [("person".to_owned(), "deny".to_owned())]
+    );
     client.destroy(&session);
 }

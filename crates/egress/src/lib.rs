@@ -1,7 +1,7 @@
 //! The way out of a sandbox, as the host decides it. How bytes arrive is somebody else's work: everything here takes
 //! streams that are known to belong to one session.
 //!
-//! Reading order: the [`relay`] to model providers; where else a session may go ([`destination`]), by
+//! Reading order: `credential` (what is put into requests, and where it comes from), the [`relay`] to model providers; where else a session may go ([`destination`]), by
 //! which way it asks ([`proxy`]), and where TLS is opened ([`intercept`]).
 //!
 //! What this does not stop: whatever the provider itself does for a request (its own web tools among it), and a sandbox
@@ -9,18 +9,23 @@
 
 #![forbid(unsafe_code)]
 
+mod credential;
 pub mod destination;
 pub mod intercept;
+mod message;
 pub mod proxy;
 mod record;
 pub mod relay;
 
+pub use credential::{
+    AwsChain, AwsKeys, AwsRole, ContainerToken, Credential, CredentialError, Form, GoogleDefault,
+    Guard, HostClient, KeyFileError, Source, TokenCommand,
+};
 pub use record::{Recording, Ticket, Unrecorded};
 pub use relay::{
-    Allowance, AwsChain, AwsKeys, AwsRole, BudgetStop, Caps, Clock, ContainerToken, Credential,
-    CredentialError, DailyBudgets, Ending, Form, GoogleDefault, Guard, HostClient, Keep,
-    KeyFileError, Ledger, LedgerConfig, LeftToday, MAX_PRICES_BYTES, ModelList, ModelListError,
-    Observer, Prices, PricesError, Provider, ProviderError, ProviderKind, Relay, RelayLimits,
-    RequestRecord, Scanner, Scope, ServeError, SessionConfig, SessionRelay, Settled, Source, Spent,
-    TokenCommand, Tokens, Trust, TrustError, Usage, Usd, Used, UsedBefore, check_base_url,
+    Allowance, BudgetStop, Caps, Clock, DailyBudgets, Ending, Keep, Ledger, LedgerConfig,
+    LeftToday, MAX_PRICES_BYTES, ModelList, ModelListError, Observer, Prices, PricesError,
+    Provider, ProviderError, ProviderKind, Relay, RelayLimits, RequestRecord, Scanner, Scope,
+    ServeError, SessionConfig, SessionRelay, Settled, Spent, Tokens, Trust, TrustError, Usage, Usd,
+    Used, UsedBefore, check_base_url,
 };

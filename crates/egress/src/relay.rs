@@ -1,12 +1,11 @@
 //! The relay to model providers, which puts their key into the requests of a sandbox, so that it is never inside.
 //!
 //! What it passes is a short list of the provider's message paths; the order of checks stands once, in `road.rs`.
-//! Reading order: where requests go ([`Provider`]), what is put into them ([`Credential`]), what things cost ([`Prices`]),
+//! Reading order: where requests go ([`Provider`]), what is put into them ([`crate::credential`]), what things cost ([`Prices`]),
 //! what callers may use and used ([`Ledger`]), what one session may do and did ([`SessionRelay`]), the road of one request ([`Relay`]), and how its answer is counted (`response`, `usage`).
 
 mod provider;
 
-mod credential;
 mod sign;
 
 mod account;
@@ -29,10 +28,6 @@ mod response;
 mod usage;
 
 pub use account::{Allowance, Scope, Spent};
-pub use credential::{
-    AwsChain, AwsKeys, AwsRole, ContainerToken, Credential, CredentialError, Form, GoogleDefault,
-    Guard, HostClient, KeyFileError, Source, TokenCommand,
-};
 pub use exchange::{Ending, Observer, RequestRecord};
 pub use ledger::{
     Clock, DailyBudgets, Keep, Ledger, LedgerConfig, LeftToday, Settled, Used, UsedBefore,
@@ -45,6 +40,6 @@ pub use road::{Relay, RelayLimits, ServeError};
 pub use session::{BudgetStop, Caps, SessionConfig, SessionRelay, Usage};
 pub use upstream::{Trust, TrustError};
 
-pub(crate) use credential::{Held, Presented};
-pub(crate) use upstream::roots;
+pub(crate) use provider::is_loopback;
+pub(crate) use upstream::{Pool, pool, roots};
 pub use usage::{Scanner, Tokens};

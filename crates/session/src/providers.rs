@@ -429,8 +429,8 @@ fn unavailable(why: &str) -> Refusal {
         Reason::ProviderUnavailable,
         format!("Claude Code cannot reach a model: {why}."),
         "Set ANTHROPIC_API_KEY (or the variables of Bedrock or Vertex) where the server is started, or name it in the \
-         configuration file. A server that is already running keeps what it started with: end it (claude-code-mcp server \
-         stop), and the next call starts one. Commands and files work without it.",
+         configuration file. A server that is already running keeps the environment that it started with: end it (claude-code-mcp \
+         server stop), and the next call starts one; a file it reads again (claude-code-mcp server reload). Commands and files work without it.",
     )
 }
 

@@ -37,7 +37,7 @@ pub use error::{
 };
 pub use output::Output;
 
-use crate::config::{Environment, Flags, load};
+use crate::config::{Environment, Flags, inspect, load};
 
 /// Loads the configuration and does what the command line says. Errors are on standard error when this returns.
 pub fn run(command_line: CommandLine, environment: Environment) -> ExitCode {
@@ -75,7 +75,13 @@ fn dispatch(command_line: CommandLine, environment: Environment) -> Result<u8, C
     if let Some(Command::Config(command)) = &command {
         return configuration::run(output, flags, &environment, command);
     }
-    let config = load(&flags, &environment)?;
+    let config = match (load(&flags, &environment), &command) {
+        // A server that runs is spoken to all the same: its configuration is its own, and what is wrong here is to be told by it.
+        (Err(error), Some(Command::Server(_))) => {
+            inspect(&flags, &environment).config.ok_or(error)?
+        }
+        (read, _) => read?,
+    };
     let context = Context {
         config,
         environment,

@@ -22,7 +22,8 @@ A server that runs reads its configuration again on SIGHUP and on `claude-code-m
 the file anew, with the environment and the flags that it was started with. Each key below says when another value counts: at once,
 for new sessions, or after a restart. A configuration with anything wrong in it changes nothing. Every change is in the audit log as
 `server.config_change`, a refused one as `server.config_rejected`. What sessions reach is never more than the new ceiling allows:
-rules past it are taken from them at once, and what is open by these rules is closed.
+rules past it are taken from them at once, and what is open by these rules is closed. A unit of systemd has
+`ExecReload=/bin/kill -HUP $MAINPID`.
 
 ```toml
 project_roots = [\"~/src\"]

@@ -154,6 +154,11 @@ fn place_of(key: &Key, layers: &Layers) -> Option<Place> {
 }
 
 pub(super) fn problem(error: &ConfigError, otherwise: Option<Place>) -> Problem {
+    // The place stands beside it.
+    let message = match error.origin() {
+        Some(origin) => error.chain().replacen(&format!(" {origin}"), "", 1),
+        None => error.chain(),
+    };
     let place = of_file(error)
         .or_else(|| error.origin().map(place))
         .or(otherwise);
@@ -168,7 +173,7 @@ pub(super) fn problem(error: &ConfigError, otherwise: Option<Place>) -> Problem 
         code: error.code(),
         key,
         place,
-        message: error.chain(),
+        message,
         hint: error.hint().to_owned(),
     }
 }

@@ -15,9 +15,9 @@ use super::{
     spelling::Spellings,
 };
 use crate::{
+    credential::{Credential, CredentialError, Held, Presented},
     destination::{Denial, HostName},
     proxy::{Ask, has_method, has_path},
-    relay::{Credential, CredentialError, Held, Presented},
 };
 
 /// Longest credential that is taken. Tokens that hold claims have 1 to 2 KiB.

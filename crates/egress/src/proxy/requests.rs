@@ -37,22 +37,11 @@ use super::{
 use crate::{
     destination::Denial,
     intercept::{self, Claim, EchoError, Unechoed, Unspoken},
+    message::{is_hop_by_hop, nominated},
 };
 
 /// The port of `http://` without one.
 const HTTP_PORT: u16 = 80;
-
-/// Of one connection, never of the message (RFC 9110, section 7.6.1), with the older ones of RFC 2616.
-const HOP_BY_HOP: &[&str] = &[
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    answer::DENIED_HEADER,
-];
 
 type BodyError = EchoError<hyper::Error>;
 type Answer = Response<UnsyncBoxBody<Bytes, BodyError>>;
@@ -405,18 +394,13 @@ fn is_what_was_judged(head: &Parts, ask: &Ask) -> bool {
 
 /// Without what is of one connection, or between a client and its proxy.
 fn end_to_end(headers: &HeaderMap) -> HeaderMap {
-    let nominated: Vec<String> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|name| name.trim().to_ascii_lowercase())
-        .collect();
+    let nominated = nominated(headers);
     headers
         .iter()
         .filter(|(name, _)| {
             let name = name.as_str();
-            !HOP_BY_HOP.contains(&name)
+            !is_hop_by_hop(name)
+                && name != answer::DENIED_HEADER
                 && !name.starts_with("proxy-")
                 && (!nominated.iter().any(|other| other == name) || is_kept(name))
         })

@@ -5,16 +5,7 @@ use model::Secret;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-/// Of one connection, never of the message (RFC 9110, section 7.6.1), with the older ones of RFC 2616.
-const HOP_BY_HOP: &[&str] = &[
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
+use crate::message::{is_hop_by_hop, nominated};
 
 /// What a client may not say to the provider: credentials of its own, whom it speaks for, how the answer is packed (the
 /// usage in it must be readable here), and what the relay says itself.
@@ -69,7 +60,7 @@ pub(crate) fn carries_token(headers: &HeaderMap, expected: &[u8; 32]) -> bool {
 pub(crate) fn up(client: &HeaderMap) -> HeaderMap {
     let nominated = nominated(client);
     filtered(client, |name, _| {
-        !HOP_BY_HOP.contains(&name)
+        !is_hop_by_hop(name)
             && !NOT_UP.contains(&name)
             && !NOT_UP_PREFIXES
                 .iter()
@@ -82,7 +73,7 @@ pub(crate) fn up(client: &HeaderMap) -> HeaderMap {
 pub(crate) fn down(upstream: &HeaderMap, secrets: &[HeaderValue]) -> HeaderMap {
     let nominated = nominated(upstream);
     filtered(upstream, |name, value| {
-        !HOP_BY_HOP.contains(&name)
+        !is_hop_by_hop(name)
             && !NOT_DOWN.contains(&name)
             && !name.starts_with("proxy-")
             && !nominated.iter().any(|other| other == name)
@@ -104,17 +95,6 @@ fn filtered(headers: &HeaderMap, keep: impl Fn(&str, &HeaderValue) -> bool) -> H
         .iter()
         .filter(|(name, value)| keep(name.as_str(), value))
         .map(|(name, value)| (HeaderName::clone(name), value.clone()))
-        .collect()
-}
-
-/// The names that `connection` lists: hop-by-hop by their sender's word.
-fn nominated(headers: &HeaderMap) -> Vec<String> {
-    headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|name| name.trim().to_ascii_lowercase())
         .collect()
 }
 

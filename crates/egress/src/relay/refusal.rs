@@ -17,7 +17,8 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use serde_json::{Value, json};
 
-use super::{account::Reached, credential::CredentialError, provider::ProviderKind};
+use super::{account::Reached, provider::ProviderKind};
+use crate::credential::CredentialError;
 
 /// Names the rule that refused, for people and for tests.
 const DENIED: HeaderName = HeaderName::from_static("x-relay-denied");

@@ -20,7 +20,6 @@ use tokio::{
 
 use super::{
     body::{self, Buffers, Seen},
-    credential::{self, AwsKeys, Carried, Held, Presented},
     exchange::{Exchange, RequestRecord, Terms},
     headers,
     models::MAX_MODEL_BYTES,
@@ -34,6 +33,7 @@ use super::{
     upstream::{Pool, Trust, TrustError, pool},
     usage::Scanner,
 };
+use crate::credential::{self, AwsKeys, Carried, Held, Presented};
 
 /// Limits on what travels, the same for every session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

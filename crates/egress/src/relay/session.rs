@@ -13,7 +13,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{
     account::{Account, Allowance, Reached, Scope, Spent},
     body::Buffers,
-    credential::{Credential, CredentialError, Held, Presented},
     exchange::Observer,
     headers::token_digest,
     ledger::{Booking, Ledger, LeftToday, Settled, Used},
@@ -23,6 +22,7 @@ use super::{
     refusal::Denial,
     usage::Tokens,
 };
+use crate::credential::{Credential, CredentialError, Held, Presented};
 
 /// How many models are counted by name; further ones are counted together under [`OTHER_MODELS`]. A session that may ask
 /// for any model chooses the names.

@@ -15,7 +15,7 @@ use aws_sigv4::{
 };
 use http::{HeaderName, HeaderValue, Uri};
 
-use super::credential::AwsKeys;
+use crate::credential::AwsKeys;
 
 /// The service's name in signatures, of all of Bedrock's hosts.
 const SERVICE: &str = "bedrock";

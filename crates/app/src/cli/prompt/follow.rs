@@ -1,13 +1,11 @@
 //! A prompt from its start to its end.
 
-use std::{collections::BTreeSet, time::Duration};
-
-use mcp::reply::{ExecutionReply, LogsReply, PendingReply, TranscriptKindName};
+use mcp::reply::{ExecutionReply, LogsReply, TranscriptKindName};
 use serde_json::{Value, json};
 
 use super::{
-    Ended, Interrupts, Teller, answer, of_prompt,
-    questions::{Person, Typed, describe, put, typed},
+    Ended, Interrupts, Teller, of_prompt,
+    questions::{Asked, Asking},
 };
 use crate::cli::{
     CliError,
@@ -17,8 +15,6 @@ use crate::cli::{
 
 /// How long one look at a prompt waits for its end, seconds.
 const LOOK_SECONDS: u64 = 1;
-/// Pause between looks while somebody is asked something, since such a look does not wait.
-const ASKING_PAUSE: Duration = Duration::from_millis(400);
 /// Lines of one page of the transcript.
 const PAGE_LINES: u32 = 200;
 
@@ -42,11 +38,7 @@ pub(in crate::cli) struct Follower<'a> {
     cursor: Option<u64>,
     /// The transcript has told of its end.
     is_told: bool,
-    person: Person,
-    /// Questions that this process has answered or told of.
-    done: BTreeSet<String>,
-    /// The question that stands on the terminal.
-    open: Option<PendingReply>,
+    asking: Asking<'a>,
     is_cancelled: bool,
 }
 
@@ -66,9 +58,7 @@ impl<'a> Follower<'a> {
             on_interrupt,
             cursor: None,
             is_told: false,
-            person: Person::new(),
-            done: BTreeSet::new(),
-            open: None,
+            asking: Asking::new(client, session_id),
             is_cancelled: false,
         }
     }
@@ -107,12 +97,14 @@ impl<'a> Follower<'a> {
         if reply.state.is_final() {
             return Ok(Some(Ended { content, reply }));
         }
-        if let Some(pending) = prompt.pending_permissions.first() {
-            self.question(pending).await?;
-        } else if self.open.take().is_some() {
-            note("it was answered elsewhere, or nobody waits for it any more");
-            self.teller.resume();
-        }
+        let asked = match prompt.pending_permissions.first() {
+            Some(pending) => Some(Asked::Tool {
+                execution_id: self.execution_id.clone(),
+                pending: pending.clone(),
+            }),
+            None => self.asking.wanted_host().await?,
+        };
+        self.asking.step(asked, Some(&mut self.teller)).await?;
         Ok(None)
     }
 
@@ -146,54 +138,6 @@ impl<'a> Follower<'a> {
                 break;
             }
         }
-        Ok(())
-    }
-
-    /// Puts a question to the person, or says how it can be answered elsewhere.
-    async fn question(&mut self, pending: &PendingReply) -> Result<(), CliError> {
-        let is_new = !self.done.contains(&pending.permission_id);
-        if is_new && !Person::is_there() {
-            self.done.insert(pending.permission_id.clone());
-            note(&describe(pending));
-            note(&format!(
-                "answer it with: claude-code-mcp session approve {} {} --yes (or --no)",
-                self.session_id, pending.permission_id
-            ));
-        } else if is_new {
-            return self.ask(pending).await;
-        }
-        tokio::time::sleep(ASKING_PAUSE).await;
-        Ok(())
-    }
-
-    async fn ask(&mut self, pending: &PendingReply) -> Result<(), CliError> {
-        let id = &pending.permission_id;
-        if self
-            .open
-            .as_ref()
-            .is_none_or(|open| open.permission_id != *id)
-        {
-            self.teller.pause();
-            self.person.forget_typed();
-            put(pending);
-            self.open = Some(pending.clone());
-        }
-        let line = tokio::select! {
-            line = self.person.line() => line,
-            () = tokio::time::sleep(ASKING_PAUSE) => return Ok(()),
-        };
-        let Typed::Answer(words) = typed(pending, &line) else {
-            self.open = None;
-            return Ok(());
-        };
-        self.open = None;
-        self.done.insert(id.clone());
-        match answer(self.client, &self.execution_id, id, words).await {
-            Ok(_) => {}
-            Err(CliError::Refused(refused)) => note(&refused.message),
-            Err(error) => return Err(error),
-        }
-        self.teller.resume();
         Ok(())
     }
 

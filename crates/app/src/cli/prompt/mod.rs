@@ -13,7 +13,7 @@ mod words;
 
 pub(super) use follow::{Follower, OnInterrupt};
 pub(super) use interrupts::Interrupts;
-pub(super) use questions::{answer, describe};
+pub(super) use questions::{Asking, Person, answer, describe};
 pub(super) use report::report;
 pub(super) use teller::{Look, Teller};
 pub(super) use words::words;

@@ -12,13 +12,15 @@ use super::{CliError, Client, Context, read, resolve::resolve};
 use crate::cli::{
     EXIT_NOT_RUN, EXIT_SIGNAL_BASE, EXIT_TIMED_OUT,
     output::note,
-    prompt::{Follower, Interrupts, Look, OnInterrupt, Teller, report},
+    prompt::{Asking, Follower, Interrupts, Look, OnInterrupt, Person, Teller, report},
 };
 
 /// Signal of Ctrl-C.
 const SIGINT: u8 = 2;
 /// How long one look at a command waits for news, seconds.
 const LOOK_SECONDS: u64 = 20;
+/// The same where a person may be asked something meanwhile.
+const ASKING_LOOK_SECONDS: u64 = 1;
 
 pub(super) async fn run(context: &Context, target: &str) -> Result<u8, CliError> {
     let mut interrupts = Interrupts::new()?;
@@ -26,7 +28,7 @@ pub(super) async fn run(context: &Context, target: &str) -> Result<u8, CliError>
     let execution = meant(&client, target).await?;
     if execution.kind == ExecutionKind::Command {
         return tokio::select! {
-            code = follow_command(&client, &execution.execution_id) => code,
+            code = follow_command(&client, &execution) => code,
             () = interrupts.next() => left(&execution),
         };
     }
@@ -105,12 +107,19 @@ fn unclear(target: &str, running: &[ExecutionReply]) -> ErrorBody {
     }
 }
 
-/// Prints what a command prints, from its first kept byte on, until it ends.
-async fn follow_command(client: &Client, id: &str) -> Result<u8, CliError> {
+/// Prints what a command prints, from its first kept byte on, until it ends. Whoever sits at the terminal is asked for hosts that
+/// the session wants to reach meanwhile.
+async fn follow_command(client: &Client, execution: &ExecutionReply) -> Result<u8, CliError> {
+    let id = &execution.execution_id;
+    let mut asking = Person::is_there().then(|| Asking::new(client, &execution.session_id));
+    let seconds = match asking {
+        Some(_) => ASKING_LOOK_SECONDS,
+        None => LOOK_SECONDS,
+    };
     let (mut stdout, mut stderr) = (0, 0);
     loop {
         let call = json!({
-            "executionId": id, "stdoutCursor": stdout, "stderrCursor": stderr, "waitSeconds": LOOK_SECONDS,
+            "executionId": id, "stdoutCursor": stdout, "stderrCursor": stderr, "waitSeconds": seconds,
         });
         let content = client.call("get_execution", call).await?;
         let reply: ExecutionReply = read("get_execution", content)?;
@@ -123,6 +132,10 @@ async fn follow_command(client: &Client, id: &str) -> Result<u8, CliError> {
         (stdout, stderr) = (reply.stdout.cursor, reply.stderr.cursor);
         if reply.state.is_final() && is_read {
             return Ok(exit_code(&reply));
+        }
+        if let Some(asking) = &mut asking {
+            let wanted = asking.wanted_host().await?;
+            asking.step(wanted, None).await?;
         }
     }
 }

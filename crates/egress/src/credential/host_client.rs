@@ -6,10 +6,7 @@ use bytes::Bytes;
 use http::{Request, Response, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 
-use super::super::{
-    provider::is_loopback,
-    upstream::{Pool, Trust, TrustError, pool},
-};
+use crate::relay::{Pool, Trust, TrustError, is_loopback, pool};
 
 /// Longest answer, bytes: tokens and credentials are below 16 KiB.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;

@@ -21,7 +21,7 @@ use super::{
     GoogleError, MAX_FILE_BYTES, Token,
     ask::{Asker, SCOPE, Service},
 };
-use crate::relay::credential::file::{self, Guard};
+use crate::credential::file::{self, Guard};
 
 /// Google's token service, where the file names none.
 const TOKEN_SERVICE: &str = "https://oauth2.googleapis.com/token";

@@ -293,7 +293,7 @@ impl AwsKeys {
         }
     }
 
-    pub(in crate::relay) fn sdk(&self) -> Credentials {
+    pub(crate) fn sdk(&self) -> Credentials {
         Credentials::new(
             self.access_key_id.expose().clone(),
             self.secret_access_key.expose().clone(),

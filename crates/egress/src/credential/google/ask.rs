@@ -10,7 +10,7 @@ use serde::Deserialize;
 use url::form_urlencoded::Serializer;
 
 use super::{GoogleError, Token};
-use crate::relay::credential::host_client::{HostClient, is_private_way};
+use crate::credential::host_client::{HostClient, is_private_way};
 
 /// Until a service has answered.
 const TIMEOUT: Duration = Duration::from_secs(15);

@@ -25,7 +25,7 @@ pub use file::{Guard, KeyFileError};
 pub use google::GoogleDefault;
 pub use host_client::HostClient;
 
-use super::provider::ProviderKind;
+use crate::relay::ProviderKind;
 use source::{Renewed, Version};
 
 /// A credential that cannot be used. None of the texts holds a part of it, or a path of the host.
