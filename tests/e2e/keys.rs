@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, process::Output};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{Machine, users, walk};
 
@@ -127,4 +127,54 @@ fn model_key(text: &str) -> (String, String) {
     assert_eq!(text.len(), 69, "{text}");
     assert!(text.starts_with("ccmcp_"), "{text}");
     (text[6..18].to_owned(), text[19..62].to_owned())
+}
+
+/// `transfer_files` by content through the real binary, in one piece and in several, for who sits at the machine.
+#[test]
+fn a_file_goes_by_content_into_a_session_and_out_of_it() {
+    let machine = Machine::new(users()[0]);
+    let mut client = machine.client();
+    let session = client.create(&machine.project);
+    let mut transfer = |arguments: Value| {
+        let mut all = json!({ "sessionId": session });
+        let more = arguments.as_object().expect("an object").clone();
+        all.as_object_mut().expect("an object").extend(more);
+        client.tool("transfer_files", all)
+    };
+    let into = json!({ "direction": "to_container", "destPath": "note.txt", "content": "héllo\n" });
+    let written = transfer(into).expect("written");
+    let file = machine.project.join("note.txt");
+    assert_eq!(fs::read_to_string(&file).expect("the file"), "héllo\n");
+    let out = json!({ "direction": "from_container", "sourcePath": "note.txt" });
+    let read = transfer(out).expect("read");
+    assert_eq!(read["content"], "héllo\n");
+    assert_eq!(read["sha256"], written["sha256"]);
+    // Half a MiB in pieces, of which each but the last says that more follows.
+    let piece = "0123456789abcdef".repeat(12 * 1024);
+    let (mut handle, mut offset) = (Value::Null, json!(0));
+    for more in [true, true, false] {
+        let mut next = json!({ "direction": "to_container", "destPath": "/tmp/large", "content": piece, "offset": offset, "more": more });
+        if !handle.is_null() {
+            next["handle"] = handle;
+        }
+        let reply = transfer(next).expect("a piece");
+        (handle, offset) = (reply["handle"].clone(), reply["nextOffset"].clone());
+        assert_eq!(handle.is_null(), !more, "{reply}");
+    }
+    let whole = transfer(
+        json!({ "direction": "from_container", "sourcePath": "/tmp/large", "length": 1000 }),
+    );
+    let whole = whole.expect("read");
+    assert_eq!(whole["bytes"], 3 * piece.len());
+    assert_eq!(
+        (&whole["nextOffset"], whole["handle"].is_string()),
+        (&json!(1000), true)
+    );
+    let hook = json!({ "direction": "to_container", "destPath": ".envrc", "content": "x" });
+    let refused = transfer(hook).expect_err("protected");
+    assert_eq!(refused["code"], "path_protected", "{refused}");
+    let directory = json!({ "direction": "from_container", "sourcePath": "/workspace" });
+    let refused = transfer(directory).expect_err("no file");
+    assert_eq!(refused["code"], "transfer_entry_refused", "{refused}");
+    client.destroy(&session);
 }

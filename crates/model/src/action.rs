@@ -251,12 +251,12 @@ impl Action {
     /// Every scope that a remote caller needs for it; `None`: only the server itself does that.
     pub fn scopes(&self) -> Option<Scopes> {
         let scopes = Scopes::NONE.with(self.scope()?);
-        Some(match self {
-            Action::CreateSession(request) if request.network.asks_for_something() => {
-                scopes.with(Scope::Network)
-            }
-            _ => scopes,
-        })
+        if let Action::CreateSession(request) = self
+            && request.network.asks_for_something()
+        {
+            return Some(scopes.with(Scope::Network));
+        }
+        Some(scopes)
     }
 }
 
