@@ -199,14 +199,13 @@ mod tests {
         std::os::unix::fs::symlink(base.join("outside"), base.join("one/leads-out")).unwrap();
         std::os::unix::fs::symlink(base.join("one/app"), base.join("one/link")).unwrap();
         let roots = [base.join("one"), base.join("two")];
-        let place = |name: &str| match named(&roots, Path::new(name)).0 {
-            PathFacts::Directory(found) => found
-                .path
-                .strip_prefix(&base)
-                .unwrap()
-                .display()
-                .to_string(),
-            other => format!("{other:?}"),
+        let place = |name: &str| {
+            let facts = named(&roots, Path::new(name)).0;
+            let PathFacts::Directory(found) = &facts else {
+                return format!("{facts:?}");
+            };
+            let below = found.path.strip_prefix(&base).unwrap();
+            below.display().to_string()
         };
         for (name, expected) in [
             ("app", "one/app"),

@@ -150,10 +150,11 @@ impl House {
     }
 
     async fn create(&self, who: &Credentials, project: &str) -> Result<SessionId, Refusal> {
-        match self.call(who, create(project, None)).await? {
-            Outcome::Session(view) => Ok(view.id),
-            other => panic!("no session: {other:?}"),
-        }
+        let outcome = self.call(who, create(project, None)).await?;
+        let Outcome::Session(view) = outcome else {
+            panic!("no session: {outcome:?}")
+        };
+        Ok(view.id)
     }
 
     async fn list(&self, who: &Credentials) -> Vec<SessionId> {
