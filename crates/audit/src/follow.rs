@@ -74,6 +74,10 @@ impl Follower {
     ///
     /// # Errors
     /// When the log cannot be read. It can be asked again.
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "it is asked again after `None`, as no iterator is"
+    )]
     pub fn next(&mut self) -> io::Result<Option<Followed>> {
         let durable = Head::read_beside(&self.path).map_or(u64::MAX, |head| head.link.seq);
         if self.cursor.seq >= durable {
