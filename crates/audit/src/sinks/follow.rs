@@ -1,19 +1,11 @@
-//! Reading on where a sink is, through rotation and pruning.
-//!
-//! The number of the next record is all that counts: files are found by the number of their first one, whatever they are
-//! called by then.
+//! Reading on where a sink is, in batches, with word of what is missing.
 
 use std::{
-    fmt,
-    fs::File,
-    io::{self, BufReader, Seek, SeekFrom},
-    os::unix::fs::MetadataExt,
+    fmt, io,
     path::{Path, PathBuf},
 };
 
-use serde::Deserialize;
-
-use crate::{export::Line, head::Head, lines::Lines, log_files};
+use crate::{Cursor, Followed, Follower, export::Line, head::Head};
 
 /// Most records of one batch.
 const MAX_LINES: usize = 500;
@@ -71,25 +63,12 @@ impl fmt::Display for Notice {
 /// See the module.
 pub struct Follow {
     log: PathBuf,
-    /// The record that is wanted next.
-    next: u64,
-    /// Number and hash of the one before, until it was compared.
+    follower: Follower,
+    /// Number and hash of the record before, until it was compared with the log's.
     before: Option<(u64, String)>,
+    /// A record that was read and belongs to the next batch.
+    held: Option<Followed>,
     max_lag: Option<u64>,
-    open: Option<Open>,
-}
-
-struct Open {
-    file: File,
-    /// Which file that is, by device and inode.
-    identity: (u64, u64),
-    /// Behind the last line that was read.
-    offset: u64,
-}
-
-#[derive(Deserialize)]
-struct Numbered {
-    seq: u64,
 }
 
 impl Follow {
@@ -97,11 +76,11 @@ impl Follow {
     pub fn new(log: &Path, seq: u64, hash: &str, max_lag: Option<u64>) -> Self {
         Follow {
             log: log.to_owned(),
-            next: seq + 1,
+            follower: behind(log, seq),
             // A notice has no hash.
             before: (!hash.is_empty()).then(|| (seq, hash.to_owned())),
+            held: None,
             max_lag,
-            open: None,
         }
     }
 
@@ -115,202 +94,81 @@ impl Follow {
             return Ok(Batch::default());
         };
         let end = head.link.seq;
+        let begun_anew = self.compare(end)?;
         let mut batch = Batch {
-            notice: self.leave_out(end),
+            notice: begun_anew.or_else(|| self.leave_out(end)),
             lines: Vec::new(),
         };
-        if end < self.next && self.before.is_none() {
-            return Ok(batch);
-        }
-        if self.open.is_none() && !self.locate(end, &mut batch)? {
-            return Ok(batch);
-        }
-        self.read_lines(end, &mut batch)?;
-        if batch.lines.is_empty() && self.is_exhausted()? {
-            self.open = None;
+        let mut bytes = 0;
+        while batch.lines.len() < MAX_LINES && bytes < MAX_BYTES {
+            let next = match self.held.take() {
+                Some(held) => Some(held),
+                None => self.follower.next()?,
+            };
+            let Some(next) = next else {
+                break;
+            };
+            if next.missing > 0 {
+                // One hole for each batch, before its lines.
+                if !batch.lines.is_empty() || batch.notice.is_some() {
+                    self.held = Some(next);
+                    break;
+                }
+                batch.notice = Some(Notice::Gone {
+                    first: next.seq - next.missing,
+                    last: next.seq - 1,
+                });
+            }
+            bytes += next.line.len();
+            // What is no record is for `audit verify` to tell.
+            batch.lines.extend(Line::read(&next.line));
         }
         Ok(batch)
+    }
+
+    /// Whether the log is the one of before, looked at once. One that is not is read from its beginning.
+    fn compare(&mut self, end: u64) -> io::Result<Option<Notice>> {
+        let Some((seq, hash)) = &self.before else {
+            return Ok(None);
+        };
+        let is_another = end < *seq || {
+            let found = behind(&self.log, seq.saturating_sub(1)).next()?;
+            let same = found.filter(|found| found.seq == *seq);
+            let line = same.and_then(|found| Line::read(&found.line));
+            line.is_some_and(|line| line.record.hash != *hash)
+        };
+        let oldest = match is_another {
+            true => Follower::new(&self.log, Cursor::default()).next()?,
+            false => None,
+        };
+        self.before = None;
+        let Some(oldest) = oldest else {
+            return Ok(None);
+        };
+        self.follower = behind(&self.log, oldest.seq - 1);
+        Ok(Some(Notice::AnotherLog { first: oldest.seq }))
     }
 
     /// Skips what is too much.
     fn leave_out(&mut self, end: u64) -> Option<Notice> {
         let last = end.checked_sub(self.max_lag?)?;
-        if last < self.next {
+        let first = match &self.held {
+            Some(held) => held.seq - held.missing,
+            None => self.follower.cursor().seq + 1,
+        };
+        if last < first {
             return None;
         }
-        let notice = Notice::TooMany {
-            first: self.next,
-            last,
-        };
-        self.next = last + 1;
-        self.before = None;
-        self.open = None;
-        Some(notice)
-    }
-
-    /// Finds the file of the next record. Returns whether there is one.
-    fn locate(&mut self, end: u64, batch: &mut Batch) -> io::Result<bool> {
-        let mut files = Vec::new();
-        for path in log_files(&self.log)? {
-            if let Some(first) = first_number(&path)? {
-                files.push((first, path));
-            }
-        }
-        let Some((oldest, _)) = files.first() else {
-            return Ok(false);
-        };
-        if self.is_another_log(&files, end)? {
-            self.next = *oldest;
-            batch.notice = Some(Notice::AnotherLog { first: *oldest });
-        }
-        self.before = None;
-        let behind = files.partition_point(|(first, _)| *first <= self.next);
-        let (_, path) = &files[behind.saturating_sub(1)];
-        self.open(path)?;
-        if behind == 0 || self.reaches_next()? {
-            return Ok(true);
-        }
-        // Its file ends before it. The one after begins with it, or what is between is gone.
-        match files.get(behind) {
-            Some((_, path)) => self.open(path).map(|()| true),
-            None => Ok(true),
-        }
-    }
-
-    fn open(&mut self, path: &Path) -> io::Result<()> {
-        let file = File::open(path)?;
-        self.open = Some(Open {
-            identity: identity(&file.metadata()?),
-            file,
-            offset: 0,
-        });
-        Ok(())
-    }
-
-    /// The last record that was given on is not in this log, or this log is shorter.
-    fn is_another_log(&self, files: &[(u64, PathBuf)], end: u64) -> io::Result<bool> {
-        let Some((seq, hash)) = &self.before else {
-            return Ok(false);
-        };
-        if end < *seq {
-            return Ok(true);
-        }
-        let behind = files.partition_point(|(first, _)| first <= seq);
-        let Some((_, path)) = behind.checked_sub(1).and_then(|at| files.get(at)) else {
-            return Ok(false);
-        };
-        let mut lines = Lines::new(BufReader::new(File::open(path)?), 0);
-        while let Some(line) = lines.next()? {
-            if number(line.bytes) == Some(*seq) {
-                return Ok(Line::read(line.bytes).is_some_and(|line| line.record.hash != *hash));
-            }
-        }
-        Ok(false)
-    }
-
-    /// Puts the open file to the first record from the next one on. Returns whether it has one.
-    fn reaches_next(&mut self) -> io::Result<bool> {
-        let next = self.next;
-        let Some(open) = self.open.as_mut() else {
-            return Ok(false);
-        };
-        let mut lines = open.lines()?;
-        let mut offset = open.offset;
-        let mut found = false;
-        while let Some(line) = lines.next()? {
-            if !line.complete {
-                break;
-            }
-            if number(line.bytes).is_some_and(|seq| seq >= next) {
-                found = true;
-                break;
-            }
-            offset = line.end;
-        }
-        open.offset = offset;
-        Ok(found)
-    }
-
-    fn read_lines(&mut self, end: u64, batch: &mut Batch) -> io::Result<()> {
-        let Some(open) = self.open.as_mut() else {
-            return Ok(());
-        };
-        let mut lines = open.lines()?;
-        let mut offset = open.offset;
-        let mut bytes = 0;
-        while let Some(line) = lines.next()? {
-            if !line.complete || batch.lines.len() == MAX_LINES || bytes > MAX_BYTES {
-                break;
-            }
-            // What is no record is for `audit verify` to tell.
-            if let Some(read) = Line::read(line.bytes).filter(|read| read.record.seq >= self.next) {
-                let seq = read.record.seq;
-                if seq > end {
-                    break;
-                }
-                if seq > self.next {
-                    // One hole for each batch: what follows it is the next one's.
-                    if !batch.lines.is_empty() || batch.notice.is_some() {
-                        break;
-                    }
-                    batch.notice = Some(Notice::Gone {
-                        first: self.next,
-                        last: seq - 1,
-                    });
-                }
-                self.next = seq + 1;
-                bytes += line.bytes.len();
-                batch.lines.push(read);
-            }
-            offset = line.end;
-        }
-        open.offset = offset;
-        Ok(())
-    }
-
-    /// Whether the log goes on in another file, or this one was cut.
-    fn is_exhausted(&self) -> io::Result<bool> {
-        let Some(open) = &self.open else {
-            return Ok(false);
-        };
-        match std::fs::metadata(&self.log) {
-            Ok(now) => Ok(identity(&now) != open.identity || now.len() < open.offset),
-            // Between two names.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
-            Err(error) => Err(error),
-        }
+        self.follower = behind(&self.log, last);
+        self.held = None;
+        Some(Notice::TooMany { first, last })
     }
 }
 
-impl Open {
-    fn lines(&self) -> io::Result<Lines<BufReader<File>>> {
-        let mut file = self.file.try_clone()?;
-        file.seek(SeekFrom::Start(self.offset))?;
-        Ok(Lines::new(BufReader::new(file), self.offset))
-    }
-}
-
-fn identity(metadata: &std::fs::Metadata) -> (u64, u64) {
-    (metadata.dev(), metadata.ino())
-}
-
-fn number(line: &[u8]) -> Option<u64> {
-    let numbered: Numbered = serde_json::from_slice(line).ok()?;
-    Some(numbered.seq)
-}
-
-/// The number of a file's first record; `None` where it has none yet, or is gone by now.
-fn first_number(path: &Path) -> io::Result<Option<u64>> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
+fn behind(log: &Path, seq: u64) -> Follower {
+    let cursor = Cursor {
+        seq,
+        ..Cursor::default()
     };
-    let mut lines = Lines::new(BufReader::new(file), 0);
-    while let Some(line) = lines.next()? {
-        if let Some(seq) = number(line.bytes) {
-            return Ok(Some(seq));
-        }
-    }
-    Ok(None)
+    Follower::new(log, cursor)
 }
