@@ -58,7 +58,7 @@ pub enum Place {
         path: String,
         /// From 1.
         #[serde(skip_serializing_if = "Option::is_none")]
-        line: Option<usize>,
+        line: Option<u32>,
     },
     /// In a variable of the environment.
     Variable(&'static str),
@@ -194,7 +194,7 @@ fn of_file(error: &ConfigError) -> Option<Place> {
 }
 
 /// The line that the parser names in its own words: it keeps the place, and not the text to count lines in.
-fn line_of(error: &toml::de::Error) -> Option<usize> {
+fn line_of(error: &toml::de::Error) -> Option<u32> {
     let said = error.to_string();
     let (_, rest) = said.split_once("at line ")?;
     rest.split(|letter: char| !letter.is_ascii_digit())

@@ -37,7 +37,7 @@ pub enum Origin {
         /// Which file.
         path: PathBuf,
         /// From 1.
-        line: Option<usize>,
+        line: Option<u32>,
     },
     /// In an environment variable.
     Variable(&'static str),
@@ -72,7 +72,7 @@ pub(super) struct Layers {
     pub(super) file: Option<PathBuf>,
     given: BTreeMap<&'static str, Given>,
     /// Lines of the file, see [`lines`].
-    lines: BTreeMap<String, usize>,
+    lines: BTreeMap<String, u32>,
 }
 
 /// Names alone: a value may hold what only its program should see.
@@ -283,10 +283,12 @@ fn no_text(key: &'static str, origin: Origin) -> ConfigError {
 }
 
 /// The line of each key (`limits.memory`), of each entry of a list (`network_allow[1]`) and of each table.
-fn lines(text: &str) -> Result<BTreeMap<String, usize>, toml::de::Error> {
+fn lines(text: &str) -> Result<BTreeMap<String, u32>, toml::de::Error> {
     let mut found = BTreeMap::new();
     let ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at).collect();
-    let line_of = |at: usize| ends.partition_point(|end| *end < at) + 1;
+    // The file is short: see CONFIG_FILE_BYTES.
+    let line_of =
+        |at: usize| u32::try_from(ends.partition_point(|end| *end < at) + 1).unwrap_or(u32::MAX);
     collect_lines("", DeTable::parse(text)?.get_ref(), &line_of, &mut found);
     Ok(found)
 }
@@ -294,8 +296,8 @@ fn lines(text: &str) -> Result<BTreeMap<String, usize>, toml::de::Error> {
 fn collect_lines(
     prefix: &str,
     table: &DeTable<'_>,
-    line_of: &dyn Fn(usize) -> usize,
-    found: &mut BTreeMap<String, usize>,
+    line_of: &dyn Fn(usize) -> u32,
+    found: &mut BTreeMap<String, u32>,
 ) {
     for (key, value) in table {
         let name = format!("{prefix}{}", key.get_ref());
