@@ -73,6 +73,10 @@ impl Reloader {
 
     async fn reload_now(&self) -> Reloaded {
         let mut running = self.running.lock().await;
+        // What rotated the log's file from outside says so by the same signal.
+        if let Err(error) = self.audit.reopen().await {
+            tracing::error!(%error, "the audit log was not opened again");
+        }
         let (reread, next) = match self.prepare(&running).await {
             Ok(prepared) => prepared,
             Err(problems) => return self.reject(&problems).await,

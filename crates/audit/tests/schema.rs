@@ -8,17 +8,20 @@
 )]
 
 mod common;
+#[path = "../../../tests/support/json_schema.rs"]
+mod json_schema;
 
 use std::fs;
 
 use audit::{AuditConfig, AuditLog, Closing, Durability, Intent, Parameter, Rotation, Target};
 use common::{beside, config, event, intent, open, operate, place, runtime};
+use json_schema::fits;
 use model::{Reason, Source, Transport};
 use serde_json::{Value, json};
 
-fn schema() -> jsonschema::Validator {
+fn schema() -> Value {
     let schema = include_str!("../../../docs/audit-record.schema.json");
-    jsonschema::validator_for(&serde_json::from_str(schema).unwrap()).unwrap()
+    serde_json::from_str(schema).unwrap()
 }
 
 #[test]
@@ -88,11 +91,7 @@ fn every_record_of_a_scenario_fits_the_schema() {
     for file in audit::log_files(&path).unwrap() {
         for line in fs::read_to_string(file).unwrap().lines() {
             let record: Value = serde_json::from_str(line).unwrap();
-            let errors: Vec<String> = schema
-                .iter_errors(&record)
-                .map(|error| error.to_string())
-                .collect();
-            assert!(errors.is_empty(), "{line}\n{errors:#?}");
+            assert!(fits(&schema, &record), "{line}");
             actions.insert(record["action"].as_str().unwrap().to_owned());
         }
     }
@@ -116,11 +115,11 @@ fn what_is_no_record_does_not_fit() {
     let text = fs::read_to_string(&path).unwrap();
     let good: Value = serde_json::from_str(text.lines().nth(1).unwrap()).unwrap();
     let schema = schema();
-    assert!(schema.is_valid(&good));
+    assert!(fits(&schema, &good));
     for field in good.as_object().unwrap().keys() {
         let mut without = good.clone();
         without.as_object_mut().unwrap().remove(field);
-        assert!(!schema.is_valid(&without), "without {field}");
+        assert!(!fits(&schema, &without), "without {field}");
     }
     for (field, value) in [
         ("v", json!(1)),
@@ -141,6 +140,6 @@ fn what_is_no_record_does_not_fit() {
     ] {
         let mut changed = good.clone();
         changed[field] = value;
-        assert!(!schema.is_valid(&changed), "{field}");
+        assert!(!fits(&schema, &changed), "{field}");
     }
 }

@@ -28,6 +28,7 @@ mod opened;
 mod requests;
 mod traffic;
 mod tunnel;
+mod upstream;
 
 pub mod fuzzing;
 

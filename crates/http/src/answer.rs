@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use control::RateView;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
     header::{self, HeaderName as Name},
@@ -143,13 +144,24 @@ pub(crate) fn protect(headers: &mut HeaderMap) {
     }
 }
 
+/// How the caller stands with its calls, in the words of draft-ietf-httpapi-ratelimit-headers.
+pub(crate) fn tell_rate(headers: &mut HeaderMap, rate: &RateView) {
+    let policy = format!("\"calls\";q={};w={}", rate.burst, rate.window_seconds);
+    let limit = format!("\"calls\";r={};t={}", rate.remaining, rate.reset_seconds);
+    for (name, value) in [("ratelimit-policy", policy), ("ratelimit", limit)] {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+}
+
 /// What a page of another origin may see; only for one that the operator names.
 pub(crate) fn share(headers: &mut HeaderMap, origin: HeaderValue) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(header::VARY, HeaderValue::from_static("Origin"));
     headers.insert(
         header::ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("WWW-Authenticate, Retry-After, RateLimit"),
+        HeaderValue::from_static("WWW-Authenticate, Retry-After, RateLimit, RateLimit-Policy"),
     );
     headers.insert(
         HeaderName::from_static("cross-origin-resource-policy"),

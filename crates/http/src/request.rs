@@ -17,7 +17,7 @@ use model::{Credentials, Reason, Source};
 use serde_json::json;
 
 use crate::{
-    answer::{Refused, json_response, protect, share},
+    answer::{Refused, json_response, protect, share, tell_rate},
     bearer::{self, Presented},
     body::check_framing,
     listener::Inside,
@@ -124,7 +124,10 @@ async fn mcp(
         name: authenticated.name,
         source,
     };
-    let answer = inside.service.answer(head, &body, caller).await;
+    let mut answer = inside.service.answer(head, &body, caller).await;
+    if let Some(rate) = &authenticated.rate {
+        tell_rate(answer.response.headers_mut(), rate);
+    }
     match answer.lacking {
         // Clients of OAuth ask their person for more and try again; whoever has a key reads what it lacks in the result.
         Some(scopes) if is_token => Err(inside.challenges.insufficient(scopes)),
@@ -145,17 +148,21 @@ async fn authenticate(
         Some(tokens) => tokens.verify(token.expose()).await,
         None => Err(TokenError::NoToken),
     };
-    let (credentials, why) = match verified {
-        Ok(token) => (Credentials::AccessToken(Box::new(token)), None),
+    let credentials = match verified {
+        Ok(token) => Credentials::AccessToken(Box::new(token)),
+        Err(TokenError::NoToken) => Credentials::ApiKey(token),
         Err(TokenError::NoKeys) => return Err(issuer_unreachable()),
-        Err(TokenError::NoToken) => (Credentials::ApiKey(token), None),
-        // The road does not know it as a key, and so has the failure on record and counted.
-        Err(why) => (Credentials::ApiKey(token), Some(why)),
+        Err(why) => {
+            // Who tried too often is told to wait, not what is wrong this time.
+            inside.road.may_authenticate(&source)?;
+            inside.road.authentication_failed(&source, why.as_str());
+            return Err(inside.challenges.invalid(Some(why)));
+        }
     };
     match inside.road.authenticate(&credentials, &source).await {
         Ok(authenticated) => Ok((credentials, authenticated)),
         Err(refusal) if refusal.reason == Reason::Unauthenticated => {
-            Err(inside.challenges.invalid(why))
+            Err(inside.challenges.invalid(None))
         }
         Err(refusal) => Err(refusal.into()),
     }

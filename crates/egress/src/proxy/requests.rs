@@ -1,25 +1,17 @@
-//! Requests that are read, in clear or in a tunnel whose TLS is opened: each is judged on its own, goes out on a connection of
-//! its own, and its answer comes back as it comes.
+//! Requests that are read, in clear or in a tunnel whose TLS is opened: each is judged on its own and goes out, in clear on a
+//! connection of its own, from a tunnel on that of the tunnel (`upstream`); its answer comes back as it comes.
 
-use std::{
-    convert::Infallible,
-    future::poll_fn,
-    io,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::{convert::Infallible, future::poll_fn, io, sync::Arc};
 
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header, request::Parts,
 };
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
-use hyper::{body::Incoming, client, server::conn::http1, service::service_fn};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
@@ -30,9 +22,9 @@ use super::{
     head::{Form, Head, MAX_HEADERS},
     limits::ProxyLimits,
     record::{Ending, Way},
-    session::{Admitted, Ask, Asked, Pass, SessionEgress, Spoken, TLS_PORT},
+    session::{Ask, Asked, Pass, SessionEgress, Spoken, TLS_PORT},
     target::{self, Target},
-    traffic::Counter,
+    upstream::{Counted, Counting, Keeping, Line, Unsent, Whole},
 };
 use crate::{
     destination::Denial,
@@ -53,6 +45,19 @@ pub(crate) struct Road {
     limits: ProxyLimits,
     /// The one host of a tunnel whose TLS is opened.
     opened: Option<Target>,
+    /// Where its connection to that host is kept between requests.
+    keeping: Option<Keeping>,
+}
+
+/// A request that may go out, and on what.
+struct Begun {
+    road: Upstream,
+    pass: Pass,
+}
+
+enum Upstream {
+    Dialed(TcpStream),
+    Kept(Box<Line>),
 }
 
 impl Road {
@@ -62,6 +67,7 @@ impl Road {
             session,
             limits,
             opened: None,
+            keeping: None,
         }
     }
 
@@ -75,6 +81,7 @@ impl Road {
             session,
             limits,
             opened: Some(target),
+            keeping: Some(Keeping::default()),
         }
     }
 
@@ -143,10 +150,10 @@ impl Road {
         let (mut head, body) = request.into_parts();
         // First: what a client has taken away would take away what is put in.
         head.headers = end_to_end(&head.headers);
-        let (admitted, claim) = self.decide(&head, verdict).await?;
-        let ask = admitted.pass.ask().clone();
+        let (begun, claim) = self.decide(&head, verdict).await?;
+        let ask = begun.pass.ask().clone();
         let answered = self
-            .passed_on(Request::from_parts(head, body), admitted, claim)
+            .passed_on(Request::from_parts(head, body), begun, claim)
             .await;
         if let Err(denial) = &answered {
             self.session.refused(Asked::Whole(&ask), denial).await;
@@ -157,7 +164,7 @@ impl Road {
     async fn passed_on(
         &self,
         request: Request<Incoming>,
-        admitted: Admitted,
+        begun: Begun,
         claim: Option<Claim>,
     ) -> Result<Answer, Denial> {
         let (mut head, body) = request.into_parts();
@@ -165,9 +172,9 @@ impl Road {
             Some(claim) => Some(claim.fill(&mut head).await?),
             None => None,
         };
-        let ask = admitted.pass.ask().clone();
+        let ask = begun.pass.ask().clone();
         let outgoing = self.outgoing(Request::from_parts(head, body), &ask);
-        let answer = self.exchange(outgoing, admitted).await?;
+        let answer = self.exchange(outgoing, begun).await?;
         if let Some(filled) = &filled
             && answer.status() == StatusCode::UNAUTHORIZED
         {
@@ -181,7 +188,7 @@ impl Road {
         &self,
         head: &Parts,
         verdict: Result<Head, Denial>,
-    ) -> Result<(Admitted, Option<Claim>), Denial> {
+    ) -> Result<(Begun, Option<Claim>), Denial> {
         let session = &self.session;
         let mut ask = match self.ask(verdict) {
             Ok(ask) => ask,
@@ -198,10 +205,7 @@ impl Road {
         let decided = match claimed {
             Ok(claim) => {
                 ask.credential = claim.as_ref().map(|claim| claim.name().to_owned());
-                session
-                    .admit(ask.clone())
-                    .await
-                    .map(|admitted| (admitted, claim))
+                self.begin(ask.clone()).await.map(|begun| (begun, claim))
             }
             Err(denial) => Err(denial),
         };
@@ -209,6 +213,22 @@ impl Road {
             session.refused(Asked::Whole(&ask), denial).await;
         }
         decided
+    }
+
+    /// Admits a request, on the connection that is kept or on a new one.
+    async fn begin(&self, ask: Ask) -> Result<Begun, Denial> {
+        let kept = match &self.keeping {
+            Some(keeping) => keeping.take().await,
+            None => None,
+        };
+        let was_private = kept.as_ref().map(|line| line.was_private);
+        let (stream, pass) = self.session.admit_reusing(ask, was_private).await?;
+        let road = match (stream, kept) {
+            (Some(stream), _) => Upstream::Dialed(stream),
+            (None, Some(line)) => Upstream::Kept(Box::new(line)),
+            (None, None) => return Err(Denial::Internal("nothing was dialed")),
+        };
+        Ok(Begun { road, pass })
     }
 
     /// What a head asks for; with a refusal, what stood where the host belongs.
@@ -250,9 +270,9 @@ impl Road {
     async fn exchange(
         &self,
         outgoing: Request<Incoming>,
-        admitted: Admitted,
-    ) -> Result<Response<Incoming>, Denial> {
-        let Admitted { upstream, mut pass } = admitted;
+        begun: Begun,
+    ) -> Result<Response<Whole>, Denial> {
+        let Begun { road, mut pass } = begun;
         let failed = {
             let ask = pass.ask().clone();
             move |why| Denial::ConnectionFailed {
@@ -261,39 +281,60 @@ impl Road {
                 why,
             }
         };
-        let stream = Counted {
-            stream: upstream,
-            up: pass.traffic().counter_up(),
-            down: pass.traffic().counter_down(),
+        let (line, was_kept) = match road {
+            Upstream::Kept(line) => (*line, true),
+            Upstream::Dialed(stream) => (self.line(stream, &mut pass).await?, false),
         };
-        let wire = match self.wire(stream, pass.ask()).await {
-            Ok(wire) => wire,
-            Err(denial) => {
-                pass.finish(Ending::Broken);
-                return Err(denial);
-            }
-        };
-        let shaken = client::conn::http1::handshake(TokioIo::new(wire)).await;
-        let (mut sender, connection) = match shaken {
-            Ok(shaken) => shaken,
-            Err(_) => {
-                pass.finish(Ending::Broken);
-                return Err(failed(io::ErrorKind::ConnectionReset));
-            }
-        };
-        tokio::spawn(drive(connection, pass, self.limits.idle_timeout));
-        let answer = sender
-            .send_request(outgoing)
-            .await
-            .map_err(|_| failed(io::ErrorKind::ConnectionAborted))?;
+        let (keeping, idle) = (&self.keeping, self.limits.idle_timeout);
+        let mut sent = line.exchange(outgoing, pass, keeping.clone(), idle).await;
+        if was_kept && let Err((Unsent::Whole(request), mut pass)) = sent {
+            // The server closed it meanwhile: once more, on a new one.
+            let stream = match pass.redial().await {
+                Ok(stream) => stream,
+                Err(denial) => {
+                    pass.finish(Ending::Broken);
+                    return Err(denial);
+                }
+            };
+            let line = self.line(stream, &mut pass).await?;
+            sent = line.exchange(*request, pass, keeping.clone(), idle).await;
+        }
+        let answer = sent.map_err(|(_, mut pass)| {
+            pass.finish(Ending::Broken);
+            failed(io::ErrorKind::ConnectionAborted)
+        })?;
         match answer.status() {
             StatusCode::SWITCHING_PROTOCOLS => Err(Denial::Upgrade),
             _ => Ok(answer),
         }
     }
 
+    /// Makes a line of a connection that was dialed.
+    async fn line(&self, stream: TcpStream, pass: &mut Pass) -> Result<Line, Denial> {
+        let counted = Counted::new(pass.traffic());
+        let stream = Counting {
+            stream,
+            counted: counted.clone(),
+        };
+        let opened = match self.wire(stream, pass.ask()).await {
+            Ok(wire) => Line::open(wire, counted, pass).await.map_err(|_| {
+                let ask = pass.ask();
+                Denial::ConnectionFailed {
+                    host: ask.host.clone(),
+                    port: ask.port,
+                    why: io::ErrorKind::ConnectionReset,
+                }
+            }),
+            Err(denial) => Err(denial),
+        };
+        if opened.is_err() {
+            pass.finish(Ending::Broken);
+        }
+        opened
+    }
+
     /// What the request is written to.
-    async fn wire(&self, stream: Counted, ask: &Ask) -> Result<Box<dyn Wire>, Denial> {
+    async fn wire(&self, stream: Counting, ask: &Ask) -> Result<Box<dyn Wire>, Denial> {
         let Some(both) = self.opened.as_ref().and(self.session.interception()) else {
             return Ok(Box::new(stream));
         };
@@ -309,31 +350,11 @@ impl Road {
     }
 }
 
-/// Moves the bytes of one exchange until it is over, and says so.
-async fn drive(
-    connection: client::conn::http1::Connection<TokioIo<Box<dyn Wire>>, Incoming>,
-    mut pass: Pass,
-    idle_timeout: Duration,
-) {
-    let traffic = Arc::clone(pass.traffic());
-    let ending = tokio::select! {
-        // What is not allowed any more does not get out first.
-        biased;
-        () = pass.revoked() => Ending::RuleGone,
-        done = connection => match done {
-            Ok(()) => Ending::Complete,
-            Err(_) => Ending::Broken,
-        },
-        () = traffic.idle(idle_timeout) => Ending::Idle,
-    };
-    pass.finish(ending);
-}
-
 impl Road {
     /// The answer as the client gets it.
     fn passed_back(
         &self,
-        answer: Response<Incoming>,
+        answer: Response<Whole>,
         unspoken: Option<Unspoken>,
         ask: Ask,
     ) -> Result<Answer, Denial> {
@@ -379,8 +400,10 @@ impl Road {
         if let Ok(authority) = HeaderValue::from_str(&authority) {
             head.headers.insert(header::HOST, authority);
         }
-        head.headers
-            .insert(header::CONNECTION, HeaderValue::from_static("close"));
+        if self.keeping.is_none() {
+            head.headers
+                .insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         Request::from_parts(head, body)
     }
 }
@@ -421,44 +444,3 @@ fn whole(denial: &Denial) -> Answer {
 pub(crate) trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
-
-/// The connection to the server, its bytes counted.
-struct Counted {
-    stream: TcpStream,
-    up: Counter,
-    down: Counter,
-}
-
-impl AsyncRead for Counted {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        let count = buffer.filled().len() - before;
-        self.down.add(count);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Counted {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let count = ready!(Pin::new(&mut self.stream).poll_write(context, bytes))?;
-        self.up.add(count);
-        Poll::Ready(Ok(count))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}

@@ -222,6 +222,19 @@ impl SessionEgress {
     /// Decides, records and connects; what a person could allow becomes a question to them. A refusal is not recorded here,
     /// since many come from earlier: see [`SessionEgress::refused`].
     pub(crate) async fn admit(self: &Arc<Self>, ask: Ask) -> Result<Admitted, Denial> {
+        match self.admit_reusing(ask, None).await? {
+            (Some(upstream), pass) => Ok(Admitted { upstream, pass }),
+            (None, _) => Err(Denial::Internal("nothing was dialed")),
+        }
+    }
+
+    /// The same where a connection to that host and port may be at hand: `kept` says whether it was dialed by a rule that may
+    /// lead to private addresses. It serves only for a rule of the same kind; then nothing is dialed.
+    pub(crate) async fn admit_reusing(
+        self: &Arc<Self>,
+        ask: Ask,
+        kept: Option<bool>,
+    ) -> Result<(Option<TcpStream>, Pass), Denial> {
         let traffic = Traffic::new();
         // From here on a change is noticed, whatever happens in between.
         let mut rules = self.rules.subscribe();
@@ -234,10 +247,16 @@ impl SessionEgress {
                 limit: self.max_tunnels as u64,
             })?;
         let decision = ask.decision(Some(rule.name.clone()), None);
-        let (recorded, dialled) = tokio::join!(
-            self.recorder.decided(self.session, &decision),
-            self.reach.dial(&ask.host, ask.port, rule),
-        );
+        let (recorded, dialled) =
+            tokio::join!(self.recorder.decided(self.session, &decision), async {
+                match kept == Some(rule.rule.private) {
+                    true => Ok(None),
+                    false => {
+                        let dialled = self.reach.dial(&ask.host, ask.port, rule).await;
+                        dialled.map(|dialled| Some(dialled.stream))
+                    }
+                }
+            },);
         let ticket = recorded.map_err(|unrecorded| match unrecorded {
             Unrecorded::TooMany { per_minute } => Denial::RateLimited { per_minute },
             error @ Unrecorded::Failed(_) => {
@@ -257,12 +276,9 @@ impl SessionEgress {
             _place: place,
         };
         match dialled {
-            Ok(dialled) => {
+            Ok(stream) => {
                 self.allowed.fetch_add(1, Relaxed);
-                Ok(Admitted {
-                    upstream: dialled.stream,
-                    pass,
-                })
+                Ok((stream, pass))
             }
             Err(denial) => {
                 pass.finish(Ending::Unused);
@@ -461,6 +477,30 @@ impl Pass {
         &self.traffic
     }
 
+    /// It was allowed by a rule that may lead to private addresses.
+    pub(crate) const fn was_private(&self) -> bool {
+        self.was_private
+    }
+
+    /// Until when its connection may be kept.
+    pub(crate) fn allowed(&self) -> Allowed {
+        Allowed {
+            rules: self.rules.clone(),
+            host: self.ask.host.clone(),
+            port: self.ask.port,
+            was_private: self.was_private,
+        }
+    }
+
+    /// Connects once more, by what allows it now.
+    pub(crate) async fn redial(&self) -> Result<TcpStream, Denial> {
+        let rules = self.session.rules();
+        let rule = judge(&rules, &self.ask)?;
+        let reach = &self.session.reach;
+        let dialled = reach.dial(&self.ask.host, self.ask.port, rule).await?;
+        Ok(dialled.stream)
+    }
+
     /// It is over.
     pub(crate) fn finish(&mut self, ending: Ending) {
         if self.is_finished {
@@ -491,6 +531,31 @@ impl Pass {
             let is_allowed = judge(&snapshot, &self.ask)
                 .is_ok_and(|rule| rule.rule.private || !self.was_private);
             if !is_allowed {
+                return;
+            }
+        }
+    }
+}
+
+/// Whether a connection on which nothing is asked right now is still within the rules.
+pub(crate) struct Allowed {
+    rules: watch::Receiver<Arc<RuleSet>>,
+    host: HostName,
+    port: u16,
+    was_private: bool,
+}
+
+impl Allowed {
+    /// Returns once it is not.
+    pub(crate) async fn gone(&mut self) {
+        loop {
+            if self.rules.changed().await.is_err() {
+                // The session is gone, and so is who holds the connection.
+                return std::future::pending().await;
+            }
+            let snapshot = Arc::clone(&self.rules.borrow_and_update());
+            let found = snapshot.find(&self.host, self.port);
+            if !found.is_ok_and(|named| named.rule.private || !self.was_private) {
                 return;
             }
         }

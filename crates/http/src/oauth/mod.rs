@@ -64,6 +64,24 @@ pub enum TokenError {
     NoKeys,
 }
 
+impl TokenError {
+    /// The word in the audit log.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            TokenError::NoToken => "no_token",
+            TokenError::Malformed => "malformed",
+            TokenError::Kind => "kind_not_taken",
+            TokenError::Issuer => "unknown_issuer",
+            TokenError::Key => "unknown_key",
+            TokenError::Signature => "bad_signature",
+            TokenError::Audience => "wrong_audience",
+            TokenError::Expired => "expired",
+            TokenError::TooEarly => "not_yet_valid",
+            TokenError::NoKeys => "no_keys",
+        }
+    }
+}
+
 /// Why tokens cannot be checked at all.
 #[derive(Debug, thiserror::Error)]
 pub enum OAuthError {

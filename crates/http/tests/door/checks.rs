@@ -180,6 +180,12 @@ async fn without_a_valid_token_nothing_is_done_or_even_read() {
     assert!(door.road.calls.lock().unwrap().is_empty());
     let good = door.post(LIST_SESSIONS, &[]).await;
     assert_eq!(good.status, 200);
+    for (name, value) in [
+        ("ratelimit-policy", r#""calls";q=10;w=10"#),
+        ("ratelimit", r#""calls";r=7;t=3"#),
+    ] {
+        assert_eq!(good.header(name), Some(value));
+    }
     assert_eq!(
         good.json()["result"]["structuredContent"]["sessions"],
         serde_json::json!([])

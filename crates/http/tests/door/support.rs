@@ -7,7 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use control::{Authenticated, Road};
+use control::{Authenticated, RateView, Road};
 use http_door::{Door, Settings};
 use mcp::HttpService;
 use model::{Action, Call, Credentials, Outcome, Reason, Refusal, Scope, Scopes, Source};
@@ -98,7 +98,19 @@ impl Road for TestRoad {
             }
         };
         let scopes = scopes(credentials);
-        Ok(Authenticated { name, scopes })
+        let rate = Some(RateView {
+            per_minute: 60,
+            burst: 10,
+            window_seconds: 10,
+            remaining: 7,
+            reset_seconds: 3,
+        });
+        Ok(Authenticated { name, scopes, rate })
+    }
+
+    fn authentication_failed(&self, source: &Source, why: &'static str) -> Refusal {
+        self.sources.lock().unwrap().push(*source);
+        Refusal::new(Reason::Unauthenticated, why, "Get another one.")
     }
 }
 

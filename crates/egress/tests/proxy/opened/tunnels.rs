@@ -267,3 +267,72 @@ async fn a_large_answer_passes_as_it_comes() {
     let answer = ask(&installation, &session, server.port, &text).await;
     assert_eq!(answer.split_once("\r\n\r\n").unwrap().1.len(), BYTES);
 }
+
+/// A server that answers each request of a connection, and closes it after so many; it counts connections.
+async fn lasting(roots: &Roots, requests: usize) -> (Server, Arc<AtomicUsize>) {
+    let acceptor = roots.acceptor(Flaw::None);
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&connections);
+    let server = Server::start(move |stream, received| {
+        let (acceptor, counted) = (acceptor.clone(), Arc::clone(&counted));
+        async move {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let Ok(mut tls) = acceptor.accept(stream).await else {
+                return;
+            };
+            for _ in 0..requests {
+                let request = head_of(&mut tls).await;
+                if request.is_empty() {
+                    return;
+                }
+                received.lock().unwrap().push(request.into_bytes());
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
+                if tls.write_all(answer).await.is_err() {
+                    return;
+                }
+            }
+            let _ = tls.shutdown().await;
+        }
+    })
+    .await;
+    (server, connections)
+}
+
+#[tokio::test]
+async fn requests_of_a_tunnel_share_a_connection_and_one_that_is_closed_is_dialed_again_once() {
+    let roots = Roots::new();
+    let installation = Installation::new(&roots);
+    for (requests, expected) in [(3, 1), (1, 3)] {
+        let (server, connections) = lasting(&roots, requests).await;
+        let session = installation.session(
+            rules(vec![rule(
+                &format!("a.example:{}", server.port),
+                &["GET"],
+                &["/"],
+            )]),
+            Vec::new(),
+        );
+        let tunnel = session
+            .connect(&format!("a.example:{}", server.port))
+            .await
+            .unwrap();
+        let name = ServerName::try_from("a.example").unwrap();
+        let connector = TlsConnector::from(Arc::new(installation.client()));
+        let mut tls = connector.connect(name, tunnel).await.unwrap();
+        for turn in 0..3 {
+            let request = format!(
+                "GET /{turn} HTTP/1.1\r\nHost: a.example:{}\r\n\r\n",
+                server.port
+            );
+            tls.write_all(request.as_bytes()).await.unwrap();
+            let head = head_of(&mut tls).await;
+            assert!(head.starts_with("HTTP/1.1 200 "), "{turn}: {head}");
+            let mut body = [0; 5];
+            tls.read_exact(&mut body).await.unwrap();
+            assert_eq!(&body, b"hello");
+        }
+        assert_eq!(connections.load(Ordering::SeqCst), expected);
+        // Each is on record by itself all the same.
+        assert_eq!(session.record.allowed().len(), 3);
+    }
+}
