@@ -106,6 +106,20 @@ impl Place {
 
     /// Opens a file with a secret in it, if it is there.
     pub fn open_secret(&self, suffix: &str) -> Result<Option<File>, AuditError> {
+        let Some(file) = self.open_existing(suffix)? else {
+            return Ok(None);
+        };
+        let path = self.path(suffix);
+        let stat = rustix::fs::fstat(&file).map_err(at("look at", &path))?;
+        if stat.st_mode & OPEN_TO_OTHERS != 0 {
+            let why = "others may read it: take that right away (chmod 600)";
+            return Err(AuditError::Unsafe { path, why });
+        }
+        Ok(Some(file))
+    }
+
+    /// Opens a file beside the log, if it is there.
+    pub fn open_existing(&self, suffix: &str) -> Result<Option<File>, AuditError> {
         let path = self.path(suffix);
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file = match self.open_name(&self.name(suffix), flags) {
@@ -115,10 +129,6 @@ impl Place {
         };
         let stat = rustix::fs::fstat(&file).map_err(at("look at", &path))?;
         refuse_unsafe(&stat, &path)?;
-        if stat.st_mode & OPEN_TO_OTHERS != 0 {
-            let why = "others may read it: take that right away (chmod 600)";
-            return Err(AuditError::Unsafe { path, why });
-        }
         Ok(Some(file))
     }
 

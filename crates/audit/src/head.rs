@@ -24,6 +24,11 @@ pub(crate) struct Head {
     pub run_offset: u64,
 }
 
+/// The number of the last record that is known to be durable; `None` where no head file stands beside the log.
+pub fn durable_seq(log: &Path) -> Option<u64> {
+    Head::read_beside(log).map(|head| head.link.seq)
+}
+
 impl Head {
     /// Reads the head file beside a log. `None`: none there, or none that is whole.
     pub fn read_beside(log: &Path) -> Option<Head> {

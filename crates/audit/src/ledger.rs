@@ -318,7 +318,7 @@ pub(crate) fn settle_rotation(place: &Place, current: &File) -> Result<(), Audit
         let read = std::os::unix::fs::FileExt::read_at(file, &mut start, 0).ok()?;
         crate::record::claimed_seq(&start[..read])
     };
-    let Some(next) = place.open_secret(NEXT_SUFFIX)? else {
+    let Some(next) = place.open_existing(NEXT_SUFFIX)? else {
         return Ok(());
     };
     match (first_seq(&next), first_seq(current)) {

@@ -43,6 +43,7 @@ pub use anchor::{Anchor, AnchorError, Anchored};
 pub use entry::Entry;
 pub use error::AuditError;
 pub use follow::{Cursor, Followed, Follower};
+pub use head::durable_seq;
 pub use identity::{IdentityKey, identity_hash};
 pub use intent::{Closing, Durability, Event, Intent, Parameter, Target};
 pub use key_files::{KeyFiles, remove_verification_key, verification_key};

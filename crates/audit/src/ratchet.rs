@@ -1,5 +1,5 @@
 //! The keys that records are sealed with. After each record that [`moves_on`] the next key is derived from the one in use,
-//! written to the key file, and the one before is erased there and in memory. Who takes the machine finds the key of now,
+//! written to the key file, and the one before is erased there. Who takes the machine finds the key of now,
 //! and with it cannot seal a record as of before: rewriting what is older than the last `audit.open` or
 //! `audit.checkpoint` shows to whoever has the verification key, which is the first key of all.
 //!

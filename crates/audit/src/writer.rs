@@ -433,13 +433,22 @@ impl Writer {
             if let Err(failed) = self.rotate(because) {
                 tracing::warn!(error = %failed.source, "the audit log cannot be rotated; it goes on in the same file");
                 self.rotate_after = Instant::now() + ROTATION_INTERVAL;
+                self.account_for(failed);
             }
         }
         if self.parts.rotation.removes() && Instant::now() >= self.prune_after {
             self.prune_after = Instant::now() + PRUNE_INTERVAL;
             if let Err(failed) = self.prune() {
                 tracing::warn!(error = %failed.source, "old files of the audit log cannot be removed");
+                self.account_for(failed);
             }
+        }
+    }
+
+    /// Results that were answered for and went with a failed sync are in the reserve afterwards, or told as lost.
+    fn account_for(&mut self, failed: WriteFailed) {
+        if failed.rolled_back > 0 {
+            let _ = self.fall_back(Vec::new(), failed);
         }
     }
 

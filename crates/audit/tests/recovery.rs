@@ -22,7 +22,7 @@ use common::{beside, config, intent, last, open, operate, place, records, runtim
 fn refused(path: &Path) -> AuditError {
     let content = || path.is_file().then(|| fs::read(path).unwrap());
     let before = content();
-    match AuditLog::open(config(&path)) {
+    match AuditLog::open(config(path)) {
         Ok(_) => panic!("{path:?} was opened"),
         Err(error) => {
             assert_eq!(content(), before, "a refused log must not be touched");

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use model::{Attestation, Outcome, Refusal, RemoteCaller, SessionView};
+use model::{Attestation, Outcome, Reason, Refusal, RemoteCaller, SessionView};
 
 /// What stands in a text where a path of ours stood.
 const CUT: &str = "…";
@@ -34,6 +34,10 @@ impl<'a> Concealer<'a> {
 
     /// A refusal; what stands in it for our log alone stays.
     pub(crate) fn refusal(&self, refusal: &mut Refusal) {
+        if refusal.field.is_none() && speaks_of_the_host(refusal.reason) {
+            refusal.message = "Sessions cannot be made here as asked at the moment.".to_owned();
+            refusal.hint = "Ask whoever runs the server; its log says why.".to_owned();
+        }
         self.text(&mut refusal.message);
         self.text(&mut refusal.hint);
     }
@@ -114,6 +118,19 @@ impl<'a> Concealer<'a> {
             }
         }
     }
+}
+
+/// Reasons whose sentences are for the operator: they name sockets, files and programs of this machine.
+fn speaks_of_the_host(reason: Reason) -> bool {
+    [
+        Reason::BackendUnavailable,
+        Reason::EngineNotLocal,
+        Reason::EngineUnfit,
+        Reason::ImageRefused,
+        Reason::ImageNotFound,
+        Reason::AgentUnavailable,
+    ]
+    .contains(&reason)
 }
 
 #[cfg(test)]

@@ -42,7 +42,14 @@ pub(crate) async fn for_create(
             .unwrap_or_default();
         Ok(CreateFacts {
             project,
-            mounts: mounts.iter().map(|mount| directory(mount).0).collect(),
+            // A remote caller gets none, so what stands there is not its business either.
+            mounts: mounts
+                .iter()
+                .map(|mount| match &roots {
+                    Some(_) => PathFacts::Missing,
+                    None => directory(mount).0,
+                })
+                .collect(),
             existing,
             machine: machine::look(&state_directory, backend)?,
         })

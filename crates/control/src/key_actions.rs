@@ -10,7 +10,7 @@ use model::{
 use policy::KeyVerb;
 use tokio::sync::oneshot;
 
-use crate::{facts, keys::owner_name, road::Inner};
+use crate::{facts, road::Inner};
 
 /// Who calls, in the audit log, when sessions end with the key of their owner.
 const REVOCATION: &str = "key revocation";
@@ -61,9 +61,15 @@ impl Inner {
         let mut left = self.sessions_of(key.identity).await?;
         let mut destroyed = Vec::new();
         if destroy_sessions {
+            // One that is not wholly gone keeps none of the others: the reconciler removes what is left of it.
             for session in std::mem::take(&mut left) {
-                self.end_with_key(session).await?;
-                destroyed.push(session);
+                match self.end_with_key(session).await {
+                    Ok(()) => destroyed.push(session),
+                    Err(refusal) => {
+                        tracing::warn!(%session, %refusal, detail = ?refusal.detail, "a session of a revoked key is not gone yet");
+                        left.push(session);
+                    }
+                }
             }
         }
         Ok(Outcome::KeyRevoked(Box::new(RevokedKey {
@@ -76,7 +82,7 @@ impl Inner {
     /// Live sessions of a line of keys.
     async fn sessions_of(&self, identity: KeyId) -> Result<Vec<SessionId>, Refusal> {
         let owner = Principal::Remote(Box::new(RemoteCaller {
-            name: owner_name(identity),
+            name: identity.owner_name(),
             kind: RemoteKind::ApiKey { id: identity },
             scopes: Scopes::NONE.with(Scope::SessionsRead),
             roots: Vec::new(),

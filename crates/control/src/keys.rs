@@ -8,7 +8,7 @@ use std::{
 
 use hmac::{Hmac, KeyInit, Mac};
 use model::{
-    ApiKey, CreateKey, KeyId, KeyState, KeyView, NewKey, Refusal, RemoteCaller, RemoteKind,
+    ApiKey, CreateKey, KeyId, KeyState, KeyView, NewKey, Reason, Refusal, RemoteCaller, RemoteKind,
 };
 use policy::{KeyListPermit, KeyPermit, KeyVerb, NewKeyPermit};
 use sha2::Sha256;
@@ -108,7 +108,7 @@ impl KeyRing {
         let is_first_use = self.is_used(found.id, milliseconds(now));
         Ok(Recognized {
             caller: RemoteCaller {
-                name: owner_name(found.identity),
+                name: found.identity.owner_name(),
                 kind: RemoteKind::ApiKey { id: found.id },
                 scopes: found.scopes,
                 roots: found.roots,
@@ -175,6 +175,11 @@ impl KeyRing {
         };
         let old = self.read().get(&id).cloned().ok_or_else(other_permit)?;
         let now = SystemTime::now();
+        if view(&old).state(now) != KeyState::Active || old.replaced_by.is_some() {
+            let message = "That key has ended, or another has taken its place already.";
+            let hint = "Rotate the key that took its place (`keys list`), or create a new one.";
+            return Err(Refusal::new(Reason::KeyNotFound, message, hint).in_field("keyId"));
+        }
         let asked = CreateKey {
             name: old.name.clone(),
             scopes: old.scopes,
@@ -328,9 +333,6 @@ impl KeyRing {
 }
 
 /// The name under which the callers of a line of keys own sessions.
-pub(crate) fn owner_name(identity: KeyId) -> String {
-    format!("key:{identity}")
-}
 
 /// What a key's secret comes to under the pepper. The id is in it, so that a row cannot lend its hash to another.
 fn hash(pepper: &[u8; PEPPER_BYTES], key: &ApiKey) -> [u8; 32] {

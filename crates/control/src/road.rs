@@ -47,7 +47,7 @@ pub trait Road: Send + Sync + 'static {
         source: &Source,
     ) -> Result<Authenticated, Refusal>;
 
-    /// Whether credentials from there are looked at now. A door that checks tokens itself asks before it does.
+    /// Whether credentials from there are looked at now. A door that checks tokens itself asks before it tells what is wrong with one.
     ///
     /// # Errors
     /// [`Reason::RateLimited`] with the time after which they are.

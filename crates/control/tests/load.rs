@@ -6,6 +6,7 @@
     clippy::panic,
     clippy::print_stderr,
     clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
     reason = "a test fails by panicking and tells by standard error"
 )]
 
@@ -22,7 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use audit::{AuditConfig, AuditLog};
+use audit::{AuditConfig, AuditLog, IdentityKey};
 use control::{Control, KeyRing, Parts, Road, ServerFacts, TokenRights};
 use model::{
     Action, BackendName, Call, ClientInfo, CommandLine, CreateKey, CreateSession, Credentials,
@@ -58,10 +59,11 @@ impl House {
         std::fs::set_permissions(path.join("state"), mode).expect("a mode");
         let (store, _) = Store::open(&path.join("state/state.db")).expect("a store");
         let log = path.join("state/audit.jsonl");
-        let audit = AuditLog::open(AuditConfig {
-            path: log.clone(),
-            owner: OwnerId::from_bytes([1; 8]),
-        })
+        let audit = AuditLog::open(AuditConfig::new(
+            log.clone(),
+            OwnerId::from_bytes([1; 8]),
+            IdentityKey::from_bytes(&[1; 32]),
+        ))
         .expect("a log");
         let pepper = Pepper::open(&path.join("state/keys.pepper")).expect("a pepper");
         let keys = KeyRing::open(store.clone(), pepper).expect("keys");

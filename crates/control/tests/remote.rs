@@ -15,7 +15,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use audit::{AuditConfig, AuditLog, Record};
+use audit::{AuditConfig, AuditLog, IdentityKey, Record};
 use control::{Control, KeeperSettings, KeyRing, Parts, Road, ServerFacts, TokenRights};
 use model::{
     AccessToken, Action, BackendName, Call, ClientInfo, CommandLine, CreateKey, CreateSession,
@@ -61,10 +61,11 @@ impl House {
     fn on(base: tempfile::TempDir, fake: Fake) -> Self {
         let path = base.path().canonicalize().expect("a path");
         let (store, _) = Store::open(&path.join("state/state.db")).expect("a store");
-        let audit = AuditLog::open(AuditConfig {
-            path: path.join("state/audit.jsonl"),
-            owner: OwnerId::from_bytes([1; 8]),
-        })
+        let audit = AuditLog::open(AuditConfig::new(
+            path.join("state/audit.jsonl"),
+            OwnerId::from_bytes([1; 8]),
+            IdentityKey::from_bytes(&[1; 32]),
+        ))
         .expect("a log");
         let pepper = Pepper::open(&path.join("state/keys.pepper")).expect("a pepper");
         let keys = KeyRing::open(store.clone(), pepper).expect("keys");

@@ -92,15 +92,18 @@ impl Refused {
 /// What the road refused before a call was made: every reason but the want of a valid token.
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        let status = match refusal.reason {
-            Reason::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-            Reason::ShuttingDown | Reason::AuditUnavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Reason::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            #[allow(
-                clippy::wildcard_enum_match_arm,
-                reason = "none of them is said of a caller"
-            )]
-            _ => StatusCode::FORBIDDEN,
+        // No other is said of a caller.
+        let status = if refusal.reason == Reason::RateLimited {
+            StatusCode::TOO_MANY_REQUESTS
+        } else if matches!(
+            refusal.reason,
+            Reason::ShuttingDown | Reason::AuditUnavailable
+        ) {
+            StatusCode::SERVICE_UNAVAILABLE
+        } else if refusal.reason == Reason::Internal {
+            StatusCode::INTERNAL_SERVER_ERROR
+        } else {
+            StatusCode::FORBIDDEN
         };
         let code = refusal.reason.code();
         let refused = Refused::new(status, code, refusal.message, refusal.hint);

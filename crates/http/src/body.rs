@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::{StatusCode, header, request::Parts};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{answer::Refused, settings::Limits};
 
@@ -15,12 +15,18 @@ const UNIT_BYTES: usize = 1024;
 /// When it is worth another try where bodies of others fill the room, milliseconds.
 const RETRY_MS: u64 = 1_000;
 
-/// Room for the bodies that are being read.
+/// Room for the bodies of requests that are under way.
 #[derive(Debug)]
 pub(crate) struct Bodies {
     most_bytes: usize,
     patience: Duration,
     room: Semaphore,
+}
+
+/// A body, which takes its room for as long as it is kept.
+pub(crate) struct Held<'a> {
+    pub(crate) bytes: Bytes,
+    _room: SemaphorePermit<'a>,
 }
 
 /// What is checked before a body is waited for.
@@ -66,7 +72,7 @@ impl Bodies {
     ///
     /// # Errors
     /// Too long, too slow, broken off, or no room for it at the moment.
-    pub(crate) async fn read(&self, body: Incoming) -> Result<Bytes, Refused> {
+    pub(crate) async fn read(&self, body: Incoming) -> Result<Held<'_>, Refused> {
         match tokio::time::timeout(self.patience, self.collect(body)).await {
             Ok(read) => read,
             Err(_elapsed) => Err(Refused::new(
@@ -79,7 +85,7 @@ impl Bodies {
         }
     }
 
-    async fn collect(&self, mut body: Incoming) -> Result<Bytes, Refused> {
+    async fn collect(&self, mut body: Incoming) -> Result<Held<'_>, Refused> {
         let mut collected = BytesMut::new();
         let mut held = self.room.try_acquire_many(0).map_err(|_| no_room())?;
         while let Some(frame) = body.frame().await {
@@ -94,7 +100,10 @@ impl Bodies {
             held.merge(self.room.try_acquire_many(units).map_err(|_| no_room())?);
             collected.extend_from_slice(&data);
         }
-        Ok(collected.freeze())
+        Ok(Held {
+            bytes: collected.freeze(),
+            _room: held,
+        })
     }
 }
 

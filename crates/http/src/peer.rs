@@ -1,5 +1,6 @@
 //! Who is on the other side of a connection, and whose request it is.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName};
@@ -54,10 +55,11 @@ fn is_among(address: IpAddr, proxies: &[IpAddr]) -> bool {
 
 /// The last address that is no proxy's own. What stands before it was said by the client itself, and is not believed.
 fn forwarded(headers: &HeaderMap, proxies: &[IpAddr]) -> Option<IpAddr> {
-    let values: Vec<&str> = headers
+    // Also where the client put bytes in front that are no text: what the proxy appended is read all the same.
+    let values: Vec<Cow<'_, str>> = headers
         .get_all(FORWARDED_FOR)
         .iter()
-        .filter_map(|value| value.to_str().ok())
+        .map(|value| String::from_utf8_lossy(value.as_bytes()))
         .collect();
     let entries = values.iter().flat_map(|value| value.split(','));
     for entry in entries.rev() {

@@ -124,7 +124,7 @@ async fn mcp(
         name: authenticated.name,
         source,
     };
-    let mut answer = inside.service.answer(head, &body, caller).await;
+    let mut answer = inside.service.answer(head, &body.bytes, caller).await;
     if let Some(rate) = &authenticated.rate {
         tell_rate(answer.response.headers_mut(), rate);
     }

@@ -115,19 +115,22 @@ impl Caller {
     /// Takes the road.
     pub(crate) async fn ask(&self, action: Action) -> Result<Outcome, Refusal> {
         let scopes = action.scopes();
+        let answer = self.take(action).await;
+        if let Some(http) = &self.http {
+            let lacks = |refusal: &Refusal| refusal.reason == Reason::InsufficientScope;
+            http.note(scopes.filter(|_| answer.as_ref().is_err_and(lacks)));
+        }
+        answer
+    }
+
+    async fn take(&self, action: Action) -> Result<Outcome, Refusal> {
         let call = Call {
             credentials: self.credentials.clone(),
             client: self.client.clone(),
             source: self.source,
             action,
         };
-        let answer = self.road.handle(call).await;
-        if let (Err(refusal), Some(http), Some(scopes)) = (&answer, &self.http, scopes)
-            && refusal.reason == Reason::InsufficientScope
-        {
-            http.note(scopes);
-        }
-        answer
+        self.road.handle(call).await
     }
 
     /// Passes on what the person at the client answered. That somebody else answered first, or that it was too late, is
@@ -170,7 +173,7 @@ impl Caller {
                 (action, Some(said))
             }
         };
-        match self.ask(action).await {
+        match self.take(action).await {
             // The key or token may run what runs here and not say what it reaches: the call goes on, and its reply says so.
             Err(refusal) if refusal.reason == Reason::InsufficientScope && said.is_some() => {
                 self.words.add(refusal.message);

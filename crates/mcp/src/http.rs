@@ -129,7 +129,7 @@ impl HttpService {
         }
         HttpAnswer {
             response,
-            lacking: request.lacking.get().copied(),
+            lacking: request.lacking.get().copied().flatten(),
         }
     }
 }
@@ -141,7 +141,7 @@ pub(crate) struct HttpRequest {
     /// What `User-Agent` names.
     program: Option<Implementation>,
     /// See [`HttpAnswer::lacking`].
-    lacking: OnceLock<Scopes>,
+    lacking: OnceLock<Option<Scopes>>,
 }
 
 impl HttpRequest {
@@ -156,9 +156,10 @@ impl HttpRequest {
         context.meta.client_info().or_else(|| self.program.clone())
     }
 
-    /// Notes for the door that a call was refused, as it needs these scopes.
-    pub(crate) fn note(&self, scopes: Scopes) {
-        let _first_counts = self.lacking.set(scopes);
+    /// Notes for the door whether a call was refused for want of scopes. The first answer of the road counts: once something was
+    /// done, a client that gets more scopes and tries again would have it done twice.
+    pub(crate) fn note(&self, lacking: Option<Scopes>) {
+        let _first_counts = self.lacking.set(lacking);
     }
 }
 

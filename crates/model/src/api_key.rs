@@ -46,6 +46,11 @@ impl KeyId {
         Ok(KeyId(bytes.map(|byte| ID_ALPHABET[usize::from(byte % 32)])))
     }
 
+    /// The name under which the line of keys that began with this one owns sessions.
+    pub fn owner_name(&self) -> String {
+        format!("key:{self}")
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         // Only bytes of the alphabet are ever in it.

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use model::{CreateKey, KeyId, KeyView, Principal, Reason, Refusal, Scope, Scopes};
+use model::{CreateKey, KeyId, KeyView, Principal, Reason, Refusal, RemoteCaller, Scope, Scopes};
 
 use crate::{
     PathFacts, Policy,
@@ -116,9 +116,16 @@ impl Policy {
             return Err(invalid(message, hint, "roots"));
         }
         self.require_no_more(principal, asked.scopes, &canonical)?;
+        let own = principal.remote();
+        let least = |asked: Option<u32>, own: Option<u32>| asked.into_iter().chain(own).min();
         Ok(NewKeyPermit {
             parts: CreateKey {
                 roots: canonical,
+                max_sessions: least(asked.max_sessions, own.and_then(|own| own.max_sessions)),
+                calls_per_minute: least(
+                    asked.calls_per_minute,
+                    own.and_then(|own| own.calls_per_minute),
+                ),
                 ..asked.clone()
             },
         })
@@ -142,8 +149,9 @@ impl Policy {
             return Err(Refusal::new(Reason::KeyNotFound, message, hint).in_field("keyId"));
         };
         match verb {
-            KeyVerb::Revoke => {}
+            KeyVerb::Revoke => self.require_no_more(principal, found.scopes, &found.roots)?,
             KeyVerb::Rotate { overlap } => {
+                require_holder(principal, found)?;
                 self.require_no_more(principal, found.scopes, &found.roots)?;
                 if overlap > MAX_KEY_OVERLAP {
                     let message = "Two keys are valid side by side for 30 days at most.";
@@ -219,6 +227,18 @@ impl Policy {
         }
         Ok(found.path.clone())
     }
+}
+
+/// Whoever has the new key has the sessions of the old one: a remote caller gets those of its own line alone.
+fn require_holder(principal: &Principal, found: &KeyView) -> Result<(), Refusal> {
+    let is_holder = |caller: &RemoteCaller| caller.name == found.identity.owner_name();
+    if principal.remote().is_none_or(is_holder) {
+        return Ok(());
+    }
+    let message =
+        "Only its holder or the server's user rotates a key: the new one has its sessions.";
+    let hint = "Make a new key with `create_key`, and revoke this one.";
+    Err(Refusal::new(Reason::PolicyDenied, message, hint).in_field("keyId"))
 }
 
 fn check_numbers(asked: &CreateKey) -> Result<(), Refusal> {

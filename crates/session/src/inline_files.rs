@@ -38,6 +38,8 @@ use crate::{
 
 /// Files under way in one session at most.
 const MAX_PER_SESSION: usize = 4;
+/// Files under way on the server at most: 64 of 64 MiB at worst, on the disk that has the state database.
+const MAX_IN_ALL: usize = 64;
 /// How long one is kept that nobody goes on with.
 const MAX_IDLE: Duration = Duration::from_secs(10 * 60);
 /// Mode of a file that comes without one.
@@ -127,6 +129,11 @@ impl Pieces {
             let hint = "Send the last piece of one, or read one to its end; what is left alone is dropped after ten minutes.";
             return Err(Refusal::new(Reason::LimitReached, message, hint));
         }
+        if slots.len() >= MAX_IN_ALL {
+            let message = "Too many files are under way on this server.";
+            let hint = "Try again in a few minutes; what is left alone is dropped after ten.";
+            return Err(Refusal::new(Reason::LimitReached, message, hint));
+        }
         let slot = Slot {
             session,
             owner: owner.to_owned(),
@@ -165,6 +172,11 @@ impl Pieces {
 
     fn close(&self, id: UploadId) {
         self.lock().remove(&id);
+    }
+
+    /// Drops those of a session that ends; a call that works on one drops it when it is done.
+    pub(crate) fn forget(&self, session: SessionId) {
+        self.lock().retain(|_, slot| slot.session != session);
     }
 
     /// Drops what nobody goes on with.

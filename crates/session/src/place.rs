@@ -1,6 +1,6 @@
 //! How a new session gets its place: at once where there is one, else in the line, for as long as the operator lets it wait.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use model::{Reason, Refusal, SessionId};
 use policy::{CreateParts, PlaceBounds};
@@ -34,6 +34,7 @@ impl Inner {
         gone: impl Future<Output = ()> + Send,
     ) -> Result<Place, Refusal> {
         let bounds = bounds(&parts.bounds);
+        let decided_by = self.settings();
         let mut shortage = None;
         if parts.queue_wait.is_zero() || self.queue.is_empty() {
             match outcome(self.reserve(record, bounds).await?)? {
@@ -52,6 +53,11 @@ impl Inner {
                     return Err(waited(shortage.as_ref(), waiting.position(), parts.queue_wait));
                 }
                 () = &mut gone => return Err(abandoned()),
+            }
+            if !Arc::ptr_eq(&decided_by, &self.settings()) {
+                // What was decided holds no longer: another decision is made for another call.
+                let message = "The configuration changed while it waited for a place.".to_owned();
+                return Err(limit_reached(message, "Call again."));
             }
             let lifetime_ms = record.expires_at_ms.saturating_sub(record.created_at_ms);
             record.created_at_ms = now_ms();

@@ -569,6 +569,7 @@ impl Inner {
             self.queue.place_is_free();
         }
         let live = lock(&self.live).remove(&session);
+        self.pieces.forget(session);
         if let Some(live) = &live {
             live.stop_keeping();
         }

@@ -44,6 +44,8 @@ impl Sessions {
         for live in self.0.all_live() {
             narrowed += u32::from(self.0.fit_network(&live).await);
         }
+        // There may be room now for those who wait.
+        self.0.queue.place_is_free();
         narrowed
     }
 

@@ -1,6 +1,6 @@
 //! The table `audit_sinks`: further places that get the records of the audit log.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use audit::{
     export::Format,
@@ -136,6 +136,38 @@ fn kind(table: &mut Table, environment: &Environment) -> Result<SinkKind, String
     }
 }
 
+/// A second file that is the log, or that could be taken for one of its files, would end the log or be removed as one of them.
+pub(super) fn check_apart(
+    sinks: &[SinkSettings],
+    log: &Path,
+    given: &Given,
+) -> Result<(), ConfigError> {
+    let place = |path: &Path| {
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        parent.canonicalize().unwrap_or_else(|_| parent.to_owned())
+    };
+    let name = |path: &Path| {
+        path.file_name()
+            .unwrap_or_default()
+            .as_encoded_bytes()
+            .to_vec()
+    };
+    for sink in sinks {
+        if let SinkKind::File { path } = &sink.kind
+            && place(path) == place(log)
+            && name(path).starts_with(&name(log))
+        {
+            return Err(ConfigError::AuditSink {
+                name: sink.name.clone(),
+                origin: given.origin.clone(),
+                why: "`path` is the audit log itself, or could be taken for one of its files"
+                    .to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
 fn syslog_address(text: &str) -> Result<SyslogAddress, String> {
     let Some(address) = text.strip_prefix("tcp://") else {
         let path = PathBuf::from(text.strip_prefix("unix://").unwrap_or(text));
@@ -193,6 +225,24 @@ mod tests {
         };
         let environment = Environment::of(1000, [("HOME", "/home/me")]);
         read(&given, &environment).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_second_file_is_none_of_the_logs_own() {
+        let given = Given {
+            value: Value::Table(toml::Table::new()),
+            origin: Origin::Flag("--set"),
+        };
+        let check = |path: &str| {
+            let sinks = read_with(&format!(r#"a = {{ kind = "file", path = "{path}" }}"#)).unwrap();
+            check_apart(&sinks, Path::new("/nowhere/audit.jsonl"), &given)
+        };
+        for own in ["/nowhere/audit.jsonl", "/nowhere/audit.jsonl.copy"] {
+            assert!(check(own).is_err(), "{own}");
+        }
+        for other in ["/elsewhere/audit.jsonl", "/nowhere/copy.jsonl"] {
+            assert!(check(other).is_ok(), "{other}");
+        }
     }
 
     #[test]

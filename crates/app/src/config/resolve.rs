@@ -112,6 +112,9 @@ pub(super) fn resolve(layers: Layers, environment: &Environment) -> Result<Confi
         layers: Layers::default(),
     };
     config.extra_read_only = offered::check(&config, &layers, environment)?;
+    if let Some(given) = layers.get(&keys::AUDIT_SINKS) {
+        audit_sinks::check_apart(&config.audit_sinks, &config.audit_log, given)?;
+    }
     let within_a_session = [
         (
             keys::DEFAULT_SESSION_TIMEOUT.name,

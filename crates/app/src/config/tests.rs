@@ -1132,7 +1132,7 @@ fn the_schema_takes_what_the_page_shows_and_refuses_what_a_form_can_show_to_be_w
     let schema = schema();
     let accepts = |text: &str| {
         let value: toml::Table = text.parse().unwrap();
-        fits(&schema, &serde_json::to_value(value).unwrap())
+        json_schema::fits(&schema, &serde_json::to_value(value).unwrap())
     };
     let page = reference_page();
     let (_, example) = page.split_once("```toml\n").unwrap();

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, Write},
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -53,11 +53,25 @@ impl SecondFile {
             let (file, _) = place
                 .open_file("", OFlags::APPEND)
                 .map_err(Undelivered::nothing)?;
+            end_half_a_line(&file)?;
             self.open = Some(file);
         }
         self.open
             .as_ref()
             .ok_or_else(|| Undelivered::nothing("it cannot be opened"))
+    }
+}
+
+/// What a kill in the middle of a write left would swallow the record after it.
+fn end_half_a_line(mut file: &File) -> io::Result<()> {
+    let Some(last) = file.metadata()?.len().checked_sub(1) else {
+        return Ok(());
+    };
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, last)?;
+    match byte {
+        [b'\n'] => Ok(()),
+        _ => file.write_all(b"\n"),
     }
 }
 
@@ -69,8 +83,12 @@ impl Target for SecondFile {
             .write_all(&lines(messages))
             .and_then(|()| file.sync_data());
         if written.is_err() {
-            // No half of a line stays: the batch comes again.
-            file.set_len(before)?;
+            // No half of a line stays: the batch comes again. Where it cannot be cut, the next opening ends it.
+            let cut = file.set_len(before);
+            if cut.is_err() {
+                self.open = None;
+            }
+            cut?;
         }
         Ok(written?)
     }

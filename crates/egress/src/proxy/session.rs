@@ -496,6 +496,10 @@ impl Pass {
     pub(crate) async fn redial(&self) -> Result<TcpStream, Denial> {
         let rules = self.session.rules();
         let rule = judge(&rules, &self.ask)?;
+        if rule.rule.private != self.was_private {
+            // The connection is on record as one of the other kind.
+            return Err(Denial::Unsupported("its rule became another one"));
+        }
         let reach = &self.session.reach;
         let dialled = reach.dial(&self.ask.host, self.ask.port, rule).await?;
         Ok(dialled.stream)

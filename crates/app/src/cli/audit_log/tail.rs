@@ -20,13 +20,18 @@ pub(super) fn run(context: &Context, arguments: &TailArguments) -> Result<u8, Cl
     let filter = filter(context, &arguments.filter)?;
     let keep = usize::try_from(arguments.lines).unwrap_or(usize::MAX);
     let mut last = VecDeque::new();
-    // Where following begins: behind what was read, whatever of it is shown.
-    let (mut seq, mut hash) = (0, String::new());
+    // Where following begins: behind what was read and is durable, whatever of it is shown. What is not durable yet is not
+    // looked for, nor shown twice.
+    let (mut seq, mut hash, mut shown) = (0, String::new(), 0);
+    let durable = audit::durable_seq(&path).unwrap_or(u64::MAX);
     let everything = Filter::default();
     for line in records(&path, &everything)? {
         let line = line?;
-        seq = line.record.seq;
-        hash.clone_from(&line.record.hash);
+        shown = line.record.seq;
+        if shown <= durable {
+            seq = shown;
+            hash.clone_from(&line.record.hash);
+        }
         if filter.takes(&line) {
             last.push_back(line);
             if last.len() > keep {
@@ -42,6 +47,7 @@ pub(super) fn run(context: &Context, arguments: &TailArguments) -> Result<u8, Cl
             &path,
             &filter,
             Follow::new(&path, seq, &hash, None),
+            shown,
         )?;
     }
     Ok(EXIT_OK)
@@ -53,13 +59,14 @@ fn follow(
     path: &Path,
     filter: &Filter,
     mut follow: Follow,
+    shown: u64,
 ) -> Result<(), CliError> {
     loop {
         let batch = follow.read().map_err(|error| failed(path, error))?;
         if let Some(notice) = &batch.notice {
             note(&notice.to_string());
         }
-        let wanted = |line: &&Line| filter.takes(line);
+        let wanted = |line: &&Line| line.record.seq > shown && filter.takes(line);
         for line in batch.lines.iter().filter(wanted) {
             show::print(context, line)?;
         }
