@@ -214,10 +214,12 @@ fn fields(schema: &Value, root: &Value, path: &Field, out: &mut BTreeMap<String,
             out,
         );
     }
-    let is = |kind: &str| match &schema["type"] {
-        Value::String(one) => one == kind,
-        Value::Array(several) => several.contains(&json!(kind)),
-        _ => false,
+    let is = |kind: &str| {
+        let said = &schema["type"];
+        said == kind
+            || said
+                .as_array()
+                .is_some_and(|several| several.contains(&json!(kind)))
     };
     let is_free = is("object")
         && named.is_none_or(Map::is_empty)

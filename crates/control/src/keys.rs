@@ -332,8 +332,6 @@ impl KeyRing {
     }
 }
 
-/// The name under which the callers of a line of keys own sessions.
-
 /// What a key's secret comes to under the pepper. The id is in it, so that a row cannot lend its hash to another.
 fn hash(pepper: &[u8; PEPPER_BYTES], key: &ApiKey) -> [u8; 32] {
     // A key of any length fits HMAC; were it not so, nothing would match.
