@@ -756,7 +756,7 @@ fn what_is_not_accepted_is_named_with_its_place() {
             "audit_rotate_size = \"4k\"",
             &[],
             &[],
-            "`audit_rotate_size` in FILE is 4 KiB, but must be from 1 MiB to 1 TiB",
+            "`audit_rotate_size` in FILE:1 is 4 KiB, but must be from 1 MiB to 1 TiB",
         ),
         (
             "audit_log = \"/a/../b\"",
