@@ -920,3 +920,38 @@ fn network() -> session::Network {
         credentials: session::Credentials::default(),
     }
 }
+
+/// P2a: whoever has the key that comes in another's place has its sessions, so that is for its holder and the server's user; and a
+/// line that has ended, or goes on elsewhere, is not taken up again.
+#[tokio::test]
+async fn a_key_is_rotated_by_its_holder_once_and_not_after_its_end() {
+    let house = House::new();
+    let rotate = |key| Action::RotateKey {
+        key,
+        overlap: Duration::from_secs(600),
+    };
+    let (victim, _) = house.key(ALL, None).await;
+    let (own, admin) = house.key(&format!("{ALL} admin"), None).await;
+    let refused = house.call(&admin, rotate(victim)).await;
+    assert_eq!(
+        refused.expect_err("another's key").reason,
+        Reason::PolicyDenied
+    );
+    // The control: its own, once.
+    let Ok(Outcome::KeyMade(made)) = house.call(&admin, rotate(own)).await else {
+        panic!("not rotated")
+    };
+    let again = house.call(&local(), rotate(own)).await;
+    assert_eq!(
+        again.expect_err("it has an heir").reason,
+        Reason::KeyNotFound
+    );
+    let revoke = Action::RevokeKey {
+        key: made.key.id,
+        destroy_sessions: false,
+    };
+    house.call(&local(), revoke).await.expect("revoked");
+    let ended = house.call(&local(), rotate(made.key.id)).await;
+    assert_eq!(ended.expect_err("it has ended").reason, Reason::KeyNotFound);
+    assert!(house.call(&local(), rotate(victim)).await.is_ok());
+}
