@@ -49,6 +49,7 @@ on_both_rungs!(
     the_supervisor_cannot_be_hurt_from_inside,
     protected_paths_cannot_be_written_and_leave_nothing_behind,
     limits_are_read_back_and_hold,
+    what_an_execution_left_takes_no_room_from_the_next,
     what_is_in_force_is_seen_from_outside,
     everyday_programs_run,
     a_changed_project_is_refused,
@@ -313,6 +314,21 @@ async fn limits_are_read_back_and_hold() {
             usage.oom_kills >= Some(1) && usage.pids >= Some(1) && usage.memory_bytes > Some(0),
             "{usage:?}"
         );
+    }
+    running.destroy().await;
+}
+
+async fn what_an_execution_left_takes_no_room_from_the_next() {
+    let ground = Ground::new();
+    let mut spec = ground.spec();
+    spec.limits.pids.value = 24;
+    let mut running = ground.start_spec(spec).await;
+    for _ in 0..40 {
+        // As many as the limit lets be; they are swept when their shell has ended.
+        let full = "i=0; while [ $i -lt 40 ]; do sleep 5 & i=$((i+1)); done";
+        let text = running.shell(full).await.1;
+        assert!(text.to_lowercase().contains("fork"), "{text}");
+        assert_eq!(running.output("echo alive").await, "alive\n");
     }
     running.destroy().await;
 }

@@ -37,8 +37,8 @@ use crate::{
     sweep::{Progress, Sweep},
 };
 
-/// Time for the last output after the tree is gone, milliseconds. The end of a pipe comes at once; a terminal hands its
-/// last bytes over from a kernel thread; and a pipe that was passed to another execution never ends.
+/// Time for the last output and for reaping what is gone of the tree, milliseconds. The end of a pipe comes at once; a
+/// terminal hands its last bytes over from a kernel thread; and a pipe that was passed to another execution never ends.
 const DRAIN_MS: u64 = 100;
 
 /// What an execution needs of the supervisor while time goes on.
@@ -369,7 +369,9 @@ impl Execution {
         };
         let stdout = self.stdout.drain(around.buffer, around.spool);
         let stderr = self.stderr.drain(around.buffer, around.spool);
-        if (stdout && stderr) || until <= now {
+        // What was swept counts against the limit of processes until it is reaped, and that is when its stub is.
+        let reaped = self.swept == 0 || self.stub.is_none();
+        if (stdout && stderr && reaped) || until <= now {
             self.stdout.end();
             self.stderr.end();
             let exit = self.exit.unwrap_or(Exit::Lost);
