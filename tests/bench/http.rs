@@ -20,7 +20,8 @@ const REQUESTS: usize = 5_000;
 const AHEAD: usize = 16;
 
 pub fn measure(report: &mut Report) {
-    let machine = Machine::new(users()[0]);
+    let mut machine = Machine::new(users()[0]);
+    unlimited(&mut machine);
     let (mut server, address) = start(&machine);
     let key = key(&machine);
     let list = message(
@@ -40,11 +41,11 @@ pub fn measure(report: &mut Report) {
                 .get_mut()
                 .write_all(&list.repeat(AHEAD))
                 .expect("requests");
-            (0..AHEAD).for_each(|_| answer(&mut stream));
+            (0..AHEAD).for_each(|_| answer(&mut stream, "200"));
         }
         rate.push(REQUESTS as f64 / started.elapsed().as_secs_f64());
-        unknown.push(each(&mut stream, &health));
-        known.push(each(&mut stream, &wrong));
+        unknown.push(each(&mut stream, &health, "200"));
+        known.push(each(&mut stream, &wrong, "400"));
     }
     let _ended = server.kill();
     let _reaped = server.wait();
@@ -53,15 +54,23 @@ pub fn measure(report: &mut Report) {
         Row::new("HTTP tools/list on one core", "requests/s", rate)
             .promise(Bound::AtLeast(5_000.0)),
     );
+    // With everything else that a request has and a question after the server's health has not: an upper bound.
     report.add(Row::new("HTTP: a key is known", "ms", added.into()).promise(Bound::AtMost(0.1)));
 }
 
+/// The caller of a measurement is quicker than its rate allows.
+fn unlimited(machine: &mut Machine) {
+    let file = machine.base().join("config.toml");
+    std::fs::write(&file, "[limits]\nrate_calls_per_minute = 0\n").expect("a configuration");
+    machine.set("CLAUDE_CODE_MCP_CONFIG", &file.display().to_string());
+}
+
 /// Milliseconds of one request and its answer.
-fn each(stream: &mut BufReader<TcpStream>, request: &[u8]) -> f64 {
+fn each(stream: &mut BufReader<TcpStream>, request: &[u8], status: &str) -> f64 {
     let started = Instant::now();
     for _ in 0..1_000 {
         stream.get_mut().write_all(request).expect("a request");
-        answer(stream);
+        answer(stream, status);
     }
     started.elapsed().as_secs_f64()
 }
@@ -108,11 +117,14 @@ fn message(address: &str, key: &str, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Reads one answer to its end.
-fn answer(stream: &mut BufReader<TcpStream>) {
+/// Reads one answer of that status to its end.
+fn answer(stream: &mut BufReader<TcpStream>, status: &str) {
+    let mut line = String::new();
+    stream.read_line(&mut line).expect("a status line");
+    assert_eq!(line.split(' ').nth(1), Some(status), "{line}");
     let mut length = 0;
     loop {
-        let mut line = String::new();
+        line.clear();
         stream.read_line(&mut line).expect("a line");
         let line = line.trim_end().to_ascii_lowercase();
         if line.is_empty() {

@@ -1,10 +1,10 @@
 //! One server for many fronts (S1, D3).
 
-use std::{collections::BTreeSet, thread};
+use std::{collections::BTreeSet, process::Stdio, thread};
 
 use serde_json::json;
 
-use crate::support::{Machine, User, users};
+use crate::support::{Machine, User, program, until, users};
 
 #[test]
 fn two_clients_and_the_command_line_share_one_server_one_list_and_one_audit_chain() {
@@ -87,6 +87,42 @@ fn the_roots_that_a_client_is_configured_with_are_its_own_whoever_started_the_se
         .tool("create_session", on)
         .expect_err("still not the first one's");
     assert_eq!(refused["code"], "path_not_allowed", "{refused:#}");
+}
+
+#[test]
+fn serve_takes_the_place_of_an_idle_server_and_of_no_other() {
+    let mut machine = Machine::new(User::Ordinary);
+    machine.set("CLAUDE_CODE_MCP_IDLE_EXIT_SECONDS", "600");
+    let client = machine.client();
+    let on_demand = machine.server_pid();
+    let refused = || {
+        let refused = machine.cli(&["serve"]);
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        String::from_utf8_lossy(&refused.stderr).into_owned()
+    };
+    let said = refused();
+    assert!(
+        said.contains("1 clients") && said.contains("server stop"),
+        "{said}"
+    );
+    assert_eq!(machine.server_pid(), on_demand);
+    assert!(client.close().success());
+    let mut serving = machine
+        .command(program())
+        .arg("serve")
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program runs");
+    let pid = i32::try_from(serving.id()).ok();
+    until("the other has left its place", || {
+        machine.server_pid() == pid
+    });
+    let said = refused();
+    assert!(said.contains("was started to stay"), "{said}");
+    assert_eq!(machine.server_pid(), pid);
+    assert!(machine.cli(&["server", "stop"]).status.success());
+    assert!(serving.wait().expect("its end").success());
 }
 
 #[test]

@@ -17,16 +17,18 @@ use super::{
 use crate::{
     audit_sinks::StandardError,
     config::{Environment, Running},
-    front::ReadyLine,
+    front::{FrontError, ReadyLine},
     server::{
-        self, ElectionError, House, Lock, LogWriter, Options, hangups, read_address,
-        reload_on_hangups, stop_on_signals, take_lock,
+        self, ElectionError, House, Lock, LogWriter, Options, handshake::Mode, hangups,
+        read_address, reload_on_hangups, stop_on_signals, take_lock,
     },
     wiring,
 };
 
-/// How long a server that was started on demand waits for one that is just leaving: it leaves within 5 s.
+/// How long a new server waits for one that is just leaving: it leaves within 5 s.
 const LEAVING_TIMEOUT: Duration = Duration::from_secs(8);
+/// How long a server that stays asks one that comes and goes for its place.
+const LAST_CLIENT_TIMEOUT: Duration = Duration::from_millis(500);
 /// Pause between two tries for the lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// What is logged when nobody says anything else.
@@ -101,7 +103,7 @@ fn serve_on_demand(context: &Context) -> Result<u8, CliError> {
 
 fn serve_in_foreground(context: &Context) -> Result<u8, CliError> {
     log_to(context, io::stderr);
-    let lock = take_lock(&context.config.paths)?;
+    let lock = take_lock_from_an_idle_server(context)?;
     serve(context, lock, None, || Ok(()))?;
     Ok(EXIT_OK)
 }
@@ -144,6 +146,26 @@ async fn open_door(settings: &http_door::Settings, house: &dyn House) -> Result<
         );
     }
     Ok(door)
+}
+
+/// Whoever made a key before the first `serve` has started a server on demand by it. That one leaves its place if it has
+/// nothing to do.
+fn take_lock_from_an_idle_server(context: &Context) -> Result<Lock, CliError> {
+    match take_lock(&context.config.paths) {
+        Err(ElectionError::Taken { .. }) => {}
+        result => return Ok(result?),
+    }
+    let deadline = Instant::now() + LAST_CLIENT_TIMEOUT;
+    loop {
+        match context.connect_existing(Mode::Succeed) {
+            Ok(_leaving) => return take_lock_from_a_leaving_server(context),
+            // The command that has just ended may still count as a client.
+            Err(CliError::Front(FrontError::Refused(_))) if Instant::now() < deadline => {
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Waits while the last server is on its way out; gives up as soon as one answers.

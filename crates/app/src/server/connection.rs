@@ -103,6 +103,7 @@ fn decide(greeting: &Greeting, sessions: u32, host: &Host) -> Option<(Reply, Opt
     let standing = Standing {
         clients: host.clients.present(),
         sessions,
+        on_demand: host.options.idle_exit.is_some(),
     };
     let (mut verdict, mut message) = judge(greeting, &host.options.version, standing);
     if verdict == Verdict::Leaving && greeting.mode != Mode::Stop && !host.clients.close_if_empty()
@@ -110,7 +111,7 @@ fn decide(greeting: &Greeting, sessions: u32, host: &Host) -> Option<(Reply, Opt
         // Somebody came in meanwhile.
         let standing = Standing {
             clients: host.clients.present().max(1),
-            sessions,
+            ..standing
         };
         (verdict, message) = judge(greeting, &host.options.version, standing);
     }
@@ -173,7 +174,7 @@ async fn attend(stream: BufReader<UnixStream>, greeting: Greeting, peer: UCred, 
                 tracing::debug!(error = describe(&error), "a stream connection ended early");
             }
         }
-        Mode::Status | Mode::Reload | Mode::Stop => {}
+        Mode::Status | Mode::Reload | Mode::Stop | Mode::Succeed => {}
     }
 }
 

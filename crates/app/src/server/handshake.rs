@@ -39,6 +39,8 @@ pub enum Mode {
     Reload,
     /// The server shall end; its sessions live on until their lease runs out.
     Stop,
+    /// The server shall leave its place to one that stays, if it is one that comes and goes and has nothing to do.
+    Succeed,
 }
 
 /// The client's line.
@@ -110,6 +112,8 @@ pub struct Standing {
     pub clients: usize,
     /// Live sessions.
     pub sessions: u32,
+    /// It was started on demand, and ends by itself when nobody needs it.
+    pub on_demand: bool,
 }
 
 impl Standing {
@@ -188,6 +192,8 @@ pub fn judge(
     match greeting.mode {
         Mode::Status | Mode::Reload => (Verdict::Welcome, None),
         Mode::Stop => (Verdict::Leaving, None),
+        Mode::Succeed if standing.on_demand && standing.is_idle() => (Verdict::Leaving, None),
+        Mode::Succeed => (Verdict::Refused, Some(why_it_stays(standing))),
         Mode::Mcp | Mode::Person | Mode::Stream if is_newer(&greeting.version, own_version) => {
             if standing.is_idle() {
                 return (Verdict::Leaving, None);
@@ -205,6 +211,17 @@ pub fn judge(
         ),
         Mode::Mcp | Mode::Person | Mode::Stream => (Verdict::Welcome, None),
     }
+}
+
+fn why_it_stays(standing: Standing) -> String {
+    let work = match standing.on_demand {
+        true => format!(
+            "has work ({} sessions, {} clients)",
+            standing.sessions, standing.clients
+        ),
+        false => "was started to stay".to_owned(),
+    };
+    format!("the server of this state directory {work}; end it with `claude-code-mcp server stop`")
 }
 
 /// Whether version `left` is newer than `right`. What follows the three numbers does not count.
@@ -252,19 +269,17 @@ mod tests {
         let idle = Standing {
             clients: 0,
             sessions: 0,
+            on_demand: true,
         };
         let verdict =
             |mode, version, standing| judge(&greeting(mode, version), "1.2.3", standing).0;
         assert_eq!(verdict(Mode::Mcp, "1.3.0", idle), Verdict::Leaving);
         assert_eq!(verdict(Mode::Mcp, "1.10.0-rc.1", idle), Verdict::Leaving);
         for standing in [
+            Standing { clients: 1, ..idle },
             Standing {
-                clients: 1,
-                sessions: 0,
-            },
-            Standing {
-                clients: 0,
                 sessions: 1,
+                ..idle
             },
         ] {
             let (verdict, sentence) = judge(&greeting(Mode::Mcp, "2.0.0"), "1.2.3", standing);
@@ -282,10 +297,47 @@ mod tests {
     }
 
     #[test]
+    fn only_an_idle_server_that_comes_and_goes_leaves_its_place() {
+        let idle = Standing {
+            clients: 0,
+            sessions: 0,
+            on_demand: true,
+        };
+        let judged = |standing| judge(&greeting(Mode::Succeed, "1.2.3"), "1.2.3", standing);
+        assert_eq!(judged(idle), (Verdict::Leaving, None));
+        for (standing, why) in [
+            (Standing { clients: 1, ..idle }, "1 clients"),
+            (
+                Standing {
+                    sessions: 2,
+                    ..idle
+                },
+                "2 sessions",
+            ),
+            (
+                Standing {
+                    on_demand: false,
+                    ..idle
+                },
+                "started to stay",
+            ),
+        ] {
+            let (verdict, sentence) = judged(standing);
+            assert_eq!(verdict, Verdict::Refused);
+            let sentence = sentence.unwrap();
+            assert!(
+                sentence.contains(why) && sentence.contains("server stop"),
+                "{sentence}"
+            );
+        }
+    }
+
+    #[test]
     fn another_protocol_and_too_many_roots_are_refused() {
         let idle = Standing {
             clients: 0,
             sessions: 0,
+            on_demand: true,
         };
         let mut other = greeting(Mode::Mcp, "1.0.0");
         other.protocol = 2;
