@@ -61,7 +61,7 @@ pub fn measure(report: &mut Report) {
 /// The caller of a measurement is quicker than its rate allows.
 fn unlimited(machine: &mut Machine) {
     let file = machine.base().join("config.toml");
-    std::fs::write(&file, "[limits]\nrate_calls_per_minute = 0\n").expect("a configuration");
+    std::fs::write(&file, "rate_calls_per_minute = 0\n").expect("a configuration");
     machine.set("CLAUDE_CODE_MCP_CONFIG", &file.display().to_string());
 }
 

@@ -7,19 +7,23 @@ use audit::{
     sinks::{Facility, SinkKind, SinkSettings, SyslogAddress, WebhookSettings},
 };
 use serde::Deserialize;
-use toml::Value;
 
-use super::{ConfigError, Environment, layers::Given};
+use super::{
+    ConfigError, Environment,
+    layers::Given,
+    named_tables::{self, absolute},
+};
 
-/// Longest name of a sink, bytes: its cursor's file is called so.
-const MAX_NAME_BYTES: usize = 32;
 /// Sinks in all: each has a thread.
-const MAX_SINKS: usize = 16;
+pub(super) const MAX_SINKS: usize = 16;
 /// Where syslog daemons listen.
 const SYSLOG_SOCKET: &str = "/dev/log";
 /// Where systemd's journal listens.
 const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
-const KINDS: &str = "`kind` must be one of stderr, syslog, journald, webhook, file";
+/// What sinks there are.
+pub(super) const KINDS: [&str; 5] = ["stderr", "syslog", "journald", "webhook", "file"];
+/// What their records are written as.
+pub(super) const FORMATS: [&str; 3] = ["jsonl", "ocsf", "cef"];
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,39 +47,17 @@ pub(super) fn read(
     given: &Given,
     environment: &Environment,
 ) -> Result<Vec<SinkSettings>, ConfigError> {
-    let wrong = |name: &str, why: String| ConfigError::AuditSink {
-        name: name.chars().take(MAX_NAME_BYTES).collect(),
-        origin: given.origin.clone(),
-        why,
-    };
-    let Value::Table(tables) = &given.value else {
-        return Err(wrong("", "the key must be a table of tables".to_owned()));
-    };
-    if tables.len() > MAX_SINKS {
-        return Err(wrong("", format!("there may be {MAX_SINKS}")));
-    }
-    tables
-        .iter()
-        .map(|(name, value)| {
-            let table: Table = value
-                .clone()
-                .try_into()
-                .map_err(|error: toml::de::Error| wrong(name, error.message().to_owned()))?;
-            one(name, table, environment).map_err(|why| wrong(name, why))
-        })
-        .collect()
+    let wrong = |name, origin, why| ConfigError::AuditSink { name, origin, why };
+    named_tables::read(given, MAX_SINKS, wrong, |name, table| {
+        one(name, table, environment)
+    })
 }
 
 fn one(name: &str, mut table: Table, environment: &Environment) -> Result<SinkSettings, String> {
-    let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    if name.is_empty() || name.len() > MAX_NAME_BYTES || !name.bytes().all(is_name) {
-        return Err(format!(
-            "a name has 1 to {MAX_NAME_BYTES} small letters, digits and hyphens"
-        ));
-    }
     let format = match table.format.take() {
         None => Format::default(),
-        Some(text) => Format::named(&text).ok_or("`format` must be one of jsonl, ocsf, cef")?,
+        Some(text) => Format::named(&text)
+            .ok_or_else(|| format!("`format` must be one of {}", FORMATS.join(", ")))?,
     };
     if table.max_lag == Some(0) {
         return Err("`max_lag` is at least 1".to_owned());
@@ -132,7 +114,7 @@ fn kind(table: &mut Table, environment: &Environment) -> Result<SinkKind, String
         "file" => Ok(SinkKind::File {
             path: path(&mut table.path, "path")?.ok_or("`path` is missing")?,
         }),
-        _ => Err(KINDS.to_owned()),
+        _ => Err(format!("`kind` must be one of {}", KINDS.join(", "))),
     }
 }
 
@@ -186,19 +168,6 @@ fn syslog_address(text: &str) -> Result<SyslogAddress, String> {
     })
 }
 
-fn absolute(text: &str, key: &str, environment: &Environment) -> Result<PathBuf, String> {
-    let path = match text.strip_prefix("~/").zip(environment.home()) {
-        Some((rest, home)) => home.join(rest),
-        None => PathBuf::from(text),
-    };
-    match path.is_absolute() {
-        true => Ok(path),
-        false => Err(format!(
-            "`{key}` must be an absolute path, or begin with ~/"
-        )),
-    }
-}
-
 /// A key that no kind took.
 fn leftover(table: &Table) -> Option<&'static str> {
     let left = [
@@ -215,6 +184,8 @@ fn leftover(table: &Table) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use toml::Value;
+
     use super::*;
     use crate::config::layers::Origin;
 
@@ -258,11 +229,10 @@ mod tests {
             "#,
         )
         .unwrap();
-        let kinds: Vec<_> = read.iter().map(|sink| sink.kind.as_str()).collect();
-        assert_eq!(
-            kinds,
-            ["stderr", "syslog", "syslog", "journald", "webhook", "file"]
-        );
+        let mut kinds: Vec<_> = read.iter().map(|sink| sink.kind.as_str()).collect();
+        assert_eq!(kinds.remove(2), "syslog");
+        assert_eq!(kinds, KINDS);
+        assert!(FORMATS.iter().all(|format| Format::named(format).is_some()));
         assert_eq!(read[0].format, Format::Cef);
         assert_eq!(
             read[1].kind,

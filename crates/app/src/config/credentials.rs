@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use http::HeaderName;
 use model::{EgressRule, Secret};
 use serde::Deserialize;
-use toml::Value;
 
-use super::{ConfigError, Environment, environment::CREDENTIAL_PREFIX, layers::Given};
+use super::{
+    ConfigError, Environment,
+    environment::CREDENTIAL_PREFIX,
+    layers::Given,
+    named_tables::{self, absolute},
+};
 
-/// Longest name of a credential, bytes.
-pub(super) const MAX_NAME_BYTES: usize = 32;
 /// Credentials in all.
 pub(super) const MAX_CREDENTIALS: usize = 32;
 /// Headers that say something else than who asks.
@@ -94,36 +96,13 @@ pub(super) fn read(
     given: &Given,
     environment: &Environment,
 ) -> Result<Vec<CredentialSettings>, ConfigError> {
-    let wrong = |name: &str, why: String| ConfigError::Credential {
-        name: name.chars().take(MAX_NAME_BYTES).collect(),
-        origin: given.origin.clone(),
-        why,
-    };
-    let Value::Table(tables) = &given.value else {
-        return Err(wrong("", "the key must be a table of tables".to_owned()));
-    };
-    if tables.len() > MAX_CREDENTIALS {
-        return Err(wrong("", format!("there may be {MAX_CREDENTIALS}")));
-    }
-    tables
-        .iter()
-        .map(|(name, value)| {
-            let table: Table = value
-                .clone()
-                .try_into()
-                .map_err(|error: toml::de::Error| wrong(name, error.message().to_owned()))?;
-            one(name, table, environment).map_err(|why| wrong(name, why))
-        })
-        .collect()
+    let wrong = |name, origin, why| ConfigError::Credential { name, origin, why };
+    named_tables::read(given, MAX_CREDENTIALS, wrong, |name, table| {
+        one(name, table, environment)
+    })
 }
 
 fn one(name: &str, table: Table, environment: &Environment) -> Result<CredentialSettings, String> {
-    let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    if name.is_empty() || name.len() > MAX_NAME_BYTES || !name.bytes().all(is_name) {
-        return Err(format!(
-            "a name has 1 to {MAX_NAME_BYTES} small letters, digits and hyphens"
-        ));
-    }
     let known = KNOWN.iter().find(|known| known.name == name);
     let usual = |list: fn(&Known) -> &'static [&'static str]| {
         let list = known.map(list).unwrap_or_default();
@@ -182,14 +161,7 @@ fn source(
     match (file, command) {
         (Some(_), Some(_)) => return Err("it has both `file` and `command`".to_owned()),
         (Some(file), None) => {
-            let path = match file.strip_prefix("~/").zip(environment.home()) {
-                Some((rest, home)) => home.join(rest),
-                None => PathBuf::from(file),
-            };
-            return match path.is_absolute() {
-                true => Ok(CredentialSource::File(path)),
-                false => Err("`file` must be an absolute path, or begin with ~/".to_owned()),
-            };
+            return absolute(&file, "file", environment).map(CredentialSource::File);
         }
         (None, Some(command)) if command.is_empty() => {
             return Err("`command` names no program".to_owned());
@@ -250,6 +222,8 @@ fn is_variable(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use toml::Value;
+
     use super::*;
     use crate::config::layers::Origin;
 

@@ -12,6 +12,7 @@ mod error;
 mod inspect;
 mod keys;
 mod layers;
+mod named_tables;
 mod nearest;
 mod offered;
 mod paths;

@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{KEYS, Key, Kind, credentials, keys};
+use super::{KEYS, Key, Kind, audit_sinks, credentials, keys, named_tables};
 
 /// Text without control characters, as the program reads it.
 const NO_CONTROL: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$";
@@ -39,10 +39,10 @@ fn object(properties: Map<String, Value>) -> Value {
 }
 
 fn entry(key: &Key) -> Value {
-    let mut entry = if key.name == keys::CREDENTIALS.name {
-        credentials_table()
-    } else {
-        of_kind(key.kind)
+    let mut entry = match key.name {
+        name if name == keys::CREDENTIALS.name => credentials_table(),
+        name if name == keys::AUDIT_SINKS.name => sinks_table(),
+        _ => of_kind(key.kind),
     };
     entry["description"] = json!(key.documentation);
     if let Ok(default) = key.default.parse::<toml::Value>() {
@@ -122,10 +122,36 @@ fn credentials_table() -> Value {
         ("always".to_owned(), json!({ "type": "boolean" })),
     ]));
     one["not"] = json!({ "required": ["file", "command"] });
+    named(credentials::MAX_CREDENTIALS, &one)
+}
+
+fn sinks_table() -> Value {
+    let path = || json!({ "type": "string", "pattern": PATH });
+    let text = || json!({ "type": "string" });
+    let mut one = object(Map::from_iter([
+        ("kind".to_owned(), json!({ "enum": audit_sinks::KINDS })),
+        ("format".to_owned(), json!({ "enum": audit_sinks::FORMATS })),
+        (
+            "max_lag".to_owned(),
+            json!({ "type": "integer", "minimum": 1 }),
+        ),
+        ("address".to_owned(), text()),
+        ("facility".to_owned(), text()),
+        ("url".to_owned(), text()),
+        ("secret_file".to_owned(), path()),
+        ("ca_file".to_owned(), path()),
+        ("path".to_owned(), path()),
+    ]));
+    one["required"] = json!(["kind"]);
+    named(audit_sinks::MAX_SINKS, &one)
+}
+
+/// A table of at most so many tables, each under a name.
+fn named(most: usize, one: &Value) -> Value {
     json!({
         "type": "object",
-        "maxProperties": credentials::MAX_CREDENTIALS,
-        "propertyNames": { "pattern": "^[a-z0-9-]+$", "maxLength": credentials::MAX_NAME_BYTES },
+        "maxProperties": most,
+        "propertyNames": { "pattern": "^[a-z0-9-]+$", "maxLength": named_tables::MAX_NAME_BYTES },
         "additionalProperties": one,
     })
 }

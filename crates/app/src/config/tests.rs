@@ -1183,6 +1183,18 @@ fn the_schema_takes_what_the_page_shows_and_refuses_what_a_form_can_show_to_be_w
             "[credentials.Hub]\nfile = \"/t\"",
             "[credentials.hub]\nfile = \"/t\"",
         ),
+        (
+            "[audit_sinks.a]\nkind = \"kafka\"",
+            "[audit_sinks.a]\nkind = \"syslog\"",
+        ),
+        (
+            "[audit_sinks.a]\npath = \"/x\"",
+            "[audit_sinks.a]\nkind = \"file\"\npath = \"/x\"",
+        ),
+        (
+            "[audit_sinks.a]\nkind = \"stderr\"\nformat = \"xml\"",
+            "[audit_sinks.a]\nkind = \"stderr\"\nformat = \"ocsf\"",
+        ),
     ] {
         assert!(!accepts(wrong), "{wrong}");
         assert!(accepts(right), "{right}");
