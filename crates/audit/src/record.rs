@@ -428,10 +428,15 @@ impl<'a> Sound<'a> {
 fn field<'a, const BYTES: usize>(line: &'a [u8], name: &[u8]) -> Option<(&'a [u8], [u8; BYTES])> {
     let (rest, digits) = line.split_at_checked(line.len().checked_sub(BYTES * 2)?)?;
     let mut value = [0; BYTES];
-    if digits.iter().any(u8::is_ascii_uppercase) {
+    // To the end in any case, so that many digits are looked at in one step.
+    let has_upper_case = digits
+        .iter()
+        .fold(false, |found, digit| found | digit.is_ascii_uppercase());
+    if has_upper_case {
         return None;
     }
-    hex::decode_to_slice(digits, &mut value).ok()?;
+    // It would take `0x` for a beginning; then digits are missing.
+    const_hex::decode_to_slice(digits, &mut value).ok()?;
     Some((rest.strip_suffix(name)?, value))
 }
 

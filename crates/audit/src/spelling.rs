@@ -5,35 +5,34 @@
 //! bytes and none twice, numbers as digits without leading zeros, and strings in UTF-8 with no escape but `\"` and
 //! `\\` (what else would need one is spelled out before, see `text.rs`).
 
-/// The fields of a record, in their order.
-const FIELDS: [&str; 20] = [
-    "v",
-    "seq",
-    "timestamp",
-    "phase",
-    "op",
-    "action",
-    "session_id",
-    "actor",
-    "client",
-    "source",
-    "target",
-    "decision",
-    "parameters",
-    "result",
-    "reason",
-    "duration_ms",
-    "key",
-    "prev",
-    "mac",
-    "hash",
-];
-/// The fields of the objects in a record; those of others have the order of their bytes.
-const OBJECTS: [(&str, [&str; 2]); 4] = [
-    ("actor", ["id", "hash"]),
-    ("client", ["name", "version"]),
-    ("source", ["transport", "address"]),
-    ("target", ["type", "id"]),
+use memchr::memchr2;
+
+/// How each field of a record begins, in their order, and how those of the objects among them do. The fields of other objects have
+/// the order of their bytes.
+const FIELDS: [(&[u8], Option<[&[u8]; 2]>); 20] = [
+    (b"{\"v\":", None),
+    (b",\"seq\":", None),
+    (b",\"timestamp\":", None),
+    (b",\"phase\":", None),
+    (b",\"op\":", None),
+    (b",\"action\":", None),
+    (b",\"session_id\":", None),
+    (b",\"actor\":", Some([b"{\"id\":", b",\"hash\":"])),
+    (b",\"client\":", Some([b"{\"name\":", b",\"version\":"])),
+    (
+        b",\"source\":",
+        Some([b"{\"transport\":", b",\"address\":"]),
+    ),
+    (b",\"target\":", Some([b"{\"type\":", b",\"id\":"])),
+    (b",\"decision\":", None),
+    (b",\"parameters\":", None),
+    (b",\"result\":", None),
+    (b",\"reason\":", None),
+    (b",\"duration_ms\":", None),
+    (b",\"key\":", None),
+    (b",\"prev\":", None),
+    (b",\"mac\":", None),
+    (b",\"hash\":", None),
 ];
 /// Objects within objects: a parameter that is a digest and a length.
 const MAX_DEPTH: usize = 3;
@@ -49,31 +48,22 @@ struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {
     fn record(&mut self) -> Option<()> {
-        for (at, field) in FIELDS.iter().enumerate() {
-            self.skip(if at == 0 { b"{" } else { b"," })?;
-            self.name(field)?;
-            match OBJECTS.iter().find(|(object, _)| object == field) {
-                Some((_, fields)) if !self.is_null() => self.object(fields)?,
+        for (begin, object) in &FIELDS {
+            self.skip(begin)?;
+            match object {
+                Some(fields) if !self.is_null() => self.object(fields)?,
                 Some(_) | None => self.value(1)?,
             }
         }
         self.skip(b"}")
     }
 
-    fn object(&mut self, fields: &[&str; 2]) -> Option<()> {
-        self.skip(b"{")?;
-        self.name(fields[0])?;
-        self.value(2)?;
-        self.skip(b",")?;
-        self.name(fields[1])?;
-        self.value(2)?;
+    fn object(&mut self, fields: &[&[u8]; 2]) -> Option<()> {
+        for begin in fields {
+            self.skip(begin)?;
+            self.value(2)?;
+        }
         self.skip(b"}")
-    }
-
-    fn name(&mut self, name: &str) -> Option<()> {
-        self.skip(b"\"")?;
-        self.skip(name.as_bytes())?;
-        self.skip(b"\":")
     }
 
     fn value(&mut self, depth: usize) -> Option<()> {
@@ -120,15 +110,20 @@ impl<'a> Rest<'a> {
         let text = self.0;
         let mut at = 0;
         loop {
-            match text.get(at)? {
-                b'"' => break,
-                b'\\' if matches!(text.get(at + 1)?, b'"' | b'\\') => at += 2,
-                b'\\' | 0..0x20 => return None,
-                _ => at += 1,
+            at += memchr2(b'"', b'\\', text.get(at..)?)?;
+            if text[at] == b'"' {
+                break;
             }
+            matches!(text.get(at + 1)?, b'"' | b'\\').then_some(())?;
+            at += 2;
         }
         self.0 = &text[at + 1..];
-        Some(&text[..at])
+        let string = &text[..at];
+        // To the end in any case, so that many bytes are looked at in one step.
+        let has_control = string
+            .iter()
+            .fold(false, |found, byte| found | (*byte < 0x20));
+        (!has_control).then_some(string)
     }
 
     fn is_null(&self) -> bool {
