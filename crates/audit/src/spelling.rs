@@ -7,9 +7,12 @@
 
 use memchr::memchr2;
 
+/// How the two fields of an object begin.
+type Pair = [&'static [u8]; 2];
+
 /// How each field of a record begins, in their order, and how those of the objects among them do. The fields of other objects have
 /// the order of their bytes.
-const FIELDS: [(&[u8], Option<[&[u8]; 2]>); 20] = [
+const FIELDS: [(&[u8], Option<Pair>); 20] = [
     (b"{\"v\":", None),
     (b",\"seq\":", None),
     (b",\"timestamp\":", None),
@@ -58,7 +61,7 @@ impl<'a> Rest<'a> {
         self.skip(b"}")
     }
 
-    fn object(&mut self, fields: &[&[u8]; 2]) -> Option<()> {
+    fn object(&mut self, fields: &Pair) -> Option<()> {
         for begin in fields {
             self.skip(begin)?;
             self.value(2)?;
