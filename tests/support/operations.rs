@@ -14,7 +14,7 @@ use std::{
 
 use audit::{Body, Phase};
 use model::SessionId;
-use sandbox::wire::{Request, TransferKind};
+use sandbox::wire::{ExecutionKey, Request, TransferKind};
 
 /// What a call does to a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub struct EngineCall {
     pub effect: Effect,
     /// The session that it concerns; `None` where it concerns all, or where what recorded it cannot tell.
     pub session: Option<SessionId>,
+    /// The execution that it begins or is about.
+    pub execution: Option<ExecutionKey>,
     /// Before the first byte of it left.
     pub begun: u64,
     /// After its answer came; `None` while it is open.
@@ -59,6 +61,26 @@ pub fn of_request(request: &Request) -> (&'static str, Effect) {
         },
         Request::OpenRelay { .. } => ("OpenRelay", Effect::Changes),
         Request::Shutdown => ("Shutdown", Effect::Changes),
+    }
+}
+
+/// The execution that a request names, if it names one.
+pub fn execution_of(request: &Request) -> Option<ExecutionKey> {
+    match request {
+        Request::Start(spec) => Some(spec.execution),
+        Request::WriteStdin { execution, .. }
+        | Request::Signal { execution, .. }
+        | Request::Resize { execution, .. }
+        | Request::Cancel { execution, .. }
+        | Request::Read { execution, .. }
+        | Request::Wait { execution, .. }
+        | Request::Forget { execution } => Some(*execution),
+        Request::RenewLease { .. }
+        | Request::SetEnvironment { .. }
+        | Request::List
+        | Request::OpenTransfer(_)
+        | Request::OpenRelay { .. }
+        | Request::Shutdown => None,
     }
 }
 
@@ -99,6 +121,18 @@ impl Operation {
 pub struct Background {
     pub name: &'static str,
     pub because: &'static str,
+    /// It may only as what is left of the operation that started its execution.
+    pub carries_on: bool,
+}
+
+impl Background {
+    pub const fn new(name: &'static str, because: &'static str) -> Self {
+        Background {
+            name,
+            because,
+            carries_on: false,
+        }
+    }
 }
 
 /// Where a record of the log stands.
@@ -184,11 +218,20 @@ pub struct Verdict {
 
 /// Holds every call against the operations.
 pub fn judge(calls: &[EngineCall], operations: &[Operation], background: &[Background]) -> Verdict {
+    let holders = |call| operations.iter().filter(move |one| one.holds(call));
+    let started = |call: &EngineCall| {
+        let start = |one: &&EngineCall| one.name == "Start" && one.execution == call.execution;
+        call.execution.is_some()
+            && calls
+                .iter()
+                .find(start)
+                .is_some_and(|start| start.begun <= call.begun && holders(start).count() == 1)
+    };
     let mut verdict = Verdict::default();
     for call in calls {
-        let holders: Vec<_> = operations.iter().filter(|one| one.holds(call)).collect();
-        let may_be_outside = background.iter().find(|one| one.name == call.name);
-        match (holders.as_slice(), may_be_outside) {
+        let known = background.iter().find(|one| one.name == call.name);
+        let known = known.filter(|known| !known.carries_on || started(call));
+        match (holders(call).collect::<Vec<_>>().as_slice(), known) {
             ([holder], _) => {
                 let held = (holder.action.clone(), call.name.clone());
                 verdict.held.insert(held);

@@ -32,6 +32,7 @@ use recorder::{Recorder, Tape};
 use sandbox::{
     Backend, BackendError, HostView,
     fake::{Fake, Verb},
+    wire::MAX_CHUNK_BYTES,
 };
 use session::{Backends, ReapRequest, Sessions, Setup};
 use store::{Pepper, Store};
@@ -39,29 +40,34 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 /// What also comes between operations. A kind that is not among these is a finding, and so is one here that never comes.
 const BACKGROUND: &[Background] = &[
+    Background::new(
+        "list",
+        "the reconciler looks what there is; each thing that it does about it is an operation",
+    ),
+    Background::new(
+        "stats",
+        "looks whether the kernel killed for memory, at the end of an execution whose caller no longer waits",
+    ),
+    Background::new(
+        "Wait",
+        "one question for the end of an execution stays open as long as that runs",
+    ),
+    Background::new(
+        "Read",
+        "a question for more output stays open after the caller who waited for it has left",
+    ),
+    Background::new(
+        "RenewLease",
+        "lets go on what an operation began, no longer than that allowed; a record three times in each lease would tell nothing",
+    ),
+    Background::new(
+        "Welcome",
+        "the greeting of a supervisor that dials again: the same connection to the same sandbox goes on",
+    ),
     Background {
-        name: "list",
-        because: "the reconciler looks what there is; each thing that it does about it is an operation",
-    },
-    Background {
-        name: "stats",
-        because: "looks whether the kernel killed for memory, at the end of an execution whose caller no longer waits",
-    },
-    Background {
-        name: "Wait",
-        because: "one question for the end of an execution stays open as long as that runs",
-    },
-    Background {
-        name: "Read",
-        because: "a question for more output stays open after the caller who waited for it has left",
-    },
-    Background {
-        name: "RenewLease",
-        because: "lets go on what an operation began, no longer than that allowed; a record three times in each lease would tell nothing",
-    },
-    Background {
-        name: "Welcome",
-        because: "the greeting of a supervisor that dials again: the same connection to the same sandbox goes on",
+        name: "WriteStdin",
+        because: "the rest of the input that came with a command, of which the intent has the digest, as the program reads it",
+        carries_on: true,
     },
 ];
 
@@ -623,6 +629,18 @@ async fn what_comes_between_operations_is_told_by_name_and_all_of_it_comes() {
     house
         .read(longer, Duration::from_millis(50), Awaited::News)
         .await;
+    // More than is taken by a program that does not read.
+    house
+        .run(session, "sleep 600", |asked| {
+            asked.stdin = Some(Secret::new(vec![0; 2 * MAX_CHUNK_BYTES]));
+            asked.wait = Duration::ZERO;
+        })
+        .await;
+    let from = house.tape.calls().len();
+    until("it is offered again", || {
+        house.tape.heard("WriteStdin", from)
+    })
+    .await;
     let from = house.tape.calls().len();
     house.fake.disconnect(session);
     until("it dials again", || house.tape.heard("Welcome", from)).await;
@@ -699,6 +717,7 @@ fn call(name: &str, session: u8, begun: u64, ended: Option<u64>) -> EngineCall {
         name: name.to_owned(),
         effect: Effect::Changes,
         session: Some(SessionId::from_bytes([session; 16])),
+        execution: None,
         begun,
         ended,
     }
@@ -741,6 +760,22 @@ fn what_holds_a_call_is_one_operation_of_its_session_from_before_it_to_after_it(
         0,
         "a kind that is listed"
     );
+    let [start, carried_on] = [("Start", 12), ("WriteStdin", 50)].map(|(name, at)| EngineCall {
+        execution: Some([7; 16]),
+        ..call(name, 1, at, Some(at))
+    });
+    let carried = |calls: &[EngineCall]| judge(calls, &operations, BACKGROUND).findings.len();
+    assert_eq!(carried(&[start.clone(), carried_on.clone()]), 0);
+    assert_eq!(
+        carried(std::slice::from_ref(&carried_on)),
+        1,
+        "nothing began it"
+    );
+    let other = EngineCall {
+        execution: Some([8; 16]),
+        ..carried_on
+    };
+    assert_eq!(carried(&[start, other]), 1, "another execution's");
     let looks = |session| EngineCall {
         effect: Effect::Observes,
         ..call("inspect", session, 41, Some(42))

@@ -21,7 +21,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::operations::{Effect, EngineCall, of_request};
+use crate::operations::{Effect, EngineCall, execution_of, of_request};
 
 /// Connections that may wait to be taken by the server, as a backend's own link has them.
 const LINK_CONNECTIONS: usize = 8;
@@ -61,14 +61,19 @@ impl Tape {
     }
 
     fn begin(&self, name: &str, effect: Effect, session: Option<SessionId>, begun: u64) -> usize {
-        let mut calls = self.0.calls.lock().expect("no panic");
-        calls.push(EngineCall {
+        self.push(EngineCall {
             name: name.to_owned(),
             effect,
             session,
+            execution: None,
             begun,
             ended: None,
-        });
+        })
+    }
+
+    fn push(&self, call: EngineCall) -> usize {
+        let mut calls = self.0.calls.lock().expect("no panic");
+        calls.push(call);
         calls.len() - 1
     }
 
@@ -284,7 +289,14 @@ impl Tapped {
                         let mut transfers = self.tape.0.transfers.lock().expect("no panic");
                         transfers.insert((self.session, spec.transfer), effect);
                     }
-                    let call = self.tape.begin(name, effect, session, begun);
+                    let call = self.tape.push(EngineCall {
+                        name: name.to_owned(),
+                        effect,
+                        session,
+                        execution: execution_of(&request),
+                        begun,
+                        ended: None,
+                    });
                     if let Carries::Requests(open) = &mut self.carries {
                         open.insert(id, call);
                     }
