@@ -161,7 +161,8 @@ pub fn records(log: &Path) -> Vec<Placed> {
     placed
 }
 
-/// The operations among records. `handed_in`: places at which callers handed in calls, for those without an intent.
+/// The operations among records. `handed_in`: places at which callers handed in calls, for those without an intent; without such a
+/// place they hold nothing, and are left out.
 pub fn operations(
     records: impl IntoIterator<Item = Placed>,
     handed_in: &BTreeSet<u64>,
@@ -187,18 +188,17 @@ pub fn operations(
                 opened.to = begins;
                 opened.session = body.session_id.or(opened.session);
             }
-            (Phase::Result, None) => operations.push(Operation {
-                id,
-                action: body.action,
-                session: body.session_id,
-                has_intent: false,
-                from: handed_in
-                    .range(..=begins)
-                    .next_back()
-                    .copied()
-                    .unwrap_or_default(),
-                to: begins,
-            }),
+            (Phase::Result, None) => {
+                let from = handed_in.range(..=begins).next_back();
+                operations.extend(from.map(|from| Operation {
+                    id,
+                    action: body.action,
+                    session: body.session_id,
+                    has_intent: false,
+                    from: *from,
+                    to: begins,
+                }));
+            }
             (Phase::Event, _) => {}
         }
     }
