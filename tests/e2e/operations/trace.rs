@@ -324,6 +324,8 @@ struct Roles {
     servers: Vec<i32>,
     /// Who was killed before it was told which process it had made, and when it began to.
     untold: Vec<(i32, u64)>,
+    /// When each process is seen first.
+    seen: BTreeMap<i32, u64>,
 }
 
 impl Roles {
@@ -333,8 +335,10 @@ impl Roles {
             executed: BTreeMap::new(),
             servers: trace.servers.iter().map(|(process, _)| *process).collect(),
             untold: Vec::new(),
+            seen: BTreeMap::new(),
         };
         for call in &trace.calls {
+            roles.seen.entry(call.process).or_insert(call.begun);
             if let Some(child) = call.child() {
                 roles.parents.insert(child, (call.process, call.begun));
             } else if call.makes_process() && !call.result.starts_with('-') {
@@ -369,7 +373,7 @@ impl Roles {
             Some(_) | None if self.servers.contains(&process) => Some(Role::Server),
             Some(_) | None => {
                 let Some((parent, made)) = self.parents.get(&process) else {
-                    return self.of_stranger(process, place);
+                    return self.of_stranger(process);
                 };
                 let inherited = self.at(*parent, *made)?;
                 Some(match (inherited, last) {
@@ -381,17 +385,12 @@ impl Roles {
         }
     }
 
-    /// One whose maker was killed meanwhile is inside if all are that may have made it.
-    fn of_stranger(&self, process: i32, place: u64) -> Option<Role> {
-        let makers = self.untold.iter();
-        let mut makers = makers
-            .filter(|(maker, begun)| *maker != process && *begun < place)
-            .map(|(maker, begun)| self.at(*maker, *begun))
-            .peekable();
-        makers.peek()?;
-        makers
-            .all(|maker| maker == Some(Role::Inside))
-            .then_some(Role::Inside)
+    /// One whose maker was killed before it was told: of those, the last one that began to make any before this one was seen.
+    fn of_stranger(&self, process: i32) -> Option<Role> {
+        let seen = self.seen.get(&process)?;
+        let mut makers = self.untold.iter();
+        let (maker, begun) = makers.rfind(|(maker, begun)| *maker != process && begun < seen)?;
+        self.at(*maker, *begun)
     }
 
     /// Whether whom a signal is for is a helper.
