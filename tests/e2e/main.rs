@@ -33,6 +33,7 @@ mod journey;
 mod keys;
 mod limits;
 mod network;
+mod operations;
 mod own_engine;
 mod permissions;
 mod probes;

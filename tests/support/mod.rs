@@ -38,6 +38,7 @@ pub mod gvisor;
 pub mod image;
 pub mod issuer;
 pub mod lab;
+pub mod operations;
 pub mod race;
 mod skip;
 pub mod stage;

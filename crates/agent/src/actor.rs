@@ -177,8 +177,12 @@ impl Actor {
                 only_if_free,
                 answer,
             } => {
+                let taken = self.submit(*prompt, only_if_free);
+                // Where it is its turn, that begins before its caller hears of it: what is done for a prompt is part of the call
+                // that gave it, and of that one's audited operation.
+                self.begin_next().await;
                 // A caller that has gone away reads the result later.
-                let _ = answer.send(self.submit(*prompt, only_if_free));
+                let _ = answer.send(taken);
             }
             Order::Rest => self.rest().await,
             Order::Cancel(execution) => self.end_prompt(execution, PromptStop::Interrupted).await,

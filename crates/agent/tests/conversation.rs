@@ -209,6 +209,22 @@ async fn a_prompt_whose_message_arrived_is_not_sent_again_after_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_gives_a_prompt_hears_when_its_turn_has_begun_and_at_once_where_another_is_before_it() {
+    let house = House::new().await;
+    let opened = house.open(&[]);
+    let give = async || {
+        let prompt = prompt(ExecutionId::random().unwrap());
+        let given = opened.conversation.submit(prompt, false).await;
+        let is_queued = given.unwrap().borrow().is_queued;
+        let told = house.inside.told();
+        let messages = told.iter().filter(|line| line["type"] == "user").count();
+        (house.inside.started(), messages, is_queued)
+    };
+    assert_eq!(give().await, (1, 1, false));
+    assert_eq!(give().await, (1, 1, true), "another is before it");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_start_whose_answer_is_lost_leaves_one_process_and_not_two() {
     let house = House::new().await;
     house.inside.lose_answers_to_starts(2);

@@ -9,9 +9,12 @@ use std::{
     },
 };
 
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+use rustix::{
+    io::retry_on_intr,
+    net::{
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+        SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    },
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -40,20 +43,25 @@ pub(crate) fn send<T: Serialize>(
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    let mut sent = sendmsg(
-        socket,
-        &[IoSlice::new(&frame)],
-        &mut control,
-        SendFlags::NOSIGNAL,
-    )?;
+    // A process that is stopped and goes on, or is traced, is interrupted in what has a timeout: nothing was sent then.
+    let mut sent = retry_on_intr(|| {
+        sendmsg(
+            socket,
+            &[IoSlice::new(&frame)],
+            &mut control,
+            SendFlags::NOSIGNAL,
+        )
+    })?;
     while sent < frame.len() {
         let mut nothing = SendAncillaryBuffer::default();
-        sent += sendmsg(
-            socket,
-            &[IoSlice::new(&frame[sent..])],
-            &mut nothing,
-            SendFlags::NOSIGNAL,
-        )?;
+        sent += retry_on_intr(|| {
+            sendmsg(
+                socket,
+                &[IoSlice::new(&frame[sent..])],
+                &mut nothing,
+                SendFlags::NOSIGNAL,
+            )
+        })?;
     }
     Ok(())
 }
@@ -69,12 +77,15 @@ pub(crate) fn receive<T: DeserializeOwned>(
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::WAITALL;
-    let received = recvmsg(
-        socket.as_fd(),
-        &mut [IoSliceMut::new(&mut length)],
-        &mut control,
-        flags,
-    )?;
+    // As in `send`; and nothing was received.
+    let received = retry_on_intr(|| {
+        recvmsg(
+            socket.as_fd(),
+            &mut [IoSliceMut::new(&mut length)],
+            &mut control,
+            flags,
+        )
+    })?;
     if received.bytes != LENGTH_BYTES {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
@@ -110,6 +121,22 @@ mod tests {
         std::fs::File::from(fd.unwrap()).write_all(b"x").unwrap();
         let mut byte = [0];
         pipe.read_exact(&mut byte).unwrap();
+    }
+
+    #[test]
+    fn a_process_that_is_stopped_and_goes_on_hears_the_message_all_the_same() {
+        let (one, other) = UnixStream::pair().unwrap();
+        other
+            .set_read_timeout(Some(std::time::Duration::from_secs(30)))
+            .unwrap();
+        let peer = std::thread::spawn(move || {
+            let stop = "sleep 0.2; kill -STOP $PPID; sleep 0.1; kill -CONT $PPID";
+            let mut shell = std::process::Command::new("sh");
+            assert!(shell.args(["-c", stop]).status().unwrap().success());
+            send(&one, &"word", None).unwrap();
+        });
+        assert_eq!(receive::<String>(&other).unwrap().0, "word");
+        peer.join().unwrap();
     }
 
     #[test]

@@ -51,10 +51,14 @@ impl Sessions {
             return Err(refusal);
         }
         self.0.insert_execution(execution.clone());
-        if let Some(stdin) = stdin {
-            tokio::spawn(feed(execution.clone(), stdin, !keep_open));
-        }
         tokio::spawn(self.0.clone().watch(live.clone(), execution.clone()));
+        if let Some(stdin) = stdin {
+            let mut input = Input::new(stdin, !keep_open);
+            // What is taken at once is given before the call is over, so that its audited operation covers it.
+            if input.give(&execution).await {
+                tokio::spawn(feed(execution.clone(), input));
+            }
+        }
         execution.ended_within(wait).await;
         Ok(self.0.execution_view(&execution, Cursors::tail()).await)
     }
@@ -274,27 +278,52 @@ fn stdin_full(taken: usize) -> Refusal {
     .retry_after_ms(1_000)
 }
 
-/// Gives an execution the standard input that came with it.
-async fn feed(execution: Arc<Execution>, stdin: Secret<Vec<u8>>, close: bool) {
-    let mut rest = stdin.expose().as_slice();
-    loop {
-        let (chunk, after) = rest.split_at(rest.len().min(MAX_CHUNK_BYTES));
-        let last = after.is_empty();
-        match execution
-            .supervisor
-            .write_stdin(*execution.id.as_bytes(), chunk, close && last)
-            .await
-        {
-            Ok(taken) if taken == chunk.len() && last => return,
-            Ok(taken) => {
-                rest = &rest[taken.min(rest.len())..];
-                if taken < chunk.len() {
-                    tokio::time::sleep(RETRY).await;
-                }
-            }
-            // It ended, or closed its input: what is left has no reader.
-            Err(_) => return,
+/// The standard input that came with an execution.
+struct Input {
+    bytes: Secret<Vec<u8>>,
+    /// How much of it was taken.
+    taken: usize,
+    /// Whether nothing comes after it.
+    close: bool,
+}
+
+impl Input {
+    const fn new(bytes: Secret<Vec<u8>>, close: bool) -> Self {
+        Input {
+            bytes,
+            taken: 0,
+            close,
         }
+    }
+
+    /// Gives what is taken now. Whether some is left that may be taken later.
+    async fn give(&mut self, execution: &Execution) -> bool {
+        loop {
+            let rest = &self.bytes.expose()[self.taken..];
+            let (piece, after) = rest.split_at(rest.len().min(MAX_CHUNK_BYTES));
+            let (offered, last) = (piece.len(), after.is_empty());
+            let written = execution
+                .supervisor
+                .write_stdin(*execution.id.as_bytes(), piece, self.close && last)
+                .await;
+            // It ended, or closed its input: what is left has no reader.
+            let Ok(taken) = written else { return false };
+            self.taken += taken.min(offered);
+            if taken < offered {
+                return true;
+            }
+            if last {
+                return false;
+            }
+        }
+    }
+}
+
+/// Gives an execution the rest of its input, as the program reads.
+async fn feed(execution: Arc<Execution>, mut input: Input) {
+    tokio::time::sleep(RETRY).await;
+    while input.give(&execution).await {
+        tokio::time::sleep(RETRY).await;
     }
 }
 

@@ -32,6 +32,26 @@ struct Seen {
     made: BTreeSet<Call>,
     refused: Vec<String>,
     broken: Option<(Call, Fault)>,
+    passed: Vec<Passed>,
+    log: Option<PathBuf>,
+}
+
+impl Seen {
+    /// How long the log is now; 0 before there is one.
+    fn position(&self) -> u64 {
+        let found = self.log.as_ref().map(std::fs::metadata);
+        found.map_or(0, |found| found.map_or(0, |found| found.len()))
+    }
+}
+
+/// A request, and how long the log that was named was before the engine heard of it and before the last of the answer was passed
+/// on; `None` while there is more to come.
+#[derive(Debug, Clone)]
+pub struct Passed {
+    pub call: Call,
+    pub path: String,
+    pub begun: u64,
+    pub ended: Option<u64>,
 }
 
 /// What happens to a call instead.
@@ -86,6 +106,16 @@ impl Filter {
         self.seen.lock().unwrap().broken = call;
     }
 
+    /// From now on it is noted how long that file was at each request. It is only ever appended to.
+    pub fn beside(&self, log: PathBuf) {
+        self.seen.lock().unwrap().log = Some(log);
+    }
+
+    /// Every request that was let through or broken, in order.
+    pub fn passed(&self) -> Vec<Passed> {
+        self.seen.lock().unwrap().passed.clone()
+    }
+
     pub fn made(&self) -> BTreeSet<Call> {
         self.seen.lock().unwrap().made.clone()
     }
@@ -108,13 +138,22 @@ fn pass(
     let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
     let call = find(method, path);
     let is_stream = calls::ATTACHED.iter().any(|found| call == Some(*found));
-    let fault = match call {
+    let (fault, number) = match call {
         Some(call) => {
             let mut seen = seen.lock().unwrap();
             seen.made.insert(call);
-            seen.broken
+            let passed = Passed {
+                call,
+                path: path.to_owned(),
+                begun: seen.position(),
+                ended: None,
+            };
+            seen.passed.push(passed);
+            let fault = seen
+                .broken
                 .filter(|(broken, _)| *broken == call)
-                .map(|(_, fault)| fault)
+                .map(|(_, fault)| fault);
+            (fault, seen.passed.len() - 1)
         }
         None => {
             seen.lock()
@@ -124,7 +163,13 @@ fn pass(
             return client.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
         }
     };
+    let note_end = || {
+        let mut seen = seen.lock().unwrap();
+        let ended = seen.position();
+        seen.passed[number].ended = Some(ended);
+    };
     if let Some(Fault::Refused) = fault {
+        note_end();
         return client.write_all(b"HTTP/1.1 500 Broken\r\nContent-Length: 0\r\n\r\n");
     }
     if let Some(Fault::Silent(silence)) = fault {
@@ -178,7 +223,16 @@ fn pass(
     if let Some(Fault::Unheard | Fault::Late(_)) = fault {
         return io::copy(&mut engine, &mut io::sink()).map(drop);
     }
-    io::copy(&mut engine, &mut client).map(drop)
+    let mut buffer = [0; 16 * 1024];
+    loop {
+        let count = engine.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(());
+        }
+        // Before whoever asked can know of it.
+        note_end();
+        client.write_all(&buffer[..count])?;
+    }
 }
 
 fn without_mounts(body: &[u8]) -> Vec<u8> {
