@@ -1,4 +1,5 @@
-//! Clients that others wrote (S1): the official Python SDK and the MCP Inspector's command line, over stdio, in both eras.
+//! Clients that others wrote (S1): the official Python SDK over stdio and the MCP Inspector's command line over stdio and HTTP, in
+//! both eras.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,7 +9,14 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::support::{Machine, program, skip, users};
+use crate::{
+    http::ALL,
+    support::{
+        Machine,
+        door::{HttpServer, key},
+        program, skip, users,
+    },
+};
 
 const PYTHON_SDK: &str = "mcp==2.3.0";
 /// The Inspector's command line, bundled into one file that runs on Node 20.
@@ -141,15 +149,51 @@ fn inspector(unpacked: &Path) -> Result<PathBuf, String> {
     Ok(unpacked.join("ic/clients/cli/build/index.js"))
 }
 
+/// By which way the Inspector reaches the server.
+enum Way {
+    Stdio,
+    Http { server: HttpServer, key: String },
+}
+
 /// One run of the Inspector is one client, from its greeting to its goodbye.
 struct Inspector {
     machine: Machine,
     script: PathBuf,
     era: &'static str,
+    way: Way,
 }
 
 impl Inspector {
+    /// Unpacked and on a machine of its own; `None`, said loudly, where there is none.
+    fn on(machine: Machine, era: &'static str, way: impl FnOnce(&Machine) -> Way) -> Option<Self> {
+        let unpacked = machine.base().join("inspector");
+        std::fs::create_dir(&unpacked).expect("a directory");
+        let script = match inspector(&unpacked) {
+            Ok(script) => script,
+            Err(why) => {
+                skip("inspector", &why);
+                return None;
+            }
+        };
+        run(Command::new("chmod").args(["-R", "a+rX"]).arg(&unpacked)).expect("readable by all");
+        let way = way(&machine);
+        Some(Inspector {
+            machine,
+            script,
+            era,
+            way,
+        })
+    }
+
     fn run(&self, arguments: &[&str]) -> Output {
+        let way = match &self.way {
+            Way::Stdio => self.over_stdio(),
+            Way::Http { server, key } => over_http(server, key),
+        };
+        self.run_by(&way, arguments)
+    }
+
+    fn run_by(&self, way: &[String], arguments: &[&str]) -> Output {
         let node = ["/usr/local/bin/node", "/usr/bin/node"]
             .into_iter()
             .map(Path::new)
@@ -160,9 +204,8 @@ impl Inspector {
             .env("MCP_INSPECTOR_SECRET_STORE", "memory")
             .arg(&self.script)
             .arg("--cli")
-            .arg(program())
+            .args(way)
             .args(["--protocol-era", self.era])
-            .args(self.environment())
             .args(arguments)
             .stdin(Stdio::null())
             .output()
@@ -170,7 +213,7 @@ impl Inspector {
     }
 
     /// The Inspector hands on a few variables of its environment only, so the machine's own are named.
-    fn environment(&self) -> Vec<String> {
+    fn over_stdio(&self) -> Vec<String> {
         let base = self.machine.base();
         let variables = [
             format!("XDG_STATE_HOME={}", base.join("state").display()),
@@ -178,9 +221,12 @@ impl Inspector {
             // Each run is a client of its own: the server has to wait for the next.
             "CLAUDE_CODE_MCP_IDLE_EXIT_SECONDS=5".to_owned(),
         ];
-        variables
+        let variables = variables
             .into_iter()
-            .flat_map(|variable| ["-e".to_owned(), variable])
+            .flat_map(|variable| ["-e".to_owned(), variable]);
+        [program().display().to_string()]
+            .into_iter()
+            .chain(variables)
             .collect()
     }
 
@@ -202,73 +248,112 @@ impl Inspector {
     }
 }
 
+fn over_http(server: &HttpServer, key: &str) -> Vec<String> {
+    let header = format!("Authorization: Bearer {key}");
+    let words = [
+        &server.url,
+        "--transport",
+        "http",
+        "--header",
+        header.as_str(),
+    ];
+    words.map(str::to_owned).to_vec()
+}
+
+/// Its look at the schemas, which finds nothing that some client could not read.
+fn lists(inspector: &Inspector) {
+    let listed = inspector.run(&["--method", "tools/list", "--strict"]);
+    assert!(listed.status.success(), "{}", told(&listed));
+    let list: Value = serde_json::from_slice(&listed.stdout).expect("a list");
+    assert_eq!(list["tools"].as_array().map(Vec::len), Some(13));
+}
+
+/// A session from its beginning to its end, on a project that is called so.
+fn works(inspector: &Inspector, project: &str, transfer: &[(&str, &str)]) {
+    let created = inspector.tool("create_session", &[("projectPath", project)]);
+    let session = created["sessionId"].as_str().expect("an id").to_owned();
+    let ran = inspector.tool(
+        "execute_command",
+        &[
+            ("sessionId", &session),
+            ("command", "cat hello.txt; exit 4"),
+        ],
+    );
+    assert_eq!(
+        (&ran["stdout"]["text"], &ran["exitCode"]),
+        (&json!("hello"), &json!(4))
+    );
+    let mut arguments = vec![("sessionId", session.as_str())];
+    arguments.extend([
+        ("direction", "to_container"),
+        ("destPath", "/tmp/hello.txt"),
+    ]);
+    arguments.extend(transfer);
+    inspector.tool("transfer_files", &arguments);
+    let carried = inspector.tool(
+        "execute_command",
+        &[("sessionId", &session), ("command", "cat /tmp/hello.txt")],
+    );
+    assert_eq!(carried["stdout"]["text"], "hello", "{carried:#}");
+    let destroyed = inspector.tool("destroy_session", &[("sessionId", &session)]);
+    assert_eq!(destroyed["state"], "destroyed", "{destroyed:#}");
+    let left = inspector.tool("list_sessions", &[]);
+    assert_eq!(left["sessions"], json!([]));
+    let audited = std::fs::read_to_string(inspector.machine.audit_log()).expect("an audit log");
+    assert!(
+        audited.contains(&session),
+        "another server than this machine's has answered"
+    );
+}
+
+fn is_refused(inspector: &Inspector, project: &str, code: &str) {
+    let path = format!("projectPath={project}");
+    let create = ["--method", "tools/call", "--tool-name", "create_session"];
+    let refused = inspector.run(&[&create[..], &["--tool-arg", &path]].concat());
+    assert!(told(&refused).contains(code), "{}", told(&refused));
+}
+
 fn inspect(era: &'static str) {
     for user in users() {
         let machine = Machine::new(user);
         machine.write("hello.txt", "hello");
-        let unpacked = machine.base().join("inspector");
-        std::fs::create_dir(&unpacked).expect("a directory");
-        let script = match inspector(&unpacked) {
-            Ok(script) => script,
-            Err(why) => return skip("inspector", &why),
+        let Some(inspector) = Inspector::on(machine, era, |_| Way::Stdio) else {
+            return;
         };
-        run(Command::new("chmod").args(["-R", "a+rX"]).arg(&unpacked)).expect("readable by all");
-        let inspector = Inspector {
-            machine,
-            script,
-            era,
-        };
-        let listed = inspector.run(&["--method", "tools/list", "--strict"]);
-        assert!(listed.status.success(), "{}", told(&listed));
-        let list: Value = serde_json::from_slice(&listed.stdout).expect("a list");
-        assert_eq!(list["tools"].as_array().map(Vec::len), Some(13));
-
+        lists(&inspector);
         let project = inspector.machine.project.display().to_string();
-        let created = inspector.tool("create_session", &[("projectPath", &project)]);
-        let session = created["sessionId"].as_str().expect("an id").to_owned();
-        let ran = inspector.tool(
-            "execute_command",
-            &[
-                ("sessionId", &session),
-                ("command", "cat hello.txt; exit 4"),
-            ],
-        );
-        assert_eq!(
-            (&ran["stdout"]["text"], &ran["exitCode"]),
-            (&json!("hello"), &json!(4))
-        );
-        let moved = inspector.tool(
-            "transfer_files",
-            &[
-                ("sessionId", &session),
-                ("direction", "to_container"),
-                ("sourcePath", &format!("{project}/hello.txt")),
-                ("destPath", "/tmp/hello.txt"),
-            ],
-        );
-        assert_eq!(moved["files"], 1);
-        let refused = inspector.run(&[
-            "--method",
-            "tools/call",
-            "--tool-name",
-            "create_session",
-            "--tool-arg",
-            "projectPath=/etc",
-        ]);
-        assert!(
-            told(&refused).contains("path_forbidden"),
-            "{}",
-            told(&refused)
-        );
-        let destroyed = inspector.tool("destroy_session", &[("sessionId", &session)]);
-        assert_eq!(destroyed["state"], "destroyed", "{destroyed:#}");
-        let left = inspector.tool("list_sessions", &[]);
-        assert_eq!(left["sessions"], json!([]));
-        let audited = std::fs::read_to_string(inspector.machine.audit_log()).expect("an audit log");
-        assert!(
-            audited.contains(&session),
-            "another server than this machine's has answered"
-        );
+        let source = format!("{project}/hello.txt");
+        works(&inspector, &project, &[("sourcePath", &source)]);
+        is_refused(&inspector, "/etc", "path_forbidden");
+    }
+}
+
+fn inspect_over_http(era: &'static str) {
+    for user in users() {
+        let machine = Machine::new(user);
+        machine.write("app/hello.txt", "hello");
+        let way = |machine: &Machine| Way::Http {
+            server: HttpServer::start(machine, &[]),
+            key: key(machine, &ALL, &[]),
+        };
+        let Some(inspector) = Inspector::on(machine, era, way) else {
+            return;
+        };
+        lists(&inspector);
+        works(&inspector, "app", &[("content", "hello")]);
+        // A path of this machine is no name.
+        is_refused(&inspector, "/etc", "path_not_allowed");
+        let Way::Http { server, key } = &inspector.way else {
+            unreachable!("it is by HTTP");
+        };
+        // Whose key is not known gets nothing, not even the list.
+        let stranger = format!("ccmcp_{}{}", "a".repeat(12), &key[18..]);
+        let list = ["--method", "tools/list"];
+        let unknown = inspector.run_by(&over_http(server, &stranger), &list);
+        assert_eq!(unknown.status.code(), Some(3), "{}", told(&unknown));
+        let nobody = [server.url.as_str(), "--transport", "http"].map(str::to_owned);
+        let unnamed = inspector.run_by(&nobody, &list);
+        assert_eq!(unnamed.status.code(), Some(3), "{}", told(&unnamed));
     }
 }
 
@@ -280,4 +365,14 @@ fn the_inspector_in_the_legacy_era() {
 #[test]
 fn the_inspector_in_the_modern_era() {
     inspect("modern");
+}
+
+#[test]
+fn the_inspector_over_http_in_the_legacy_era() {
+    inspect_over_http("legacy");
+}
+
+#[test]
+fn the_inspector_over_http_in_the_modern_era() {
+    inspect_over_http("modern");
 }

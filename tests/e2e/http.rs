@@ -1,74 +1,24 @@
 //! The HTTP door of the real server (S1, P2a): with the official Python SDK, by keys and by access tokens, in both eras.
 
-use std::{
-    io::{BufRead, BufReader},
-    process::{Child, Command, Output, Stdio},
-};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
 use crate::{
     clients::{python, root},
-    support::{Machine, issuer::Issuer, program, skip, users},
+    support::{
+        Machine,
+        door::{HttpServer, key},
+        issuer::Issuer,
+        skip, users,
+    },
 };
 
 const AUDIENCE: &str = "http://localhost/mcp";
-const ALL: [&str; 3] = ["sessions:read", "sessions:run", "files"];
+/// Scopes of whoever works.
+pub(crate) const ALL: [&str; 3] = ["sessions:read", "sessions:run", "files"];
 
-/// A server in the foreground with an HTTP door.
-struct Server {
-    child: Child,
-    url: String,
-}
-
-impl Server {
-    fn start(machine: &Machine, more: &[&str]) -> Self {
-        let mut child = machine
-            .command(program())
-            .args(["serve", "--http", "127.0.0.1:0"])
-            .args(more)
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the server starts");
-        let lines = BufReader::new(child.stderr.take().expect("its log")).lines();
-        let mut lines = lines.map_while(Result::ok);
-        let mut said = Vec::new();
-        let url = lines.find_map(|line| {
-            let url = line
-                .split_once("url=\"")
-                .and_then(|(_, rest)| rest.split_once('"'));
-            let url = url.map(|(url, _)| url.to_owned());
-            said.push(line);
-            url
-        });
-        let url = url.unwrap_or_else(|| panic!("it does not say where it listens: {said:?}"));
-        // What it says later must not fill the pipe.
-        std::thread::spawn(move || lines.for_each(drop));
-        Server { child, url }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ended = self.child.kill();
-        let _reaped = self.child.wait();
-    }
-}
-
-fn key(machine: &Machine) -> String {
-    let mut arguments = vec!["keys", "create", "--name", "e2e"];
-    for scope in ALL {
-        arguments.extend(["--scope", scope]);
-    }
-    let root = machine.project.display().to_string();
-    arguments.extend(["--root", &root]);
-    let made = machine.cli(&arguments);
-    assert!(made.status.success(), "{made:?}");
-    String::from_utf8_lossy(&made.stdout).trim().to_owned()
-}
-
-fn drive(server: &Server, token: &str, mode: &str) -> Result<Value, String> {
+fn drive(server: &HttpServer, token: &str, mode: &str) -> Result<Value, String> {
     let script =
         std::fs::read_to_string(root().join("tests/clients/remote.py")).expect("the client");
     let output: Output = Command::new(python()?)
@@ -91,8 +41,8 @@ fn the_python_sdk_by_http_with_a_key_until_it_is_revoked() {
     for user in users() {
         let machine = Machine::new(user);
         machine.write("app/hello.txt", "hello");
-        let server = Server::start(&machine, &[]);
-        let key = key(&machine);
+        let server = HttpServer::start(&machine, &[]);
+        let key = key(&machine, &ALL, &[]);
         for (mode, protocol) in [("legacy", "2025-11-25"), ("2026-07-28", "2026-07-28")] {
             let seen =
                 drive(&server, &key, mode).unwrap_or_else(|said| panic!("{user:?} {mode}: {said}"));
@@ -123,7 +73,7 @@ fn the_python_sdk_by_http_with_access_tokens() {
         format!("oauth_roots=[\"{}\"]", machine.project.display()),
     ];
     let set: Vec<&str> = set.iter().flat_map(|key| ["--set", key.as_str()]).collect();
-    let server = Server::start(&machine, &set);
+    let server = HttpServer::start(&machine, &set);
     let good = issuer.claims(AUDIENCE, &ALL.join(" "));
     let token = |name: &str, value: Value| {
         let mut claims = good.clone();

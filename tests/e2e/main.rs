@@ -28,6 +28,8 @@ mod guest_kernel;
 mod guide;
 mod hostile_options;
 mod http;
+mod http_crash;
+mod http_load;
 mod images;
 mod journey;
 mod keys;

@@ -37,7 +37,17 @@ pub struct Issuer {
 struct Served {
     documents: Mutex<Vec<(String, String)>>,
     questions: AtomicUsize,
+    /// How it treats whoever asks.
+    mood: Mutex<Mood>,
     ended: AtomicBool,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Mood {
+    #[default]
+    Answers,
+    HangsUp,
+    SaysNothing,
 }
 
 impl Issuer {
@@ -110,9 +120,28 @@ impl Issuer {
         self.served.documents.lock().expect("documents").clear();
     }
 
+    /// Hangs up on whoever asks, from now on; what it is asked counts.
+    pub fn go_down(&self) {
+        self.turn(Mood::HangsUp);
+    }
+
+    /// Listens to whoever asks, from now on, and never says anything.
+    pub fn hang(&self) {
+        self.turn(Mood::SaysNothing);
+    }
+
+    /// Answers again.
+    pub fn come_back(&self) {
+        self.turn(Mood::Answers);
+    }
+
+    fn turn(&self, mood: Mood) {
+        *self.served.mood.lock().expect("a mood") = mood;
+    }
+
     /// How often anything was asked of it.
     pub fn questions(&self) -> usize {
-        self.served.questions.load(Ordering::Relaxed)
+        self.served.questions.load(Ordering::SeqCst)
     }
 
     /// Claims of a good token.
@@ -191,7 +220,18 @@ fn answer(mut stream: TcpStream, served: &Served) {
             _ => return,
         }
     }
-    served.questions.fetch_add(1, Ordering::Relaxed);
+    // Before the question counts: whoever has counted it may have it come back.
+    let mood = *served.mood.lock().expect("a mood");
+    served.questions.fetch_add(1, Ordering::SeqCst);
+    match mood {
+        Mood::Answers => {}
+        Mood::HangsUp => return,
+        Mood::SaysNothing => {
+            // Until whoever asked leaves.
+            let _left = stream.read(&mut byte);
+            return;
+        }
+    }
     let head = String::from_utf8_lossy(&head).into_owned();
     let path = head.split(' ').nth(1).unwrap_or_default();
     let documents = served.documents.lock().expect("documents").clone();

@@ -30,6 +30,7 @@ pub mod census;
 pub mod certificates;
 pub mod claude_code;
 pub mod client;
+pub mod door;
 pub mod engine;
 #[path = "../../crates/sandbox-docker/tests/support/filter.rs"]
 pub mod filter;

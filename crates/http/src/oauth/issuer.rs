@@ -1,11 +1,15 @@
 //! One issuer: where its keys stand (RFC 8414, OpenID Connect Discovery) and how long they are kept.
 //!
 //! ```text
-//! none ──► asked ──► fresh ──10 min──► used, and asked again beside ──24 h without an answer──► none
+//! none ──► asked ──► fresh ──10 min──► asked again ──no answer──► used, and asked again beside ──24 h──► none
 //! ```
 //!
+//! A key that its issuer withdrew is good for ten minutes, however seldom a token comes: the first one after that waits for the
+//! issuer. Only of an issuer that has just failed to answer nobody waits for the answer.
+//!
 //! A key that is not among them leads to one question, at most every half minute and one at a time: whoever sends tokens
-//! with made-up key ids makes nobody ask more often.
+//! with made-up key ids makes nobody ask more often. While one asks beside, whoever has a key that is good leaves nothing behind
+//! that waits: an issuer that takes its time does not fill the memory.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -13,7 +17,7 @@ use std::{
 };
 
 use serde::Deserialize;
-use tokio::time::Instant;
+use tokio::{sync::OwnedMutexGuard, time::Instant};
 
 use super::{
     TokenError,
@@ -30,6 +34,9 @@ const MAX_STALE: Duration = Duration::from_secs(24 * 3600);
 const AFTER_ANSWER: Duration = Duration::from_secs(30);
 /// After a failure, until the next try.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
+/// How long nobody waits for an issuer that did not answer, where there is a key of before: three of its places at the patience of
+/// one document each, and the pause, so that in use it is never waited for twice.
+const TAKEN_AS_SILENT: Duration = Duration::from_secs(60);
 
 /// See the module.
 pub(super) struct Issuer {
@@ -37,19 +44,21 @@ pub(super) struct Issuer {
     fetcher: Fetcher,
     state: Mutex<State>,
     /// One question at a time.
-    asking: tokio::sync::Mutex<()>,
+    asking: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Default, Clone)]
 struct State {
     keys: Option<(Arc<Vec<Key>>, Instant)>,
     next_question: Option<Instant>,
+    /// When it failed to answer, unless it has answered since.
+    failed: Option<Instant>,
 }
 
 /// What the keys at hand say about a token.
 enum Found {
     Key(Box<Key>),
-    /// And it is time to ask again, which need not be waited for.
+    /// One that its issuer may have withdrawn: it is good where the issuer does not answer.
     OldKey(Box<Key>),
     /// Keys, but not this one.
     NoSuchKey,
@@ -81,7 +90,7 @@ impl Issuer {
             name,
             fetcher,
             state: Mutex::default(),
-            asking: tokio::sync::Mutex::default(),
+            asking: Arc::default(),
         }
     }
 
@@ -100,12 +109,11 @@ impl Issuer {
     ) -> Result<Key, TokenError> {
         match self.find(id, algorithm) {
             Found::Key(key) => return Ok(*key),
-            Found::OldKey(key) => {
-                let issuer = Arc::clone(self);
-                tokio::spawn(async move { issuer.ask().await });
+            Found::OldKey(key) if self.is_silent() => {
+                self.ask_beside();
                 return Ok(*key);
             }
-            Found::NoSuchKey | Found::NoKeys => self.ask().await,
+            Found::OldKey(_) | Found::NoSuchKey | Found::NoKeys => self.ask().await,
         }
         match self.find(id, algorithm) {
             Found::Key(key) | Found::OldKey(key) => Ok(*key),
@@ -119,6 +127,11 @@ impl Issuer {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    fn is_silent(&self) -> bool {
+        let failed = self.state().failed;
+        failed.is_some_and(|at| at.elapsed() < TAKEN_AS_SILENT)
     }
 
     fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Found {
@@ -141,9 +154,22 @@ impl Issuer {
         }
     }
 
-    /// Asks the issuer for its keys, unless that was done just now.
+    /// Asks without waiting for the answer, unless somebody is about it.
+    fn ask_beside(self: &Arc<Self>) {
+        if let Ok(alone) = Arc::clone(&self.asking).try_lock_owned() {
+            let issuer = Arc::clone(self);
+            tokio::spawn(async move { issuer.ask_alone(alone).await });
+        }
+    }
+
+    /// Asks, and waits for whoever is about it.
     async fn ask(&self) {
-        let _alone = self.asking.lock().await;
+        let alone = Arc::clone(&self.asking).lock_owned().await;
+        self.ask_alone(alone).await;
+    }
+
+    /// Asks the issuer for its keys, unless that was done just now.
+    async fn ask_alone(&self, _alone: OwnedMutexGuard<()>) {
         let not_yet = |next: Instant| next > Instant::now();
         if self.state().next_question.is_some_and(not_yet) {
             return;
@@ -156,11 +182,13 @@ impl Issuer {
                 tracing::debug!(issuer = self.name, keys = keys.len(), "keys of an issuer");
                 state.keys = Some((Arc::new(keys), now));
                 state.next_question = Some(now + AFTER_ANSWER);
+                state.failed = None;
             }
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::warn!(issuer = self.name, %error, cause, "an issuer's keys cannot be had");
                 state.next_question = Some(now + AFTER_FAILURE);
+                state.failed = Some(now);
             }
         }
     }

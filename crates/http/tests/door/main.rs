@@ -13,6 +13,7 @@ mod connections;
 mod fixtures;
 mod issuer;
 mod leaving;
+mod outage;
 #[path = "../../../../tests/support/skip.rs"]
 mod skip;
 mod support;

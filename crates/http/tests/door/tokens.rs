@@ -8,10 +8,10 @@ use crate::{
     support::{Answer, LIST_SESSIONS, LIST_TOOLS, Open, loopback, open, request},
 };
 
-const AUDIENCE: &str = "https://mcp.example/mcp";
+pub(crate) const AUDIENCE: &str = "https://mcp.example/mcp";
 const CREATE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"create_session","arguments":{"projectPath":"p"}}}"#;
 
-fn settings(issuer: &Issuer) -> Settings {
+pub(crate) fn settings(issuer: &Issuer) -> Settings {
     let mut settings = loopback();
     settings.oauth = Some(OAuth {
         issuers: vec!["https://other.example".to_owned(), issuer.name()],
@@ -20,7 +20,7 @@ fn settings(issuer: &Issuer) -> Settings {
     settings
 }
 
-async fn present(door: &Open, token: &str, message: &str) -> Answer {
+pub(crate) async fn present(door: &Open, token: &str, message: &str) -> Answer {
     door.post(message, &[("Authorization", &format!("Bearer {token}"))])
         .await
 }
