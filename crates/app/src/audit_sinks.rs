@@ -5,6 +5,9 @@ use audit::sinks::{Health, SinkKind, Sinks, Source};
 
 use crate::config::Config;
 
+/// What is said where one cannot be started.
+const UNUSABLE: &str = "the audit sinks cannot be started (`audit_sinks` in the configuration)";
+
 /// What standard error of a server is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StandardError {
@@ -38,8 +41,15 @@ pub(crate) fn start(config: &Config, standard_error: StandardError) -> anyhow::R
         state_directory: config.paths.state_dir.clone(),
         host: host(),
     };
-    Sinks::start(&source, &settings)
-        .context("the audit sinks cannot be started (`audit_sinks` in the configuration)")
+    Sinks::start(&source, &settings).context(UNUSABLE)
+}
+
+/// Which of them could not be started.
+pub(crate) fn problems(config: &Config) -> Vec<anyhow::Error> {
+    let unusable = Sinks::unusable(&config.audit_sinks).into_iter();
+    unusable
+        .map(|error| anyhow::Error::new(error).context(UNUSABLE))
+        .collect()
 }
 
 /// How they are doing, whether or not a server runs.

@@ -80,6 +80,17 @@ pub(crate) async fn find(config: &Config, owner: OwnerId) -> anyhow::Result<Foun
     })
 }
 
+/// Why sessions of the embedded runtime have no root file system, where no other walls may be used.
+pub(crate) fn root_problem(config: &Config) -> Option<anyhow::Error> {
+    match config.backend {
+        BackendChoice::Native => {
+            let root = native_root(config).map_err(told).context(NO_NATIVE);
+            root.err()
+        }
+        BackendChoice::Auto | BackendChoice::Docker => None,
+    }
+}
+
 /// What of the configuration sessions on an engine do not get, and what to do about it.
 pub(crate) fn not_on_engines(config: &Config) -> Option<(&'static str, &'static str)> {
     (!config.extra_read_only.is_empty()).then_some((

@@ -20,5 +20,6 @@ mod network;
 mod provider;
 mod reload;
 pub mod server;
+mod start_files;
 pub mod stream;
 pub mod wiring;

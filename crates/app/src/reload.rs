@@ -20,7 +20,7 @@ use crate::{
     },
     network, provider,
     server::{ChangedKey, ReloadOutcome, Reloaded},
-    wiring,
+    start_files, wiring,
 };
 
 /// Problems that an answer tells: its line is bounded.
@@ -249,6 +249,7 @@ pub(crate) fn inspect_whole(flags: &Flags, environment: &Environment) -> Inspect
     let mut found = inspect(flags, environment);
     if let Some(config) = &found.config {
         found.problems.extend(problems(config));
+        found.problems.extend(start_files::problems(config));
     }
     found
 }
@@ -287,11 +288,5 @@ fn of_policy_error(config: &Config, error: &anyhow::Error) -> Problem {
 fn of_file(config: &Config, error: &anyhow::Error) -> Problem {
     let message = format!("{error:#}");
     let key = message.split('`').nth(1).map(str::to_owned);
-    Problem {
-        code: "file_unusable",
-        place: key.as_deref().and_then(|key| config.place_of(key)),
-        key,
-        message,
-        hint: "Correct the file, or name another one.".to_owned(),
-    }
+    config.unusable_file(key, message)
 }

@@ -28,6 +28,7 @@ use crate::{
     network, provider,
     reload::Reloader,
     server::{House, Reloaded},
+    start_files,
 };
 
 /// Between two rounds of the reconciler.
@@ -51,7 +52,7 @@ pub async fn build(
     let database = config.paths.state_dir.join("state.db");
     let (store, opened) = Store::open(&database).context("the state database cannot be used")?;
     let identity_key = IdentityKey::open(&config.paths.audit_identity_key())
-        .context("the key of the audit log's identities cannot be used")?;
+        .context(start_files::IDENTITY_KEY_UNUSABLE)?;
     let audit = AuditLog::open(AuditConfig {
         path: config.audit_log.clone(),
         owner: store.owner(),
@@ -62,9 +63,7 @@ pub async fn build(
             log: config.audit_log.clone(),
         })),
     })
-    .context(
-        "the audit log cannot be used (MCP_AUDIT_LOG, or `audit_log` in the configuration file)",
-    )?;
+    .context(start_files::LOG_UNUSABLE)?;
     sandbox_native::become_subreaper()
         .context("the server cannot look after its sandboxes' processes")?;
     let Found {
@@ -157,8 +156,8 @@ fn token_rights(config: &Config) -> TokenRights {
 
 /// The keys of remote callers, and the pepper without which they say nothing.
 fn keys(config: &Config, store: &Store) -> anyhow::Result<Arc<KeyRing>> {
-    let path = config.paths.state_dir.join("keys.pepper");
-    let pepper = Pepper::open(&path).context("the pepper of the API keys cannot be used")?;
+    let path = config.paths.pepper();
+    let pepper = Pepper::open(&path).context(start_files::PEPPER_UNUSABLE)?;
     KeyRing::open(store.clone(), pepper).context("the API keys cannot be read")
 }
 

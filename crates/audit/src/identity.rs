@@ -47,6 +47,18 @@ impl IdentityKey {
             Err(error) => Err(error),
         }
     }
+
+    /// Whether the key file could be opened; makes nothing.
+    ///
+    /// # Errors
+    /// As for [`IdentityKey::open`], where the file is there.
+    pub fn check(path: &Path) -> io::Result<()> {
+        match fs::symlink_metadata(path) {
+            Ok(found) => read(path, &found).map(drop),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// The text that stands for `principal` in `actor.hash` of every record: `hmac-sha256:` and 64 hexadecimal digits.

@@ -1,7 +1,7 @@
 //! The log, as callers see it.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use crate::{
     Anchor, AuditError, Closing, Durability, Entry, Event, IdentityKey, Intent, Rotation,
     files::{self, Place},
+    ratchet,
     record::{self, Actor, Middle},
     start,
     writer::{self, Class, Job, Parts, Shared, Writer},
@@ -89,6 +90,18 @@ impl AuditLog {
         let identity_key = config.identity_key.clone();
         let parts = start::start(place, file, config)?;
         AuditLog::run(parts, identity_key)
+    }
+
+    /// Whether a log could be opened there, as far as that can be told without opening it: makes, locks and changes nothing.
+    ///
+    /// # Errors
+    /// Those of [`AuditLog::open`] that are about the directory, the log's file and its key file.
+    pub fn check(path: &Path) -> Result<(), AuditError> {
+        let place = Place::open(path)?;
+        place.open_existing("")?;
+        // Its content is not looked at: a server that runs may be writing it.
+        place.open_secret(ratchet::SUFFIX)?;
+        Ok(())
     }
 
     fn run(parts: Parts, identity_key: IdentityKey) -> Result<AuditLog, AuditError> {

@@ -35,7 +35,7 @@ use crate::{
 
 /// How a log of before the format had keys starts.
 const OLDER_BYTES: &[u8] = b"{\"v\":1,\"seq\":1,";
-/// Detail of a file's first record: the first record whose operation is not over.
+/// Detail of a file's header: the first record whose operation is not over.
 pub(crate) const OPEN_FROM: &str = "open_from_seq";
 
 /// What to record about something missing.
@@ -262,7 +262,9 @@ pub(crate) struct Scan {
     pub end: Position,
     /// Number and time of its first record.
     first: Option<(u64, Timestamp)>,
-    /// The first record, where the scan starts with a file that is not the log's first.
+    /// The scan starts with a file that is not the log's first.
+    is_later_file: bool,
+    /// The first record whose operation was not over when that file was begun.
     open_from: Option<u64>,
     next_key: u64,
     open: OpenOperations,
@@ -278,6 +280,7 @@ impl Scan {
         let mut scan = Scan {
             end: start.unwrap_or(Position::START),
             first: first_of(file)?,
+            is_later_file: false,
             open_from: None,
             next_key: 0,
             open: OpenOperations::default(),
@@ -290,7 +293,7 @@ impl Scan {
         let mut lines = lines_from(file, scan.end.bytes)?;
         while let Some(line) = lines.next()? {
             let sound = Sound::read(line.bytes).filter(|_| line.complete);
-            let Some(sound) = sound.filter(|sound| scan.takes(sound, line.bytes, &mut jump)) else {
+            let Some(sound) = sound.filter(|sound| scan.takes(sound, &mut jump)) else {
                 scan.bad = true;
                 break;
             };
@@ -302,6 +305,7 @@ impl Scan {
             if scan.refuted.is_none() && (known.contradicts(sound.link()) || !seals.fit(&sound)) {
                 scan.refuted = Some(sound.seq);
             }
+            scan.note_header(&sound, line.bytes);
             scan.open.note(&sound, line.bytes);
             if jump.is_some_and(|(before, to)| {
                 told_missing(&sound, line.bytes)
@@ -316,12 +320,7 @@ impl Scan {
         Ok(scan)
     }
 
-    fn takes(
-        &mut self,
-        sound: &Sound<'_>,
-        line: &[u8],
-        jump: &mut Option<(Position, u64)>,
-    ) -> bool {
+    fn takes(&mut self, sound: &Sound<'_>, jump: &mut Option<(Position, u64)>) -> bool {
         let end = self.end;
         if end.link.accepts(sound) {
             return true;
@@ -330,8 +329,7 @@ impl Scan {
             return false;
         };
         if end == Position::START {
-            self.open_from = parse(sound, ROTATE_ACTION, line)
-                .and_then(|record| record.body.parameters.get(OPEN_FROM)?.as_u64());
+            self.is_later_file = true;
             return true;
         }
         let is_jump = before.seq > end.link.seq && jump.is_none();
@@ -339,6 +337,15 @@ impl Scan {
             *jump = Some((end, before.seq));
         }
         is_jump
+    }
+
+    /// What a file that goes on with a log says of the operations before it. Mostly that is its first record; records of the
+    /// reserve come before.
+    fn note_header(&mut self, sound: &Sound<'_>, line: &[u8]) {
+        if self.is_later_file && self.open_from.is_none() {
+            self.open_from = parse(sound, ROTATE_ACTION, line)
+                .and_then(|record| record.body.parameters.get(OPEN_FROM)?.as_u64());
+        }
     }
 
     /// The open operations, with those of before this file.

@@ -17,8 +17,8 @@ use std::{
 };
 
 use audit::{
-    AuditConfig, AuditLog, Closing, Cursor, Durability, FaultKind, Follower, Phase, Record,
-    Rotation, Verification, VerifyError, Warning,
+    AuditConfig, AuditError, AuditLog, Closing, Cursor, Durability, FaultKind, Follower, Phase,
+    Record, Rotation, Verification, VerifyError, Warning,
 };
 use common::{beside, config, intent, open, operate, place, records, runtime};
 
@@ -349,6 +349,28 @@ fn a_rotation_that_was_cut_off_is_finished_or_undone_by_the_next_start() {
         assert!(!beside(&path, ".next").exists());
         assert_eq!(audit::log_files(&path).unwrap(), files);
     }
+}
+
+/// A4: an operator may let a group read the log, and an old file that a crash left half renamed has that mode, too. Secrets beside
+/// it may not.
+#[test]
+fn a_rotation_that_was_cut_off_is_settled_where_a_group_reads_the_log() {
+    let (_directory, path) = rotated();
+    let of_a_group = |path: &Path| {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o640)).unwrap();
+    };
+    let files = audit::log_files(&path).unwrap();
+    files.iter().for_each(|file| of_a_group(file));
+    fs::rename(&files[files.len() - 2], beside(&path, ".next")).unwrap();
+    drop(open(&path));
+    assert_eq!(audit::log_files(&path).unwrap(), files);
+    audit::verify(&path).unwrap();
+    of_a_group(&beside(&path, ".key"));
+    let refused = AuditLog::open(config(&path)).map(drop);
+    assert!(
+        matches!(refused, Err(AuditError::Unsafe { .. })),
+        "{refused:?}"
+    );
 }
 
 #[test]

@@ -124,6 +124,37 @@ fn a_second_file_is_the_log_again_also_after_restarts() {
     assert_eq!(both.concat(), fs::read(&path).unwrap());
 }
 
+/// A4: what a kill in the middle of a write left in the second file swallows no record after it.
+#[test]
+fn half_a_line_in_a_second_file_is_ended_before_the_next_record() {
+    for (left, then) in [("", ""), ("{\"v\":2,\"seq\":1", "{\"v\":2,\"seq\":1\n")] {
+        let (directory, path) = place();
+        let second = directory.path().join("second.jsonl");
+        let log = open(&path);
+        let settings = [sink(SinkKind::File {
+            path: second.clone(),
+        })];
+        write(&log, 3);
+        Sinks::start(&source(&path), &settings)
+            .unwrap()
+            .shutdown(PATIENCE);
+        let before = fs::read_to_string(&path).unwrap();
+        let mut file = fs::OpenOptions::new().append(true).open(&second).unwrap();
+        file.write_all(left.as_bytes()).unwrap();
+        write(&log, 3);
+        Sinks::start(&source(&path), &settings)
+            .unwrap()
+            .shutdown(PATIENCE);
+        let log = fs::read_to_string(&path).unwrap();
+        let after = log.strip_prefix(&before).unwrap();
+        assert_eq!(after.lines().count(), 7, "the control: there is more");
+        assert_eq!(
+            fs::read_to_string(&second).unwrap(),
+            format!("{before}{then}{after}")
+        );
+    }
+}
+
 /// A service of the test: `answer` says for each request what it is answered with; `None` hangs up.
 struct Service {
     url: String,

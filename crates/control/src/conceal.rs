@@ -173,4 +173,45 @@ mod tests {
             "our log has it"
         );
     }
+
+    /// P2a, S6: what a backend says of its machine is for the operator; what names an argument is for the caller.
+    #[test]
+    fn words_of_backends_are_for_the_operator_alone() {
+        let caller = RemoteCaller {
+            name: "key:a".to_owned(),
+            kind: RemoteKind::AccessToken,
+            scopes: Scopes::NONE,
+            roots: Vec::new(),
+            max_sessions: None,
+            calls_per_minute: None,
+        };
+        let concealer = Concealer::new(&caller, []);
+        let told = |reason, field: Option<&str>| {
+            let mut refusal = Refusal::new(
+                reason,
+                "No engine answers at /run/user/7/docker.sock.",
+                "Look at /etc/docker/daemon.json.",
+            );
+            refusal.field = field.map(str::to_owned);
+            refusal.detail = Some("/run/user/7/docker.sock".to_owned());
+            concealer.refusal(&mut refusal);
+            assert!(refusal.detail.is_some(), "our log has it");
+            format!("{} {}", refusal.message, refusal.hint)
+        };
+        for reason in [
+            Reason::BackendUnavailable,
+            Reason::EngineNotLocal,
+            Reason::EngineUnfit,
+            Reason::ImageRefused,
+            Reason::ImageNotFound,
+            Reason::AgentUnavailable,
+        ] {
+            let words = told(reason, None);
+            assert!(!words.contains('/'), "{reason}: {words}");
+            assert!(words.contains("whoever runs the server"), "{words}");
+        }
+        // The controls.
+        assert!(told(Reason::BackendUnavailable, Some("backend")).contains("/run/user/7"));
+        assert!(told(Reason::LimitReached, None).contains("/run/user/7"));
+    }
 }

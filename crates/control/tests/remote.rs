@@ -23,7 +23,10 @@ use model::{
     RootFileSystem, Scopes, Secret, SessionId, Source, Transport, UploadId, WriteFile,
 };
 use policy::{Policy, PolicyConfig};
-use sandbox::{Backend, HostView, fake::Fake};
+use sandbox::{
+    Backend, BackendError, HostView,
+    fake::{Fake, Verb},
+};
 use session::{Backends, ReapRequest, Sessions, Setup};
 use store::{Pepper, Store};
 use tokio::sync::mpsc;
@@ -954,4 +957,42 @@ async fn a_key_is_rotated_by_its_holder_once_and_not_after_its_end() {
     let ended = house.call(&local(), rotate(made.key.id)).await;
     assert_eq!(ended.expect_err("it has ended").reason, Reason::KeyNotFound);
     assert!(house.call(&local(), rotate(victim)).await.is_ok());
+}
+
+/// P2a, S6: a backend that fails names sockets, files and programs of the host: a remote caller learns that it fails, whoever sits
+/// here learns why.
+#[tokio::test]
+async fn a_remote_caller_hears_that_a_backend_fails_and_not_what_it_says_of_the_host() {
+    let house = House::new();
+    let (_, who) = house.key(ALL, None).await;
+    house.fake.fail(Verb::Create, || BackendError::Unavailable {
+        why: "nothing listens at /run/user/7/docker.sock".to_owned(),
+        remedy: "start it by /usr/lib/systemd/user/docker.service".to_owned(),
+    });
+    let refusal = house.create(&who, "app").await.expect_err("it fails");
+    assert_eq!(refusal.reason, Reason::BackendUnavailable);
+    let words = format!("{} {}", refusal.message, refusal.hint);
+    assert!(!words.contains('/') && !words.contains("docker"), "{words}");
+    let local = create(&house.root().join("app").display().to_string(), None);
+    let told = house.call(&local_within(&house), local).await;
+    let told = told.expect_err("it fails");
+    let words = format!("{} {}", told.message, told.hint);
+    assert!(
+        words.contains("/run/user/7/docker.sock") && words.contains("docker.service"),
+        "the control: {told:?}"
+    );
+    house.fake.heal(Verb::Create);
+    house
+        .create(&who, "app")
+        .await
+        .expect("the control: a session");
+}
+
+/// The server's user, who works below the same directory.
+fn local_within(house: &House) -> Credentials {
+    Credentials::LocalPeer {
+        uid: uid(),
+        pid: 1,
+        roots: vec![house.root()],
+    }
 }

@@ -27,7 +27,7 @@ use crate::{
     peer::Peer,
     places::{Place, Places},
     settings::{Listen, Settings, SettingsError},
-    tls::{Tls, TlsError},
+    tls::{self, Tls, TlsError},
 };
 
 /// Pause after a failed accept: out of descriptors, most likely, and not for long.
@@ -53,6 +53,17 @@ pub enum DoorError {
     /// Something else stands where the socket is to be made.
     #[error("{} is there already, and is no socket that was left behind", .0.display())]
     InTheWay(PathBuf),
+}
+
+impl DoorError {
+    /// The file that it is about.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            DoorError::Tls(error) => error.path(),
+            DoorError::InTheWay(path) => Some(path),
+            DoorError::Settings(_) | DoorError::OAuth(_) | DoorError::Listen(..) => None,
+        }
+    }
 }
 
 /// A door that is open, and that nobody is let in by yet.
@@ -126,6 +137,15 @@ impl Door {
             tls,
             tokens,
         })
+    }
+
+    /// Whether the files that these settings name can be used; opens nothing.
+    ///
+    /// # Errors
+    /// [`DoorError::Tls`].
+    pub fn check_files(settings: &Settings) -> Result<(), DoorError> {
+        settings.tls.as_ref().map_or(Ok(()), tls::check)?;
+        Ok(())
     }
 
     /// Where clients find it.

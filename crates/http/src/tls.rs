@@ -48,6 +48,18 @@ pub enum TlsError {
     Setup(#[source] rustls::Error),
 }
 
+impl TlsError {
+    /// The file that it is about.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            TlsError::File(path, _) | TlsError::Empty(path, _) | TlsError::Exposed(path) => {
+                Some(path)
+            }
+            TlsError::Pair(_) | TlsError::Setup(_) => None,
+        }
+    }
+}
+
 /// The server's certificate as it stands in its files.
 pub(crate) struct Tls {
     files: TlsFiles,
@@ -128,6 +140,14 @@ impl Tls {
             Some((found.ino(), found.len(), found.modified().ok()?))
         })
     }
+}
+
+/// Whether the files can be used.
+///
+/// # Errors
+/// See [`TlsError`].
+pub(crate) fn check(files: &TlsFiles) -> Result<(), TlsError> {
+    read(files).map(drop)
 }
 
 fn read(files: &TlsFiles) -> Result<CertifiedKey, TlsError> {

@@ -6,6 +6,8 @@
 //! 2026-07-28               the call ends with what is to be asked: input_required ──► the same call with the answers
 //! ```
 //!
+//! By HTTP there are no requests of a server, so nobody is asked there in the old eras, whatever their client declares.
+//!
 //! Only a client that declared elicitation with forms is asked. Each connection asks its person one question at a time,
 //! so two calls that wait for the same execution do not show one form twice. An answer is taken by whoever gives it
 //! first; a form that is of no use any more is taken back.
@@ -100,10 +102,11 @@ impl Question {
 }
 
 impl Person {
-    /// Whoever the client of that call can ask. `turn` is the connection's.
+    /// Whoever the client of that call can ask. `turn` is the connection's; there is none by HTTP, where requests of ours find no
+    /// way back.
     pub(crate) fn of(
         context: &RequestContext<RoleServer>,
-        turn: &Arc<tokio::sync::Mutex<()>>,
+        turn: Option<&Arc<tokio::sync::Mutex<()>>>,
     ) -> Self {
         let can_ask = context
             .client_capabilities()
@@ -111,13 +114,13 @@ impl Person {
         let is_modern = context
             .protocol_version()
             .is_some_and(|version| version >= ProtocolVersion::V_2026_07_28);
-        let way = match (can_ask, is_modern) {
-            (false, _) => Way::None,
-            (true, false) => Way::Request {
+        let way = match (can_ask, is_modern, turn) {
+            (false, _, _) | (true, false, None) => Way::None,
+            (true, false, Some(turn)) => Way::Request {
                 peer: context.peer.clone(),
                 turn: Arc::clone(turn),
             },
-            (true, true) => Way::Result(Arc::default()),
+            (true, true, _) => Way::Result(Arc::default()),
         };
         Person { way }
     }

@@ -158,6 +158,14 @@ impl Service {
         }
     }
 
+    /// Whose turn it is to ask the person at the client, where they can be asked while a call goes on.
+    fn turn(&self) -> Option<&Arc<tokio::sync::Mutex<()>>> {
+        match &self.door {
+            Door::Connection(_) => Some(&self.desk.turn),
+            Door::Http => None,
+        }
+    }
+
     /// Which tools are there for the other side.
     const fn offer(&self) -> Offer {
         match &self.door {
@@ -216,7 +224,7 @@ impl Service {
             source,
             said,
             is_person: self.is_person(),
-            person: Person::of(context, &self.desk.turn),
+            person: Person::of(context, self.turn()),
             http,
             back_to: None,
             told: None,

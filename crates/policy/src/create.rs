@@ -8,8 +8,8 @@ use model::{
 };
 
 use crate::{
-    AgentParts, CallerLimits, CreateFacts, CreateParts, CreatePermit, MachineFacts, PlaceBounds,
-    Policy, environment, lexical, limits, mounts::HostRules, prompt, roots::Roots,
+    AgentParts, CallerLimits, CreateFacts, CreateParts, CreatePermit, Hears, MachineFacts,
+    PlaceBounds, Policy, environment, lexical, limits, mounts::HostRules, prompt, roots::Roots,
 };
 
 /// Longest name of a session, characters: fits a line of a list.
@@ -105,6 +105,7 @@ impl Policy {
                     patience: self.config.permission_timeout,
                 },
                 bounds: self.bounds(principal, &facts.machine),
+                hears: hears(principal),
                 queue_wait: self.config.callers.queue_wait,
                 idempotency_key: asked.idempotency_key.clone(),
                 allow_protected_changes: self.config.allow_protected_changes,
@@ -269,6 +270,17 @@ fn not_looked_up(field: &str) -> Refusal {
         "Try again; the server's log says more.",
     )
     .in_field(field)
+}
+
+/// The operator: whoever sits here, and whoever administers the server from elsewhere.
+fn hears(principal: &Principal) -> Hears {
+    let is_operator = principal
+        .remote()
+        .is_none_or(|caller| caller.scopes.contains(Scope::Admin));
+    match is_operator {
+        true => Hears::OfAll,
+        false => Hears::OfItsOwn,
+    }
 }
 
 fn check_tasks(kernel: Kernel, limits: &Limits) -> Result<(), Refusal> {

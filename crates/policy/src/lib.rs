@@ -82,7 +82,7 @@ pub use limits::key as limit_key;
 pub use mounts::MAX_MOUNTS;
 pub use network::{MAX_NETWORK_RULES, NetworkConfig, OfferedCredential, Standing};
 pub use permit::{
-    CommandParts, CommandPermit, CreateParts, CreatePermit, ExecutionPermit, ExtendPermit,
+    CommandParts, CommandPermit, CreateParts, CreatePermit, ExecutionPermit, ExtendPermit, Hears,
     ListingPermit, NetworkAnswerPermit, PromptPermit, SessionPermit, SystemPermit, TransferParts,
     TransferPermit, WidenPermit,
 };

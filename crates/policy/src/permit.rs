@@ -62,12 +62,23 @@ pub struct CreateParts {
     pub agent: AgentParts,
     /// What live sessions, this one included, must not exceed.
     pub bounds: PlaceBounds,
+    /// What a refusal for want of a place says to whoever asked.
+    pub hears: Hears,
     /// How long it waits for a place.
     pub queue_wait: Duration,
     /// Two calls with the same key make one session.
     pub idempotency_key: Option<String>,
     /// Protected paths that appear may stay; they are only reported.
     pub allow_protected_changes: bool,
+}
+
+/// Whose sessions a caller hears of when there is no place for one more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hears {
+    /// What those of everybody come to: the operator's business.
+    OfAll,
+    /// Its own, and that there is no place.
+    OfItsOwn,
 }
 
 impl CreatePermit {

@@ -3,7 +3,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use model::{Reason, Refusal, SessionId};
-use policy::{CreateParts, PlaceBounds};
+use policy::{CreateParts, Hears, PlaceBounds};
 use store::{Bounds, Reserved, Resource, SessionRecord, Shortage, Whose};
 use tokio::time::Instant;
 
@@ -39,7 +39,9 @@ impl Inner {
         if parts.queue_wait.is_zero() || self.queue.is_empty() {
             match outcome(self.reserve(record, bounds).await?)? {
                 Ok(place) => return Ok(place),
-                Err(short) if parts.queue_wait.is_zero() => return Err(refusal(&short)),
+                Err(short) if parts.queue_wait.is_zero() => {
+                    return Err(refusal(&short, parts.hears));
+                }
                 Err(short) => shortage = Some(short),
             }
         }
@@ -50,7 +52,8 @@ impl Inner {
             tokio::select! {
                 () = waiting.turn() => {}
                 () = tokio::time::sleep_until(deadline) => {
-                    return Err(waited(shortage.as_ref(), waiting.position(), parts.queue_wait));
+                    let short = shortage.map(|short| refusal(&short, parts.hears));
+                    return Err(waited(short, waiting.position(), parts.queue_wait));
                 }
                 () = &mut gone => return Err(abandoned()),
             }
@@ -111,8 +114,23 @@ fn limit_reached(message: String, hint: impl Into<String>) -> Refusal {
     Refusal::new(Reason::LimitReached, message, hint).retry_after_ms(RETRY_MS)
 }
 
-/// What is short, how much of it is promised, and what of that is the caller's own.
-fn refusal(shortage: &Shortage) -> Refusal {
+/// What is short, as that caller may hear it. Our log has the whole of it where the caller has not.
+///
+/// What this does not stop: finding out how much is left by asking for less and less.
+fn refusal(shortage: &Shortage, hears: Hears) -> Refusal {
+    let whole = told_to_operator(shortage);
+    match hears {
+        Hears::OfAll => whole,
+        Hears::OfItsOwn => {
+            let mut refusal = told_of_own(shortage);
+            refusal.detail = Some(whole.message);
+            refusal
+        }
+    }
+}
+
+/// How much is promised to all, and what of that is the caller's own.
+fn told_to_operator(shortage: &Shortage) -> Refusal {
     match shortage {
         Shortage::Sessions { of: Whose::Server, live, .. } => limit_reached(
             format!("{live} sessions are live, as many as the server allows."),
@@ -129,25 +147,73 @@ fn refusal(shortage: &Shortage) -> Refusal {
         .in_field("projectPath"),
         Shortage::Resource { of, asked, promised, capacity, own } => {
             let amount = |value| amount(*of, value);
+            let own = match own.is_empty() {
+                true => "None of them is yours.".to_owned(),
+                false => named(*of, own),
+            };
             let message = format!(
                 "There is too little {}: live sessions are promised {} of the {} that may be promised here, and this one asks \
-                 for {}. {}",
+                 for {}. {own}",
                 noun(*of),
                 amount(*promised),
                 amount(*capacity),
                 amount(*asked),
-                owned(*of, own),
             );
-            let (limit, key) = match of {
-                Resource::Memory => ("limits.memoryBytes", "overcommit_memory_percent"),
-                Resource::Cpu => ("limits.cpuMillis", "overcommit_cpu_percent"),
-                Resource::Disk => ("limits.stateBytes", "overcommit_disk_percent"),
-            };
+            let (limit, key) = keys(*of);
             let hint = format!(
                 "Destroy a session with destroy_session, or ask for less in {limit}; the operator can raise {key}."
             );
             limit_reached(message, hint).in_field(limit)
         }
+    }
+}
+
+/// That the server is short of it, and when to come back: how much others have is not told.
+fn told_of_own(shortage: &Shortage) -> Refusal {
+    let seconds = RETRY_MS / 1_000;
+    match shortage {
+        Shortage::Sessions {
+            of: Whose::Caller, ..
+        } => told_to_operator(shortage),
+        Shortage::Sessions {
+            of: Whose::Server, ..
+        } => limit_reached(
+            "As many sessions are live as the server allows.".to_owned(),
+            format!(
+                "Try again in {seconds} s, or destroy a session of yours with destroy_session."
+            ),
+        ),
+        Shortage::Sessions {
+            of: Whose::Project, ..
+        } => limit_reached(
+            "As many sessions are live on this project as one project may have.".to_owned(),
+            format!("Try again in {seconds} s, or work in one of yours."),
+        )
+        .in_field("projectPath"),
+        Shortage::Resource { of, asked, own, .. } => {
+            let (limit, _) = keys(*of);
+            let mut message = format!(
+                "The server is short of {} at the moment: there is too little for this session, which asks for {}.",
+                noun(*of),
+                amount(*of, *asked),
+            );
+            if !own.is_empty() {
+                message = format!("{message} {}", named(*of, own));
+            }
+            let hint = format!(
+                "Try again in {seconds} s, destroy a session of yours with destroy_session, or ask for less in {limit}."
+            );
+            limit_reached(message, hint).in_field(limit)
+        }
+    }
+}
+
+/// The caller's argument, and the operator's key.
+const fn keys(of: Resource) -> (&'static str, &'static str) {
+    match of {
+        Resource::Memory => ("limits.memoryBytes", "overcommit_memory_percent"),
+        Resource::Cpu => ("limits.cpuMillis", "overcommit_cpu_percent"),
+        Resource::Disk => ("limits.stateBytes", "overcommit_disk_percent"),
     }
 }
 
@@ -166,11 +232,8 @@ fn amount(of: Resource, value: u64) -> String {
     }
 }
 
-/// Nobody else's sessions are told of.
-fn owned(of: Resource, own: &[(SessionId, u64)]) -> String {
-    if own.is_empty() {
-        return "None of them is yours.".to_owned();
-    }
+/// The caller's own, by name. Nobody else's are told of.
+fn named(of: Resource, own: &[(SessionId, u64)]) -> String {
     let named: Vec<_> = own
         .iter()
         .take(MAX_NAMED)
@@ -183,15 +246,12 @@ fn owned(of: Resource, own: &[(SessionId, u64)]) -> String {
     format!("Yours: {}{others}.", named.join(", "))
 }
 
-fn waited(shortage: Option<&Shortage>, position: usize, wait: Duration) -> Refusal {
+fn waited(short: Option<Refusal>, position: usize, wait: Duration) -> Refusal {
     let seconds = wait.as_secs();
-    let mut refusal = shortage.map_or_else(
-        || {
-            let hint = "Try again in a moment, or destroy a session with destroy_session.";
-            limit_reached("Others wait for a place, too.".to_owned(), hint)
-        },
-        refusal,
-    );
+    let mut refusal = short.unwrap_or_else(|| {
+        let hint = "Try again in a moment, or destroy a session with destroy_session.";
+        limit_reached("Others wait for a place, too.".to_owned(), hint)
+    });
     refusal.message = format!(
         "{} It waited {seconds} s for a place, and was number {position} in the line.",
         refusal.message

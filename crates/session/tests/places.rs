@@ -15,7 +15,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use model::{Principal, Reason, Refusal, RemoteCaller, RemoteKind, Scopes, SessionId, SessionView};
+use model::{
+    Principal, Reason, Refusal, RemoteCaller, RemoteKind, Scope, Scopes, SessionId, SessionView,
+};
 use policy::{CallerLimits, Overcommit};
 use sandbox::{
     BackendError,
@@ -44,10 +46,14 @@ fn waiting(seconds: u64) -> impl FnOnce(&mut CallerLimits) {
 }
 
 fn other(house: &House, name: &str) -> Principal {
+    remote(house, name, Scopes::NONE.with(Scope::SessionsRun))
+}
+
+fn remote(house: &House, name: &str, scopes: Scopes) -> Principal {
     Principal::Remote(Box::new(RemoteCaller {
         name: name.to_owned(),
         kind: RemoteKind::AccessToken,
-        scopes: Scopes::all(),
+        scopes,
         roots: vec![house.project()],
         max_sessions: None,
         calls_per_minute: None,
@@ -144,6 +150,81 @@ async fn what_is_promised_is_bounded_and_the_refusal_says_what_is_short_and_whic
     house.reap_next().await;
     made.push(house.create().await.expect("a session").id);
     assert_eq!(refused(house.create().await).reason, Reason::LimitReached);
+}
+
+/// Whether a text tells how many of something there are: MiB, CPUs, sessions.
+fn has_amount(words: &str, amount: &str) -> bool {
+    words
+        .split(|sign: char| !sign.is_ascii_digit())
+        .any(|number| number == amount)
+}
+
+/// D3, P2a: how much others are promised is the operator's business. A remote caller hears what is short, what of it is its own, and
+/// when to come back.
+#[tokio::test]
+async fn a_remote_caller_hears_of_no_sum_over_the_sessions_of_others() {
+    let house = house(10, |callers| {
+        callers.overcommit.memory = Some(10);
+    });
+    // Three of 2 GiB fit into the 6554 MiB that may be promised.
+    let tenant = other(&house, "oauth:1");
+    let own = create_for(&house, &tenant).await.expect("a session").id;
+    for _ in 0..2 {
+        house.create().await.expect("a session");
+    }
+    let refusal = refused(create_for(&house, &tenant).await);
+    let words = format!("{} {}", refusal.message, refusal.hint);
+    for told in ["short of memory", "2048 MiB", "5 s", &own.to_string()] {
+        assert!(words.contains(told), "{told}: {words}");
+    }
+    // What is promised, what may be, what is left, and what others have. An id may have any digits.
+    let words = words.replace(&own.to_string(), "");
+    for sum in ["6144", "6554", "410", "4096"] {
+        assert!(!has_amount(&words, sum), "{sum}: {words}");
+    }
+    assert!(!words.contains("overcommit"), "{words}");
+    assert_eq!(refusal.retry_after_ms, Some(5_000));
+    assert_eq!(refusal.field.as_deref(), Some("limits.memoryBytes"));
+    // The control: the operator hears it, here, from elsewhere, and in the log.
+    let admin = Scopes::NONE.with(Scope::SessionsRun).with(Scope::Admin);
+    let admin = remote(&house, "oauth:admin", admin);
+    for whole in [
+        refused(house.create().await).message,
+        refused(create_for(&house, &admin).await).message,
+        refusal.detail.expect("for our log"),
+    ] {
+        assert!(
+            has_amount(&whole, "6144") && has_amount(&whole, "6554"),
+            "{whole}"
+        );
+    }
+}
+
+/// D3: the same for the number of live sessions.
+#[tokio::test]
+async fn a_remote_caller_hears_that_there_are_too_many_sessions_and_not_how_many() {
+    let crowded = house(2, |_| {});
+    let project = house(10, |callers| {
+        callers.max_sessions_per_project = NonZeroU32::new(2);
+    });
+    for (house, field) in [(crowded, None), (project, Some("projectPath"))] {
+        for holder in ["oauth:1", "oauth:2"] {
+            create_for(&house, &other(&house, holder))
+                .await
+                .expect("a session");
+        }
+        let refusal = refused(create_for(&house, &other(&house, "oauth:3")).await);
+        let words = format!("{} {}", refusal.message, refusal.hint);
+        assert!(!has_amount(&words, "2"), "{words}");
+        assert!(has_amount(&words, "5"), "when to come back: {words}");
+        assert_eq!(refusal.retry_after_ms, Some(5_000));
+        assert_eq!(refusal.field.as_deref(), field);
+        // The control.
+        let admin = Scopes::NONE.with(Scope::SessionsRun).with(Scope::Admin);
+        let admin = remote(&house, "oauth:admin", admin);
+        let told = refused(create_for(&house, &admin).await);
+        assert!(told.message.contains("2 sessions are live"), "{told:?}");
+    }
 }
 
 #[tokio::test]

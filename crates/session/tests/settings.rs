@@ -8,12 +8,13 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use model::{AnsweredBy, NetworkRequest, Reason, SessionId, SessionView, WidenNetwork};
 use sandbox::fake::Fake;
 use session::Settings;
 use support::House;
+use tokio::sync::Notify;
 
 fn rules(view: &SessionView) -> Vec<String> {
     let network = view.network.as_ref().expect("its network");
@@ -121,4 +122,46 @@ async fn fewer_sessions_and_shorter_lives_count_for_the_next_call() {
     house.sessions.reconfigure(next).await;
     let refused = house.create().await.expect_err("no agent");
     assert_eq!(refused.reason, Reason::AgentUnavailable);
+}
+
+/// E1, D3: what waits for a place was decided by the settings of before: it gets none by them, and its caller calls again.
+#[tokio::test]
+async fn a_new_session_that_waits_while_the_settings_change_is_not_made_by_the_old_ones() {
+    for is_changed in [true, false] {
+        let house = Arc::new(House::configured(Fake::new(), &[], |config| {
+            config.max_sessions = 1;
+            config.callers.queue_wait = Duration::from_secs(20);
+        }));
+        let first = house.create().await.expect("a session").id;
+        let in_line = Arc::new(Notify::new());
+        let waits = tokio::spawn({
+            let (house, in_line) = (Arc::clone(&house), Arc::clone(&in_line));
+            // Whether its caller is still there is looked at in the line alone.
+            let gone = async move {
+                in_line.notify_one();
+                std::future::pending().await
+            };
+            let request = house.request();
+            async move { house.create_as(&house.owner(), request, &[], gone).await }
+        });
+        in_line.notified().await;
+        if is_changed {
+            let next = settings(&house, &["a.example.com"]);
+            house.sessions.reconfigure(next).await;
+        }
+        house.destroy(first).await.expect("destroyed");
+        let made = waits.await.expect("no panic");
+        if is_changed {
+            let refusal = made.expect_err("decided by what holds no longer");
+            assert_eq!(refusal.reason, Reason::LimitReached);
+            assert!(
+                refusal.message.contains("configuration changed"),
+                "{refusal:?}"
+            );
+            assert_eq!(house.sessions.count().await, Ok(0));
+            house.create().await.expect("called again, it is made");
+        } else {
+            made.expect("the control: its place");
+        }
+    }
 }

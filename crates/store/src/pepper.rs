@@ -54,6 +54,19 @@ impl Pepper {
             Err(error) => Err(in_file("use", path)(error)),
         }
     }
+
+    /// Whether the file could be opened; makes nothing.
+    ///
+    /// # Errors
+    /// As for [`Pepper::open`], where the file is there.
+    pub fn check(path: &Path) -> Result<(), StoreError> {
+        match read(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(in_file("use", path)(error))
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
 }
 
 fn read(path: &Path) -> io::Result<Secret<[u8; PEPPER_BYTES]>> {

@@ -216,6 +216,45 @@ mod tests {
         }
     }
 
+    /// A4: such a configuration is refused as a whole, also where the file has another name by a link.
+    #[test]
+    fn a_configuration_whose_sink_is_the_log_is_refused() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (log, file) = (scratch.path().join("log"), scratch.path().join("config"));
+        std::fs::create_dir(&log).unwrap();
+        std::os::unix::fs::symlink(&log, scratch.path().join("link")).unwrap();
+        let load = |sink: &str| {
+            let base = scratch.path().display();
+            let text = format!(
+                "audit_log = \"{base}/log/audit.jsonl\"\n\
+                 audit_sinks.copy = {{ kind = \"file\", path = \"{base}/{sink}\" }}\n"
+            );
+            std::fs::write(&file, text).unwrap();
+            let flags = crate::config::Flags {
+                config: Some(file.clone()),
+                ..crate::config::Flags::default()
+            };
+            let uid = rustix::process::geteuid().as_raw();
+            crate::config::load(&flags, &Environment::of(uid, [("HOME", "/home/someone")]))
+        };
+        for own in [
+            "log/audit.jsonl",
+            "link/audit.jsonl",
+            "link/audit.jsonl.key",
+        ] {
+            let refused = load(own).expect_err(own);
+            assert!(
+                refused
+                    .to_string()
+                    .contains("`path` is the audit log itself"),
+                "{own}: {refused}"
+            );
+        }
+        for other in ["copy.jsonl", "link/copy.jsonl"] {
+            assert!(load(other).is_ok(), "{other}");
+        }
+    }
+
     #[test]
     fn each_kind_is_read_with_what_it_has() {
         let read = read_with(

@@ -15,7 +15,7 @@ An environment variable wins over the file, a flag over both: every key can be g
 the value written as in a variable. An unknown key, a wrong type or a value out of its bounds is an error, and nothing starts.
 
 `claude-code-mcp config check` names everything that is wrong with a configuration, with file and line, before a server is
-started with it; `config show` tells what is set and where, `config show --effective` every value that counts, both without
+started with it, files that are named and cannot be used among it; `config show` tells what is set and where, `config show --effective` every value that counts, both without
 secrets; `config schema` prints a JSON Schema of the file, for editors.
 
 A server that runs reads its configuration again on SIGHUP and on `claude-code-mcp server reload`, which also says what changed:

@@ -173,6 +173,17 @@ impl Config {
             .place_of(name)
             .map(|origin| inspect::place(&origin))
     }
+
+    /// The problem of a file that cannot be used; `key`: the one that names it.
+    pub(crate) fn unusable_file(&self, key: Option<String>, message: String) -> Problem {
+        Problem {
+            code: "file_unusable",
+            place: key.as_deref().and_then(|key| self.place_of(key)),
+            key,
+            message,
+            hint: "Correct the file, or name another one.".to_owned(),
+        }
+    }
 }
 
 #[cfg(test)]

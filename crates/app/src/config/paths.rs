@@ -55,6 +55,11 @@ impl Paths {
         self.state_dir.join("audit-identity.key")
     }
 
+    /// The pepper of the keys of remote callers.
+    pub fn pepper(&self) -> PathBuf {
+        self.state_dir.join("keys.pepper")
+    }
+
     /// The log of a server that was started on demand.
     pub fn log_file(&self) -> PathBuf {
         self.state_dir.join("server.log")

@@ -186,6 +186,12 @@ impl Sinks {
         })
     }
 
+    /// Which sinks could not be started, as far as that can be told without starting any: makes and reaches nothing.
+    pub fn unusable(settings: &[SinkSettings]) -> Vec<SinkError> {
+        let looked = settings.iter().map(|sink| worker::target(sink, ""));
+        looked.filter_map(Result::err).collect()
+    }
+
     /// How each of them is doing.
     pub fn health(&self) -> Vec<Health> {
         let end = end_of(&self.log);

@@ -284,7 +284,8 @@ fn gap_line(about: &Told) -> Value {
     })
 }
 
-fn target(settings: &SinkSettings, host: &str) -> Result<Box<dyn Target>, SinkError> {
+/// Where a sink's messages go; what its settings name is read, and nothing is reached.
+pub(super) fn target(settings: &SinkSettings, host: &str) -> Result<Box<dyn Target>, SinkError> {
     Ok(match &settings.kind {
         SinkKind::Stderr => Box::new(file::Stderr),
         SinkKind::Syslog { address, facility } => {

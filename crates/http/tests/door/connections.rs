@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{Answer, LIST_SESSIONS, exchange, loopback, open, request};
+use crate::support::{Answer, LIST_SESSIONS, WAIT, exchange, loopback, open, request, until};
 
 /// A head that comes byte by byte, or never, ends with its connection; so does a connection that idles.
 #[tokio::test]
@@ -162,4 +162,31 @@ async fn one_address_has_so_many_connections_and_no_more() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+/// P2c, T3.1: a body takes its room until its call is over, not only until it is read: else callers that wait would hold in memory
+/// what nobody counts.
+#[tokio::test]
+async fn a_body_takes_its_room_for_as_long_as_its_call_runs() {
+    let mut settings = loopback();
+    (settings.limits.body_bytes, settings.limits.bodies_bytes) = (4096, 6 * 1024);
+    let door = open(settings).await;
+    // Two of them have no room at the same time.
+    let long = |message: &str| format!("{message}{}", " ".repeat(4096 - message.len()));
+    let mut waiting = door.connect().await;
+    let text = request("POST", "/mcp", door.port(), &[], &long(WAIT));
+    waiting.write_all(text.as_bytes()).await.unwrap();
+    let road = &door.road;
+    until("its call runs", || road.calls.lock().unwrap().len() == 1).await;
+    let crowded = door.post(&long(LIST_SESSIONS), &[]).await;
+    assert_eq!(
+        (crowded.status, crowded.code().as_str()),
+        (503, "overloaded")
+    );
+    assert_eq!(crowded.header("retry-after"), Some("1"));
+    // The controls: a short one has room meanwhile, and a long one once the call is over.
+    assert_eq!(door.post(LIST_SESSIONS, &[]).await.status, 200);
+    drop(waiting);
+    until("the wait ended", || *road.dropped.lock().unwrap() == 1).await;
+    assert_eq!(door.post(&long(LIST_SESSIONS), &[]).await.status, 200);
 }

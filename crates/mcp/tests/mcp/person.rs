@@ -207,6 +207,34 @@ async fn a_client_that_declared_no_forms_is_asked_nothing() {
     }
 }
 
+/// A call by HTTP of a client that says in `_meta` that it shows forms, and the message that answers it.
+async fn by_http(road: Arc<ScriptedRoad>, version: &str, params: Value) -> Value {
+    let (answer, _) = crate::remote::by_http(road, version, params).await;
+    answer
+}
+
+/// S1, S4: by HTTP in the old era no request of ours gets to a client, so whoever asks nobody there is told so at once instead of
+/// waiting for an answer to a form that was never shown.
+#[tokio::test(start_paused = true)]
+async fn by_http_in_the_old_era_nobody_is_asked_whatever_the_client_declares() {
+    for tool in ["execute_in_session", "get_execution"] {
+        let (road, answers) = asking(&[PendingKind::Permission]);
+        let begun = Instant::now();
+        let answer = by_http(road, "2025-11-25", call(tool, 20)).await;
+        assert_eq!(begun.elapsed(), Duration::ZERO, "{tool}: {answer}");
+        assert_eq!(state(&answer), "running", "{tool}: {answer}");
+        let pending = &answer["result"]["structuredContent"]["pendingPermissions"];
+        assert_eq!(pending[0]["permissionId"], json!("q-0"), "{answer}");
+        assert!(said(&answers).is_empty());
+        // The control: the same call in the era in which a call's result asks.
+        let (road, _) = asking(&[PendingKind::Permission]);
+        let answer = by_http(road, "2026-07-28", call(tool, 20)).await;
+        let result = &answer["result"];
+        assert_eq!(result["resultType"], json!("input_required"), "{answer}");
+        assert!(result["inputRequests"]["q-0"].is_object(), "{answer}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_does_not_wait_has_nobody_asked() {
     for era in crate::client::ERAS {

@@ -1,15 +1,25 @@
 //! A caller from elsewhere at this door: names of projects instead of paths, files by content, tools for keys (P2a).
 
-use model::{Action, Credentials, ReadFile, Scope, Secret, WriteFile};
+use std::{sync::Arc, time::Duration};
+
+use http_body_util::BodyExt;
+use mcp::{HttpCaller, HttpService};
+use model::{
+    Action, Credentials, ExecutionState, Outcome, ReadFile, Reason, Refusal, Scope, Scopes, Secret,
+    Source, WriteFile,
+};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    client::{Client, ERAS, Era},
+    client::{Client, ERAS, Era, client_info},
     scripted::{Answer, ScriptedRoad, healthy, session_id, upload_id},
     tools::{least, structured},
 };
 
 const LEGACY: Era = Era::Legacy("2025-11-25");
+/// No call by HTTP waits longer.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn key() -> Credentials {
     Credentials::ApiKey(Secret::new("ccmcp_canary".to_owned()))
@@ -270,4 +280,87 @@ async fn the_scopes_of_a_tool_are_those_of_its_action() {
     let admin = Some(model::Scopes::NONE.with(Scope::Admin));
     assert_eq!(mcp::required_scopes("create_key"), admin);
     assert_eq!(mcp::required_scopes("nothing"), None);
+}
+
+/// A call by HTTP of a client that says in `_meta` that it shows forms: the message that answers it, and what the door is told that
+/// the caller lacks.
+pub async fn by_http(
+    road: Arc<ScriptedRoad>,
+    version: &str,
+    mut params: Value,
+) -> (Value, Option<Scopes>) {
+    params["_meta"] = json!({
+        "io.modelcontextprotocol/protocolVersion": version,
+        "io.modelcontextprotocol/clientCapabilities": {"elicitation": {}},
+        "io.modelcontextprotocol/clientInfo": client_info(),
+    });
+    let request = http::Request::post("/mcp")
+        .header("Host", "localhost")
+        .header("Content-Type", "application/json")
+        .header("Accept", "application/json, text/event-stream")
+        .header("MCP-Protocol-Version", version)
+        .header("Mcp-Method", "tools/call")
+        .header("Mcp-Name", params["name"].as_str().expect("a tool"));
+    let (head, ()) = request.body(()).expect("a request").into_parts();
+    let message = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
+    let caller = HttpCaller {
+        credentials: key(),
+        name: "key:canary".to_owned(),
+        source: Source::LOCAL,
+    };
+    let service = HttpService::new(road, CancellationToken::new());
+    let answering = async {
+        let answer = service
+            .answer(head, message.to_string().as_bytes(), caller)
+            .await;
+        let body = answer.response.into_body().collect().await;
+        (body.expect("a body").to_bytes(), answer.lacking)
+    };
+    let answered = tokio::time::timeout(PATIENCE, answering).await;
+    let (body, lacking) = answered.expect("an answer in time");
+    let message = serde_json::from_slice(&body)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&body)));
+    (message, lacking)
+}
+
+/// S1, P2a: a client that is told to get more scopes gets them and calls again. So it is told that where nothing was done yet, and
+/// never once work has begun: it would be done twice.
+#[tokio::test]
+async fn what_is_lacking_is_told_to_the_door_only_where_nothing_was_begun() {
+    let lacking = |lacks: fn(&Action) -> bool| {
+        Arc::new(ScriptedRoad::new(move |action| {
+            if lacks(action) {
+                let refusal = Refusal::new(Reason::InsufficientScope, "It lacks.", "Get it.");
+                return Answer::Now(Err(refusal));
+            }
+            let mut outcome = healthy(action);
+            if let Outcome::Execution(view) = &mut outcome {
+                view.state = ExecutionState::Running;
+                view.exit_code = None;
+            }
+            Answer::Now(Ok(outcome))
+        }))
+    };
+    let call = json!({
+        "name": "execute_in_session",
+        "arguments": {"sessionId": session_id().to_string(), "prompt": "work", "waitSeconds": 20},
+    });
+    for version in ["2025-11-25", "2026-07-28"] {
+        // The control: nothing runs.
+        let road = lacking(|action| matches!(action, Action::ExecutePrompt(_)));
+        let (answer, lacks) = by_http(road, version, call.clone()).await;
+        assert_eq!(lacks, Some(Scopes::NONE.with(Scope::SessionsRun)));
+        let error = &answer["result"]["structuredContent"]["error"];
+        assert_eq!(error["code"], "insufficient_scope", "{answer}");
+        // It runs, and its caller may not look at it.
+        let road = lacking(|action| matches!(action, Action::GetExecution(_)));
+        let (answer, lacks) = by_http(road.clone(), version, call.clone()).await;
+        assert_eq!(lacks, None, "{answer}");
+        let reply = &answer["result"]["structuredContent"];
+        assert_eq!(reply["state"], "running", "{answer}");
+        let begun = |call: &model::Call| matches!(call.action, Action::ExecutePrompt(_));
+        let calls = road.calls();
+        assert_eq!(calls.iter().filter(|call| begun(call)).count(), 1);
+        assert!(calls.len() > 1, "the control: it did look");
+    }
 }

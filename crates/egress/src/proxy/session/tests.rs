@@ -1,6 +1,14 @@
+use std::{io, net::IpAddr};
+
+use async_trait::async_trait;
 use model::{EgressRule, NetworkPolicy};
+use tokio::net::TcpListener;
 
 use super::*;
+use crate::{
+    destination::{ReachLimits, Resolve},
+    proxy::Recording,
+};
 
 fn ask(host: &str, port: u16, http: Option<(&str, &str)>) -> Ask {
     Ask {
@@ -100,4 +108,75 @@ fn what_is_recorded_can_be_read_and_holds_no_query() {
     assert_eq!(written.host, r#"a\x00\xff\n\""#);
     let long = Asked::Written(Way::Socks, &[b'a'; 300]).decision();
     assert_eq!(long.host.len(), MAX_WRITTEN_CHARS);
+}
+
+/// Every name is here.
+struct Here;
+
+#[async_trait]
+impl Resolve for Here {
+    async fn resolve(&self, _host: &HostName) -> io::Result<Vec<IpAddr>> {
+        Ok(vec![Ipv4Addr::LOCALHOST.into()])
+    }
+}
+
+/// Has room for everything.
+struct Patient;
+
+impl Recorder for Patient {
+    fn decided<'a>(&'a self, _session: SessionId, _decision: &'a Decision) -> Recording<'a> {
+        Box::pin(async { Ok(Ticket(0)) })
+    }
+
+    fn ended(&self, _session: SessionId, _ticket: Ticket, _end: &TunnelEnd) {}
+}
+
+/// One rule for that port, which may lead to private addresses or not.
+fn leading(port: u16, private: bool) -> RuleSet {
+    let rule = EgressRule {
+        private,
+        ..format!("a.example:{port}").parse().unwrap()
+    };
+    RuleSet::new(NetworkPolicy {
+        rules: vec![NamedRule {
+            name: "allow/0".to_owned(),
+            rule,
+        }],
+        ..NetworkPolicy::default()
+    })
+}
+
+/// E4, A1: a connection is on record by its rule, as one that may lead to private addresses or as one that may not. When it is made
+/// once more and a rule of the other kind stands there, it is another connection, which nobody has on record.
+#[tokio::test]
+async fn a_connection_is_not_made_once_more_by_a_rule_of_another_kind() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let limits = ProxyLimits::default();
+    let session = SessionEgress::new(
+        SessionId::from_bytes([7; 16]),
+        leading(port, true),
+        Reach::new(Arc::new(Here), ReachLimits::default()),
+        None,
+        Arc::new(Patient),
+        &limits,
+    );
+    let admitted = session.admit(ask("a.example", port, None)).await.unwrap();
+    let mut pass = admitted.pass;
+    assert!(pass.was_private());
+    assert!(pass.redial().await.is_ok(), "the control: the same kind");
+    let code =
+        |again: Result<TcpStream, Denial>| again.map_or_else(|denial| denial.code(), |_| "ok");
+    // It led where everybody may go, and would lead into the house now.
+    pass.was_private = false;
+    assert_eq!(code(pass.redial().await), "unsupported");
+    // The other way round.
+    pass.was_private = true;
+    session.replace_rules(leading(port, false));
+    assert_eq!(code(pass.redial().await), "unsupported");
+    session.replace_rules(leading(port, true));
+    assert!(
+        pass.redial().await.is_ok(),
+        "the control: the same kind again"
+    );
 }
