@@ -305,6 +305,8 @@ pub struct ExecutionView {
     pub failure: Option<String>,
     /// What there is to see of a prompt; `None` for a command.
     pub prompt: Option<Box<PromptView>>,
+    /// There may have been output, and it is no longer kept: a sandbox keeps that of its latest executions, as long as it lives.
+    pub output_lost: bool,
     /// What its session was refused and a person may allow, oldest first: of all that runs in the session.
     pub network_questions: Vec<NetworkQuestion>,
 }

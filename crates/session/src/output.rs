@@ -68,6 +68,7 @@ impl Inner {
                 known.map(|known| known.1)
             ),
         );
+        let (stdout, stderr) = (stdout.unwrap_or_default(), stderr.unwrap_or_default());
         match end {
             None => ExecutionView {
                 id: execution.id,
@@ -82,6 +83,7 @@ impl Inner {
                 protected_changes: Vec::new(),
                 failure: None,
                 prompt: None,
+                output_lost: false,
                 network_questions,
             },
             Some(end) => ExecutionView {
@@ -97,6 +99,7 @@ impl Inner {
                 protected_changes: end.protected_changes,
                 failure: end.failure,
                 prompt: None,
+                output_lost: false,
                 network_questions,
             },
         }
@@ -143,8 +146,12 @@ impl Inner {
                 stream(&live.supervisor, id, Stream::Stdout, cursors.stdout, None),
                 stream(&live.supervisor, id, Stream::Stderr, cursors.stderr, None),
             ),
-            None => (StreamView::default(), StreamView::default()),
+            None => (None, None),
         };
+        // What could not start had none, and a prompt has none of its own.
+        let output_lost = record.prompt.is_none()
+            && record.state != ExecutionState::Failed
+            && (stdout.is_none() || stderr.is_none());
         Ok(ExecutionView {
             id,
             session: record.session,
@@ -153,8 +160,9 @@ impl Inner {
             signal: record.signal,
             oom_killed: record.oom_killed,
             duration_ms: record.duration_ms,
-            stdout,
-            stderr,
+            stdout: stdout.unwrap_or_default(),
+            stderr: stderr.unwrap_or_default(),
+            output_lost,
             protected_changes: changes.unwrap_or_default(),
             failure: record.failure,
             prompt: record
@@ -191,6 +199,7 @@ fn prompt_view(execution: &Execution, prompt: &PromptHandle, end: Option<End>) -
         protected_changes: Vec::new(),
         failure: None,
         prompt: Some(Box::new(seen.view.clone())),
+        output_lost: false,
         network_questions: Vec::new(),
     };
     if let Some(end) = end {
@@ -204,20 +213,17 @@ fn prompt_view(execution: &Execution, prompt: &PromptHandle, end: Option<End>) -
     view
 }
 
-/// Reads a stream from a cursor on, or its last part. `known` is the final status, where there is one.
+/// Reads a stream from a cursor on, or its last part. `known` is the final status, where there is one. `None`: it is not kept.
 async fn stream(
     supervisor: &Supervisor,
     id: ExecutionId,
     which: Stream,
     from: Option<u64>,
     known: Option<StreamStatus>,
-) -> StreamView {
+) -> Option<StreamView> {
     let status = match known {
         Some(status) => status,
-        None => match read_chunk(supervisor, id, which, u64::MAX, 1).await {
-            Some(chunk) => chunk.status,
-            None => return StreamView::default(),
-        },
+        None => read_chunk(supervisor, id, which, u64::MAX, 1).await?.status,
     };
     let oldest = from.unwrap_or_else(|| status.total_bytes.saturating_sub(VIEW_BYTES));
     let start = oldest.max(status.kept_from).min(status.total_bytes);
@@ -246,7 +252,7 @@ async fn stream(
         view.bytes.extend_from_slice(&chunk.data);
     }
     view.truncated = view.offset > from.unwrap_or(0) || view.cursor < view.total_bytes;
-    view
+    Some(view)
 }
 
 /// How long reading what is there already is tried again while the supervisor has its hands full.
@@ -305,7 +311,9 @@ impl Inner {
             ] {
                 let total = known.map_or(u64::MAX, |status| status.total_bytes);
                 let from = (total != u64::MAX).then(|| total.saturating_sub(LOG_BYTES));
-                let view = stream(&execution.supervisor, execution.id, which, from, known).await;
+                let view = stream(&execution.supervisor, execution.id, which, from, known)
+                    .await
+                    .unwrap_or_default();
                 let tail = &view.bytes[view.bytes.len().saturating_sub(LOG_BYTES as usize)..];
                 let text = String::from_utf8_lossy(tail);
                 let prefix = format!("{} {name}", execution.id);

@@ -50,6 +50,41 @@ async fn a_session_lives_works_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn output_that_is_no_longer_kept_is_not_told_as_none() {
+    let house = House::new();
+    let session = house.create().await.expect("a session");
+    let first = house
+        .run(session.id, &["echo", "hi"], LONG)
+        .await
+        .expect("an execution");
+    let read = async || house.read(first.id, SHORT).await.expect("on record");
+    let kept = read().await;
+    assert_eq!(
+        (&kept.stdout.bytes[..], kept.output_lost),
+        (&b"hi\n"[..], false)
+    );
+    let mut latest = first.id;
+    for _ in 0..sandbox::wire::MAX_EXECUTIONS {
+        let ran = house.run(session.id, &["echo", "ho"], LONG).await;
+        latest = ran.expect("an execution").id;
+    }
+    let lost = read().await;
+    assert_eq!((lost.state, lost.exit_code), (kept.state, kept.exit_code));
+    assert!(lost.stdout.bytes.is_empty() && lost.output_lost, "{lost:?}");
+    let newest = house.read(latest, SHORT).await.expect("at hand");
+    assert_eq!(
+        (&newest.stdout.bytes[..], newest.output_lost),
+        (&b"ho\n"[..], false)
+    );
+    house.destroy(session.id).await.expect("destroyed");
+    let ended = house.read(latest, SHORT).await.expect("on record");
+    assert!(
+        ended.stdout.bytes.is_empty() && ended.output_lost,
+        "{ended:?}"
+    );
+}
+
+#[tokio::test]
 async fn placeholders_that_a_neighbor_took_away_since_the_decision_are_decided_on_again() {
     let gone = [".envrc", "mise.toml"];
     let house = House::on(Fake::with_options(FakeOptions {

@@ -125,6 +125,7 @@ impl EchoRoad {
             protected_changes: Vec::new(),
             failure: None,
             prompt: None,
+            output_lost: false,
         }
     }
 

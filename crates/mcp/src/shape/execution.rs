@@ -40,7 +40,10 @@ pub(crate) fn execution(observed: &Observed) -> ExecutionReply {
             ended: newest.state.is_final(),
         }
     };
-    let (stdout, stderr) = stream::both(shown(|view| &view.stdout), shown(|view| &view.stderr));
+    let (mut stdout, mut stderr) =
+        stream::both(shown(|view| &view.stdout), shown(|view| &view.stderr));
+    stdout.truncated |= newest.output_lost;
+    stderr.truncated |= newest.output_lost;
     let partial = stdout.truncated || stderr.truncated;
     ExecutionReply {
         execution_id: newest.id.to_string(),
@@ -79,7 +82,11 @@ fn message(view: &ExecutionView, partial: bool) -> String {
     if view.oom_killed {
         message.push_str(" The session ran out of memory, so processes were killed.");
     }
-    if partial {
+    if view.output_lost {
+        message.push_str(
+            " Its output is no longer kept: a session keeps that of its latest executions, until it ends.",
+        );
+    } else if partial {
         message.push_str(
             " Part of the output is not shown: read it with get_execution from omittedFrom or cursor, or filter it inside.",
         );

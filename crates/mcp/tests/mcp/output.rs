@@ -55,6 +55,28 @@ fn keeper(bytes: Vec<u8>, state: ExecutionState) -> ScriptedRoad {
 }
 
 #[tokio::test]
+async fn output_that_is_no_longer_kept_is_said_to_be_so() {
+    let words = "no longer kept";
+    let content = shown(execution()).await;
+    assert!(
+        !content["message"].to_string().contains(words) && content["stdout"]["truncated"] == false
+    );
+    let content = shown(ExecutionView {
+        stdout: stream(b""),
+        output_lost: true,
+        ..execution()
+    })
+    .await;
+    assert!(
+        content["message"].to_string().contains(words),
+        "{content:#}"
+    );
+    for name in ["stdout", "stderr"] {
+        assert_eq!(content[name]["truncated"], json!(true));
+    }
+}
+
+#[tokio::test]
 async fn terminal_tricks_and_hidden_characters_do_not_reach_the_model() {
     let hostile = b"\x1b[2J\x1b]0;pwned\x07ok\x00\x9b31m\xff \xe2\x80\xaetxt.exe\xe2\x80\x8b\xf3\xa0\x81\x81\ttab\r\nend";
     let content = shown(ExecutionView {

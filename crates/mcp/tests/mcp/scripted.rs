@@ -339,6 +339,7 @@ pub fn execution() -> ExecutionView {
         protected_changes: vec![],
         failure: None,
         prompt: None,
+        output_lost: false,
     }
 }
 
