@@ -10,12 +10,14 @@
     reason = "a test fails by panicking and tells by standard error"
 )]
 
+mod support;
+
 use std::{
     collections::{BTreeMap, HashSet},
     net::{IpAddr, Ipv4Addr},
     num::NonZeroU32,
     os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
@@ -24,16 +26,16 @@ use std::{
 };
 
 use audit::{AuditConfig, AuditLog, IdentityKey};
-use control::{Control, KeyRing, Parts, Road, ServerFacts, TokenRights};
+use control::{Control, KeyRing, Parts, Road, TokenRights};
 use model::{
-    Action, BackendName, Call, ClientInfo, CommandLine, CreateKey, CreateSession, Credentials,
-    ExecuteCommand, Outcome, OwnerId, Reason, Refusal, RootFileSystem, SessionId, Source,
-    Transport,
+    Action, Call, ClientInfo, CommandLine, CreateKey, CreateSession, Credentials, ExecuteCommand,
+    Outcome, OwnerId, Reason, Refusal, RootFileSystem, SessionId, Source, Transport,
 };
-use policy::{CallerLimits, Policy, PolicyConfig, Rate, RateLimits};
+use policy::{CallerLimits, Rate, RateLimits};
 use sandbox::{Backend, HostView, fake::Fake};
 use session::{Backends, Sessions, Setup};
 use store::{Pepper, Store};
+use support::{facts, network, policy, uid};
 use tokio::{sync::mpsc, task::JoinSet};
 
 /// Live sessions of the server, and of one caller.
@@ -72,15 +74,14 @@ impl House {
             agent: Arc::new(|| Ok(None)),
             store,
             backends: Backends::new([(backend, RootFileSystem::HostSystem)]),
-            policy: Arc::new(policy(&path, callers)),
+            policy: Arc::new(policy(&path, |config| {
+                config.max_sessions = MAX_SESSIONS;
+                config.callers = callers;
+            })),
             host_view: HostView::default(),
             allow_protected_changes: false,
             egress: session::Egress::none().expect("no way to a provider"),
-            network: session::Network {
-                proxy: egress::proxy::Proxy::new(egress::proxy::ProxyLimits::default()),
-                resolver: Arc::new(egress::destination::SystemResolver::default()),
-                credentials: session::Credentials::default(),
-            },
+            network: network(),
             transcripts: path.join("state/transcripts"),
             reap: mpsc::unbounded_channel().0,
         });
@@ -135,51 +136,6 @@ impl House {
             other => panic!("no key: {other:?}"),
         }
     }
-}
-
-fn facts() -> ServerFacts {
-    ServerFacts {
-        version: "0".into(),
-        uid: uid(),
-        posture: "test".into(),
-        backend: BackendName::Fake,
-        rung: "test".into(),
-        runtime_classes: Vec::new(),
-        warnings: Vec::new(),
-    }
-}
-
-fn policy(base: &Path, callers: CallerLimits) -> Policy {
-    Policy::new(PolicyConfig {
-        caller_may_answer: false,
-        permissions: None,
-        dangerously_trust_project_settings: false,
-        permission_timeout: Duration::from_secs(300),
-        project_roots: Vec::new(),
-        home: base.join("home"),
-        state_directory: base.join("state"),
-        server_uid: uid(),
-        limits: Policy::default_limits().expect("the profile"),
-        max_sessions: MAX_SESSIONS,
-        callers,
-        default_ttl: Duration::from_secs(3600),
-        max_ttl: Duration::from_secs(7200),
-        default_idle: Duration::from_secs(1800),
-        max_execution_timeout: Duration::from_secs(600),
-        max_running_executions: 4,
-        lease: Duration::from_secs(60),
-        allow_protected_changes: false,
-        dangerously_accept_soft_limits: false,
-        operator_mounts: Vec::new(),
-        backends: vec![BackendName::Fake],
-        runtime_classes: Vec::new(),
-        network: policy::NetworkConfig::default(),
-    })
-    .expect("a policy")
-}
-
-fn uid() -> u32 {
-    rustix::process::geteuid().as_raw()
 }
 
 fn create() -> Action {

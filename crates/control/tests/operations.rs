@@ -9,6 +9,7 @@
 #[path = "../../../tests/support/operations.rs"]
 mod operations;
 mod recorder;
+mod support;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,15 +20,13 @@ use std::{
 };
 
 use audit::{AuditConfig, AuditError, AuditLog, IdentityKey, Phase};
-use control::{Control, KeeperSettings, KeyRing, Parts, Road, ServerFacts, TokenRights};
+use control::{Control, KeeperSettings, KeyRing, Parts, Road, TokenRights};
 use model::{
-    Action, AnsweredBy, Awaited, BackendName, Call, ClientInfo, CommandLine, CreateSession,
-    Credentials, ExecuteCommand, ExecutionId, GetExecution, Outcome, OwnerId, ReadFile, Refusal,
-    RootFileSystem, Secret, SessionId, Source, Terminal, TransferDirection, TransferFiles,
-    WidenNetwork, WriteFile,
+    Action, AnsweredBy, Awaited, Call, ClientInfo, CommandLine, CreateSession, Credentials,
+    ExecuteCommand, ExecutionId, GetExecution, Outcome, OwnerId, ReadFile, Refusal, RootFileSystem,
+    Secret, SessionId, Source, Terminal, TransferDirection, TransferFiles, WidenNetwork, WriteFile,
 };
 use operations::{Background, Effect, EngineCall, Operation, Verdict, judge};
-use policy::{Policy, PolicyConfig};
 use recorder::{Recorder, Tape};
 use sandbox::{
     Backend, BackendError, HostView,
@@ -36,6 +35,7 @@ use sandbox::{
 };
 use session::{Backends, ReapRequest, Sessions, Setup};
 use store::{Pepper, Store};
+use support::{facts, network, policy, uid};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 /// What also comes between operations. A kind that is not among these is a finding, and so is one here that never comes.
@@ -117,15 +117,17 @@ impl House {
                 recorder.clone() as Arc<dyn Backend>,
                 RootFileSystem::HostSystem,
             )]),
-            policy: Arc::new(policy(&path, lease)),
+            policy: Arc::new(policy(&path, |config| {
+                config.default_ttl = NEVER;
+                config.max_ttl = NEVER * 2;
+                config.default_idle = NEVER;
+                config.lease = lease;
+                config.network.allow = vec!["*.example.com".parse().expect("a rule")];
+            })),
             host_view: HostView::default(),
             allow_protected_changes: false,
             egress: session::Egress::none().expect("no way to a provider"),
-            network: session::Network {
-                proxy: egress::proxy::Proxy::new(egress::proxy::ProxyLimits::default()),
-                resolver: Arc::new(egress::destination::SystemResolver::default()),
-                credentials: session::Credentials::default(),
-            },
+            network: network(),
             transcripts: path.join("transcripts"),
             reap: reap_sender,
         });
@@ -358,54 +360,6 @@ fn command(session: SessionId, line: &str) -> ExecuteCommand {
         timeout: None,
         wait: LONG,
     }
-}
-
-fn facts() -> ServerFacts {
-    ServerFacts {
-        version: "0".into(),
-        uid: uid(),
-        posture: "test".into(),
-        backend: BackendName::Fake,
-        rung: "test".into(),
-        runtime_classes: Vec::new(),
-        warnings: Vec::new(),
-    }
-}
-
-fn policy(base: &Path, lease: Duration) -> Policy {
-    Policy::new(PolicyConfig {
-        caller_may_answer: false,
-        permissions: None,
-        dangerously_trust_project_settings: false,
-        permission_timeout: Duration::from_secs(300),
-        project_roots: Vec::new(),
-        home: base.join("home"),
-        state_directory: base.join("state"),
-        server_uid: uid(),
-        limits: Policy::default_limits().expect("the profile"),
-        max_sessions: 8,
-        callers: policy::CallerLimits::default(),
-        default_ttl: NEVER,
-        max_ttl: NEVER * 2,
-        default_idle: NEVER,
-        max_execution_timeout: Duration::from_secs(600),
-        max_running_executions: 4,
-        lease,
-        allow_protected_changes: false,
-        dangerously_accept_soft_limits: false,
-        operator_mounts: Vec::new(),
-        backends: vec![BackendName::Fake],
-        runtime_classes: Vec::new(),
-        network: policy::NetworkConfig {
-            allow: vec!["*.example.com".parse().expect("a rule")],
-            ..policy::NetworkConfig::default()
-        },
-    })
-    .expect("a policy")
-}
-
-fn uid() -> u32 {
-    rustix::process::geteuid().as_raw()
 }
 
 /// The lease of a scenario in which nothing is to happen by time alone.

@@ -6,6 +6,8 @@
     reason = "a test fails by panicking"
 )]
 
+mod support;
+
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
@@ -18,17 +20,17 @@ use std::{
 use audit::{AuditConfig, AuditLog, IdentityKey, Record};
 use control::{Control, KeeperSettings, KeyRing, Parts, Road, ServerFacts, TokenRights};
 use model::{
-    AccessToken, Action, BackendName, Call, ClientInfo, CommandLine, CreateKey, CreateSession,
-    Credentials, ExecuteCommand, KeyId, Outcome, OwnerId, ReadFile, Reason, Refusal,
-    RootFileSystem, Scopes, Secret, SessionId, Source, Transport, UploadId, WriteFile,
+    AccessToken, Action, Call, ClientInfo, CommandLine, CreateKey, CreateSession, Credentials,
+    ExecuteCommand, KeyId, Outcome, OwnerId, ReadFile, Reason, Refusal, RootFileSystem, Scopes,
+    Secret, SessionId, Source, Transport, UploadId, WriteFile,
 };
-use policy::{Policy, PolicyConfig};
 use sandbox::{
     Backend, BackendError, HostView,
     fake::{Fake, Verb},
 };
 use session::{Backends, ReapRequest, Sessions, Setup};
 use store::{Pepper, Store};
+use support::{facts, network, policy, uid};
 use tokio::sync::mpsc;
 
 /// From where remote callers call here.
@@ -72,7 +74,7 @@ impl House {
         .expect("a log");
         let pepper = Pepper::open(&path.join("state/keys.pepper")).expect("a pepper");
         let keys = KeyRing::open(store.clone(), pepper).expect("keys");
-        let policy = Arc::new(policy(&path));
+        let policy = Arc::new(policy(&path, |_| {}));
         let (reap_sender, reap) = mpsc::unbounded_channel();
         let backend = Arc::new(fake.clone()) as Arc<dyn Backend>;
         let sessions = Sessions::new(Setup {
@@ -90,7 +92,10 @@ impl House {
         let control = Control::new(Parts {
             audit,
             sessions,
-            server: facts(),
+            server: ServerFacts {
+                warnings: vec!["/somewhere/on/the/host is odd".to_owned()],
+                ..facts()
+            },
             keys,
             tokens: TokenRights {
                 roots: vec![path.join("roots-of-canary")],
@@ -283,51 +288,6 @@ fn read(
 
 fn reason<T: std::fmt::Debug>(result: Result<T, Refusal>) -> Reason {
     result.expect_err("a refusal").reason
-}
-
-fn facts() -> ServerFacts {
-    ServerFacts {
-        version: "0".into(),
-        uid: uid(),
-        posture: "test".into(),
-        backend: BackendName::Fake,
-        rung: "test".into(),
-        runtime_classes: Vec::new(),
-        warnings: vec!["/somewhere/on/the/host is odd".to_owned()],
-    }
-}
-
-fn policy(base: &Path) -> Policy {
-    Policy::new(PolicyConfig {
-        caller_may_answer: false,
-        permissions: None,
-        dangerously_trust_project_settings: false,
-        permission_timeout: std::time::Duration::from_secs(300),
-        project_roots: Vec::new(),
-        home: base.join("home"),
-        state_directory: base.join("state"),
-        server_uid: uid(),
-        limits: Policy::default_limits().expect("the profile"),
-        max_sessions: 8,
-        callers: policy::CallerLimits::default(),
-        default_ttl: Duration::from_secs(3600),
-        max_ttl: Duration::from_secs(7200),
-        default_idle: Duration::from_secs(1800),
-        max_execution_timeout: Duration::from_secs(600),
-        max_running_executions: 4,
-        lease: Duration::from_secs(60),
-        allow_protected_changes: false,
-        dangerously_accept_soft_limits: false,
-        operator_mounts: Vec::new(),
-        backends: vec![BackendName::Fake],
-        runtime_classes: Vec::new(),
-        network: policy::NetworkConfig::default(),
-    })
-    .expect("a policy")
-}
-
-fn uid() -> u32 {
-    rustix::process::geteuid().as_raw()
 }
 
 const ALL: &str = "sessions:read sessions:run files network";
@@ -913,15 +873,6 @@ async fn a_token_ends_with_its_time() {
         [session],
         "the same subject has the same sessions"
     );
-}
-
-/// The way to hosts of a server; nothing here allows any.
-fn network() -> session::Network {
-    session::Network {
-        proxy: egress::proxy::Proxy::new(egress::proxy::ProxyLimits::default()),
-        resolver: Arc::new(egress::destination::SystemResolver::default()),
-        credentials: session::Credentials::default(),
-    }
 }
 
 /// P2a: whoever has the key that comes in another's place has its sessions, so that is for its holder and the server's user; and a

@@ -6,25 +6,23 @@
     reason = "a test fails by panicking"
 )]
 
+mod support;
+
 use std::{
-    collections::BTreeMap,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
+    collections::BTreeMap, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc, time::Duration,
 };
 
 use audit::{AuditConfig, AuditLog, IdentityKey, Phase, Record};
-use control::{Control, KeeperSettings, KeyRing, Parts, Road, ServerFacts, TokenRights};
+use control::{Control, KeeperSettings, KeyRing, Parts, Road, TokenRights};
 use model::{
     Action, BackendName, Call, ClientInfo, CommandLine, CreateSession, Credentials, ExecuteCommand,
     Outcome, OwnerId, Reason, Refusal, RootFileSystem, SandboxSpec, SessionId, SessionState,
     Source, UsageView,
 };
-use policy::{Policy, PolicyConfig};
 use sandbox::{Backend, BackendError, Capability, HostView, Inspection, Link, Listed, fake::Fake};
 use session::{Backends, ReapRequest, Sessions, Setup};
 use store::{Pepper, Store};
+use support::{facts, network, policy, uid};
 use tokio::sync::mpsc;
 
 struct House {
@@ -73,7 +71,7 @@ impl House {
                     .chain([Arc::new(fake.clone()) as Arc<dyn Backend>])
                     .map(|backend| (backend, RootFileSystem::HostSystem)),
             ),
-            policy: Arc::new(policy(&path)),
+            policy: Arc::new(policy(&path, |config| config.max_sessions = 3)),
             host_view: HostView::default(),
             allow_protected_changes: false,
             egress: session::Egress::none().expect("no way to a provider"),
@@ -191,51 +189,6 @@ fn run(session: SessionId, line: &str) -> Action {
         timeout: None,
         wait: Duration::from_secs(10),
     })
-}
-
-fn facts() -> ServerFacts {
-    ServerFacts {
-        version: "0".into(),
-        uid: uid(),
-        posture: "test".into(),
-        backend: BackendName::Fake,
-        rung: "test".into(),
-        runtime_classes: Vec::new(),
-        warnings: Vec::new(),
-    }
-}
-
-fn policy(base: &Path) -> Policy {
-    Policy::new(PolicyConfig {
-        caller_may_answer: false,
-        permissions: None,
-        dangerously_trust_project_settings: false,
-        permission_timeout: std::time::Duration::from_secs(300),
-        project_roots: Vec::new(),
-        home: base.join("home"),
-        state_directory: base.join("state"),
-        server_uid: uid(),
-        limits: Policy::default_limits().expect("the profile"),
-        max_sessions: 3,
-        callers: policy::CallerLimits::default(),
-        default_ttl: Duration::from_secs(3600),
-        max_ttl: Duration::from_secs(7200),
-        default_idle: Duration::from_secs(1800),
-        max_execution_timeout: Duration::from_secs(600),
-        max_running_executions: 4,
-        lease: Duration::from_secs(60),
-        allow_protected_changes: false,
-        dangerously_accept_soft_limits: false,
-        operator_mounts: Vec::new(),
-        backends: vec![BackendName::Fake],
-        runtime_classes: Vec::new(),
-        network: policy::NetworkConfig::default(),
-    })
-    .expect("a policy")
-}
-
-fn uid() -> u32 {
-    rustix::process::geteuid().as_raw()
 }
 
 #[tokio::test]
@@ -610,13 +563,4 @@ async fn a_closed_road_refuses_everybody_but_the_server() {
         .handle(own)
         .await
         .expect("the server's own calls go on");
-}
-
-/// The way to hosts of a server; nothing here allows any.
-fn network() -> session::Network {
-    session::Network {
-        proxy: egress::proxy::Proxy::new(egress::proxy::ProxyLimits::default()),
-        resolver: Arc::new(egress::destination::SystemResolver::default()),
-        credentials: session::Credentials::default(),
-    }
 }

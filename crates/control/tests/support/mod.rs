@@ -1,0 +1,65 @@
+//! What every house of these tests is built of.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use control::ServerFacts;
+use model::BackendName;
+use policy::{Policy, PolicyConfig};
+
+/// The user who runs the tests, and so the server.
+pub fn uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// What the server is.
+pub fn facts() -> ServerFacts {
+    ServerFacts {
+        version: "0".into(),
+        uid: uid(),
+        posture: "test".into(),
+        backend: BackendName::Fake,
+        rung: "test".into(),
+        runtime_classes: Vec::new(),
+        warnings: Vec::new(),
+    }
+}
+
+/// What is configured by default, below that directory, but for what a test wants otherwise.
+pub fn policy(base: &Path, change: impl FnOnce(&mut PolicyConfig)) -> Policy {
+    let mut config = PolicyConfig {
+        caller_may_answer: false,
+        permissions: None,
+        dangerously_trust_project_settings: false,
+        permission_timeout: Duration::from_secs(300),
+        project_roots: Vec::new(),
+        home: base.join("home"),
+        state_directory: base.join("state"),
+        server_uid: uid(),
+        limits: Policy::default_limits().expect("the profile"),
+        max_sessions: 8,
+        callers: policy::CallerLimits::default(),
+        default_ttl: Duration::from_secs(3600),
+        max_ttl: Duration::from_secs(7200),
+        default_idle: Duration::from_secs(1800),
+        max_execution_timeout: Duration::from_secs(600),
+        max_running_executions: 4,
+        lease: Duration::from_secs(60),
+        allow_protected_changes: false,
+        dangerously_accept_soft_limits: false,
+        operator_mounts: Vec::new(),
+        backends: vec![BackendName::Fake],
+        runtime_classes: Vec::new(),
+        network: policy::NetworkConfig::default(),
+    };
+    change(&mut config);
+    Policy::new(config).expect("a policy")
+}
+
+/// Ways to the network, with the machine's resolver.
+pub fn network() -> session::Network {
+    session::Network {
+        proxy: egress::proxy::Proxy::new(egress::proxy::ProxyLimits::default()),
+        resolver: Arc::new(egress::destination::SystemResolver::default()),
+        credentials: session::Credentials::default(),
+    }
+}
