@@ -121,8 +121,12 @@ fn serve_takes_the_place_of_an_idle_server_and_of_no_other() {
     let said = refused();
     assert!(said.contains("was started to stay"), "{said}");
     assert_eq!(machine.server_pid(), pid);
-    assert!(machine.cli(&["server", "stop"]).status.success());
-    assert!(serving.wait().expect("its end").success());
+    // Beside each other: as long as nobody has asked for its end, its process is still there.
+    thread::scope(|scope| {
+        let ended = scope.spawn(move || serving.wait().expect("its end"));
+        assert!(machine.cli(&["server", "stop"]).status.success());
+        assert!(ended.join().expect("no panic").success());
+    });
 }
 
 #[test]

@@ -15,6 +15,9 @@ use crate::{
 
 /// How long each race runs: some thousand exchanges.
 const RACE: Duration = Duration::from_millis(1_500);
+/// Tries of it at least, and how long they may take.
+const TRIES: u32 = 12;
+const LONGEST_RACE: Duration = Duration::from_secs(40);
 const SECRET: &str = "a secret of the host";
 
 /// Plants `race/d` (a directory) and `race/l` (a link) in the project and exchanges them without end: at once, or by three
@@ -62,9 +65,12 @@ fn race(
 ) -> (u32, u32) {
     let mut arguments = arguments.clone();
     arguments["sessionId"] = json!(sandbox.session);
-    let end = Instant::now() + RACE;
+    let begun = Instant::now();
     let (mut through, mut refused) = (0, 0);
-    while Instant::now() < end {
+    // On a machine with much else to do a few seconds are not many tries.
+    let is_enough = |through, refused| through > 0 && through + refused >= TRIES;
+    while begun.elapsed() < RACE || (!is_enough(through, refused) && begun.elapsed() < LONGEST_RACE)
+    {
         match sandbox.client.tool("transfer_files", arguments.clone()) {
             Ok(_) => through += 1,
             Err(error) => {
@@ -138,7 +144,7 @@ fn a_transfer_does_not_leave_the_trees_inside_through_an_exchanged_link() {
             let _ = fs::remove_dir_all(&copy);
             let _ = fs::remove_file(&copy);
         });
-        assert!(through + refused > 10, "{through} {refused}");
+        assert!(through + refused >= TRIES, "{through} {refused}");
         let source = sandbox.machine.write("source", "planted");
         let into = json!({ "direction": "to_container", "sourcePath": source, "destPath": "/workspace/race/d/hosts" });
         let (through, _) = race(sandbox, &into, |_| {});
