@@ -94,12 +94,12 @@ impl Inner {
                 signal: end.signal,
                 oom_killed: end.oom_killed,
                 duration_ms: end.duration_ms,
+                output_lost: is_lost(&stdout) || is_lost(&stderr),
                 stdout,
                 stderr,
                 protected_changes: end.protected_changes,
                 failure: end.failure,
                 prompt: None,
-                output_lost: false,
                 network_questions,
             },
         }
@@ -211,6 +211,11 @@ fn prompt_view(execution: &Execution, prompt: &PromptHandle, end: Option<End>) -
         view.prompt = end.prompt.map(Box::new).or(view.prompt);
     }
     view
+}
+
+/// Of a stream that has ended there is more, and nothing of it can be had.
+fn is_lost(view: &StreamView) -> bool {
+    view.bytes.is_empty() && view.cursor < view.total_bytes
 }
 
 /// Reads a stream from a cursor on, or its last part. `known` is the final status, where there is one. `None`: it is not kept.
