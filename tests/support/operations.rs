@@ -133,6 +133,15 @@ impl Background {
             carries_on: false,
         }
     }
+
+    /// One that may only as what is left of the operation that started its execution.
+    pub const fn carrying_on(name: &'static str, because: &'static str) -> Self {
+        Background {
+            name,
+            because,
+            carries_on: true,
+        }
+    }
 }
 
 /// Where a record of the log stands.

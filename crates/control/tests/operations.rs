@@ -67,11 +67,10 @@ const BACKGROUND: &[Background] = &[
 ];
 
 /// What comes besides where a command brings more input than its program reads.
-const CARRIED_ON: Background = Background {
-    name: "WriteStdin",
-    because: "the rest of the input that came with a command, of which the intent has the digest, as the program reads it",
-    carries_on: true,
-};
+const CARRIED_ON: Background = Background::carrying_on(
+    "WriteStdin",
+    "the rest of the input that came with a command, of which the intent has the digest, as the program reads it",
+);
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const LONG: Duration = Duration::from_secs(10);

@@ -11,18 +11,37 @@ use std::{
 use audit::Record;
 use model::SessionId;
 use regex_lite::Regex;
-use sandbox::wire::{Decoder, ExecutionKey, MAX_TO_SUPERVISOR_BYTES, ToSupervisor};
+use sandbox::wire::{
+    Decoder, ExecutionKey, MAX_TO_HOST_BYTES, MAX_TO_SUPERVISOR_BYTES, Request, ToHost,
+    ToSupervisor,
+};
+use serde_json::{Value, json};
 
 use crate::support::operations::{Effect, EngineCall, Placed, execution_of, of_request};
 
-/// System calls that reach an engine, or the log.
+/// System calls that reach an engine, or the log; and what is heard of a supervisor, which tells what a connection is for.
 pub const TRACED: &str = "trace=clone,clone3,fork,vfork,execve,execveat,mount,umount2,open_tree,move_mount,mount_setattr,fsmount,\
     pivot_root,unshare,setns,kill,pidfd_send_signal,mkdir,mkdirat,rmdir,unlink,unlinkat,rename,renameat,renameat2,write,writev,\
-    pwrite64,sendto,fdatasync,fsync";
+    pwrite64,sendto,recvfrom,fdatasync,fsync";
 /// Bytes of a write that are kept: more than any has that is read here.
 pub const LONGEST: &str = "70000";
 /// What the server's own processes beside itself are called.
 const HELPER: &str = "\"claude-code-mcp-helper\"";
+
+/// What Claude Code is told, by what the line on its standard input is.
+pub const INITIALIZE: &str = "Claude Code: initialize";
+pub const MESSAGE: &str = "Claude Code: message";
+pub const INTERRUPT: &str = "Claude Code: interrupt";
+pub const PERMISSION: &str = "Claude Code: permission";
+/// What its driver's own tools are, which it asks by itself.
+pub const TOOLS: &str = "Claude Code: tools";
+/// A message with these words, which the scenario gives while another has its turn.
+pub const QUEUED: &str = "Claude Code: queued message";
+pub const QUEUED_WORDS: &str = "[[text]] in the queue";
+pub const END_OF_INPUT: &str = "Claude Code: end of input";
+pub const KILL: &str = "Claude Code: kill";
+/// Bytes for something inside that dialled a relayed port.
+pub const RELAYED: &str = "relayed";
 
 /// One system call.
 #[derive(Debug, Clone)]
@@ -45,6 +64,13 @@ impl SystemCall {
         let data = unescaped(data);
         let written: usize = self.result.parse().unwrap_or_default();
         data[..written.min(data.len())].to_vec()
+    }
+
+    /// The bytes that it took in, if any came.
+    fn heard(&self) -> Option<Vec<u8>> {
+        self.result.parse::<usize>().ok().filter(|came| *came > 0)?;
+        let (_, data) = self.arguments.split_once(">, \"")?;
+        Some(unescaped(data))
     }
 
     fn writes(&self) -> bool {
@@ -166,6 +192,11 @@ impl Trace {
             let call = &mut self.calls[number];
             call.ended = Some(place);
             call.result = result(resumed);
+            if call.name == "recvfrom" {
+                let (_, came) = resumed.split_once("resumed>").expect("what came");
+                let begun = call.arguments.trim_end_matches("<unfinished ...>");
+                call.arguments = format!("{} {}", begun.trim_end(), came.trim_start());
+            }
             return;
         }
         let (name, arguments) = line.split_once('(').expect("a system call");
@@ -229,6 +260,11 @@ impl Trace {
         for call in &self.calls {
             match roles.of_call(call) {
                 Some(Role::Inside) => {}
+                Some(Role::Server | Role::Helper) if call.name == "recvfrom" => {
+                    if is_unnamed(&call.descriptor) {
+                        sockets.hear(call);
+                    }
+                }
                 Some(Role::Server) if call.writes() && is_unnamed(&call.descriptor) => {
                     found.extend(sockets.take(call));
                 }
@@ -423,12 +459,40 @@ fn session(text: &str) -> Option<SessionId> {
 
 /// What was said on the connections of supervisors.
 #[derive(Default)]
-struct Sockets(BTreeMap<String, Option<Decoder>>);
+struct Sockets {
+    /// `None` where something came that is no frame.
+    told: BTreeMap<String, Option<Decoder>>,
+    /// Those on which something came.
+    greeted: BTreeSet<String>,
+    /// Those that carry a connection of something inside.
+    relayed: BTreeSet<String>,
+    /// Executions that are Claude Code.
+    agents: BTreeSet<ExecutionKey>,
+}
 
 impl Sockets {
+    /// What came first on a connection tells what it is for.
+    fn hear(&mut self, call: &SystemCall) {
+        if self.greeted.contains(&call.descriptor) {
+            return;
+        }
+        let Some(data) = call.heard() else {
+            return;
+        };
+        self.greeted.insert(call.descriptor.clone());
+        let mut decoder = Decoder::new(MAX_TO_HOST_BYTES);
+        decoder.push(&data);
+        if let Ok(Some(ToHost::RelayHello { .. })) = decoder.next() {
+            self.relayed.insert(call.descriptor.clone());
+        }
+    }
+
     /// The calls that are whole with this write. What is no frame is one by itself.
     fn take(&mut self, call: &SystemCall) -> Vec<EngineCall> {
-        let socket = self.0.entry(call.descriptor.clone());
+        if self.relayed.contains(&call.descriptor) {
+            return vec![said(call, RELAYED, Effect::Changes, None)];
+        }
+        let socket = self.told.entry(call.descriptor.clone());
         let state = socket.or_insert_with(|| Some(Decoder::new(MAX_TO_SUPERVISOR_BYTES)));
         let Some(decoder) = state else {
             return vec![said(call, "no frame", Effect::Changes, None)];
@@ -437,7 +501,7 @@ impl Sockets {
         let mut calls = Vec::new();
         loop {
             match decoder.next::<ToSupervisor>() {
-                Ok(Some(frame)) => calls.push(frame_said(call, &frame)),
+                Ok(Some(frame)) => calls.push(frame_said(call, &frame, &mut self.agents)),
                 Ok(None) => return calls,
                 Err(_) => {
                     *state = None;
@@ -449,14 +513,71 @@ impl Sockets {
     }
 }
 
-fn frame_said(call: &SystemCall, frame: &ToSupervisor) -> EngineCall {
+fn frame_said(
+    call: &SystemCall,
+    frame: &ToSupervisor,
+    agents: &mut BTreeSet<ExecutionKey>,
+) -> EngineCall {
     match frame {
         ToSupervisor::Welcome(_) => said(call, "Welcome", Effect::Changes, None),
         ToSupervisor::Request { request, .. } => {
-            let (name, effect) = of_request(request);
+            let (mut name, effect) = of_request(request);
+            match request {
+                Request::Start(spec) if is_claude_code(&spec.argv) => {
+                    agents.insert(spec.execution);
+                }
+                Request::WriteStdin {
+                    execution,
+                    data,
+                    close,
+                } if agents.contains(execution) => name = line(data, *close).unwrap_or(name),
+                Request::Cancel { execution, .. } if agents.contains(execution) => name = KILL,
+                Request::RenewLease { .. }
+                | Request::SetEnvironment { .. }
+                | Request::Start(_)
+                | Request::WriteStdin { .. }
+                | Request::Signal { .. }
+                | Request::Resize { .. }
+                | Request::Cancel { .. }
+                | Request::Read { .. }
+                | Request::Wait { .. }
+                | Request::List
+                | Request::Forget { .. }
+                | Request::OpenTransfer(_)
+                | Request::OpenRelay { .. }
+                | Request::Shutdown => {}
+            }
             said(call, name, effect, execution_of(request))
         }
         ToSupervisor::Transfer(_) => said(call, "content", Effect::Changes, None),
+    }
+}
+
+fn is_claude_code(argv: &[Vec<u8>]) -> bool {
+    argv.first()
+        .is_some_and(|program| program.ends_with(b"/claude"))
+}
+
+/// What a line to Claude Code is; `None` where it is none of these, or not whole.
+fn line(data: &[u8], close: bool) -> Option<&'static str> {
+    if close {
+        return data.is_empty().then_some(END_OF_INPUT);
+    }
+    let line: Value = serde_json::from_slice(data.strip_suffix(b"\n")?).ok()?;
+    let answer = &line["response"]["response"];
+    let result = &answer["mcp_response"]["result"];
+    // A notification is answered with nothing.
+    let is_of_tools = result.get("protocolVersion").is_some()
+        || result.get("tools").is_some()
+        || *result == json!({});
+    match (line["type"].as_str()?, line["request"]["subtype"].as_str()) {
+        ("user", _) if line["message"]["content"] == QUEUED_WORDS => Some(QUEUED),
+        ("user", _) => Some(MESSAGE),
+        ("control_request", Some("initialize")) => Some(INITIALIZE),
+        ("control_request", Some("interrupt")) => Some(INTERRUPT),
+        ("control_response", _) if answer.get("behavior").is_some() => Some(PERMISSION),
+        ("control_response", _) if is_of_tools => Some(TOOLS),
+        _ => None,
     }
 }
 
