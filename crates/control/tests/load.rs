@@ -13,7 +13,7 @@
 mod support;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::HashSet,
     net::{IpAddr, Ipv4Addr},
     num::NonZeroU32,
     os::unix::fs::PermissionsExt,
@@ -28,14 +28,14 @@ use std::{
 use audit::{AuditConfig, AuditLog, IdentityKey};
 use control::{Control, KeyRing, Parts, Road, TokenRights};
 use model::{
-    Action, Call, ClientInfo, CommandLine, CreateKey, CreateSession, Credentials, ExecuteCommand,
-    Outcome, OwnerId, Reason, Refusal, RootFileSystem, SessionId, Source, Transport,
+    Action, Call, ClientInfo, CreateKey, Credentials, Outcome, OwnerId, Reason, Refusal,
+    RootFileSystem, SessionId, Source, Transport,
 };
 use policy::{CallerLimits, Rate, RateLimits};
 use sandbox::{Backend, HostView, fake::Fake};
 use session::{Backends, Sessions, Setup};
 use store::{Pepper, Store};
-use support::{facts, network, policy, uid};
+use support::{command, facts, network, policy, session_on, uid};
 use tokio::{sync::mpsc, task::JoinSet};
 
 /// Live sessions of the server, and of one caller.
@@ -139,35 +139,11 @@ impl House {
 }
 
 fn create() -> Action {
-    Action::CreateSession(Box::new(CreateSession {
-        agent: model::AgentRequest::default(),
-        network: model::NetworkRequest::default(),
-        project_path: "app".into(),
-        name: None,
-        backend: None,
-        runtime_class: None,
-        mounts: Vec::new(),
-        limits: Vec::new(),
-        docker_options: model::DockerOptions::default(),
-        ttl: None,
-        idle: None,
-        env: BTreeMap::new(),
-        idempotency_key: None,
-    }))
+    Action::CreateSession(Box::new(session_on("app".into())))
 }
 
 fn execute(session: SessionId) -> Action {
-    Action::ExecuteCommand(ExecuteCommand {
-        session,
-        command: CommandLine::Argv(vec!["true".to_owned()]),
-        cwd: None,
-        env: BTreeMap::new(),
-        stdin: None,
-        keep_stdin_open: false,
-        terminal: None,
-        timeout: None,
-        wait: Duration::from_secs(20),
-    })
+    Action::ExecuteCommand(command(session, "true", Duration::from_secs(20)))
 }
 
 fn factor() -> usize {

@@ -22,9 +22,9 @@ use std::{
 use audit::{AuditConfig, AuditError, AuditLog, IdentityKey, Phase};
 use control::{Control, KeeperSettings, KeyRing, Parts, Road, TokenRights};
 use model::{
-    Action, AnsweredBy, Awaited, Call, ClientInfo, CommandLine, CreateSession, Credentials,
-    ExecuteCommand, ExecutionId, GetExecution, Outcome, OwnerId, ReadFile, Refusal, RootFileSystem,
-    Secret, SessionId, Source, Terminal, TransferDirection, TransferFiles, WidenNetwork, WriteFile,
+    Action, AnsweredBy, Awaited, Call, ClientInfo, CreateSession, Credentials, ExecuteCommand,
+    ExecutionId, GetExecution, Outcome, OwnerId, ReadFile, Refusal, RootFileSystem, Secret,
+    SessionId, Source, Terminal, TransferDirection, TransferFiles, WidenNetwork, WriteFile,
 };
 use operations::{Background, Effect, EngineCall, Operation, Verdict, judge};
 use recorder::{Recorder, Tape};
@@ -35,7 +35,7 @@ use sandbox::{
 };
 use session::{Backends, ReapRequest, Sessions, Setup};
 use store::{Pepper, Store};
-use support::{facts, network, policy, uid};
+use support::{facts, network, policy, session_on, uid};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 /// What also comes between operations. A kind that is not among these is a finding, and so is one here that never comes.
@@ -331,34 +331,13 @@ async fn until(what: &str, mut condition: impl FnMut() -> bool) {
 
 fn create(project_path: PathBuf) -> CreateSession {
     CreateSession {
-        agent: model::AgentRequest::default(),
-        network: model::NetworkRequest::default(),
-        project_path,
-        name: None,
-        backend: None,
-        runtime_class: None,
-        mounts: Vec::new(),
-        limits: Vec::new(),
-        docker_options: model::DockerOptions::default(),
-        ttl: None,
-        idle: None,
         env: BTreeMap::from([("NAME".to_owned(), Secret::new("value".to_owned()))]),
-        idempotency_key: None,
+        ..session_on(project_path)
     }
 }
 
 fn command(session: SessionId, line: &str) -> ExecuteCommand {
-    ExecuteCommand {
-        session,
-        command: CommandLine::Argv(line.split(' ').map(str::to_owned).collect()),
-        cwd: None,
-        env: BTreeMap::new(),
-        stdin: None,
-        keep_stdin_open: false,
-        terminal: None,
-        timeout: None,
-        wait: LONG,
-    }
+    support::command(session, line, LONG)
 }
 
 /// The lease of a scenario in which nothing is to happen by time alone.

@@ -15,14 +15,13 @@ use std::{
 use audit::{AuditConfig, AuditLog, IdentityKey, Phase, Record};
 use control::{Control, KeeperSettings, KeyRing, Parts, Road, TokenRights};
 use model::{
-    Action, BackendName, Call, ClientInfo, CommandLine, CreateSession, Credentials, ExecuteCommand,
-    Outcome, OwnerId, Reason, Refusal, RootFileSystem, SandboxSpec, SessionId, SessionState,
-    Source, UsageView,
+    Action, BackendName, Call, ClientInfo, CreateSession, Credentials, Outcome, OwnerId, Reason,
+    Refusal, RootFileSystem, SandboxSpec, SessionId, SessionState, Source, UsageView,
 };
 use sandbox::{Backend, BackendError, Capability, HostView, Inspection, Link, Listed, fake::Fake};
 use session::{Backends, ReapRequest, Sessions, Setup};
 use store::{Pepper, Store};
-use support::{facts, network, policy, uid};
+use support::{command, facts, network, policy, session_on, uid};
 use tokio::sync::mpsc;
 
 struct House {
@@ -157,38 +156,15 @@ impl House {
 }
 
 fn create(project_path: PathBuf) -> Action {
+    let secret = model::Secret::new("canary-secret".to_owned());
     Action::CreateSession(Box::new(CreateSession {
-        agent: model::AgentRequest::default(),
-        network: model::NetworkRequest::default(),
-        project_path,
-        name: None,
-        backend: None,
-        runtime_class: None,
-        mounts: Vec::new(),
-        limits: Vec::new(),
-        docker_options: model::DockerOptions::default(),
-        ttl: None,
-        idle: None,
-        env: BTreeMap::from([(
-            "TOKEN".to_owned(),
-            model::Secret::new("canary-secret".to_owned()),
-        )]),
-        idempotency_key: None,
+        env: BTreeMap::from([("TOKEN".to_owned(), secret)]),
+        ..session_on(project_path)
     }))
 }
 
 fn run(session: SessionId, line: &str) -> Action {
-    Action::ExecuteCommand(ExecuteCommand {
-        session,
-        command: CommandLine::Argv(line.split(' ').map(str::to_owned).collect()),
-        cwd: None,
-        env: BTreeMap::new(),
-        stdin: None,
-        keep_stdin_open: false,
-        terminal: None,
-        timeout: None,
-        wait: Duration::from_secs(10),
-    })
+    Action::ExecuteCommand(command(session, line, Duration::from_secs(10)))
 }
 
 #[tokio::test]

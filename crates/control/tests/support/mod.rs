@@ -1,9 +1,14 @@
 //! What every house of these tests is built of.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use control::ServerFacts;
-use model::BackendName;
+use model::{BackendName, CommandLine, CreateSession, ExecuteCommand, SessionId};
 use policy::{Policy, PolicyConfig};
 
 /// The user who runs the tests, and so the server.
@@ -61,5 +66,39 @@ pub fn network() -> session::Network {
         proxy: egress::proxy::Proxy::new(egress::proxy::ProxyLimits::default()),
         resolver: Arc::new(egress::destination::SystemResolver::default()),
         credentials: session::Credentials::default(),
+    }
+}
+
+/// A session on that project, with nothing else said.
+pub fn session_on(project_path: PathBuf) -> CreateSession {
+    CreateSession {
+        agent: model::AgentRequest::default(),
+        network: model::NetworkRequest::default(),
+        project_path,
+        name: None,
+        backend: None,
+        runtime_class: None,
+        mounts: Vec::new(),
+        limits: Vec::new(),
+        docker_options: model::DockerOptions::default(),
+        ttl: None,
+        idle: None,
+        env: BTreeMap::new(),
+        idempotency_key: None,
+    }
+}
+
+/// The words of that line as a command, waited for so long.
+pub fn command(session: SessionId, line: &str, wait: Duration) -> ExecuteCommand {
+    ExecuteCommand {
+        session,
+        command: CommandLine::Argv(line.split(' ').map(str::to_owned).collect()),
+        cwd: None,
+        env: BTreeMap::new(),
+        stdin: None,
+        keep_stdin_open: false,
+        terminal: None,
+        timeout: None,
+        wait,
     }
 }
