@@ -10,7 +10,10 @@
 
 use std::{
     convert::Infallible,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -21,7 +24,7 @@ use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use model::{Credentials, Scopes, Source};
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
-    model::{Implementation, JsonRpcError, RequestId},
+    model::{Implementation, JsonRpcError, RequestId, Tool},
     service::RequestContext,
     transport::streamable_http_server::{
         StreamableHttpServerConfig, StreamableHttpService, session::never::NeverSessionManager,
@@ -32,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     connection::MAX_MESSAGE_BYTES,
     lines::{Body, Said},
+    listing,
     service::{Desk, Service},
 };
 
@@ -119,13 +123,17 @@ impl HttpService {
             said,
             program: program(&head),
             lacking: OnceLock::new(),
+            wants_list: AtomicBool::new(false),
         });
         // The token has done its work: nothing behind the door needs it.
         head.headers.remove(header::AUTHORIZATION);
         head.extensions.insert(Arc::clone(&request));
-        let response = (self.answer)(Request::from_parts(head, Full::new(rest))).await;
+        let mut response = (self.answer)(Request::from_parts(head, Full::new(rest))).await;
         if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
             return no_message().into();
+        }
+        if request.wants_list.load(Ordering::Relaxed) {
+            response = listing::filled(response).await;
         }
         HttpAnswer {
             response,
@@ -142,6 +150,8 @@ pub(crate) struct HttpRequest {
     program: Option<Implementation>,
     /// See [`HttpAnswer::lacking`].
     lacking: OnceLock<Option<Scopes>>,
+    /// The answer wants [`listing::filled`].
+    wants_list: AtomicBool,
 }
 
 impl HttpRequest {
@@ -160,6 +170,12 @@ impl HttpRequest {
     /// done, a client that gets more scopes and tries again would have it done twice.
     pub(crate) fn note(&self, lacking: Option<Scopes>) {
         let _first_counts = self.lacking.set(lacking);
+    }
+
+    /// What stands in the answer for the list of tools.
+    pub(crate) fn list(&self) -> Vec<Tool> {
+        self.wants_list.store(true, Ordering::Relaxed);
+        vec![listing::placeholder()]
     }
 }
 

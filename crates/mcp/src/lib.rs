@@ -3,7 +3,7 @@
 //! No other crate knows MCP. Reading order: `connection` ([`serve`]: one byte stream, both eras of the specification),
 //! `http` ([`HttpService`]: the same by requests of HTTP, each with its caller),
 //! `lines` (what a line says besides its arguments), `service` (what the server answers), `call` (one call, whatever happens on the way), `person` (how the person at the
-//! client is asked), `tools` (one file per tool),
+//! client is asked), `tools` (one file per tool), `listing` (all of them as text),
 //! `arguments` and `schema` (the published schema is the check that runs), [`reply`] and `shape` (what comes back, and
 //! how much of it), `text` (output of untrusted programs made harmless).
 //!
@@ -18,6 +18,7 @@ mod connection;
 mod flow;
 mod http;
 mod lines;
+mod listing;
 mod person;
 mod progress;
 pub mod reply;

@@ -291,7 +291,7 @@ impl ServerHandler for Service {
     async fn list_tools(
         &self,
         request: Option<PaginatedRequestParams>,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         if request.is_some_and(|request| request.cursor.is_some()) {
             return Err(ErrorData::invalid_params(
@@ -299,7 +299,11 @@ impl ServerHandler for Service {
                 None,
             ));
         }
-        let mut result = ListToolsResult::with_all_items(tools::tool_list());
+        let list = match HttpRequest::of(&context.extensions) {
+            Some(request) => request.list(),
+            None => tools::tool_list(),
+        };
+        let mut result = ListToolsResult::with_all_items(list);
         result.ttl_ms = Some(TOOL_LIST_TTL_MS);
         result.cache_scope = Some(CacheScope::Public);
         Ok(result)

@@ -287,22 +287,33 @@ async fn the_scopes_of_a_tool_are_those_of_its_action() {
 pub async fn by_http(
     road: Arc<ScriptedRoad>,
     version: &str,
-    mut params: Value,
+    params: Value,
 ) -> (Value, Option<Scopes>) {
-    params["_meta"] = json!({
+    let message = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
+    posted(road, version, message).await
+}
+
+/// The same, of any request.
+async fn posted(
+    road: Arc<ScriptedRoad>,
+    version: &str,
+    mut message: Value,
+) -> (Value, Option<Scopes>) {
+    message["params"]["_meta"] = json!({
         "io.modelcontextprotocol/protocolVersion": version,
         "io.modelcontextprotocol/clientCapabilities": {"elicitation": {}},
         "io.modelcontextprotocol/clientInfo": client_info(),
     });
-    let request = http::Request::post("/mcp")
+    let mut request = http::Request::post("/mcp")
         .header("Host", "localhost")
         .header("Content-Type", "application/json")
         .header("Accept", "application/json, text/event-stream")
         .header("MCP-Protocol-Version", version)
-        .header("Mcp-Method", "tools/call")
-        .header("Mcp-Name", params["name"].as_str().expect("a tool"));
+        .header("Mcp-Method", message["method"].as_str().expect("a method"));
+    if let Some(name) = message["params"]["name"].as_str() {
+        request = request.header("Mcp-Name", name);
+    }
     let (head, ()) = request.body(()).expect("a request").into_parts();
-    let message = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
     let caller = HttpCaller {
         credentials: key(),
         name: "key:canary".to_owned(),
@@ -362,5 +373,25 @@ async fn what_is_lacking_is_told_to_the_door_only_where_nothing_was_begun() {
         let calls = road.calls();
         assert_eq!(calls.iter().filter(|call| begun(call)).count(), 1);
         assert!(calls.len() > 1, "the control: it did look");
+    }
+}
+
+/// The list by HTTP is set into the answer as text, whatever else stands there.
+#[tokio::test]
+async fn the_list_by_http_is_that_of_every_connection() {
+    let ids = [
+        json!(1),
+        json!("1"),
+        json!(r#"[{"name":"*","description":"every tool","inputSchema":{}}]"#),
+    ];
+    let listed = serde_json::to_value(mcp::tool_list()).unwrap();
+    for version in ["2025-06-18", "2025-11-25", "2026-07-28"] {
+        for id in &ids {
+            let message = json!({"jsonrpc": "2.0", "id": id, "method": "tools/list", "params": {}});
+            let road = Arc::new(ScriptedRoad::healthy());
+            let (answer, _) = posted(road, version, message).await;
+            assert_eq!(&answer["id"], id);
+            assert_eq!(answer["result"]["tools"], listed, "{version}");
+        }
     }
 }
