@@ -8,8 +8,8 @@ use std::{
 
 use crate::{record::MAX_RECORD_BYTES, segments::Segment};
 
-/// A large buffer: a log is read from end to end.
-const BUFFER_BYTES: usize = 1 << 20;
+/// What is read at once; it stays within a processor's cache.
+const BUFFER_BYTES: usize = 1 << 16;
 
 /// Reads lines of at most [`MAX_RECORD_BYTES`]; a longer one comes in pieces, none of which is a record.
 pub(crate) struct Lines<R> {

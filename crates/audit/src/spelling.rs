@@ -42,8 +42,15 @@ const MAX_DEPTH: usize = 3;
 
 /// Whether this line, without its line feed, is a record in its one spelling.
 pub(crate) fn is_canonical(line: &[u8]) -> bool {
+    // To the end in any case, so that many bytes are looked at in one step.
+    let has_control = line
+        .iter()
+        .fold(false, |found, byte| found | (*byte < 0x20));
     let mut rest = Rest(line);
-    rest.record().is_some() && rest.0.is_empty() && std::str::from_utf8(line).is_ok()
+    !has_control
+        && rest.record().is_some()
+        && rest.0.is_empty()
+        && std::str::from_utf8(line).is_ok()
 }
 
 /// What is left of a line.
@@ -121,12 +128,7 @@ impl<'a> Rest<'a> {
             at += 2;
         }
         self.0 = &text[at + 1..];
-        let string = &text[..at];
-        // To the end in any case, so that many bytes are looked at in one step.
-        let has_control = string
-            .iter()
-            .fold(false, |found, byte| found | (*byte < 0x20));
-        (!has_control).then_some(string)
+        Some(&text[..at])
     }
 
     fn is_null(&self) -> bool {
