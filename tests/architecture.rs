@@ -172,6 +172,29 @@ fn only_the_app_reads_the_environment() {
     }
 }
 
+/// Where one program is made of all test files, one that is in none would be no test.
+#[test]
+fn every_test_file_is_part_of_a_program() {
+    let crates = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut found = 0;
+    for directory in std::fs::read_dir(crates).expect("the crates").flatten() {
+        let tests = directory.path().join("tests");
+        let Ok(program) = std::fs::read_to_string(tests.join("main.rs")) else {
+            continue;
+        };
+        for file in std::fs::read_dir(&tests).expect("the tests").flatten() {
+            let file = file.path();
+            let name = file.file_stem().unwrap_or_default().display().to_string();
+            if file.extension().is_some_and(|extension| extension == "rs") && name != "main" {
+                found += 1;
+                let is_part = program.lines().any(|line| line == format!("mod {name};"));
+                assert!(is_part, "{} is no part of main.rs", file.display());
+            }
+        }
+    }
+    assert!(found > 0, "the search found no test files");
+}
+
 fn rust_files(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
     let mut files = Vec::new();
     let mut open = vec![directory.to_owned()];

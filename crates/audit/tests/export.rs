@@ -1,26 +1,20 @@
 //! A4: the log in the words of others. Every action that the product has, with every way to end, becomes an event that the
 //! definitions of the OCSF allow, and a line of CEF that is read back as it was.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod common;
-#[path = "ocsf/validator.rs"]
-mod validator;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
 
+use crate::common::{intent, open, place, runtime};
+use crate::validator::Definitions;
 use audit::{
     Closing, Durability, Event, Intent, Parameter,
     export::{Filter, Format, Line, Pattern, Reader},
 };
-use common::{intent, open, place, runtime};
 use model::{ClientInfo, Reason, SessionId};
 use serde_json::{Value, json};
-use validator::Definitions;
 
 const HOST: &str = "host.example";
 

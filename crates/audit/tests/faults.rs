@@ -1,26 +1,14 @@
 //! What happens when the disk is full or gone. Every fault here is made by the kernel, in a process of its own: a limit
 //! on the size of files (a write beyond it fails like on a full disk, also in the middle), or a tiny file system.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::wildcard_enum_match_arm
-)]
-
-#[path = "../../../tests/support/skip.rs"]
-mod skip;
-
-mod common;
-
 use std::{
     fs,
     path::Path,
     process::{Command, Output},
 };
 
+use crate::common::{beside, config, event, intent, last, open, operate, place, records, runtime};
 use audit::{AuditConfig, AuditError, AuditLog, Closing, Durability, Phase, Rotation, Warning};
-use common::{beside, config, event, intent, last, open, operate, place, records, runtime};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 const CHILD_LOG: &str = "AUDIT_TEST_CHILD_LOG";
@@ -30,7 +18,7 @@ fn run_child(name: &str, prepare: &str, log: &Path) -> Output {
     Command::new("sh")
         .args([
             "-c",
-            &format!("{prepare} exec \"$0\" --exact {name} --nocapture --test-threads=1"),
+            &format!("{prepare} exec \"$0\" --exact faults::{name} --nocapture --test-threads=1"),
         ])
         .arg(std::env::current_exe().unwrap())
         .env(CHILD_LOG, log)
@@ -354,7 +342,7 @@ fn on_a_full_file_system_the_reserve_has_its_own_blocks() {
     let output = Command::new("unshare")
         .args(["--user", "--map-root-user", "--mount", "sh", "-c"])
         .arg(format!(
-            "{script} exec \"$0\" --exact child_tiny_file_system --nocapture"
+            "{script} exec \"$0\" --exact faults::child_tiny_file_system --nocapture"
         ))
         .arg(std::env::current_exe().unwrap())
         .env(CHILD_LOG, mounted.join("audit.log"))
@@ -362,13 +350,13 @@ fn on_a_full_file_system_the_reserve_has_its_own_blocks() {
     match output {
         Ok(output) if output.status.success() => assert_passed(&output),
         Ok(output) if String::from_utf8_lossy(&output.stderr).contains("unshare") => {
-            skip::skip(
+            crate::skip::skip(
                 "unprivileged",
                 "no user namespaces here; the size limit of the other tests stands in",
             );
         }
         Ok(output) => assert_passed(&output),
-        Err(error) => skip::skip("unprivileged", &format!("no unshare here: {error}")),
+        Err(error) => crate::skip::skip("unprivileged", &format!("no unshare here: {error}")),
     }
 }
 
@@ -398,11 +386,11 @@ fn child_whose_fifth_sync_fails() {
 #[test]
 fn a_sync_that_fails_takes_no_result_with_it() {
     if Command::new("strace").arg("-V").output().is_err() {
-        return skip::skip("strace", "strace is not installed");
+        return crate::skip::skip("strace", "strace is not installed");
     }
     let (_directory, path) = place();
     let strace = "exec strace -f -o /dev/null -e trace=fdatasync -e inject=fdatasync:error=EIO:when=5 \"$0\" \
-                  --exact child_whose_fifth_sync_fails --nocapture;";
+                  --exact faults::child_whose_fifth_sync_fails --nocapture;";
     assert_passed(&run_child("", strace, &path));
 }
 
@@ -466,7 +454,7 @@ fn child_one_of_whose_syncs_fails() {
 #[test]
 fn a_sync_that_fails_in_a_rotation_takes_no_result_with_it() {
     if Command::new("strace").arg("-V").output().is_err() {
-        return skip::skip("strace", "strace is not installed");
+        return crate::skip::skip("strace", "strace is not installed");
     }
     let size = size_at_the_last_result();
     let mut files = Vec::new();
@@ -477,7 +465,7 @@ fn a_sync_that_fails_in_a_rotation_takes_no_result_with_it() {
         let (_directory, path) = place();
         let strace = format!(
             "export {CHILD_SIZE}={size}; exec strace -f -o /dev/null -e trace=fdatasync \
-             -e inject=fdatasync:error=EIO:when={at} \"$0\" --exact child_one_of_whose_syncs_fails --nocapture;"
+             -e inject=fdatasync:error=EIO:when={at} \"$0\" --exact faults::child_one_of_whose_syncs_fails --nocapture;"
         );
         assert_passed(&run_child("", &strace, &path));
         files.push(audit::log_files(&path).unwrap().len());
@@ -520,7 +508,7 @@ fn acknowledged_records_survive_a_kill() {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args([
                 "--exact",
-                "child_that_operates_until_it_is_killed",
+                "faults::child_that_operates_until_it_is_killed",
                 "--nocapture",
             ])
             .env(CHILD_LOG, &path)

@@ -3,18 +3,6 @@
 //!
 //! The faults are made by strace, for the files of the log alone. A write that takes a part only is in `faults.rs`.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::wildcard_enum_match_arm
-)]
-
-#[path = "../../../tests/support/skip.rs"]
-mod skip;
-
-mod common;
-
 use std::{
     collections::HashSet,
     fs,
@@ -23,8 +11,8 @@ use std::{
     process::Command,
 };
 
+use crate::common::{beside, config, intent, open, place, records, runtime};
 use audit::{AuditConfig, AuditError, AuditLog, Closing, Durability, Phase, Record, Rotation};
-use common::{beside, config, intent, open, place, records, runtime};
 
 const CHILD_LOG: &str = "AUDIT_TEST_CHILD_LOG";
 /// What the log's files are changed with.
@@ -112,7 +100,7 @@ fn run_with(path: &Path, call: &str, fault: &str, at: usize) -> bool {
         .arg("-e")
         .arg(format!("inject={call}:{fault}:when={at}"))
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "child_that_works", "--nocapture"])
+        .args(["--exact", "injected::child_that_works", "--nocapture"])
         .env(CHILD_LOG, path)
         .output()
         .unwrap();
@@ -185,7 +173,7 @@ fn inject(fault: impl Fn(usize) -> String, step: usize) -> usize {
 fn has_strace() -> bool {
     let found = Command::new("strace").arg("-V").output().is_ok();
     if !found {
-        skip::skip("strace", "strace is not installed");
+        crate::skip::skip("strace", "strace is not installed");
     }
     found
 }

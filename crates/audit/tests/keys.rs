@@ -1,14 +1,5 @@
 //! The log's keys: who has what can check, or forge, what (A2).
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::wildcard_enum_match_arm
-)]
-
-mod common;
-
 use std::{
     fs::{self, Permissions},
     os::unix::fs::{MetadataExt, PermissionsExt},
@@ -16,11 +7,11 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use crate::common::{beside, config, open, operate, place, records, runtime};
 use audit::{
     Anchor, AnchorError, Anchored, AuditConfig, AuditError, AuditLog, FaultKind, IdentityKey,
     Verification, VerificationKey, VerifyError, Warning, identity_hash,
 };
-use common::{beside, config, open, operate, place, records, runtime};
 
 fn written(runs: usize) -> (tempfile::TempDir, PathBuf) {
     let (directory, path) = place();
@@ -238,7 +229,7 @@ fn a_log_that_is_put_back_or_exchanged_with_all_files_beside_it_does_not_fit_its
     };
     assert_eq!(kind(with(forked), &path), FaultKind::Forked);
     drop(anchored(&path, &memory).unwrap());
-    let gap = common::last(&path, "audit.gap");
+    let gap = crate::common::last(&path, "audit.gap");
     assert_eq!(gap.body.parameters["missing_to_seq"], end.seq);
     assert_eq!(
         audit::verify(&path).unwrap().warnings,

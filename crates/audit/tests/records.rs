@@ -1,18 +1,9 @@
 //! What stands in the log.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::wildcard_enum_match_arm
-)]
-
-mod common;
-
 use std::{fs, os::unix::fs::MetadataExt};
 
+use crate::common::{event, intent, last, open, operate, place, records, runtime};
 use audit::{Closing, Durability, Intent, MAX_RECORD_BYTES, Parameter, Phase, Target};
-use common::{event, intent, last, open, operate, place, records, runtime};
 use model::{ClientInfo, Reason, SessionId, Source};
 
 #[test]

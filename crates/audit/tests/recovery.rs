@@ -1,14 +1,5 @@
 //! What the next start makes of what it finds.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::wildcard_enum_match_arm
-)]
-
-mod common;
-
 use std::{
     fs::{self, OpenOptions, Permissions},
     io::Write,
@@ -16,8 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::common::{beside, config, intent, last, open, operate, place, records, runtime};
 use audit::{AuditError, AuditLog, Durability, Warning};
-use common::{beside, config, intent, last, open, operate, place, records, runtime};
 
 fn refused(path: &Path) -> AuditError {
     let content = || path.is_file().then(|| fs::read(path).unwrap());

@@ -1,14 +1,5 @@
 //! A log of several files: rotated by the server, by another program, cut, removed, pruned (A2, A4).
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::wildcard_enum_match_arm
-)]
-
-mod common;
-
 use std::{
     fs::{self, OpenOptions},
     os::unix::fs::PermissionsExt,
@@ -16,11 +7,11 @@ use std::{
     time::Duration,
 };
 
+use crate::common::{beside, config, intent, open, operate, place, records, runtime};
 use audit::{
     AuditConfig, AuditError, AuditLog, Closing, Cursor, Durability, FaultKind, Follower, Phase,
     Record, Rotation, Verification, VerifyError, Warning,
 };
-use common::{beside, config, intent, open, operate, place, records, runtime};
 
 fn rotating(path: &Path, rotation: Rotation) -> AuditLog {
     AuditLog::open(AuditConfig {

@@ -1,21 +1,10 @@
 //! Every record of a scenario fits `docs/audit-record.schema.json` (A1), and what is no record does not.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::wildcard_enum_match_arm
-)]
-
-mod common;
-#[path = "../../../tests/support/json_schema.rs"]
-mod json_schema;
-
 use std::fs;
 
+use crate::common::{beside, config, event, intent, open, operate, place, runtime};
+use crate::json_schema::fits;
 use audit::{AuditConfig, AuditLog, Closing, Durability, Intent, Parameter, Rotation, Target};
-use common::{beside, config, event, intent, open, operate, place, runtime};
-use json_schema::fits;
 use model::{Reason, Source, Transport};
 use serde_json::{Value, json};
 

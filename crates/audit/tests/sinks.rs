@@ -1,10 +1,6 @@
 //! A4: sinks get every record, in order, at least once, whatever becomes of them or of the server; and none of them ever
 //! holds up a call.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod common;
-
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
@@ -18,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::common::{config, event, open, operate, place, runtime};
 use audit::{
     AuditConfig, AuditLog, Rotation,
     export::Format,
@@ -25,7 +22,6 @@ use audit::{
         Facility, SinkKind, SinkSettings, Sinks, Source, SyslogAddress, WebhookSettings, health_of,
     },
 };
-use common::{config, event, open, operate, place, runtime};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(20);

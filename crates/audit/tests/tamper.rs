@@ -1,22 +1,13 @@
 //! Every change of a log is found.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::wildcard_enum_match_arm
-)]
-
-mod common;
-
 use std::{
     fs,
     ops::Range,
     path::{Path, PathBuf},
 };
 
+use crate::common::{beside, event, intent, open, operate, place, runtime};
 use audit::{Durability, FaultKind, VerifyError, Warning};
-use common::{beside, event, intent, open, operate, place, runtime};
 
 /// A closed log of that many operations: `audit.open`, two records each, and the checkpoint of its end.
 fn log_of(operations: usize) -> (tempfile::TempDir, PathBuf) {

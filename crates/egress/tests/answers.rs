@@ -1,17 +1,9 @@
 //! How answers come back: at once, unchanged, counted, and ended where they must be.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
-
-mod support;
-
 use std::time::{Duration, Instant};
 
+use crate::support::*;
 use egress::{Caps, Ending, Tokens};
-use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const SSE: &str = "text/event-stream; charset=utf-8";

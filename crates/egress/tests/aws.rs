@@ -1,15 +1,6 @@
 //! Keys of AWS from each place that a host may have them in, with scripted services on loopback. AWS's library reads the
 //! environment of its process, so each look runs in a process of its own: this program, told to run `look` alone.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test fails by panicking, and a look is told by what it prints"
-)]
-
-mod support;
-
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
@@ -22,10 +13,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use crate::support::*;
 use egress::{
     AwsChain, AwsKeys, AwsRole, ContainerToken, Credential, HostClient, Provider, Source, Trust,
 };
-use support::*;
 
 const BEDROCK_BODY: &str = r#"{"anthropic_version":"bedrock-2023-05-31","max_tokens":100,"messages":[{"role":"user","content":"hi"}]}"#;
 /// Parts of keys that must be seen nowhere but on their way to AWS.
@@ -139,7 +130,7 @@ async fn looked(directory: &Path, variables: &[(&str, String)]) -> Looked {
 
 async fn looked_at(directory: &Path, variables: &[(&str, String)], bedrock: Upstream) -> Looked {
     let output = tokio::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "look", "--ignored", "--nocapture"])
+        .args(["--exact", "aws::look", "--ignored", "--nocapture"])
         .env_clear()
         .env("PATH", "/usr/bin:/bin")
         .env("HOME", directory)

@@ -1,14 +1,6 @@
 //! Budgets: every allowance is held, in dollars too; a stream that passes one is ended; what may be used beside what is
 //! under way; what is put on record.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
-
-mod support;
-
 use std::{
     sync::{
         Arc, Mutex,
@@ -17,11 +9,11 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use crate::support::*;
 use egress::{
     Allowance, Caps, Clock, DailyBudgets, Ending, Keep, Ledger, LedgerConfig, Prices, Settled,
     Usage, Usd, Used, UsedBefore,
 };
-use support::*;
 
 const SSE: &str = "text/event-stream; charset=utf-8";
 

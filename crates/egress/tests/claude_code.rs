@@ -1,32 +1,18 @@
 //! The real Claude Code CLI through the relay: each provider with nothing but the session's token, and how the CLI takes
 //! the relay's refusals with its own retries on. Needs the CLI (leg `agent`): see `tests/support/claude_code.rs`.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test fails by panicking, and tells what it saw"
-)]
-
-#[path = "../../../tests/support/claude_code.rs"]
-mod claude_code;
-#[path = "../../../tests/support/skip.rs"]
-mod skip;
-mod support;
-
 use std::{
     process::Stdio,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use crate::support::*;
 use egress::{AwsKeys, Caps, Credential, ModelList, Provider};
 use scripted_api::{
     Accept, Block, Fault, KeyPair, Options, Script, ScriptedApi, Turn, Verdict, by_prompt,
 };
 use serde_json::Value;
-use support::*;
 use tokio::{net::TcpListener, process::Command, time::timeout};
 
 /// A run that takes longer hangs.
@@ -84,7 +70,7 @@ async fn listen(bench: &Bench) -> String {
 
 /// One prompt, with no credential but the session's token. `None` where there is no CLI.
 async fn run(prompt: &str, environment: &[(&str, &str)]) -> Option<Run> {
-    let binary = claude_code::binary()?;
+    let binary = crate::installed::binary()?;
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path();
     let started = Instant::now();

@@ -1,13 +1,5 @@
 //! Access tokens of Google from each kind of application default credentials, with scripted services on loopback.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
-
-mod support;
-
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -19,10 +11,10 @@ use std::{
     time::Duration,
 };
 
+use crate::support::*;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use egress::{Credential, GoogleDefault, HostClient, Provider, Source, Trust};
 use serde_json::{Value, json as object};
-use support::*;
 
 const PATH: &str = "/v1/projects/p/locations/global/publishers/anthropic/models/m:rawPredict";
 const VERTEX_BODY: &str =

@@ -1,10 +1,7 @@
 //! What goes to the provider is on record before, and what cannot be put there does not go.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod support;
-
+use crate::support::{BODY, Records, Setting, Upstream, bytes, rule, status};
 use egress::Ticket;
-use support::{BODY, Records, Setting, Upstream, bytes, rule, status};
 
 const ANSWER: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
 

@@ -1,19 +1,11 @@
 //! Each provider's wire: signatures, paths, frames, TLS. The scripted API checks signatures by code of its own.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
-
-mod support;
-
 use std::time::Duration;
 
+use crate::support::*;
 use aws_smithy_eventstream::frame::{DecodedFrame, MessageFrameDecoder};
 use egress::{AwsKeys, Caps, Credential, Ending, ModelList, Provider, Source, TokenCommand, Trust};
 use scripted_api::{Accept, Block, Fault, KeyPair, Options, Script, ScriptedApi, Turn, Verdict};
-use support::*;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,

@@ -1,17 +1,9 @@
 //! What goes to the provider, what does not, and what the client is told.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
-
-mod support;
-
 use std::time::Duration;
 
+use crate::support::*;
 use egress::{Caps, Credential, Ending, ModelList, Provider, RelayLimits};
-use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 async fn usual() -> (Upstream, Bench) {

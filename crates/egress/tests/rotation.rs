@@ -1,14 +1,5 @@
 //! A key changes while requests run: none of them fails, and none of the new ones carries the old key.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test fails by panicking, and says why"
-)]
-
-mod support;
-
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
@@ -20,8 +11,8 @@ use std::{
     time::Duration,
 };
 
+use crate::support::*;
 use egress::{Credential, Form, Guard, KeyFileError, Source};
-use support::*;
 
 /// A file with a key, as its owner writes it: beside the old one, and then in its place.
 fn write(path: &Path, key: &str) {

@@ -1,12 +1,4 @@
 //! Places of sessions (D3): exact under a race, given back after failures and crashes, and waited for fairly.
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
-mod support;
 
 use std::{
     future::pending,
@@ -15,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::support::House;
 use model::{
     Principal, Reason, Refusal, RemoteCaller, RemoteKind, Scope, Scopes, SessionId, SessionView,
 };
@@ -23,7 +16,6 @@ use sandbox::{
     BackendError,
     fake::{Fake, Verb},
 };
-use support::House;
 use tokio::task::JoinSet;
 
 /// Races of the limit; `scripts/soak` runs more.

@@ -1,19 +1,12 @@
 //! Settings that are replaced while sessions live, on the fake backend (E1, E2): what runs never has more than the ceiling of
 //! now, what comes has what the new one allows, and nothing that was decided before gets past it.
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
-
-mod support;
 
 use std::{sync::Arc, time::Duration};
 
+use crate::support::House;
 use model::{AnsweredBy, NetworkRequest, Reason, SessionId, SessionView, WidenNetwork};
 use sandbox::fake::Fake;
 use session::Settings;
-use support::House;
 use tokio::sync::Notify;
 
 fn rules(view: &SessionView) -> Vec<String> {

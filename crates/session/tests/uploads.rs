@@ -1,16 +1,9 @@
 //! Files that come in pieces, on the fake backend (S5, T3.1): how many may be under way on the server, and that they end with their
 //! session.
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
 
-mod support;
-
+use crate::support::House;
 use model::{FileWritten, Reason, Refusal, Secret, SessionId, WriteFile};
 use sandbox::fake::Fake;
-use support::House;
 
 /// Files under way in one session, and on the server.
 const PER_SESSION: usize = 4;

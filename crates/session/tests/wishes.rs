@@ -1,22 +1,15 @@
 //! What a session was refused and a person may allow, on the fake backend: a yes counts while the question is open, a no stands,
 //! and what was said is what the next server finds.
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
-
-mod support;
 
 use std::time::{Duration, Instant};
 
+use crate::support::House;
 use model::{
     AnswerNetwork, AnsweredBy, Awaited, ExecutionView, GetExecution, NetworkTarget, Reason,
     Refusal, SessionId, SessionView, WidenNetwork,
 };
 use policy::ExecutionVerb;
 use sandbox::fake::Fake;
-use support::House;
 
 const LONG: Duration = Duration::from_secs(10);
 const SHORT: Duration = Duration::from_millis(100);
