@@ -2,7 +2,7 @@
 //!
 //! Every verb takes a permit that only policy makes, and consumes it: work without a decision does not compile.
 //! Reading order: [`Sessions`] (the verbs of sessions), [`Backends`] (the walls they are made with), `create` (the steps of a new one) with `place` and `queue` (how it gets its place),
-//! `execution` (one running
+//! `end` (how it ends), `execution` (one running
 //! command) with `commands`, `watch`, `output` and `heard` round it, `keeper` (who renews the lease and sees the end),
 //! `recover` (after a restart), `settings` (what changes while the server runs), [`protected`] and [`transfer`] (what a session does to the project on the host).
 
@@ -11,6 +11,7 @@
 mod backends;
 mod commands;
 mod create;
+mod end;
 mod environment;
 mod execution;
 mod files;
