@@ -23,6 +23,7 @@ mod crash;
 mod docker;
 mod engine_faults;
 mod engines;
+mod first_steps;
 mod fronts;
 mod guest_kernel;
 mod guide;

@@ -1,6 +1,7 @@
 //! Builds the house.
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -283,6 +284,11 @@ impl House for Wired {
     async fn live_sessions(&self) -> u32 {
         // Not knowing is no reason to end: as long as the store fails, somebody may still have a session.
         self.control.sessions().count().await.unwrap_or(u32::MAX)
+    }
+
+    async fn session_owners(&self) -> BTreeMap<String, u32> {
+        let owners = self.control.sessions().count_by_owner().await;
+        owners.unwrap_or_default()
     }
 
     async fn reload(&self) -> Reloaded {

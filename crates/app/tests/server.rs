@@ -456,3 +456,31 @@ async fn a_client_that_leaves_ends_its_terminals_execution_and_no_other() {
         );
     }
 }
+
+/// Whose the live sessions are is told to who asks how the server stands, and apart from their own.
+#[test]
+fn a_server_says_whose_its_sessions_are() {
+    let fixture = Fixture::new();
+    let _running = fixture.serve().unwrap();
+    let own = format!("uid:{}", rustix::process::geteuid().as_raw());
+    let owners = [
+        (own, 2),
+        ("key:abcdefghij23".to_owned(), 1),
+        ("oauth:ab".to_owned(), 3),
+    ];
+    *fixture.house.owners.lock().unwrap() = owners.into_iter().collect();
+    let asked = |mode| {
+        let connected = connect_existing(&fixture.paths, &fixture.greeting(mode));
+        connected.unwrap().unwrap().reply
+    };
+    let status = asked(Mode::Status);
+    assert_eq!(status.own_sessions, Some(2));
+    let others: Vec<_> = status
+        .others
+        .iter()
+        .map(|other| (other.owner.as_str(), other.sessions))
+        .collect();
+    assert_eq!(others, [("oauth:ab", 3), ("key:abcdefghij23", 1)]);
+    let mcp = asked(Mode::Mcp);
+    assert_eq!((mcp.own_sessions, mcp.others.len()), (None, 0));
+}

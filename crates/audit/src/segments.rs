@@ -162,8 +162,13 @@ fn candidates(path: &Path, parent: &Path) -> io::Result<Vec<OsString>> {
                 .iter()
                 .any(|other| suffix.starts_with(other.as_bytes()))
     };
+    let entries = match std::fs::read_dir(parent) {
+        // Without a directory there is no file: nothing that was removed meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
     let mut names = Vec::new();
-    for entry in std::fs::read_dir(parent)? {
+    for entry in entries {
         let found = entry?.file_name();
         if is_candidate(&found) {
             names.push(found);

@@ -429,3 +429,17 @@ fn a_follower_counts_what_was_pruned_before_it_came() {
         .unwrap();
     assert_eq!((found.seq, found.missing), (first, first - 1));
 }
+
+/// It was taken for a log that another program rotates all the time.
+#[test]
+fn a_log_in_a_directory_that_is_not_there_was_said_to_change_all_the_time() {
+    let (_directory, path) = rotated();
+    let missing = path.with_file_name("missing").join("audit.jsonl");
+    assert_eq!(audit::log_files(&missing).unwrap(), Vec::<PathBuf>::new());
+    match audit::verify(&missing) {
+        Err(VerifyError::Io(error)) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound),
+        other => panic!("{other:?}"),
+    }
+    assert!(audit::log_files(&path).unwrap().len() > 1, "the control");
+    audit::verify(&path).unwrap();
+}

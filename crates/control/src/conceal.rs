@@ -55,6 +55,9 @@ impl<'a> Concealer<'a> {
                 self.text(&mut info.claude_code);
                 self.text(&mut info.posture);
                 self.text(&mut info.rung);
+                if let Some(refusal) = &mut info.prompts_refused {
+                    self.refusal(refusal);
+                }
             }
             Outcome::KeyMade(made) => {
                 self.roots(&mut made.key.roots);

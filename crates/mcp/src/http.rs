@@ -2,7 +2,8 @@
 //!
 //! rmcp answers; what it leaves to others or gets wrong is seen to here: members of a message that stand there twice
 //! (whoever is between us and the client may read the other one), options of an engine that its parser would round,
-//! and a body that is no message, which is the client's mistake and not a wrong media type.
+//! a body that is no message, which is the client's mistake and not a wrong media type, and refusals in a line of text,
+//! where a client reads JSON.
 //!
 //! No session of the protocol means: nothing to hijack, to count or to resume, and a client's requests may reach the
 //! server by different connections. What is kept between them ([`crate::service::Desk`]) is kept for each caller by the
@@ -24,7 +25,7 @@ use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use model::{Credentials, Scopes, Source};
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
-    model::{Implementation, JsonRpcError, RequestId, Tool},
+    model::{Implementation, JsonRpcError, ProtocolVersion, RequestId, Tool},
     service::RequestContext,
     transport::streamable_http_server::{
         StreamableHttpServerConfig, StreamableHttpService, session::never::NeverSessionManager,
@@ -36,11 +37,15 @@ use crate::{
     connection::MAX_MESSAGE_BYTES,
     lines::{Body, Said},
     listing,
-    service::{Desk, Service},
+    service::{Desk, PROTOCOL_VERSIONS, Service},
+    text,
 };
 
 /// Longest body of a request, bytes: the same message as on a stream.
 pub const MAX_HTTP_BODY_BYTES: usize = MAX_MESSAGE_BYTES;
+
+/// Media type of every answer with a body.
+const JSON: &str = "application/json";
 
 /// Body of an answer.
 pub type HttpBody = BoxBody<Bytes, Infallible>;
@@ -128,15 +133,14 @@ impl HttpService {
         // The token has done its work: nothing behind the door needs it.
         head.headers.remove(header::AUTHORIZATION);
         head.extensions.insert(Arc::clone(&request));
-        let mut response = (self.answer)(Request::from_parts(head, Full::new(rest))).await;
-        if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
-            return no_message().into();
-        }
+        let mut response = in_json(response).await;
         if request.wants_list.load(Ordering::Relaxed) {
             response = listing::filled(response).await;
         }
         HttpAnswer {
             response,
+        HttpAnswer {
+            response: in_json(response).await,
             lacking: request.lacking.get().copied().flatten(),
         }
     }
@@ -196,6 +200,42 @@ impl From<Response<HttpBody>> for HttpAnswer {
     }
 }
 
+/// What rmcp refuses in a line of text, as the JSON that its other refusals are.
+async fn in_json(response: Response<HttpBody>) -> Response<HttpBody> {
+    let status = response.status();
+    let media_type = response.headers().get(header::CONTENT_TYPE);
+    if status.is_success() || media_type.is_some_and(|it| it == JSON) {
+        return response;
+    }
+    match status {
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => no_message(),
+        StatusCode::NOT_ACCEPTABLE => refused(
+            status,
+            ErrorData::invalid_request(
+                "the answer cannot be in what Accept names: send Accept: application/json, text/event-stream",
+                None,
+            ),
+        ),
+        // The one thing that it says in text with that status is about this header.
+        StatusCode::BAD_REQUEST => unknown_revision(),
+        _ if status.is_server_error() => refused(
+            status,
+            ErrorData::internal_error(
+                "the message could not be answered; the server's log says why",
+                None,
+            ),
+        ),
+        _ => {
+            let Ok(said) = response.into_body().collect().await;
+            let said = String::from_utf8_lossy(&said.to_bytes()).into_owned();
+            refused(
+                status,
+                ErrorData::invalid_request(text::sentence(&said), None),
+            )
+        }
+    }
+}
+
 fn given_twice(member: &str) -> Response<HttpBody> {
     bad_request(ErrorData::invalid_request(
         format!("`{member}` is given twice, or has too many members"),
@@ -210,13 +250,31 @@ fn no_message() -> Response<HttpBody> {
     ))
 }
 
+fn unknown_revision() -> Response<HttpBody> {
+    let spoken: Vec<_> = PROTOCOL_VERSIONS
+        .iter()
+        .map(ProtocolVersion::as_str)
+        .collect();
+    bad_request(ErrorData::invalid_request(
+        format!(
+            "MCP-Protocol-Version names no revision that is spoken here: send one of {}",
+            spoken.join(", ")
+        ),
+        None,
+    ))
+}
+
 fn bad_request(error: ErrorData) -> Response<HttpBody> {
+    refused(StatusCode::BAD_REQUEST, error)
+}
+
+fn refused(status: StatusCode, error: ErrorData) -> Response<HttpBody> {
     // No id can be told.
     let message = JsonRpcError::new(None::<RequestId>, error);
     let body = serde_json::to_vec(&message).unwrap_or_default();
     let mut response = Response::new(Full::new(Bytes::from(body)).boxed());
-    *response.status_mut() = StatusCode::BAD_REQUEST;
-    let json = header::HeaderValue::from_static("application/json");
+    *response.status_mut() = status;
+    let json = header::HeaderValue::from_static(JSON);
     response.headers_mut().insert(header::CONTENT_TYPE, json);
     response
 }

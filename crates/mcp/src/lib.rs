@@ -30,5 +30,5 @@ mod tools;
 
 pub use self::http::{HttpAnswer, HttpBody, HttpCaller, HttpService, MAX_HTTP_BODY_BYTES};
 pub use connection::{McpError, Peer, serve};
-pub use service::{INSTRUCTIONS, SERVER_NAME, Service};
+pub use service::{INSTRUCTIONS, REMOTE_INSTRUCTIONS, SERVER_NAME, Service};
 pub use tools::{required_scopes, tool_list};

@@ -37,9 +37,11 @@ pub const SERVER_NAME: &str = "claude-code-container";
 
 /// What a client's model reads first, in both openings. At most 2,000 characters: clients cut what is longer.
 pub const INSTRUCTIONS: &str = include_str!("instructions.txt");
+/// The same for callers from elsewhere, who name projects and no paths of this host.
+pub const REMOTE_INSTRUCTIONS: &str = include_str!("instructions_remote.txt");
 
 /// Revisions that are tested. Older ones know batches, which are not served.
-const PROTOCOL_VERSIONS: &[ProtocolVersion] = &[
+pub(crate) const PROTOCOL_VERSIONS: &[ProtocolVersion] = &[
     ProtocolVersion::V_2025_06_18,
     ProtocolVersion::V_2025_11_25,
     ProtocolVersion::V_2026_07_28,
@@ -184,6 +186,14 @@ impl Service {
         find(tool, self.offer())
     }
 
+    /// What is true for the other side: one from elsewhere shares no disk with this host.
+    const fn instructions(&self) -> &'static str {
+        match self.offer() {
+            Offer::Remote => REMOTE_INSTRUCTIONS,
+            Offer::Person | Offer::Program => INSTRUCTIONS,
+        }
+    }
+
     /// # Errors
     /// A request of HTTP that the door did not hand over: a fault of ours, and nobody's call.
     fn call_of(&self, context: &RequestContext<RoleServer>) -> Result<Call, ErrorData> {
@@ -277,7 +287,7 @@ impl ServerHandler for Service {
         ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
             .with_protocol_version(ProtocolVersion::LATEST_WITH_INITIALIZE)
             .with_server_info(implementation)
-            .with_instructions(INSTRUCTIONS)
+            .with_instructions(self.instructions())
     }
 
     fn supported_protocol_versions(&self) -> Cow<'static, [ProtocolVersion]> {

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Attestation, BackendName, ConversationId, ExecutionId, FileChunk, FileWritten, KeyView,
-    NetworkOffer, NetworkPolicy, NetworkQuestion, NewKey, PromptView, RevokedKey, SessionId,
-    TokenUsage,
+    NetworkOffer, NetworkPolicy, NetworkQuestion, NewKey, PromptView, Refusal, RevokedKey,
+    SessionId, TokenUsage,
 };
 
 /// The answer to an [`crate::Action`].
@@ -441,6 +441,8 @@ pub struct ServerInfo {
     pub caller: CallerBounds,
     /// What sessions may reach beside their model provider.
     pub network: NetworkOffer,
+    /// Why prompts are refused in a new session that brings no credential of a model provider; `None`: they are not.
+    pub prompts_refused: Option<Refusal>,
     /// Whether the audit log is in working order.
     pub audit_ok: bool,
     /// Things that the operator should know, each a sentence.

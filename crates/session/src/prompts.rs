@@ -401,6 +401,12 @@ impl Sessions {
         Ok(self.0.execution_view(&execution, Cursors::tail()).await)
     }
 
+    /// Why prompts would be refused in a new session that brings no credential of its own.
+    pub fn refusal_of_prompts(&self) -> Option<Refusal> {
+        let settings = self.0.settings();
+        settings.providers.require_default_credential().err()
+    }
+
     /// Answers what Claude Code asks in a prompt.
     ///
     /// # Errors

@@ -276,13 +276,24 @@ impl Providers {
             true => Err(unavailable(
                 "the session's own key was lost when the server was started again",
             )),
-            false if self.configured(chosen.name).is_some() => Ok(()),
-            false => Err(unavailable(match chosen.name {
-                ProviderName::FirstParty => "no key of Anthropic is configured",
-                ProviderName::Bedrock => "no keys for Amazon Bedrock are configured",
-                ProviderName::Vertex => "no token for Google Vertex AI is configured",
-            })),
+            false => self.require_configured(chosen.name),
         }
+    }
+
+    /// The same for a session yet to be made, whose caller says nothing about its provider.
+    pub(crate) fn require_default_credential(&self) -> Result<(), Refusal> {
+        self.require_configured(self.default)
+    }
+
+    fn require_configured(&self, name: ProviderName) -> Result<(), Refusal> {
+        if self.configured(name).is_some() {
+            return Ok(());
+        }
+        Err(unavailable(match name {
+            ProviderName::FirstParty => "no key of Anthropic is configured",
+            ProviderName::Bedrock => "no keys for Amazon Bedrock are configured",
+            ProviderName::Vertex => "no token for Google Vertex AI is configured",
+        }))
     }
 
     fn configured(&self, name: ProviderName) -> Option<&Credential> {

@@ -35,6 +35,15 @@ pub(crate) fn conversation_not_found() -> Refusal {
     .in_field("conversationId")
 }
 
+pub(crate) fn no_conversation() -> Refusal {
+    Refusal::new(
+        Reason::ConversationNotFound,
+        "The session has no conversation: nobody gave it a prompt.",
+        "execute_in_session begins one (claude-code-mcp session prompt). What else happened in the session is in its logs: \
+         get_session_logs without `transcript` (claude-code-mcp session logs).",
+    )
+}
+
 /// Cannot happen on the road: it asks for the permit of what it does.
 pub(crate) fn other_permit() -> Refusal {
     Refusal::new(

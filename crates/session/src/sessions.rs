@@ -1,7 +1,7 @@
 //! The verbs of sessions, and the registry of those that are live.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -244,6 +244,27 @@ impl Sessions {
             })
             .await?;
         Ok(u32::try_from(live.len()).unwrap_or(u32::MAX))
+    }
+
+    /// The same, whose they are: how many each owner has.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn count_by_owner(&self) -> Result<BTreeMap<String, u32>, Refusal> {
+        let live = self
+            .0
+            .stored(|store| {
+                store.sessions(Filter {
+                    principal: None,
+                    live_only: true,
+                })
+            })
+            .await?;
+        let mut counts = BTreeMap::new();
+        for session in live {
+            *counts.entry(session.principal).or_default() += 1;
+        }
+        Ok(counts)
     }
 
     /// Live sessions, oldest first; with `ended` those that are only on record, too.

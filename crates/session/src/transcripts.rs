@@ -44,7 +44,7 @@ fn page(directory: &Path, request: ReadTranscript) -> Result<TranscriptPage, Ref
     let conversation = request
         .conversation
         .or_else(latest)
-        .ok_or_else(refusals::conversation_not_found)?;
+        .ok_or_else(refusals::no_conversation)?;
     let most = usize::try_from(request.lines).unwrap_or(usize::MAX);
     let page = agent::transcript::read(&journal(directory, conversation), request.from, most)
         .map_err(|error| unreadable(&error))?;

@@ -95,6 +95,12 @@ pub enum CliError {
     /// The runtime could not be made.
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
+    /// There is no audit log.
+    #[error("there is no audit log at {path} yet", path = path.display())]
+    NoAuditLog {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
     /// The audit log cannot be read or does not hold.
     #[error("the audit log {path}", path = path.display())]
     Audit {
@@ -136,6 +142,7 @@ impl CliError {
             | CliError::File { .. }
             | CliError::Terminal(_)
             | CliError::Runtime(_)
+            | CliError::NoAuditLog { .. }
             | CliError::Audit { .. } => EXIT_REFUSED,
         }
     }
@@ -156,8 +163,9 @@ impl CliError {
         match self {
             CliError::Refused(body) => Some(&body.hint),
             CliError::NotRun(inner) => inner.hint(),
-            CliError::Audit { path, .. } if !path.exists() => Some(
-                "The first server that starts makes the log. --state-dir, or audit_log in the configuration, says where it is.",
+            CliError::NoAuditLog { .. } => Some(
+                "The first server that starts makes it (claude-code-mcp session list starts one). It stands where audit_log of the \
+                 configuration says, else in the state directory (--state-dir); a PATH names the log's newest file.",
             ),
             CliError::Config(_)
             | CliError::Usage(_)

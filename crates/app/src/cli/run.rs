@@ -1,6 +1,6 @@
 //! `run`: one prompt in a session of its own, which is destroyed whatever happens.
 
-use mcp::reply::{ExecutionReply, SessionReply};
+use mcp::reply::{ExecutionReply, ServerInfoReply, SessionReply};
 use serde_json::{Value, json};
 
 use super::{
@@ -29,10 +29,21 @@ async fn play(context: &Context, arguments: &RunArguments) -> Result<u8, CliErro
     // From here on a signal ends the prompt, not this process: what it made is to be taken away again.
     let mut interrupts = Interrupts::new()?;
     let client = Client::connect(context, vec![project.clone()]).await?;
+    // No session is made that could not do what it is for.
+    let server: ServerInfoReply = client.ask("get_server_info", json!({})).await?;
+    if let Some(refused) = server.prompts_refused {
+        return Err(CliError::Refused(refused));
+    }
     let created = client.call("create_session", call).await?;
     let session: SessionReply = read("create_session", created)?;
     let id = &session.session_id;
-    let ended = give(context, &client, id, &words, arguments, &mut interrupts).await;
+    let order = order(id, &words, &arguments.options);
+    let given = client.ask("execute_in_session", order).await;
+    let has_transcript = given.is_ok();
+    let ended = match given {
+        Ok(started) => follow(context, &client, &started, arguments, &mut interrupts).await,
+        Err(error) => Err(error),
+    };
     if arguments.keep {
         note(&format!(
             "the session stays: {} {id}, until {}",
@@ -42,7 +53,7 @@ async fn play(context: &Context, arguments: &RunArguments) -> Result<u8, CliErro
     }
     match (destroy(context, client, id).await, ended) {
         (Ok(()), ended) => {
-            if !context.output.json {
+            if has_transcript && !context.output.json {
                 let short = short_id(id);
                 note(&format!(
                     "the session is destroyed; claude-code-mcp session transcript {short} shows for a day what was done"
@@ -77,27 +88,22 @@ fn creation(
     }))
 }
 
-/// Gives the prompt and follows it to its end.
-async fn give(
+/// Follows the prompt to its end.
+async fn follow(
     context: &Context,
     client: &Client,
-    session_id: &str,
-    words: &str,
+    started: &ExecutionReply,
     arguments: &RunArguments,
     interrupts: &mut Interrupts,
 ) -> Result<u8, CliError> {
-    let options = &arguments.options;
-    let started: ExecutionReply = client
-        .ask("execute_in_session", order(session_id, words, options))
-        .await?;
-    let look = match options.quiet {
+    let look = match arguments.options.quiet {
         true => Look::Quiet,
         false => Look::All,
     };
     let teller = Teller::new(context.output, look, "");
     let follower = Follower::new(
         client,
-        session_id,
+        &started.session_id,
         &started.execution_id,
         teller,
         OnInterrupt::Cancel,

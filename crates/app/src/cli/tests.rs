@@ -56,6 +56,8 @@ fn wrong_lines_are_refused_with_the_usage_exit_code() {
         "session approve app p --no --answer because",
         "keys create --name a --scope files --scope admin --expires 90d --root /srv",
         "keys rotate abcdefghij23 --overlap 0",
+        "audit search --result denied",
+        "audit tail --result pending",
     ] {
         assert!(parse(line).is_ok(), "{line}");
     }
@@ -83,6 +85,7 @@ fn wrong_lines_are_refused_with_the_usage_exit_code() {
         "keys create --name a --scope sudo",
         "keys create --name a --scope files --max-sessions 0",
         "keys revoke",
+        "audit export --format xml",
         "nonsense",
         "session",
     ] {
@@ -93,4 +96,18 @@ fn wrong_lines_are_refused_with_the_usage_exit_code() {
         );
     }
     assert!(parse("").unwrap().command.is_none());
+}
+
+/// It was taken, and fitted nothing: the records that were looked for seemed not to be there.
+#[test]
+fn a_result_that_no_record_has_was_searched_for() {
+    for command in ["search", "tail", "export"] {
+        let refused = parse(&format!("audit {command} --result nonsense")).unwrap_err();
+        assert_eq!(refused.kind(), clap::error::ErrorKind::InvalidValue);
+        let said = refused.to_string();
+        for value in ["ok", "denied", "failed", "aborted", "unknown", "pending"] {
+            assert!(said.contains(value), "{said}");
+            assert!(parse(&format!("audit {command} --result {value}")).is_ok());
+        }
+    }
 }

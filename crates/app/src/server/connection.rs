@@ -1,8 +1,8 @@
 //! One connection: credentials, greeting, verdict, door.
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Instant};
 
-use model::{ClientInfo, Credentials, Source};
+use model::{ClientInfo, Credentials, Principal, Source};
 use tokio::{
     io::{AsyncWriteExt, BufReader},
     net::{UnixStream, unix::UCred},
@@ -13,8 +13,8 @@ use super::{
     House, Options,
     clients::{Client, Clients},
     handshake::{
-        GREETING_TIMEOUT, Greeting, GreetingError, MAX_LINE_BYTES, Mode, PROTOCOL, Reply, Standing,
-        Verdict, is_admitted, judge, read_line,
+        GREETING_TIMEOUT, Greeting, GreetingError, MAX_LINE_BYTES, MAX_OWNERS, Mode, Owner,
+        PROTOCOL, Reply, Standing, Verdict, is_admitted, judge, read_line,
     },
     stream_door,
 };
@@ -49,7 +49,7 @@ pub(super) async fn serve(stream: UnixStream, host: &Host) {
     // A server that ends lets go of clients that have not got its reply yet: they try again with the next one.
     let greeted = tokio::select! {
         () = host.stop.cancelled() => return,
-        greeted = greet(&mut stream, host) => greeted,
+        greeted = greet(&mut stream, &peer, host) => greeted,
     };
     match greeted {
         Ok(Greeted::Enters(greeting, client)) => {
@@ -71,13 +71,22 @@ pub(super) async fn serve(stream: UnixStream, host: &Host) {
 }
 
 /// Reads the greeting and answers it.
-async fn greet(stream: &mut BufReader<UnixStream>, host: &Host) -> Result<Greeted, GreetingError> {
+async fn greet(
+    stream: &mut BufReader<UnixStream>,
+    peer: &UCred,
+    host: &Host,
+) -> Result<Greeted, GreetingError> {
     let greeting: Greeting = read_line(stream, MAX_LINE_BYTES, GREETING_TIMEOUT).await?;
     let sessions = host.house.live_sessions().await;
     // No pause from here to `enter` or `close_if_empty`: what the verdict rests on must still hold when it is given.
     let Some((mut reply, client)) = decide(&greeting, sessions, host) else {
         return Ok(Greeted::Answered);
     };
+    if greeting.mode == Mode::Status {
+        let mut owners = host.house.session_owners().await;
+        reply.own_sessions = Some(owners.remove(&name(peer)).unwrap_or_default());
+        reply.others = most_first(owners);
+    }
     if greeting.mode == Mode::Reload && reply.verdict == Verdict::Welcome {
         tracing::info!("a client asks this server to read its configuration again");
         reply.reloaded = Some(host.house.reload().await);
@@ -96,6 +105,22 @@ async fn greet(stream: &mut BufReader<UnixStream>, host: &Host) -> Result<Greete
     Ok(client.map_or(Greeted::Answered, |client| {
         Greeted::Enters(greeting, client)
     }))
+}
+
+/// The name under which that peer owns sessions.
+fn name(peer: &UCred) -> String {
+    let (uid, roots) = (peer.uid(), Vec::new());
+    Principal::LocalUser { uid, roots }.name()
+}
+
+fn most_first(owners: BTreeMap<String, u32>) -> Vec<Owner> {
+    let owners = owners.into_iter();
+    let mut owners: Vec<_> = owners
+        .map(|(owner, sessions)| Owner { owner, sessions })
+        .collect();
+    owners.sort_by_key(|owner| std::cmp::Reverse(owner.sessions));
+    owners.truncate(MAX_OWNERS);
+    owners
 }
 
 /// `None`: this server is just ending and says nothing, so that the client tries the next one.
@@ -130,6 +155,8 @@ fn decide(greeting: &Greeting, sessions: u32, host: &Host) -> Option<(Reply, Opt
         message,
         clients: standing.clients,
         sessions,
+        own_sessions: None,
+        others: Vec::new(),
         uptime_seconds: host.started.elapsed().as_secs(),
         reloaded: None,
     };
@@ -188,6 +215,8 @@ pub(super) fn refusal_line(version: &str, sentence: &str) -> Vec<u8> {
         message: Some(sentence.to_owned()),
         clients: 0,
         sessions: 0,
+        own_sessions: None,
+        others: Vec::new(),
         uptime_seconds: 0,
         reloaded: None,
     })

@@ -22,6 +22,8 @@ pub const MAX_LINE_BYTES: u64 = 64 * 1024;
 pub const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most roots that a client may hand over; each costs a look at the disk.
 pub const MAX_ROOTS: usize = 64;
+/// Most owners of sessions that a server names: a person reads them, and the line is bounded.
+pub const MAX_OWNERS: usize = 16;
 
 /// What a client wants of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,12 +99,27 @@ pub struct Reply {
     /// Live sessions.
     #[serde(default)]
     pub sessions: u32,
+    /// Those of them that are the asker's own. Told to [`Mode::Status`] alone; no server of before tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_sessions: Option<u32>,
+    /// Whose the others are, the owners of most of them first, [`MAX_OWNERS`] at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<Owner>,
     /// How long the server has run.
     #[serde(default)]
     pub uptime_seconds: u64,
     /// What came of reading the configuration again, where that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reloaded: Option<Reloaded>,
+}
+
+/// Somebody with live sessions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// [`model::Principal::name`].
+    pub owner: String,
+    /// How many.
+    pub sessions: u32,
 }
 
 /// How the server stands when somebody knocks.

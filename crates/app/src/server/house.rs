@@ -1,6 +1,6 @@
 //! What the server needs of the house behind it: one road, a count, an end.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use control::Road;
@@ -17,6 +17,9 @@ pub trait House: Send + Sync + 'static {
 
     /// Sessions that hold a place among `MAX_CONCURRENT_SESSIONS`. A server with one does not end for being idle.
     async fn live_sessions(&self) -> u32;
+
+    /// Whose they are: how many each owner has, by the owner's name. Nothing where that is not known.
+    async fn session_owners(&self) -> BTreeMap<String, u32>;
 
     /// Reads the configuration again and puts in force what can be, whole or not at all. It is finished also when nobody
     /// waits for it any more.

@@ -1,7 +1,7 @@
 //! A scripted house, and a server in this process that fronts can start.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     path::Path,
     sync::{
         Arc, Mutex,
@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Default)]
 pub struct ScriptedHouse {
     pub sessions: AtomicU32,
+    pub owners: Mutex<BTreeMap<String, u32>>,
     pub shutdowns: AtomicUsize,
     pub reloads: AtomicUsize,
     pub hangs_at_shutdown: AtomicBool,
@@ -49,6 +50,10 @@ impl House for ScriptedHouse {
 
     async fn live_sessions(&self) -> u32 {
         self.sessions.load(Ordering::SeqCst)
+    }
+
+    async fn session_owners(&self) -> BTreeMap<String, u32> {
+        self.owners.lock().unwrap().clone()
     }
 
     async fn reload(&self) -> Reloaded {

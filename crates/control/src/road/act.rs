@@ -332,6 +332,7 @@ impl Inner {
             max_session_seconds: bounds.max_lifetime.as_secs(),
             caller: self.caller_bounds(&policy, principal).await?,
             network: policy.network_told(),
+            prompts_refused: self.sessions.refusal_of_prompts(),
             audit_ok: self.audit.is_healthy(),
             warnings: server.warnings.clone(),
         })

@@ -353,9 +353,79 @@ async fn what_is_no_message_is_told_so() {
         (text.status, text.code().as_str()),
         (415, "unsupported_media_type")
     );
-    let html = door.post(LIST_TOOLS, &[("Accept", "text/html")]).await;
-    assert_eq!(html.status, 406);
     assert_eq!(door.post(LIST_TOOLS, &[]).await.status, 200);
+}
+
+/// They were lines of text, which no client of MCP reads.
+#[tokio::test]
+async fn refusals_of_headers_were_bare_text_and_are_json_that_says_what_to_send() {
+    let door = open(loopback()).await;
+    for (header, value, status, advice) in [
+        (
+            "Accept",
+            "text/html",
+            406,
+            "application/json, text/event-stream",
+        ),
+        (
+            "Accept",
+            "application/json",
+            406,
+            "application/json, text/event-stream",
+        ),
+        (
+            "MCP-Protocol-Version",
+            "1999-01-01",
+            400,
+            "2025-06-18, 2025-11-25, 2026-07-28",
+        ),
+        (
+            "MCP-Protocol-Version",
+            "n\u{f6}",
+            400,
+            "2025-06-18, 2025-11-25, 2026-07-28",
+        ),
+    ] {
+        let answer = door.post(LIST_TOOLS, &[(header, value)]).await;
+        assert_eq!(answer.status, status, "{answer:?}");
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        let error = &answer.json()["error"];
+        assert_eq!(error["code"], -32600, "{answer:?}");
+        assert!(
+            error["message"].as_str().unwrap().contains(advice),
+            "{error}"
+        );
+    }
+    // The controls: the same headers, as they should be.
+    for header in [
+        ("Accept", "text/event-stream, application/json"),
+        ("MCP-Protocol-Version", "2025-11-25"),
+    ] {
+        let answer = door.post(LIST_TOOLS, &[header]).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        assert!(answer.json()["result"]["tools"].is_array());
+    }
+}
+
+/// They spoke of an absolute projectPath, which a caller from elsewhere may never name.
+#[tokio::test]
+async fn instructions_by_http_were_those_for_who_shares_the_servers_disk() {
+    let door = open(loopback()).await;
+    let initialize = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#;
+    let discover = r#"{"jsonrpc":"2.0","id":1,"method":"server/discover","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"io.modelcontextprotocol/clientInfo":{"name":"t","version":"1"}}}}"#;
+    let modern = [
+        ("MCP-Protocol-Version", "2026-07-28"),
+        ("Mcp-Method", "server/discover"),
+    ];
+    for (message, headers) in [(initialize, &[][..]), (discover, &modern[..])] {
+        let answer = door.post(message, headers).await;
+        assert_eq!(
+            answer.json()["result"]["instructions"],
+            mcp::REMOTE_INSTRUCTIONS,
+            "{answer:?}"
+        );
+    }
 }
 
 /// Calls of one caller that are open at once are bounded over all of its connections.

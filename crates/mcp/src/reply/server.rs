@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ErrorBody;
+
 /// What the server is and can do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -52,6 +54,9 @@ pub struct ServerInfoReply {
     /// Credentials that create_session takes in network.credentials.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub network_credentials: Vec<String>,
+    /// Why execute_in_session is refused in a session that brings no credential of a model provider; absent where it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompts_refused: Option<ErrorBody>,
     /// The audit log is in working order; nothing is changed while it is not.
     pub audit_ok: bool,
     /// What the operator should know, a sentence each.

@@ -84,7 +84,13 @@ impl Client {
         client
     }
 
-    fn of(road: Arc<ScriptedRoad>, era: Era, credentials: Credentials, is_person: bool) -> Client {
+    /// A connection on which nothing was said, of whoever presents these credentials.
+    pub fn of(
+        road: Arc<ScriptedRoad>,
+        era: Era,
+        credentials: Credentials,
+        is_person: bool,
+    ) -> Client {
         let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
         let shutdown = CancellationToken::new();
         let peer = Peer {

@@ -1,6 +1,9 @@
 //! Openings, the list, and everything that the server does not do, in each era.
 
-use mcp::{INSTRUCTIONS, McpError, SERVER_NAME};
+use std::sync::Arc;
+
+use mcp::{INSTRUCTIONS, McpError, REMOTE_INSTRUCTIONS, SERVER_NAME};
+use model::{Credentials, Secret};
 use serde_json::{Value, json};
 
 use crate::{
@@ -38,6 +41,26 @@ async fn both_openings_tell_name_version_and_instructions() {
             (&json!(SERVER_NAME), &json!(env!("CARGO_PKG_VERSION")))
         );
         client.close().await.unwrap();
+    }
+}
+
+/// As a remote caller is told by HTTP: what counts is who calls, not the road.
+#[tokio::test]
+async fn a_caller_with_a_key_is_told_of_names_of_projects_and_a_local_one_of_paths() {
+    let key = || Credentials::ApiKey(Secret::new("ccmcp_canary".to_owned()));
+    for era in ERAS {
+        for (credentials, instructions) in
+            [(key(), REMOTE_INSTRUCTIONS), (credentials(), INSTRUCTIONS)]
+        {
+            let road = Arc::new(ScriptedRoad::healthy());
+            let mut client = Client::of(road, era, credentials, false);
+            let opening = client.opening().await;
+            assert_eq!(
+                opening["result"]["instructions"],
+                json!(instructions),
+                "{era:?}"
+            );
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a client is told about the server and its tools.
 
-use mcp::{INSTRUCTIONS, tool_list};
+use mcp::{INSTRUCTIONS, REMOTE_INSTRUCTIONS, tool_list};
 use serde_json::{Value, json};
 
 /// Claude Code cuts descriptions at 2,048 characters.
@@ -70,6 +70,7 @@ fn assert_closed(schema: &Value, path: &str) {
 fn tools_and_instructions_are_what_was_reviewed() {
     insta::assert_json_snapshot!("tools", tool_list());
     insta::assert_snapshot!("instructions", INSTRUCTIONS);
+    insta::assert_snapshot!("instructions_remote", REMOTE_INSTRUCTIONS);
     let codes: Vec<_> = model::Reason::ALL
         .iter()
         .map(|reason| reason.code())
@@ -163,10 +164,41 @@ fn nothing_hidden_stands_in_what_a_model_reads() {
         !is_plain("zero\u{200b}width") && !is_plain("\u{202e}"),
         "the check itself"
     );
-    assert!(is_plain(INSTRUCTIONS));
-    assert!(INSTRUCTIONS.chars().count() <= MAX_INSTRUCTIONS);
+    for instructions in [INSTRUCTIONS, REMOTE_INSTRUCTIONS] {
+        assert!(is_plain(instructions));
+        assert!(instructions.chars().count() <= MAX_INSTRUCTIONS);
+    }
     let tools = serde_json::to_value(tool_list()).unwrap();
     texts(&tools)
         .into_iter()
         .for_each(|text| assert!(is_plain(text), "{text}"));
+}
+
+/// The two texts are kept by hand: what does not speak of the host's disk or of scopes says the same in both.
+#[test]
+fn instructions_for_callers_from_elsewhere_differ_only_in_what_they_cannot_do() {
+    let only_in = |text: &str, other: &str| {
+        let lines = text.lines().filter(|line| !other.contains(line));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let local = only_in(INSTRUCTIONS, REMOTE_INSTRUCTIONS);
+    let remote = only_in(REMOTE_INSTRUCTIONS, INSTRUCTIONS);
+    let about = |lines: &[String], words: [&str; 3]| {
+        words
+            .iter()
+            .all(|word| lines.iter().any(|line| line.contains(word)))
+    };
+    assert_eq!(
+        (local.len(), remote.len()),
+        (3, 4),
+        "{local:#?} {remote:#?}"
+    );
+    assert!(about(
+        &local,
+        ["the user's machine", "absolute projectPath", "the host"]
+    ));
+    assert!(about(
+        &remote,
+        ["projectPath", "transfer_files", "insufficient_scope"]
+    ));
 }

@@ -400,6 +400,11 @@ fn server_info() -> ServerInfo {
             standing: vec![],
             credentials: vec!["github".to_owned()],
         },
+        prompts_refused: Some(Refusal::new(
+            model::Reason::ProviderUnavailable,
+            "Claude Code cannot reach a model: no key of Anthropic is configured.",
+            "Set ANTHROPIC_API_KEY where the server is started.",
+        )),
         audit_ok: true,
         warnings: vec!["swap is not limited on this machine".to_owned()],
     }

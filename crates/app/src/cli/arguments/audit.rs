@@ -125,8 +125,8 @@ pub struct FilterArguments {
     /// Of an action; * and ? stand for any text and one character
     #[arg(long, value_name = "GLOB")]
     pub action: Option<String>,
-    /// That ended so: ok, denied, failed, aborted, unknown; pending are intents
-    #[arg(long, value_name = "RESULT")]
+    /// That ended so; pending are intents
+    #[arg(long, value_name = "RESULT", value_parser = ["ok", "denied", "failed", "aborted", "unknown", "pending"])]
     pub result: Option<String>,
     /// Of an operation, which intent and result share
     #[arg(long, value_name = "ID")]

@@ -15,7 +15,7 @@ use super::{
 use crate::audit_sinks;
 
 pub(super) fn run(context: &Context, arguments: &ExportArguments) -> Result<u8, CliError> {
-    let path = log(context, arguments.path.as_ref());
+    let path = log(context, arguments.path.as_ref())?;
     let filter = filter(context, &arguments.filter)?;
     let format = Format::named(&arguments.format)
         .ok_or_else(|| CliError::Usage("--format is one of jsonl, ocsf, cef".to_owned()))?;

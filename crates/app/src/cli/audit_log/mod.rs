@@ -9,7 +9,10 @@ mod show;
 mod tail;
 mod verify;
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use audit::export::{Filter, Line, Pattern, Reader};
 
@@ -29,7 +32,7 @@ pub(super) fn run(context: &Context, command: &AuditCommand) -> Result<u8, CliEr
             from,
         } => verify::run(
             context,
-            &log(context, path.as_ref()),
+            &log(context, path.as_ref())?,
             &verify::Against {
                 key: key.as_deref(),
                 public_key: public_key.as_deref(),
@@ -45,9 +48,14 @@ pub(super) fn run(context: &Context, command: &AuditCommand) -> Result<u8, CliEr
     }
 }
 
-/// The log that is meant.
-fn log(context: &Context, named: Option<&PathBuf>) -> PathBuf {
-    named.unwrap_or(&context.config.audit_log).clone()
+/// The log that is meant. Where there is none, each command says so alike: each would fail at another step.
+fn log(context: &Context, named: Option<&PathBuf>) -> Result<PathBuf, CliError> {
+    let path = named.unwrap_or(&context.config.audit_log).clone();
+    match path.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(CliError::NoAuditLog { path }),
+        // What else is wrong with it is told by what reads it.
+        Ok(_) | Err(_) => Ok(path),
+    }
 }
 
 fn failed(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> CliError {

@@ -8,7 +8,7 @@ use super::{
 };
 
 pub(super) fn run(context: &Context, arguments: &SearchArguments) -> Result<u8, CliError> {
-    let path = log(context, arguments.path.as_ref());
+    let path = log(context, arguments.path.as_ref())?;
     let filter = filter(context, &arguments.filter)?;
     let mut found = false;
     for line in records(&path, &filter)? {

@@ -16,7 +16,7 @@ use super::{
 const POLL: Duration = Duration::from_millis(200);
 
 pub(super) fn run(context: &Context, arguments: &TailArguments) -> Result<u8, CliError> {
-    let path = log(context, arguments.path.as_ref());
+    let path = log(context, arguments.path.as_ref())?;
     let filter = filter(context, &arguments.filter)?;
     let keep = usize::try_from(arguments.lines).unwrap_or(usize::MAX);
     let mut last = VecDeque::new();

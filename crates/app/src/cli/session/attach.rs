@@ -90,7 +90,7 @@ fn unclear(target: &str, running: &[ExecutionReply]) -> ErrorBody {
         true => (
             Reason::ExecutionNotFound,
             format!("nothing runs in {target:?}"),
-            "claude-code-mcp session transcript shows what was said and done, session logs what happened.",
+            "claude-code-mcp session logs shows what happened; session transcript, where a prompt was given, what was said and done.",
         ),
         false => (
             Reason::InvalidArgument,

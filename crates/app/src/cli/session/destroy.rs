@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::{
     CliError, Client, Context, EXIT_OK, EXIT_REFUSED, read,
     resolve::{is_live, resolve},
+    show::note_sessions_of_others,
 };
 use crate::cli::output::report;
 
@@ -36,7 +37,8 @@ pub(super) async fn run(context: &Context, sessions: &[String], all: bool) -> Re
         }
     }
     if all && results.is_empty() && code == EXIT_OK && !context.output.json {
-        context.output.line("no session is live")?;
+        context.output.line("no session of yours is live")?;
+        note_sessions_of_others(context)?;
     }
     match (context.output.json, all, results.as_slice()) {
         (true, false, [one]) => context.output.json(one)?,

@@ -11,8 +11,12 @@ use super::{
     resolve::{is_live, resolve},
 };
 use crate::{
-    cli::output::{Color, Output},
+    cli::{
+        output::{Color, Output, note},
+        server::owners,
+    },
     config::units::{counted, format_duration, format_size},
+    server::handshake::Mode,
 };
 
 /// Digits of an id that a table shows; they are enough to name the session.
@@ -27,6 +31,7 @@ pub(super) async fn list(context: &Context, all: bool) -> Result<u8, CliError> {
         context.output.json(&content)?;
         return Ok(EXIT_OK);
     }
+    note_sessions_of_others(context)?;
     let reply: SessionListReply = read("list_sessions", content)?;
     if reply.sessions.is_empty() {
         context.output.line(match all {
@@ -47,6 +52,18 @@ pub(super) async fn list(context: &Context, all: bool) -> Result<u8, CliError> {
         rows,
     )?;
     Ok(EXIT_OK)
+}
+
+/// Sessions belong to whoever made them: those of others are in no list of ours, and live all the same.
+pub(super) fn note_sessions_of_others(context: &Context) -> Result<(), CliError> {
+    let Some(standing) = context.connect_existing(Mode::Status)? else {
+        return Ok(());
+    };
+    let live = counted(standing.reply.sessions.into(), "session");
+    if let Some(owners) = owners(&standing.reply) {
+        note(&format!("{live} live on this server: {owners}"));
+    }
+    Ok(())
 }
 
 fn row(output: Output, session: &SessionReply, now: Timestamp) -> Vec<String> {
