@@ -133,14 +133,13 @@ impl HttpService {
         // The token has done its work: nothing behind the door needs it.
         head.headers.remove(header::AUTHORIZATION);
         head.extensions.insert(Arc::clone(&request));
+        let response = (self.answer)(Request::from_parts(head, Full::new(rest))).await;
         let mut response = in_json(response).await;
         if request.wants_list.load(Ordering::Relaxed) {
             response = listing::filled(response).await;
         }
         HttpAnswer {
             response,
-        HttpAnswer {
-            response: in_json(response).await,
             lacking: request.lacking.get().copied().flatten(),
         }
     }

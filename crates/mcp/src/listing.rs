@@ -1,7 +1,7 @@
 //! The list of tools as text, written once. It is a hundred kilobytes that never change, and writing them anew was most of
 //! what an answer by HTTP cost. rmcp writes the answer around one tool that stands for all, and the text takes its place.
 
-use std::{convert::Infallible, sync::LazyLock};
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use http::{Response, header};
