@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::{
     network::server,
-    support::{Client, Machine, until, users},
+    support::{Client, Machine, User, until, users},
 };
 
 /// A machine whose servers read this file.
@@ -360,4 +360,51 @@ fn a_configuration_is_checked_without_a_server() {
     assert!(machine.server_pid().is_none());
     let nothing = machine.cli(&["server", "reload"]);
     assert!(nothing.status.success() && said(&nothing).contains("no server runs"));
+}
+
+/// Nobody heard that a file had not been found, nor where it was looked for.
+#[test]
+fn where_the_configuration_file_was_looked_for_is_told_wherever_it_is_read() {
+    let mut machine = Machine::new(User::Ordinary);
+    let home = machine.base().join("config-home");
+    machine.set("XDG_CONFIG_HOME", &home.display().to_string());
+    let place = home.join("claude-code-mcp/config.toml");
+    let shown = place.display().to_string();
+    let client = machine.client();
+    let readers = [
+        ["config", "check"],
+        ["config", "show"],
+        ["server", "reload"],
+    ];
+    let tell = || {
+        readers.map(|arguments| {
+            let told = machine.cli(&arguments);
+            assert!(told.status.success(), "{told:?}");
+            let json = machine.cli(&[arguments[0], arguments[1], "--json"]);
+            let json: Value = serde_json::from_str(&said(&json)).expect("JSON");
+            let source = match arguments[0] {
+                "server" => json["source"].clone(),
+                _ => json,
+            };
+            assert_eq!(source["lookedFor"], shown, "{arguments:?}: {source}");
+            (said(&told), source["file"].clone())
+        })
+    };
+    for (told, file) in tell() {
+        let words = format!("configuration file: none at {shown}, so the defaults apply\n");
+        assert!(told.starts_with(&words), "{told}");
+        assert_eq!(file, Value::Null);
+    }
+    // The control: it is there.
+    fs::create_dir_all(place.parent().expect("a directory")).expect("a directory");
+    fs::write(&place, "default_idle_timeout = 901\n").expect("a file");
+    for path in [place.parent().expect("a directory"), &place] {
+        machine.give(path);
+    }
+    for (told, file) in tell() {
+        let words = format!("configuration file: {shown}\n");
+        assert!(told.starts_with(&words), "{told}");
+        assert_eq!(file, shown);
+    }
+    client.close();
 }

@@ -131,6 +131,7 @@ fn decide(greeting: &Greeting, sessions: u32, host: &Host) -> Option<(Reply, Opt
         clients: standing.clients,
         sessions,
         uptime_seconds: host.started.elapsed().as_secs(),
+        http: host.options.http.clone(),
         reloaded: None,
     };
     Some((reply, client))
@@ -189,6 +190,7 @@ pub(super) fn refusal_line(version: &str, sentence: &str) -> Vec<u8> {
         clients: 0,
         sessions: 0,
         uptime_seconds: 0,
+        http: None,
         reloaded: None,
     })
 }
