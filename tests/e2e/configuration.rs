@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::{Ipv4Addr, TcpListener},
+    os::unix::fs::PermissionsExt,
     path::PathBuf,
     process::Output,
     thread,
@@ -407,4 +408,41 @@ fn where_the_configuration_file_was_looked_for_is_told_wherever_it_is_read() {
         assert_eq!(file, shown);
     }
     client.close();
+}
+
+/// Its sessions were made, and each of their requests failed.
+#[test]
+fn a_session_is_not_made_with_a_credential_whose_file_became_too_short() {
+    let configured = Configured::new("");
+    let token = configured.machine.base().join("token");
+    configured.write(&format!(
+        "network_allow = [\"hub.example\"]\n[credentials.hub]\nfile = \"{}\"\ndestinations = [\"hub.example\"]\n",
+        token.display()
+    ));
+    let put = |text: &str| {
+        let aside = token.with_extension("new");
+        fs::write(&aside, text).expect("a file");
+        fs::set_permissions(&aside, fs::Permissions::from_mode(0o600)).expect("its mode");
+        fs::rename(&aside, &token).expect("its place");
+    };
+    put("twelve-bytes");
+    let machine = &configured.machine;
+    let mut client = machine.client();
+    let asked = json!({
+        "projectPath": machine.project,
+        "network": { "allow": ["hub.example"], "credentials": ["hub"] }
+    });
+    put("abc");
+    let refused = client
+        .tool("create_session", asked.clone())
+        .expect_err("a refusal");
+    assert_eq!(refused["code"], "credential_unavailable", "{refused}");
+    let hint = refused["hint"].as_str().unwrap_or_default();
+    assert!(hint.contains("[credentials.hub]"), "{refused}");
+    let reloaded = machine.cli(&["server", "reload"]);
+    assert_eq!(reloaded.status.code(), Some(1), "{reloaded:?}");
+    assert!(said(&reloaded).contains("12 to 4096 bytes"), "{reloaded:?}");
+    put("twelve-again");
+    let session = client.create_with(asked);
+    client.destroy(&session);
 }
