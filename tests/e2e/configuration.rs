@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::{Ipv4Addr, TcpListener},
+    os::unix::fs::PermissionsExt,
     path::PathBuf,
     process::Output,
     thread,
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::{
     network::server,
-    support::{Client, Machine, until, users},
+    support::{Client, Machine, User, until, users},
 };
 
 /// A machine whose servers read this file.
@@ -360,4 +361,88 @@ fn a_configuration_is_checked_without_a_server() {
     assert!(machine.server_pid().is_none());
     let nothing = machine.cli(&["server", "reload"]);
     assert!(nothing.status.success() && said(&nothing).contains("no server runs"));
+}
+
+/// Nobody heard that a file had not been found, nor where it was looked for.
+#[test]
+fn where_the_configuration_file_was_looked_for_is_told_wherever_it_is_read() {
+    let mut machine = Machine::new(User::Ordinary);
+    let home = machine.base().join("config-home");
+    machine.set("XDG_CONFIG_HOME", &home.display().to_string());
+    let place = home.join("claude-code-mcp/config.toml");
+    let shown = place.display().to_string();
+    let client = machine.client();
+    let readers = [
+        ["config", "check"],
+        ["config", "show"],
+        ["server", "reload"],
+    ];
+    let tell = || {
+        readers.map(|arguments| {
+            let told = machine.cli(&arguments);
+            assert!(told.status.success(), "{told:?}");
+            let json = machine.cli(&[arguments[0], arguments[1], "--json"]);
+            let json: Value = serde_json::from_str(&said(&json)).expect("JSON");
+            let source = match arguments[0] {
+                "server" => json["source"].clone(),
+                _ => json,
+            };
+            assert_eq!(source["lookedFor"], shown, "{arguments:?}: {source}");
+            (said(&told), source["file"].clone())
+        })
+    };
+    for (told, file) in tell() {
+        let words = format!("configuration file: none at {shown}, so the defaults apply\n");
+        assert!(told.starts_with(&words), "{told}");
+        assert_eq!(file, Value::Null);
+    }
+    // The control: it is there.
+    fs::create_dir_all(place.parent().expect("a directory")).expect("a directory");
+    fs::write(&place, "default_idle_timeout = 901\n").expect("a file");
+    for path in [place.parent().expect("a directory"), &place] {
+        machine.give(path);
+    }
+    for (told, file) in tell() {
+        let words = format!("configuration file: {shown}\n");
+        assert!(told.starts_with(&words), "{told}");
+        assert_eq!(file, shown);
+    }
+    client.close();
+}
+
+/// Its sessions were made, and each of their requests failed.
+#[test]
+fn a_session_is_not_made_with_a_credential_whose_file_became_too_short() {
+    let configured = Configured::new("");
+    let token = configured.machine.base().join("token");
+    configured.write(&format!(
+        "network_allow = [\"hub.example\"]\n[credentials.hub]\nfile = \"{}\"\ndestinations = [\"hub.example\"]\n",
+        token.display()
+    ));
+    let put = |text: &str| {
+        let aside = token.with_extension("new");
+        fs::write(&aside, text).expect("a file");
+        fs::set_permissions(&aside, fs::Permissions::from_mode(0o600)).expect("its mode");
+        fs::rename(&aside, &token).expect("its place");
+    };
+    put("twelve-bytes");
+    let machine = &configured.machine;
+    let mut client = machine.client();
+    let asked = json!({
+        "projectPath": machine.project,
+        "network": { "allow": ["hub.example"], "credentials": ["hub"] }
+    });
+    put("abc");
+    let refused = client
+        .tool("create_session", asked.clone())
+        .expect_err("a refusal");
+    assert_eq!(refused["code"], "credential_unavailable", "{refused}");
+    let hint = refused["hint"].as_str().unwrap_or_default();
+    assert!(hint.contains("[credentials.hub]"), "{refused}");
+    let reloaded = machine.cli(&["server", "reload"]);
+    assert_eq!(reloaded.status.code(), Some(1), "{reloaded:?}");
+    assert!(said(&reloaded).contains("12 to 4096 bytes"), "{reloaded:?}");
+    put("twelve-again");
+    let session = client.create_with(asked);
+    client.destroy(&session);
 }

@@ -102,7 +102,7 @@ fn serve_takes_the_place_of_an_idle_server_and_of_no_other() {
     };
     let said = refused();
     assert!(
-        said.contains("1 clients") && said.contains("server stop"),
+        said.contains("1 client)") && said.contains("server stop"),
         "{said}"
     );
     assert_eq!(machine.server_pid(), on_demand);
@@ -120,6 +120,12 @@ fn serve_takes_the_place_of_an_idle_server_and_of_no_other() {
     });
     let said = refused();
     assert!(said.contains("was started to stay"), "{said}");
+    // It began with "no connection to the server".
+    let place = format!("a server runs already (process {}, socket ", serving.id());
+    assert!(
+        said.contains(&place) && !said.contains("no connection"),
+        "{said}"
+    );
     assert_eq!(machine.server_pid(), pid);
     // Beside each other: as long as nobody has asked for its end, its process is still there.
     thread::scope(|scope| {

@@ -10,7 +10,7 @@ use crate::{
         Machine,
         door::{HttpServer, key},
         issuer::Issuer,
-        skip, users,
+        skip, until, users,
     },
 };
 
@@ -100,6 +100,34 @@ fn the_python_sdk_by_http_with_access_tokens() {
     }
 }
 
+/// `server status` did not tell it.
+#[test]
+fn where_mcp_is_served_by_http_is_told_by_the_status_of_the_server() {
+    let machine = Machine::new(users()[0]);
+    let status = |arguments: &[&str]| {
+        let told = machine.cli(arguments);
+        assert!(told.status.success(), "{told:?}");
+        String::from_utf8_lossy(&told.stdout).into_owned()
+    };
+    let server = HttpServer::start(&machine, &[]);
+    until("it listens for commands", || {
+        machine.cli(&["server", "status"]).status.success()
+    });
+    let told = status(&["server", "status"]);
+    assert!(
+        told.contains(&format!("http      {}", server.url)),
+        "{told}"
+    );
+    let json: Value = serde_json::from_str(&status(&["server", "status", "--json"])).expect("JSON");
+    assert_eq!(json["http"], server.url);
+    server.kill();
+    // The control: a server without that door.
+    let client = machine.client();
+    let told = status(&["server", "status"]);
+    assert!(told.contains("http      not served"), "{told}");
+    client.close();
+}
+
 /// What others could reach is not opened in the clear, nor where nobody could come in; and nothing is left of the try.
 #[test]
 fn a_door_that_must_not_be_open_is_not_opened() {
@@ -120,6 +148,13 @@ fn a_door_that_must_not_be_open_is_not_opened() {
             "keys create",
         ),
         (&["serve", "--http", "localhost:0"], 2, "127.0.0.1:7860"),
+        // It spoke of `--set`, which nobody had typed.
+        (&["serve", "--http", "nonsense"], 2, "in the flag --http is"),
+        (
+            &["serve", "--set", "http_listen=nonsense"],
+            2,
+            "in the flag --set is",
+        ),
         (
             &[
                 "serve",

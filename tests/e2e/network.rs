@@ -143,19 +143,39 @@ fn what_every_session_has_is_reached_and_the_rest_is_refused_by_its_rule_and_all
         // SOCKS, with the name resolved outside.
         let socks = format!("{CURL} --proxy socks5h://127.0.0.1:1080 http://localhost:{port}/");
         assert_eq!(client.output(&session, &socks), HELLO);
-        for (url, code) in [
-            (format!("http://localhost:{other}/"), "port_not_allowed"),
-            ("http://example.com/".to_owned(), "host_not_allowed"),
-            (format!("http://127.0.0.1:{port}/"), "raw_address"),
+        for (url, code, host, said) in [
+            (
+                format!("http://localhost:{other}/"),
+                "port_not_allowed",
+                "localhost",
+                other,
+            ),
+            (
+                "http://example.com/".to_owned(),
+                "host_not_allowed",
+                "example.com",
+                80,
+            ),
+            (
+                format!("http://127.0.0.1:{port}/"),
+                "raw_address",
+                "127.0.0.1",
+                port,
+            ),
             (
                 "http://169.254.169.254/latest/meta-data/".to_owned(),
                 "raw_address",
+                "169.254.169.254",
+                80,
             ),
         ] {
             let answer = get(&mut client, &session, &url);
             assert!(answer.ends_with(" 403"), "{url}: {answer}");
             let denied = |record: &Value| {
-                record["result"] == "denied" && record["parameters"]["code"] == code
+                record["result"] == "denied"
+                    && record["parameters"]["code"] == code
+                    && record["parameters"]["host"] == host
+                    && record["parameters"]["port"] == said
             };
             let record = recorded(&machine, "egress.connect", denied);
             assert_eq!(record["session_id"], session.as_str());

@@ -279,6 +279,10 @@ fn where_no_client_can_ask_it_is_listed_and_a_person_at_the_command_line_answers
     for (word, target) in [("allow", &yes), ("deny", &no)] {
         let said = machine.cli(&["session", word, &session, target]);
         assert!(said.status.success(), "{said:?}");
+        // The answer to a no did not say to what.
+        let host = target.split(':').next().expect("a host");
+        let told = String::from_utf8_lossy(&said.stdout).into_owned();
+        assert!(told.contains(host), "{word}: {told}");
     }
     assert_eq!(pending(&mut client, &session), Vec::<String>::new());
     assert_eq!(

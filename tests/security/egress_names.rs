@@ -1,6 +1,10 @@
 //! T1.4, C2: a name is all that opens a way, and it opens none to an address that no public host has: spellings of addresses,
 //! names that seem to be others, names that lead inside, and names that change their mind.
 
+use std::fs;
+
+use serde_json::Value;
+
 use crate::{
     support::lab::{
         Event, Lab,
@@ -112,6 +116,40 @@ fn no_spelling_of_an_address_is_reached() {
         let controls = WAYS.map(|way| Probe::reached(way, b"www.example.com", 80));
         let came = attempt(lab, sandbox, &controls);
         assert_eq!(requests_at(&came, WEB), 3, "the control: {came:#?}");
+    });
+}
+
+/// T1.4, A1: it was on record as denied, by a rule that allows it.
+#[test]
+fn an_allowed_name_that_nobody_has_is_told_as_such_inside_and_on_record() {
+    if !is_inside(
+        "egress_names::an_allowed_name_that_nobody_has_is_told_as_such_inside_and_on_record",
+    ) {
+        return;
+    }
+    let lab = Lab::start();
+    let probes = [Way::Connect, Way::Http]
+        .map(|way| Probe::refused(way, b"nobody.example.com", 80, "resolution_failed"));
+    each_in(&lab, "nobody", &[(DEFAULT, WIDE)], |lab, sandbox| {
+        let came = attempt(lab, sandbox, &probes);
+        assert!(at_addresses(&came).is_empty(), "{came:#?}");
+        let log = fs::read_to_string(sandbox.machine.audit_log()).expect("the audit log");
+        let records = log
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let told: Vec<_> = records
+            .filter(|record| record["parameters"]["code"] == "resolution_failed")
+            .filter(|record| record["phase"] == "result")
+            .collect();
+        assert_eq!(told.len(), probes.len(), "{told:#?}");
+        for record in told {
+            assert_eq!(record["result"], "failed", "{record}");
+            assert_eq!(record["reason"], "resolution_failed", "{record}");
+            assert_eq!(record["parameters"]["port"], 80, "{record}");
+        }
+        let control = [Probe::reached(Way::Http, b"www.example.com", 80)];
+        let came = attempt(lab, sandbox, &control);
+        assert_eq!(requests_at(&came, WEB), 1, "the control: {came:#?}");
     });
 }
 

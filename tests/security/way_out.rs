@@ -296,7 +296,7 @@ pub fn denied(sandbox: &Sandbox, count: usize) -> Vec<String> {
             .filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let refused = records.filter(|record| {
             record["action"] == "egress.connect"
-                && record["result"] == "denied"
+                && (record["result"] == "denied" || record["result"] == "failed")
                 && record["session_id"] == sandbox.session.as_str()
         });
         refused

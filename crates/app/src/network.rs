@@ -141,3 +141,76 @@ fn offered(one: &CredentialSettings) -> anyhow::Result<Offered> {
         git_user: one.git_user.clone(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use super::*;
+    use crate::{
+        config::{Environment, Flags, load},
+        reload::inspect_whole,
+    };
+
+    /// A source in the file's words, where its bytes stand, and whether they are looked at before they are used.
+    const SOURCES: [(&str, &str, bool); 4] = [
+        ("file = \"DIRECTORY/token\"", "token", true),
+        ("command = [\"cat\", \"DIRECTORY/token\"]", "token", false),
+        ("", "credential-hub", true),
+        ("", "", true),
+    ];
+
+    /// What a check says of that configuration with such a token, and whether a server would start with it.
+    fn told(source: &str, file: &str, token: &str) -> (Vec<String>, bool) {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path().to_str().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            path
+        };
+        let source = source.replace("DIRECTORY", at);
+        let flags = Flags {
+            config: Some(write(
+                "config.toml",
+                &format!("[credentials.hub]\n{source}\ndestinations = [\"hub.example\"]\n"),
+            )),
+            state_dir: Some(directory.path().join("state")),
+            ..Flags::default()
+        };
+        let mut variables = vec![("HOME", at), ("CREDENTIALS_DIRECTORY", at)];
+        match file {
+            "" => variables.push(("CLAUDE_CODE_MCP_CREDENTIAL_HUB", token)),
+            file => drop(write(file, token)),
+        }
+        let uid = rustix::process::geteuid().as_raw();
+        let environment = Environment::of(uid, variables);
+        let found = inspect_whole(&flags, &environment).problems.into_iter();
+        let config = load(&flags, &environment).unwrap();
+        let starts = check_credentials(&config).is_ok() && credentials(&config, None).is_ok();
+        let said = |problem: crate::config::Problem| {
+            assert_eq!(problem.key.as_deref(), Some("credentials.hub"));
+            assert!(problem.place.is_some(), "{problem:?}");
+            problem.message
+        };
+        (found.map(said).collect(), starts)
+    }
+
+    /// The shortest was promised to have 12 bytes, and only what came in a variable was looked at.
+    #[test]
+    fn a_credential_of_three_bytes_passed_the_check_and_the_start() {
+        let refused =
+            "the credential cannot be used (`credentials.hub`): it must have 12 to 4096 bytes";
+        for (source, file, is_looked_at) in SOURCES {
+            let (problems, starts) = told(source, file, "abc");
+            match is_looked_at {
+                true => assert_eq!(problems, [refused], "{source} {file}"),
+                false => assert_eq!(problems, [""; 0], "{source}"),
+            }
+            assert_eq!(starts, !is_looked_at, "{source} {file}");
+            let control = told(source, file, "twelve-bytes");
+            assert_eq!(control, (Vec::new(), true), "{source} {file}: the control");
+        }
+    }
+}

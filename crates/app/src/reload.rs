@@ -16,7 +16,8 @@ use tokio::sync::Mutex;
 use crate::{
     agent_program,
     config::{
-        Change, Config, Environment, Flags, Inspected, Problem, Reread, Running, Written, inspect,
+        Change, Config, Environment, FileLookedFor, Flags, Inspected, Problem, Reread, Running,
+        Written, inspect,
     },
     network, provider,
     server::{ChangedKey, ReloadOutcome, Reloaded},
@@ -67,7 +68,8 @@ impl Reloader {
         let reloading = tokio::spawn(async move { self.reload_now().await });
         reloading.await.unwrap_or_else(|error| {
             tracing::error!(%error, "reading the configuration again failed");
-            rejected(vec![format!("it failed: {error}")])
+            let problems = vec![format!("it failed: {error}")];
+            rejected(problems, None)
         })
     }
 
@@ -79,11 +81,11 @@ impl Reloader {
         }
         let (reread, next) = match self.prepare(&running).await {
             Ok(prepared) => prepared,
-            Err(problems) => return self.reject(&problems).await,
+            Err(problems) => return self.reject(&problems, running.config()).await,
         };
         if let Err(error) = self.record(&reread.changes).await {
             let what = Problem::other("audit_unavailable", format!("the audit log: {error}"));
-            return self.reject(&[what]).await;
+            return self.reject(&[what], running.config()).await;
         }
         let ledger = self.sessions.ledger();
         ledger.replace_terms(next.budgets, next.prices);
@@ -133,7 +135,7 @@ impl Reloader {
         Ok(())
     }
 
-    async fn reject(&self, problems: &[Problem]) -> Reloaded {
+    async fn reject(&self, problems: &[Problem], standing: &Config) -> Reloaded {
         let told: Vec<String> = problems.iter().take(MAX_TOLD).map(told).collect();
         for problem in &told {
             tracing::error!("the configuration is not taken over: {problem}");
@@ -152,7 +154,7 @@ impl Reloader {
         if let Err(error) = self.audit.event(event).await {
             tracing::error!(%error, "that a configuration was rejected is not in the audit log");
         }
-        rejected(told)
+        rejected(told, Some(standing.source()))
     }
 }
 
@@ -191,16 +193,18 @@ fn accepted(reread: &Reread, narrowed_sessions: u32) -> Reloaded {
         needs_restart: reread.pending.iter().map(|key| (*key).to_owned()).collect(),
         narrowed_sessions,
         problems: Vec::new(),
+        source: Some(reread.config.source()),
     }
 }
 
-const fn rejected(problems: Vec<String>) -> Reloaded {
+const fn rejected(problems: Vec<String>, source: Option<FileLookedFor>) -> Reloaded {
     Reloaded {
         outcome: ReloadOutcome::Rejected,
         changed: Vec::new(),
         needs_restart: Vec::new(),
         narrowed_sessions: 0,
         problems,
+        source,
     }
 }
 

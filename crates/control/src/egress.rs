@@ -83,8 +83,8 @@ struct Counts {
 struct Decided {
     action: &'static str,
     details: Vec<(&'static str, Parameter)>,
-    /// The code of the refusal, and what it is among the reasons of the log.
-    denied: Option<(&'static str, Reason)>,
+    /// The code of the refusal, and how the log closes it.
+    refused: Option<(&'static str, Closing)>,
 }
 
 impl SessionLedger {
@@ -111,12 +111,12 @@ impl SessionLedger {
         let Decided {
             action,
             details,
-            denied,
+            refused,
         } = decided;
-        match denied {
+        match refused {
             None => Box::pin(self.allowed(action, details)),
-            Some((code, reason)) => {
-                self.denied(action, details, code, reason);
+            Some((code, closing)) => {
+                self.refused(action, details, code, closing);
                 Box::pin(std::future::ready(Ok(Ticket(0))))
             }
         }
@@ -144,12 +144,12 @@ impl SessionLedger {
         Ok(Ticket(ticket))
     }
 
-    fn denied(
+    fn refused(
         &self,
         action: &'static str,
         mut details: Vec<(&'static str, Parameter)>,
         code: &str,
-        reason: Reason,
+        closing: Closing,
     ) {
         let (is_counted, is_first) = self.counted(|counts| {
             counts.denied += 1;
@@ -165,7 +165,7 @@ impl SessionLedger {
         }
         details.push(("code", word(code)));
         self.audit
-            .write_behind(self.intent(action, details), Closing::Denied(reason));
+            .write_behind(self.intent(action, details), closing);
     }
 
     /// Something allowed is over.
@@ -247,7 +247,7 @@ impl ::egress::Observer for SessionLedger {
         self.audited_decision(Decided {
             action: REQUEST,
             details: asked(record),
-            denied: None,
+            refused: None,
         })
     }
 
@@ -259,7 +259,7 @@ impl ::egress::Observer for SessionLedger {
         let decided = Decided {
             action: REQUEST,
             details: asked(record),
-            denied: Some((rule, reason(rule))),
+            refused: Some((rule, Closing::Denied(reason(rule)))),
         };
         drop(self.audited_decision(decided));
     }
@@ -270,8 +270,9 @@ impl Recorder for SessionLedger {
         let mut details = vec![
             ("way", word(decision.way.as_str())),
             ("host", word(&decision.host)),
-            ("port", Parameter::Number(decision.port.into())),
         ];
+        let port = decision.port.map(|port| Parameter::Number(port.into()));
+        details.extend(port.map(|port| ("port", port)));
         details.extend(decision.method.map(|method| ("method", word(method))));
         details.extend(decision.rule.as_ref().map(|rule| ("rule", word(rule))));
         let credential = decision.credential.as_ref();
@@ -279,13 +280,7 @@ impl Recorder for SessionLedger {
         self.audited_decision(Decided {
             action: CONNECT,
             details,
-            denied: decision.denied.map(|code| {
-                let reason = match code {
-                    "rate_limited" => Reason::RateLimited,
-                    _ => Reason::NetworkNotAllowed,
-                };
-                (code, reason)
-            }),
+            refused: decision.denied.map(|code| (code, refusal(code))),
         })
     }
 
@@ -302,6 +297,21 @@ impl Recorder for SessionLedger {
             Ending::Unused | Ending::Broken | Ending::Cut => Closing::Aborted,
         };
         self.over(ticket, details, closing);
+    }
+}
+
+/// How the log closes what the proxy refuses. What the rules allow and what could not be done all the same has failed, and was
+/// not denied.
+fn refusal(code: &str) -> Closing {
+    match code {
+        "resolution_failed" => Closing::Failed(Reason::ResolutionFailed),
+        "connection_failed" => Closing::Failed(Reason::ConnectionFailed),
+        "credential_unavailable" => Closing::Failed(Reason::CredentialUnavailable),
+        "internal" => Closing::Failed(Reason::Internal),
+        "audit_unavailable" => Closing::Denied(Reason::AuditUnavailable),
+        "rate_limited" => Closing::Denied(Reason::RateLimited),
+        "too_many" => Closing::Denied(Reason::LimitReached),
+        _ => Closing::Denied(Reason::NetworkNotAllowed),
     }
 }
 

@@ -380,6 +380,8 @@ const fn closing_of(refusal: &Refusal) -> Closing {
         | Reason::ImageNotBuilt
         | Reason::ImageNotUnpacked
         | Reason::AgentUnavailable
+        | Reason::ResolutionFailed
+        | Reason::ConnectionFailed
         | Reason::TransferEntryRefused
         | Reason::StdinFull => Closing::Failed(refusal.reason),
         Reason::InvalidArgument
@@ -404,6 +406,7 @@ const fn closing_of(refusal: &Refusal) -> Closing {
         | Reason::PolicyDenied
         | Reason::NetworkNotAllowed
         | Reason::ProviderUnavailable
+        | Reason::CredentialUnavailable
         | Reason::ConversationBusy
         | Reason::ConversationNotFound
         | Reason::QuestionNotFound

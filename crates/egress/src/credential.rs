@@ -235,6 +235,14 @@ impl Held {
         }
     }
 
+    /// What it would be now; nothing where a program or a service would have to be asked.
+    pub(crate) fn at_once(&self) -> Option<Result<Carried, CredentialError>> {
+        match self {
+            Held::Fixed(carried) => Some(Ok(carried.clone())),
+            Held::Changing(source) => source.at_once(),
+        }
+    }
+
     /// What a request may be sent with once more, after the provider refused this: a version that is newer, or the one before.
     pub(crate) async fn instead_of(&self, refused: &Presented) -> Option<Presented> {
         let (Held::Changing(source), Some(version)) = (self, refused.version) else {
@@ -264,9 +272,16 @@ impl From<&Version> for Presented {
 }
 
 impl Presented {
+    /// See [`Carried::secrets`].
+    pub(crate) fn secrets(&self) -> Vec<HeaderValue> {
+        self.carried.secrets()
+    }
+}
+
+impl Carried {
     /// What an answer's headers must not hold.
     pub(crate) fn secrets(&self) -> Vec<HeaderValue> {
-        match &self.carried {
+        match self {
             Carried::Header(_, value) => {
                 let bytes = value.as_bytes();
                 let bare = bytes.strip_prefix(b"Bearer ").unwrap_or(bytes);
@@ -279,9 +294,7 @@ impl Presented {
                 .collect(),
         }
     }
-}
 
-impl Carried {
     /// # Errors
     /// When no header can carry it.
     pub(crate) fn of(form: Form, key: &Secret<String>) -> Result<Self, CredentialError> {

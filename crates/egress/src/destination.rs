@@ -25,7 +25,7 @@ mod resolve;
 mod denial;
 
 pub use address::AddressClass;
-pub use denial::{ByPerson, Denial};
+pub use denial::{ByPerson, Denial, Unresolved};
 pub use name::{HostName, NameError};
 pub use ports::is_guarded_port;
 pub use presets::{PresetRule, preset, preset_names};

@@ -182,6 +182,9 @@ pub enum RuleError {
     /// A suffix that half of the world is below of.
     #[error("*.{0} is too wide: a suffix has at least two labels")]
     TooWide(String),
+    /// A URL, or the beginning of one.
+    #[error("{0:?} is a URL: write HOST or HOST:PORT, without scheme and path")]
+    Url(String),
     /// The port.
     #[error("{0:?} is no port: expected numbers from 1 to 65535, separated by commas")]
     Port(String),
@@ -294,6 +297,9 @@ impl FromStr for EgressRule {
     type Err = RuleError;
 
     fn from_str(text: &str) -> Result<Self, RuleError> {
+        if text.contains("://") {
+            return Err(RuleError::Url(text.chars().take(MAX_HOST_BYTES).collect()));
+        }
         let (host, ports) = match text.split_once(':') {
             Some((host, ports)) => (host, Some(ports)),
             None => (text, None),

@@ -77,6 +77,12 @@ reasons! {
     PolicyDenied => "policy_denied",
     /// What a session would reach is not what the operator allows.
     NetworkNotAllowed => "network_not_allowed",
+    /// The name of a host that a session may reach leads to no address.
+    ResolutionFailed => "resolution_failed",
+    /// A host that a session may reach does not take the connection.
+    ConnectionFailed => "connection_failed",
+    /// A credential that a session may use cannot be had where it comes from.
+    CredentialUnavailable => "credential_unavailable",
     /// Too many calls.
     RateLimited => "rate_limited",
     /// The same idempotency key came with other arguments.

@@ -105,6 +105,11 @@ impl ForbiddenPaths {
         check(&data)?;
         let mut entries = vec![
             Entry {
+                path: PathBuf::from("/"),
+                below: false,
+                reason: "the root directory is the whole machine, with every file on it".to_owned(),
+            },
+            Entry {
                 path: home.to_owned(),
                 below: false,
                 reason: "a home directory as a whole holds keys and start-up files".to_owned(),
@@ -147,10 +152,12 @@ impl ForbiddenPaths {
 
     /// Why nothing may be mounted from, or transferred at, this absolute and clean path.
     pub(crate) fn why_forbidden(&self, path: &Path) -> Option<&str> {
-        let hit = self.entries.iter().find(|entry| {
-            // A parent would bring the forbidden path along.
-            entry.path.starts_with(path) || (entry.below && path.starts_with(&entry.path))
-        });
+        let itself =
+            |entry: &&Entry| entry.path == path || (entry.below && path.starts_with(&entry.path));
+        // A parent would bring the forbidden path along. Its own reason comes first, where it has one.
+        let inside = |entry: &&Entry| entry.path.starts_with(path);
+        let entries = || self.entries.iter();
+        let hit = entries().find(itself).or_else(|| entries().find(inside));
         hit.map(|entry| entry.reason.as_str())
             .or_else(|| self.in_a_foreign_home(path))
     }
@@ -285,6 +292,22 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// `/` was refused as a home directory, since it holds one, and so was `/home`.
+    #[test]
+    fn a_path_that_holds_a_home_is_refused_for_what_it_is_itself() {
+        let paths = paths("/home/alice");
+        for (path, word) in [
+            ("/", "the whole machine"),
+            ("/home", "the homes of all users"),
+            ("/home/alice", "a home directory as a whole"),
+            ("/srv", "the server keeps its own state"),
+        ] {
+            let why = paths.why_forbidden(Path::new(path)).unwrap();
+            assert!(why.contains(word), "{path}: {why}");
+        }
+        assert_eq!(paths.why_forbidden(Path::new("/home/alice/project")), None);
     }
 
     #[test]

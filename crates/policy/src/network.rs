@@ -25,6 +25,8 @@ const MAX_PATH_BYTES: usize = 256;
 const METHODS: [&str; 7] = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"];
 /// The port at which what is said is said in TLS.
 const TLS_PORT: u16 = 443;
+/// Characters of a name that a refusal repeats.
+const MAX_SHOWN_CHARACTERS: usize = 64;
 /// Rules of the ceiling that a refusal tells.
 const MAX_TOLD: usize = 8;
 
@@ -204,12 +206,7 @@ impl Ceiling {
         for (index, name) in asked.iter().enumerate() {
             let field = format!("network.credentials[{index}]");
             let Some(found) = offered.iter().find(|offered| offered.name == *name) else {
-                let shown: String = name
-                    .chars()
-                    .filter(char::is_ascii_graphic)
-                    .take(64)
-                    .collect();
-                return Err(self.not_allowed(&format!("the credential `{shown}`"), &field));
+                return Err(self.unknown_credential(name).in_field(field));
             };
             if !found.is_reached_by(rules) {
                 let hosts: Vec<String> = found
@@ -234,6 +231,24 @@ impl Ceiling {
             .filter(has)
             .map(|offered| offered.name.clone())
             .collect())
+    }
+
+    /// Their names are no secret: `get_server_info` tells them to every caller.
+    fn unknown_credential(&self, name: &str) -> Refusal {
+        let offered = self.config.credentials.iter();
+        let names: Vec<&str> = offered.map(|offered| offered.name.as_str()).collect();
+        let (there_are, ask) = match names.is_empty() {
+            true => ("none".to_owned(), "Do without it"),
+            false => (names.join(", "), "Ask for one of these"),
+        };
+        let shown = printable(name);
+        Refusal::new(
+            Reason::NetworkNotAllowed,
+            format!("No credential `{shown}` is configured; configured are: {there_are}."),
+            format!(
+                "{ask}, or let the operator add `[credentials.{shown}]` to the server's configuration."
+            ),
+        )
     }
 
     /// What a session gets beside its own rules.
@@ -293,11 +308,7 @@ impl Ceiling {
                 .keys()
                 .map(String::as_str)
                 .collect();
-            let shown: String = name
-                .chars()
-                .filter(|c| c.is_ascii_graphic())
-                .take(64)
-                .collect();
+            let shown = printable(name);
             return Err(wrong(
                 &format!("There is no preset `{shown}`."),
                 &format!("Name one of these: {}.", known.join(", ")),
@@ -490,6 +501,12 @@ fn is_path(path: &str) -> bool {
         && path.bytes().all(plain)
         && !path.contains("//")
         && !path.split('/').any(|part| part == ".." || part == ".")
+}
+
+/// A name of the caller's as a refusal may repeat it.
+fn printable(name: &str) -> String {
+    let graphic = name.chars().filter(char::is_ascii_graphic);
+    graphic.take(MAX_SHOWN_CHARACTERS).collect()
 }
 
 fn wrong(message: &str, hint: &str) -> Refusal {

@@ -96,6 +96,8 @@ impl Sessions {
     }
 
     fn spec(&self, id: SessionId, parts: &CreateParts) -> Result<SandboxSpec, Refusal> {
+        let settings = self.0.settings();
+        settings.credentials.check(&parts.network)?;
         Ok(SandboxSpec {
             session: id,
             owner: self.0.setup.store.owner(),
@@ -106,7 +108,7 @@ impl Sessions {
             mounts: parts.mounts.clone(),
             agent: self.agent()?.map(|agent| agent.directory),
             managed_settings: Some(parts.managed_settings.clone()),
-            certificates: self.0.settings().credentials.certificates(&parts.network)?,
+            certificates: settings.credentials.certificates(&parts.network)?,
             limits: parts.limits,
             accept_soft_limits: parts.accept_soft_limits,
             layers: parts.layers.clone(),

@@ -44,8 +44,11 @@ impl Sessions {
             .note(
                 session,
                 format!(
-                    "{} files, {} bytes {way} the session",
-                    totals.files, totals.bytes
+                    "{} file{}, {} byte{} {way} the session",
+                    totals.files,
+                    plural(totals.files),
+                    totals.bytes,
+                    plural(totals.bytes)
                 ),
             )
             .await;
@@ -228,4 +231,8 @@ fn unique_name() -> Result<String, Refusal> {
         .with_cause(&error)
     })?;
     Ok(hex::encode(bytes))
+}
+
+const fn plural(count: u64) -> &'static str {
+    if count == 1 { "" } else { "s" }
 }

@@ -78,6 +78,7 @@ impl From<&ConfigurationArguments> for Flags {
             config,
             state_dir,
             set,
+            of_command: Vec::new(),
         }
     }
 }

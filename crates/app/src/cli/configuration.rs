@@ -8,7 +8,10 @@ use super::{
     output::{Color, note},
 };
 use crate::{
-    config::{Environment, Flags, Inspected, Place, Problem, Shown, inspect, schema, shown},
+    config::{
+        Config, Environment, FileLookedFor, Flags, Inspected, Place, Problem, Shown, inspect,
+        schema, shown,
+    },
     reload,
 };
 
@@ -36,13 +39,11 @@ pub(super) fn run(
 fn check(output: Output, found: Inspected) -> Result<u8, CliError> {
     let is_fine = found.problems.is_empty();
     if output.json {
-        let file = found
-            .config
-            .as_ref()
-            .and_then(|config| config.file.as_ref());
+        let FileLookedFor { file, looked_for } = source(&found).unwrap_or_default();
         output.json(&json!({
             "ok": is_fine,
-            "file": file.map(|path| path.display().to_string()),
+            "file": file,
+            "lookedFor": looked_for,
             "problems": found.problems,
             "warnings": found.warnings,
         }))?;
@@ -53,6 +54,7 @@ fn check(output: Output, found: Inspected) -> Result<u8, CliError> {
 }
 
 fn print_problems(output: Output, found: &Inspected) -> Result<(), CliError> {
+    name_file(output, found)?;
     for problem in &found.problems {
         output.line(&line(output, problem))?;
         output.line(&format!("  what to do: {}", problem.hint))?;
@@ -61,13 +63,22 @@ fn print_problems(output: Output, found: &Inspected) -> Result<(), CliError> {
         let word = output.paint(Color::Yellow, "warning");
         output.line(&format!("{word}: {warning}"))?;
     }
-    match (found.problems.len(), &found.config) {
-        (0, Some(config)) => match &config.file {
-            Some(file) => output.line(&format!("{} is fine", file.display())),
-            None => output.line("there is no configuration file, and the rest is fine"),
-        },
-        (1, _) => output.line("1 problem: a server would not start"),
-        (count, _) => output.line(&format!("{count} problems: a server would not start")),
+    match found.problems.len() {
+        0 => output.line("the configuration is fine"),
+        1 => output.line("1 problem: a server would not start"),
+        count => output.line(&format!("{count} problems: a server would not start")),
+    }
+}
+
+/// Nothing where so much is wrong that there is no configuration at all.
+fn source(found: &Inspected) -> Option<FileLookedFor> {
+    found.config.as_ref().map(Config::source)
+}
+
+fn name_file(output: Output, found: &Inspected) -> Result<(), CliError> {
+    match source(found) {
+        Some(source) => output.line(&format!("configuration file: {source}")),
+        None => Ok(()),
     }
 }
 
@@ -98,7 +109,9 @@ fn show(
         .collect();
     let secrets: Vec<&str> = environment.secrets().map(|(name, _)| name).collect();
     if output.json {
+        let FileLookedFor { file, looked_for } = source(found).unwrap_or_default();
         output.json(&json!({
+            "file": file, "lookedFor": looked_for,
             "ok": found.problems.is_empty(), "keys": rows, "secretVariables": secrets, "warnings": found.warnings,
         }))?;
     } else {
@@ -117,6 +130,7 @@ fn show(
             .iter()
             .map(|row| vec![row.key.to_owned(), row.text.clone(), place(&row.place)]);
         let table: Vec<_> = keys.chain(hidden).collect();
+        name_file(output, found)?;
         match table.is_empty() {
             true => output
                 .line("nothing is configured; `config show --effective` shows the defaults")?,

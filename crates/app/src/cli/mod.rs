@@ -72,7 +72,7 @@ fn dispatch(command_line: CommandLine, environment: Environment) -> Result<u8, C
     };
     let mut flags = Flags::from(&configuration);
     if let Some(Command::Serve(arguments)) = &command {
-        flags.set.extend(arguments.as_keys());
+        flags.of_command = arguments.as_keys();
     }
     let output = Output::new(json, environment.no_color());
     if let Some(Command::Config(command)) = &command {

@@ -163,6 +163,10 @@ fn take_lock_from_an_idle_server(context: &Context) -> Result<Lock, CliError> {
             Err(CliError::Front(FrontError::Refused(_))) if Instant::now() < deadline => {
                 std::thread::sleep(LOCK_PAUSE);
             }
+            Err(CliError::Front(FrontError::Refused(why))) => {
+                let address = read_address(&context.config.paths);
+                return Err(ElectionError::Stays { address, why }.into());
+            }
             Err(error) => return Err(error),
         }
     }
@@ -228,6 +232,7 @@ fn serve(
             version: VERSION.to_owned(),
             idle_exit,
             uid: context.environment.uid(),
+            http: door.as_ref().map(Door::url),
         };
         let serving = door.map(|door| {
             let service = mcp::HttpService::new(house.road(), stop.clone());

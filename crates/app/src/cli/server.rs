@@ -55,7 +55,7 @@ fn status(context: &Context) -> Result<u8, CliError> {
         context.output.json(&json!({
             "running": true, "version": reply.version, "pid": reply.server_pid, "uptimeSeconds": reply.uptime_seconds,
             "clients": reply.clients, "sessions": reply.sessions, "ownSessions": reply.own_sessions, "otherSessions": reply.others,
-            "stateDirectory": state_dir, "socket": socket,
+            "stateDirectory": state_dir, "socket": socket, "http": reply.http,
         }))?;
         return Ok(EXIT_OK);
     }
@@ -78,6 +78,10 @@ fn status(context: &Context) -> Result<u8, CliError> {
         ),
         ("state", state_dir),
         ("socket", socket.unwrap_or_default()),
+        (
+            "http",
+            reply.http.unwrap_or_else(|| "not served".to_owned()),
+        ),
     ];
     for (name, value) in rows {
         context.output.line(&format!("{name:<9} {value}"))?;
@@ -111,7 +115,10 @@ fn reload(context: &Context) -> Result<u8, CliError> {
 
 /// What came of it, for people.
 fn told(reloaded: &Reloaded) -> Vec<String> {
-    let mut lines = Vec::new();
+    let source = reloaded.source.iter();
+    let mut lines: Vec<String> = source
+        .map(|source| format!("configuration file: {source}"))
+        .collect();
     match reloaded.outcome {
         ReloadOutcome::Unchanged => lines.push("nothing is configured otherwise".to_owned()),
         ReloadOutcome::Rejected => {

@@ -189,6 +189,8 @@ fn source(
 /// `host`, `host:port`, each with the beginning of a path or without.
 fn destination(text: &str) -> Result<EgressRule, String> {
     let (host, path) = match text.find('/') {
+        // The rule says what is wrong with it.
+        _ if text.contains("://") => (text, ""),
         Some(slash) => text.split_at(slash),
         None => (text, ""),
     };

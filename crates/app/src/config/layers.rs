@@ -27,6 +27,8 @@ pub struct Flags {
     pub state_dir: Option<PathBuf>,
     /// `--set key=value`, in order; later ones win.
     pub set: Vec<String>,
+    /// Flags of a command that stand for keys, by their names, each as `--set` takes it. They win over `--set`.
+    pub of_command: Vec<(&'static str, String)>,
 }
 
 /// Where a value stands.
@@ -69,7 +71,10 @@ pub(super) struct Given {
 /// The three layers, merged: for each key the value that wins.
 #[derive(Clone, Default)]
 pub(super) struct Layers {
+    /// The file that counts, whether it could be read or not.
     pub(super) file: Option<PathBuf>,
+    /// Where it was looked for, there or not.
+    pub(super) looked_for: Option<PathBuf>,
     given: BTreeMap<&'static str, Given>,
     /// Lines of the file, see [`lines`].
     lines: BTreeMap<String, u32>,
@@ -174,13 +179,18 @@ impl Layers {
         let Some(path) = named.clone().or_else(|| usual_file(environment)) else {
             return Ok(());
         };
+        self.looked_for = Some(path.clone());
         let text = match read_trusted(&path, environment.uid()) {
             Ok(text) => text,
             Err(ConfigError::Read { source, .. }) if named.is_none() && is_absent(&source) => {
                 return Ok(());
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                self.file = Some(path);
+                return Err(error);
+            }
         };
+        self.file = Some(path.clone());
         let syntax = |source| ConfigError::Syntax {
             path: path.clone(),
             source: Box::new(source),
@@ -188,7 +198,6 @@ impl Layers {
         let table: toml::Table = text.parse().map_err(syntax)?;
         self.lines = lines(&text).map_err(syntax)?;
         self.take_table("", table, &path, problems);
-        self.file = Some(path);
         Ok(())
     }
 
@@ -237,8 +246,10 @@ impl Layers {
     }
 
     fn read_flags(&mut self, flags: &Flags, problems: &mut Vec<ConfigError>) {
-        for text in &flags.set {
-            problems.extend(self.set_by_flag(text).err());
+        let set = flags.set.iter().map(|text| ("--set", text));
+        let of_command = flags.of_command.iter().map(|(flag, text)| (*flag, text));
+        for (flag, text) in set.chain(of_command) {
+            problems.extend(self.set_by_flag(flag, text).err());
         }
         if let Some(path) = &flags.state_dir {
             let origin = Origin::Flag("--state-dir");
@@ -250,11 +261,11 @@ impl Layers {
         }
     }
 
-    fn set_by_flag(&mut self, text: &str) -> Result<(), ConfigError> {
+    fn set_by_flag(&mut self, flag: &'static str, text: &str) -> Result<(), ConfigError> {
         let (name, value) = text.split_once('=').ok_or_else(|| ConfigError::SetSyntax {
             text: text.to_owned(),
         })?;
-        let origin = Origin::Flag("--set");
+        let origin = Origin::Flag(flag);
         let key = find(name.trim(), &origin)?;
         let value = value.trim();
         // As in a variable; a list or a quoted text may also be written as in the file.

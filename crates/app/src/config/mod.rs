@@ -23,7 +23,7 @@ mod schema;
 mod show;
 pub mod units;
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 pub use credentials::{CredentialSettings, CredentialSource};
 pub use document::reference_page;
@@ -46,6 +46,7 @@ pub use show::{Shown, shown};
 use audit::{Rotation, sinks::SinkSettings};
 use model::{EgressRule, LimitName, RuntimeClass};
 use policy::{CallerLimits, Standing};
+use serde::{Deserialize, Serialize};
 
 /// Which walls sessions are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,8 +88,10 @@ pub struct NetworkSettings {
 /// The resolved configuration. Made by [`load`] alone, so every value is within its bounds.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The configuration file that was read, if there is one.
+    /// The configuration file, if there is one.
     pub file: Option<PathBuf>,
+    /// Where it was looked for, there or not; nowhere where no home directory is known.
+    pub looked_for: Option<PathBuf>,
     /// State directory and what stands in it.
     pub paths: Paths,
     /// Directories below which projects may stand, beside the roots that a client hands over. Absolute, never `/` or
@@ -174,6 +177,15 @@ impl Config {
             .map(|origin| inspect::place(&origin))
     }
 
+    /// Which configuration file was read, or where there is none.
+    pub fn source(&self) -> FileLookedFor {
+        let text = |path: &PathBuf| path.display().to_string();
+        FileLookedFor {
+            file: self.file.as_ref().map(text),
+            looked_for: self.looked_for.as_ref().map(text),
+        }
+    }
+
     /// The problem of a file that cannot be used; `key`: the one that names it.
     pub(crate) fn unusable_file(&self, key: Option<String>, message: String) -> Problem {
         Problem {
@@ -182,6 +194,28 @@ impl Config {
             key,
             message,
             hint: "Correct the file, or name another one.".to_owned(),
+        }
+    }
+}
+
+/// Which configuration file was read, for whoever wonders why theirs does not count.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FileLookedFor {
+    /// The one that there is.
+    pub file: Option<String>,
+    /// Where it was looked for.
+    pub looked_for: Option<String>,
+}
+
+impl fmt::Display for FileLookedFor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.file, &self.looked_for) {
+            (Some(file), _) => f.write_str(file),
+            (None, Some(place)) => write!(f, "none at {place}, so the defaults apply"),
+            (None, None) => {
+                f.write_str("none, and no home directory to look for one in, so the defaults apply")
+            }
         }
     }
 }

@@ -68,6 +68,7 @@ pub(super) fn resolve(layers: Layers, environment: &Environment) -> Result<Confi
     let image_max_age = reader.seconds(&keys::IMAGE_MAX_AGE)?;
     let mut config = Config {
         file: layers.file.clone(),
+        looked_for: layers.looked_for.clone(),
         audit_log: reader
             .path(&keys::AUDIT_LOG)?
             .unwrap_or_else(|| state_dir.join("audit.jsonl")),
@@ -530,13 +531,14 @@ impl Reader<'_> {
         let mut directories = Vec::with_capacity(list.len());
         for entry in list {
             let path = self.absolute(key, given, entry.as_str().ok_or_else(wrong)?)?;
-            if self
-                .environment
-                .home()
-                .is_some_and(|home| home.starts_with(&path))
-                || path == Path::new("/")
-            {
-                let why = "holds the whole home directory; name directories below it";
+            let home = self.environment.home();
+            let why = match path == Path::new("/") {
+                true => Some("is the whole machine; name directories below it"),
+                false => home
+                    .is_some_and(|home| home.starts_with(&path))
+                    .then_some("holds the whole home directory; name directories below it"),
+            };
+            if let Some(why) = why {
                 return Err(ConfigError::Path {
                     key: key.name,
                     origin: given.origin.clone(),

@@ -43,6 +43,7 @@ impl Case {
                 config: Some(self.file()),
                 state_dir: None,
                 set,
+                of_command: Vec::new(),
             },
             &Environment::of(self.uid, all),
         )

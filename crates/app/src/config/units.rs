@@ -105,9 +105,14 @@ pub fn parse_dollars(text: &str) -> Result<u64, UnitError> {
 
 /// A number of things for people: `1 session`, `3 sessions`.
 pub fn counted(count: u64, thing: &str) -> String {
+    counted_as(count, thing, &format!("{thing}s"))
+}
+
+/// The same of a thing whose plural is a word of its own.
+pub fn counted_as(count: u64, one: &str, many: &str) -> String {
     match count {
-        1 => format!("1 {thing}"),
-        count => format!("{count} {thing}s"),
+        1 => format!("1 {one}"),
+        count => format!("{count} {many}"),
     }
 }
 

@@ -158,6 +158,7 @@ fn decide(greeting: &Greeting, sessions: u32, host: &Host) -> Option<(Reply, Opt
         own_sessions: None,
         others: Vec::new(),
         uptime_seconds: host.started.elapsed().as_secs(),
+        http: host.options.http.clone(),
         reloaded: None,
     };
     Some((reply, client))
@@ -218,6 +219,7 @@ pub(super) fn refusal_line(version: &str, sentence: &str) -> Vec<u8> {
         own_sessions: None,
         others: Vec::new(),
         uptime_seconds: 0,
+        http: None,
         reloaded: None,
     })
 }

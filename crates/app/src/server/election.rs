@@ -55,13 +55,23 @@ pub enum ElectionError {
         /// Where, if it says so.
         address: Option<Address>,
     },
+    /// There is a server already, and it does not leave its place to this one.
+    #[error("a server runs already{}: {why}", known(address.as_ref()))]
+    Stays {
+        /// Where, if it says so.
+        address: Option<Address>,
+        /// Why it stays, and how to end it, in its own words.
+        why: String,
+    },
     /// No place for the socket.
     #[error("no place for the socket: {0}")]
     NoSocket(String),
 }
 
 fn known(address: Option<&Address>) -> String {
-    address.map_or_else(String::new, |address| format!(" (process {})", address.pid))
+    address.map_or_else(String::new, |Address { pid, socket, .. }| {
+        format!(" (process {pid}, socket {})", socket.display())
+    })
 }
 
 /// The lock, held. This process is the server until the value is dropped.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
 
 use super::Reloaded;
+use crate::config::units::counted;
 
 /// Version of the handshake itself; changes only when an old server could not even refuse.
 pub const PROTOCOL: u32 = 1;
@@ -108,6 +109,9 @@ pub struct Reply {
     /// How long the server has run.
     #[serde(default)]
     pub uptime_seconds: u64,
+    /// Where it serves MCP over HTTP, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<String>,
     /// What came of reading the configuration again, where that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reloaded: Option<Reloaded>,
@@ -233,12 +237,15 @@ pub fn judge(
 fn why_it_stays(standing: Standing) -> String {
     let work = match standing.on_demand {
         true => format!(
-            "has work ({} sessions, {} clients)",
-            standing.sessions, standing.clients
+            "has work ({}, {})",
+            counted(standing.sessions.into(), "session"),
+            counted(standing.clients as u64, "client")
         ),
         false => "was started to stay".to_owned(),
     };
-    format!("the server of this state directory {work}; end it with `claude-code-mcp server stop`")
+    format!(
+        "it {work}; use it as it is, end it with `claude-code-mcp server stop`, or name another --state-dir"
+    )
 }
 
 /// Whether version `left` is newer than `right`. What follows the three numbers does not count.
@@ -323,7 +330,7 @@ mod tests {
         let judged = |standing| judge(&greeting(Mode::Succeed, "1.2.3"), "1.2.3", standing);
         assert_eq!(judged(idle), (Verdict::Leaving, None));
         for (standing, why) in [
-            (Standing { clients: 1, ..idle }, "1 clients"),
+            (Standing { clients: 1, ..idle }, "1 client)"),
             (
                 Standing {
                     sessions: 2,

@@ -6,6 +6,8 @@ use async_trait::async_trait;
 use control::Road;
 use serde::{Deserialize, Serialize};
 
+use crate::config::FileLookedFor;
+
 /// The house behind the doors, built by [`crate::wiring::build`].
 #[async_trait]
 pub trait House: Send + Sync + 'static {
@@ -47,6 +49,9 @@ pub struct Reloaded {
     /// Why nothing changed: sentences with places.
     #[serde(default)]
     pub problems: Vec<String>,
+    /// Which file the server reads; nothing where that is not known.
+    #[serde(default)]
+    pub source: Option<FileLookedFor>,
 }
 
 /// See [`Reloaded`].

@@ -46,6 +46,8 @@ pub struct Options {
     pub idle_exit: Option<Duration>,
     /// The server's own user.
     pub uid: u32,
+    /// Where MCP is served over HTTP, if it is.
+    pub http: Option<String>,
 }
 
 /// Why a server could not run.

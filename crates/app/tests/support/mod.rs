@@ -59,6 +59,7 @@ impl House for ScriptedHouse {
     async fn reload(&self) -> Reloaded {
         self.reloads.fetch_add(1, Ordering::SeqCst);
         Reloaded {
+            source: None,
             outcome: ReloadOutcome::Changed,
             changed: vec![ChangedKey {
                 key: "network_allow".to_owned(),
@@ -233,6 +234,7 @@ impl Fixture {
             version: self.version.clone(),
             idle_exit: self.idle_exit,
             uid,
+            http: None,
         };
         let stop = CancellationToken::new();
         let token = stop.clone();

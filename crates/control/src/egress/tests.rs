@@ -31,7 +31,7 @@ fn decision(denied: Option<&'static str>) -> Decision {
     Decision {
         way: Way::Connect,
         host: "example.com".to_owned(),
-        port: 443,
+        port: Some(443),
         method: None,
         rule: denied.is_none().then(|| "allow/1".to_owned()),
         credential: denied.is_none().then(|| "hub".to_owned()),
@@ -113,6 +113,58 @@ async fn how_it_ended_decides_the_result() {
         results,
         ["ok", "denied", "denied", "aborted", "aborted", "aborted"]
     );
+}
+
+/// It was `denied (network_not_allowed)`.
+#[tokio::test]
+async fn an_allowed_host_whose_name_does_not_resolve_is_on_record_as_that_and_not_as_denied() {
+    let directory = directory();
+    let log = log(directory.path());
+    let ledger = SessionLedger::new(log.clone(), SESSION, "uid:7".to_owned());
+    let codes = ["resolution_failed", "connection_failed", "host_not_allowed"];
+    for code in codes {
+        let decided = ledger.decided(SESSION, &decision(Some(code))).await;
+        assert!(decided.is_ok(), "{code}");
+    }
+    log.flush().await;
+    let written: Vec<_> = records(directory.path())
+        .into_iter()
+        .map(|record| {
+            let reason = record.body.reason.unwrap_or_default();
+            (record.body.result, reason)
+        })
+        .collect();
+    let told: Vec<_> = written
+        .iter()
+        .map(|(result, reason)| (result.as_str(), reason.as_str()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("failed", "resolution_failed"),
+            ("failed", "connection_failed"),
+            ("denied", "network_not_allowed"),
+        ]
+    );
+}
+
+/// It was port 0.
+#[tokio::test]
+async fn where_no_port_was_said_none_is_on_record() {
+    let directory = directory();
+    let log = log(directory.path());
+    let ledger = SessionLedger::new(log.clone(), SESSION, "uid:7".to_owned());
+    for port in [None, Some(80)] {
+        let asked = Decision {
+            port,
+            ..decision(Some("raw_address"))
+        };
+        ledger.decided(SESSION, &asked).await.unwrap();
+    }
+    log.flush().await;
+    let all = records(directory.path());
+    assert!(!all[0].body.parameters.contains_key("port"));
+    assert_eq!(all[1].body.parameters["port"], 80, "the control");
 }
 
 #[tokio::test]

@@ -129,7 +129,7 @@ impl KeyFile {
                 }
                 if since.elapsed() >= GRACE {
                     return Err(CredentialError::Source {
-                        what: "the file with the provider's key",
+                        what: "the file with the key",
                         why: "cannot be used any more (missing, open to others, or no key)",
                     });
                 }
@@ -138,7 +138,7 @@ impl KeyFile {
         match &seen.last {
             Some((_, carried)) => Ok(carried.clone()),
             None => Err(CredentialError::Source {
-                what: "the file with the provider's key",
+                what: "the file with the key",
                 why: "was never read",
             }),
         }
@@ -158,6 +158,10 @@ impl Fetch for KeyFile {
                 expiry: None,
             })
         })
+    }
+
+    fn at_once(&self) -> Option<Result<Carried, CredentialError>> {
+        Some(self.look())
     }
 
     fn least_age(&self) -> Duration {

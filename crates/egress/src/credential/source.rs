@@ -56,6 +56,11 @@ pub(crate) type Fetching<'a> =
 pub(crate) trait Fetch: Send + Sync + 'static {
     fn fetch(&self) -> Fetching<'_>;
 
+    /// What it would give now, where no program and no service has to be asked for that.
+    fn at_once(&self) -> Option<Result<Carried, CredentialError>> {
+        None
+    }
+
     /// A version that is refused is fetched anew if it is at least that old: of a younger one, the source would only
     /// say the same again.
     fn least_age(&self) -> Duration {
@@ -129,6 +134,11 @@ impl Renewed {
             kept: Mutex::default(),
             turn: Arc::default(),
         })
+    }
+
+    /// See [`Fetch::at_once`].
+    pub(crate) fn at_once(&self) -> Option<Result<Carried, CredentialError>> {
+        self.fetch.at_once()
     }
 
     /// The version for the next request.

@@ -23,6 +23,17 @@ pub struct ByPerson {
     pub said: Said,
 }
 
+/// Why a name has no address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unresolved {
+    /// Who answers for it says so.
+    NoSuchName,
+    /// Nobody who could know it answered in time.
+    NoAnswer,
+    /// The machine's resolver did not work.
+    Failed,
+}
+
 /// A refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Denial {
@@ -75,7 +86,7 @@ pub enum Denial {
         /// The host.
         host: HostName,
         /// How it failed.
-        why: io::ErrorKind,
+        why: Unresolved,
     },
     /// None of the addresses took the connection.
     ConnectionFailed {
@@ -290,10 +301,9 @@ impl fmt::Display for Denial {
                     "no rule opens such addresses"
                 }
             ),
-            Denial::ResolutionFailed { host, why } => write!(
-                f,
-                "{host} is allowed, but the server finds no address for it ({why}); check the name, then try again"
-            ),
+            Denial::ResolutionFailed { host, why } => {
+                write!(f, "{host} is allowed, but its name does not resolve: {why}")
+            }
             Denial::ConnectionFailed { host, port, why } => write!(
                 f,
                 "{host}:{port} is allowed, but does not take the server's connection ({why}); try again later, or ask the operator whether this machine may reach it"
@@ -381,6 +391,22 @@ impl From<NameError> for Denial {
                 Denial::BadName(why)
             }
         }
+    }
+}
+
+impl fmt::Display for Unresolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Unresolved::NoSuchName => {
+                "there is no such name, or it has no address; check its spelling"
+            }
+            Unresolved::NoAnswer => {
+                "no name server answered the server's machine in time; try again later, or ask the operator whether its DNS works"
+            }
+            Unresolved::Failed => {
+                "the resolver of the server's machine failed; ask the operator to look at the server's log"
+            }
+        })
     }
 }
 

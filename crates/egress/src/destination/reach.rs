@@ -13,7 +13,7 @@ use tokio::{net::TcpStream, sync::Semaphore, time::timeout};
 
 use super::{
     address::AddressClass,
-    denial::Denial,
+    denial::{Denial, Unresolved},
     dial::{self, Connect},
     name::HostName,
     own::OwnAddresses,
@@ -123,10 +123,10 @@ impl Reach {
         };
         let found = timeout(self.limits.resolve, asking)
             .await
-            .map_err(|_| failed(io::ErrorKind::TimedOut))?
-            .map_err(|error| failed(error.kind()))?;
+            .map_err(|_| failed(Unresolved::NoAnswer))?
+            .map_err(|error| failed(unresolved(host, &error)))?;
         match found.is_empty() {
-            true => Err(failed(io::ErrorKind::NotFound)),
+            true => Err(failed(Unresolved::NoSuchName)),
             false => Ok(found),
         }
     }
@@ -168,6 +168,18 @@ impl Reach {
         stream.set_nodelay(true)?;
         Ok(Dialled { stream, address })
     }
+}
+
+fn unresolved(host: &HostName, error: &io::Error) -> Unresolved {
+    let is = |kind| error.kind() == kind;
+    if is(io::ErrorKind::NotFound) {
+        return Unresolved::NoSuchName;
+    }
+    if is(io::ErrorKind::TimedOut) {
+        return Unresolved::NoAnswer;
+    }
+    tracing::warn!(%host, %error, "the resolver of this machine failed");
+    Unresolved::Failed
 }
 
 /// Whether a rule is one for this host and port. Who asks has looked already; a mistake there must not open the way.

@@ -15,7 +15,7 @@ use super::{
     spelling::Spellings,
 };
 use crate::{
-    credential::{Credential, CredentialError, Held, Presented},
+    credential::{Carried, Credential, CredentialError, Held, Presented},
     destination::{Denial, HostName},
     proxy::{Ask, has_method, has_path},
 };
@@ -64,7 +64,7 @@ pub enum BindingError {
     #[error(transparent)]
     Credential(#[from] CredentialError),
     /// It is too short to be found in answers, or too long.
-    #[error("a credential has {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes")]
+    #[error("it must have {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes")]
     Length,
 }
 
@@ -107,26 +107,25 @@ pub(crate) struct Unspoken {
 }
 
 impl Binding {
-    /// Whether its credential can be used, as far as that is known before it is.
+    /// Whether its credential can be used, as far as that is known before it is: a file is read again, a command is not run.
     ///
     /// # Errors
-    /// When it is none that a header carries, or has not the length of one.
+    /// When it is none that a header carries, has not the length of one, or its file cannot be used.
     pub fn check(&self) -> Result<(), BindingError> {
-        Held::token(self.credential.clone(), SessionId::from_bytes([0; 16]))?;
-        match &self.credential {
-            Credential::Bearer(token) if !is_of_length(token.expose().len()) => {
-                Err(BindingError::Length)
-            }
-            Credential::Bearer(_)
-            | Credential::ApiKey(_)
-            | Credential::Aws(_)
-            | Credential::Source(_) => Ok(()),
+        let held = Held::token(self.credential.clone(), SessionId::from_bytes([0; 16]))?;
+        match held.at_once() {
+            Some(carried) => secret(&carried?).map(drop),
+            None => Ok(()),
         }
     }
 }
 
-fn is_of_length(bytes: usize) -> bool {
-    (MIN_SECRET_BYTES..=MAX_SECRET_BYTES).contains(&bytes)
+/// The credential itself, where it has the length of one.
+fn secret(carried: &Carried) -> Result<HeaderValue, BindingError> {
+    let secret = carried.secrets().into_iter().next();
+    secret
+        .filter(|secret| (MIN_SECRET_BYTES..=MAX_SECRET_BYTES).contains(&secret.len()))
+        .ok_or(BindingError::Length)
 }
 
 impl Bound {
@@ -277,10 +276,7 @@ impl Claim {
         };
         let presented = self.bound.held.present().await;
         let presented = presented.map_err(|error| unavailable(&error))?;
-        let secret = presented.secrets().into_iter().next();
-        let secret = secret
-            .filter(|secret| is_of_length(secret.len()))
-            .ok_or_else(|| unavailable(&BindingError::Length))?;
+        let secret = secret(&presented.carried).map_err(|error| unavailable(&error))?;
         let value = self.shape.filled(&secret);
         head.headers.insert(self.header.clone(), value);
         // What is not compressed can be looked through.

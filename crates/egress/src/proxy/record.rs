@@ -25,8 +25,8 @@ pub struct Decision {
     pub way: Way,
     /// The host as it was understood; as it was written, cut and made printable, where it was not.
     pub host: String,
-    /// The port; 0 where none was said.
-    pub port: u16,
+    /// The port, where one was said.
+    pub port: Option<u16>,
     /// The method, where requests are read; `other` for one that is not well known.
     pub method: Option<&'static str>,
     /// The rule that decided, where one was found.

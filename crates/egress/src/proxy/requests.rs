@@ -101,6 +101,28 @@ impl Road {
     }
 }
 
+/// A request whose target was not understood, and what of it goes on record.
+struct Unread {
+    denial: Denial,
+    host: Vec<u8>,
+    port: Option<u16>,
+}
+
+impl Unread {
+    fn of(denial: Denial, authority: &[u8], default_port: Option<u16>) -> Box<Self> {
+        let (host, port) = target::written(authority, default_port);
+        Box::new(Unread {
+            denial,
+            host: host.to_vec(),
+            port,
+        })
+    }
+
+    fn nothing_of(denial: Denial) -> Box<Self> {
+        Unread::of(denial, b"", None)
+    }
+}
+
 /// Serves the requests of one connection.
 pub(crate) async fn serve<S>(gate: Gate<S>, road: Road)
 where
@@ -192,10 +214,10 @@ impl Road {
         let session = &self.session;
         let mut ask = match self.ask(verdict) {
             Ok(ask) => ask,
-            Err((denial, written)) => {
-                let asked = Asked::Written(self.way(), &written);
-                session.refused(asked, &denial).await;
-                return Err(denial);
+            Err(unread) => {
+                let asked = Asked::Written(self.way(), &unread.host, unread.port);
+                session.refused(asked, &unread.denial).await;
+                return Err(unread.denial);
             }
         };
         let claimed = match is_what_was_judged(head, &ask) {
@@ -232,27 +254,30 @@ impl Road {
     }
 
     /// What a head asks for; with a refusal, what stood where the host belongs.
-    fn ask(&self, verdict: Result<Head, Denial>) -> Result<Ask, (Denial, Vec<u8>)> {
-        let head = verdict.map_err(|denial| (denial, Vec::new()))?;
+    fn ask(&self, verdict: Result<Head, Denial>) -> Result<Ask, Box<Unread>> {
+        let head = verdict.map_err(Unread::nothing_of)?;
         let (uri, meant) = match (head.form, &self.opened) {
             (Form::Absolute(uri), None) => {
                 let authority = uri.authority().map_or("", |authority| authority.as_str());
                 let meant = target::parse(authority.as_bytes(), Some(HTTP_PORT))
-                    .map_err(|denial| (denial, authority.as_bytes().to_vec()))?;
+                    .map_err(|denial| Unread::of(denial, authority.as_bytes(), Some(HTTP_PORT)))?;
                 (uri, meant)
             }
             (Form::Origin(uri), Some(target)) => (uri, target.clone()),
             (Form::Connect(authority), _) => {
                 let denial = Denial::BadRequest("CONNECT comes first on its connection");
-                return Err((denial, authority));
+                return Err(Unread::of(denial, &authority, None));
             }
             (Form::Absolute(_), Some(_)) | (Form::Origin(_), None) => {
-                return Err((Denial::Internal("a target of the other form"), Vec::new()));
+                let denial = Denial::Internal("a target of the other form");
+                return Err(Unread::nothing_of(denial));
             }
         };
         if let Some(named) = &head.host {
-            target::same(&meant, named, self.default_port())
-                .map_err(|denial| (denial, meant.host.as_str().as_bytes().to_vec()))?;
+            target::same(&meant, named, self.default_port()).map_err(|denial| {
+                let host = meant.host.as_str().as_bytes();
+                Unread::of(denial, host, Some(meant.port))
+            })?;
         }
         Ok(Ask {
             way: self.way(),

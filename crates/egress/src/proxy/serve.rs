@@ -125,7 +125,7 @@ impl Proxy {
             }
             Ok((_, _, Form::Origin(_))) => {}
             Err(denial) => {
-                let asked = Asked::Written(Way::Http, b"");
+                let asked = Asked::Written(Way::Http, b"", None);
                 session.refused(asked, &denial).await;
                 answer::last_words(&mut client, &answer::bytes(&denial)).await;
             }
@@ -151,7 +151,8 @@ impl Proxy {
         if let Some(ask) = opens(&session, &ask) {
             return self.open(client, CONNECTED, early, ask, session).await;
         }
-        match decide(&session, Way::Connect, authority, ask).await {
+        let written = target::written(authority, None);
+        match decide(&session, Way::Connect, written, ask).await {
             Ok(admitted) => {
                 self.tunnel(client, CONNECTED, early, admitted, &session)
                     .await;
@@ -168,14 +169,15 @@ impl Proxy {
             Ok(Ok(request)) => request,
             Ok(Err(SocksError::Refused(denial))) => {
                 session
-                    .refused(Asked::Written(Way::Socks, b""), &denial)
+                    .refused(Asked::Written(Way::Socks, b"", None), &denial)
                     .await;
                 let reply = socks::reply(answer::socks_reply(&denial));
                 return answer::last_words(&mut client, &reply).await;
             }
             Ok(Err(SocksError::Gone)) | Err(_) => return,
         };
-        let written = request.destination.written();
+        let host = request.destination.written();
+        let written = (host.as_slice(), Some(request.port));
         let named = request
             .destination
             .name(|address| session.name_of(address))
@@ -185,7 +187,7 @@ impl Proxy {
             let early = BytesMut::new();
             return self.open(client, &reply, early, ask, session).await;
         }
-        match decide(&session, Way::Socks, &written, named).await {
+        match decide(&session, Way::Socks, written, named).await {
             Ok(admitted) => {
                 let reply = socks::reply(Reply::Succeeded);
                 self.tunnel(client, &reply, BytesMut::new(), admitted, &session)
@@ -304,13 +306,14 @@ fn opens(session: &SessionEgress, ask: &Result<Ask, Denial>) -> Option<Ask> {
 async fn decide(
     session: &Arc<SessionEgress>,
     way: Way,
-    written: &[u8],
+    (host, port): (&[u8], Option<u16>),
     ask: Result<Ask, Denial>,
 ) -> Result<Admitted, Denial> {
     let ask = match ask {
         Ok(ask) => ask,
         Err(denial) => {
-            session.refused(Asked::Written(way, written), &denial).await;
+            let asked = Asked::Written(way, host, port);
+            session.refused(asked, &denial).await;
             return Err(denial);
         }
     };
@@ -358,7 +361,7 @@ async fn name_answer(message: &[u8], session: &SessionEgress) -> Option<Vec<u8>>
     if let Err(denial) = session.may_ask_name() {
         if session.is_news("") {
             session
-                .refused(Asked::Written(Way::Names, b""), &denial)
+                .refused(Asked::Written(Way::Names, b"", None), &denial)
                 .await;
         }
         return names::refuse(message);
@@ -377,7 +380,7 @@ async fn name_answer(message: &[u8], session: &SessionEgress) -> Option<Vec<u8>>
     if let Some((written, denial)) = answered.refused
         && session.is_news(&written)
     {
-        let asked = Asked::Written(Way::Names, written.as_bytes());
+        let asked = Asked::Written(Way::Names, written.as_bytes(), None);
         session.refused(asked, &denial).await;
     }
     Some(answered.bytes)

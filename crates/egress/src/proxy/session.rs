@@ -416,7 +416,7 @@ impl Ask {
         Decision {
             way: self.way,
             host: self.host.as_str().to_owned(),
-            port: self.port,
+            port: Some(self.port),
             method: self.http.as_ref().map(|spoken| method_name(&spoken.method)),
             credential: self.credential.clone(),
             rule,
@@ -430,18 +430,18 @@ impl Ask {
 pub(crate) enum Asked<'a> {
     /// All of it.
     Whole(&'a Ask),
-    /// Only how, and what stood where the host belongs.
-    Written(Way, &'a [u8]),
+    /// Only how, what stood where the host belongs, and the port where one could be read.
+    Written(Way, &'a [u8], Option<u16>),
 }
 
 impl Asked<'_> {
     fn decision(self) -> Decision {
         match self {
             Asked::Whole(ask) => ask.decision(None, None),
-            Asked::Written(way, host) => Decision {
+            Asked::Written(way, host, port) => Decision {
                 way,
                 host: printable(host),
-                port: 0,
+                port,
                 method: None,
                 credential: None,
                 rule: None,

@@ -26,6 +26,16 @@ pub(crate) fn parse(authority: &[u8], default_port: Option<u16>) -> Result<Targe
     })
 }
 
+/// What stands where a host belongs, and the port where one can be read: for the record of what is refused.
+pub(crate) fn written(authority: &[u8], default_port: Option<u16>) -> (&[u8], Option<u16>) {
+    let (host, digits) = split(authority);
+    match digits.map(number) {
+        None => (host, default_port),
+        Some(Some(port)) => (host, Some(port)),
+        Some(None) => (authority, None),
+    }
+}
+
 /// Whether what stands beside a target, in the header `host`, means the same.
 pub(crate) fn same(meant: &Target, beside: &[u8], default_port: u16) -> Result<(), Denial> {
     match parse(beside, Some(default_port)) {
@@ -73,6 +83,22 @@ mod tests {
         ] {
             let target = parse(text.as_bytes(), default).unwrap();
             assert_eq!((target.host.as_str(), target.port), (host, port), "{text}");
+        }
+    }
+
+    #[test]
+    fn of_what_is_refused_the_port_is_known_where_it_was_said() {
+        for (text, default, host, port) in [
+            ("169.254.169.254:80", None, "169.254.169.254", Some(80)),
+            ("169.254.169.254", Some(80), "169.254.169.254", Some(80)),
+            ("169.254.169.254", None, "169.254.169.254", None),
+            ("[fd00:ec2::254]:443", None, "[fd00:ec2::254]", Some(443)),
+            ("[fd00:ec2::254]", None, "[fd00:ec2::254]", None),
+            ("example.com:0", None, "example.com:0", None),
+            ("example.com:http", Some(80), "example.com:http", None),
+        ] {
+            let found = written(text.as_bytes(), default);
+            assert_eq!(found, (host.as_bytes(), port), "{text}");
         }
     }
 

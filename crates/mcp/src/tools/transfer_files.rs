@@ -225,10 +225,17 @@ fn copied(direction: TransferDirectionName, report: &TransferReport) -> Transfer
         content: None,
         content_base64: None,
         message: format!(
-            "Copied {} files and {} directories with {} bytes {side}.",
-            report.files, report.directories, report.bytes
+            "Copied {} and {} with {} {side}.",
+            counted(report.files, "file", "files"),
+            counted(report.directories, "directory", "directories"),
+            counted(report.bytes, "byte", "bytes"),
         ),
     }
+}
+
+fn counted(count: u64, one: &str, many: &str) -> String {
+    let thing = if count == 1 { one } else { many };
+    format!("{count} {thing}")
 }
 
 fn taken(written: &FileWritten) -> TransferReply {

@@ -284,6 +284,46 @@ fn a_credential_is_had_by_who_asks_for_it_and_reaches_where_it_is_used() {
     assert!(wrong.unwrap_err().to_string().contains("credentials"));
 }
 
+/// It named hosts, and the key of hosts.
+#[test]
+fn an_unknown_credential_is_refused_with_the_names_of_credentials_not_of_hosts() {
+    let offered = |name: &str| OfferedCredential {
+        name: name.to_owned(),
+        destinations: rules(&["git.forge.example"]),
+        always: false,
+    };
+    let refusal = |names: &[&str]| {
+        let policy = with(NetworkConfig {
+            credentials: names.iter().map(|name| offered(name)).collect(),
+            ..ceiling()
+        });
+        let request = NetworkRequest {
+            presets: vec!["forge".to_owned()],
+            credentials: vec!["github".to_owned()],
+            ..NetworkRequest::default()
+        };
+        ask(&policy.unwrap(), request)
+    };
+    let field = "network.credentials[0]";
+    for (names, told) in [(&["forge", "corp"][..], "forge, corp"), (&[], "none")] {
+        let refused = refused_as(
+            refusal(names),
+            Reason::NetworkNotAllowed,
+            field,
+            "unknown credential",
+        );
+        let message = format!("No credential `github` is configured; configured are: {told}.");
+        assert_eq!(refused.message, message);
+        assert!(
+            refused.hint.contains("`[credentials.github]`"),
+            "{refused:?}"
+        );
+        assert!(!refused.hint.contains("network_allow"), "{refused:?}");
+    }
+    // The control: one of that name.
+    assert_eq!(refusal(&["github"]).unwrap().credentials, ["github"]);
+}
+
 #[test]
 fn rules_that_make_no_sense_are_refused() {
     let policy = with(NetworkConfig {

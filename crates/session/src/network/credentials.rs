@@ -71,6 +71,27 @@ impl Credentials {
         Ok(Some(interception.certificates().to_owned()))
     }
 
+    /// Looks whether the credentials of a new session can be used, as far as that is known before they are.
+    ///
+    /// # Errors
+    /// `credential_unavailable`, with the first that cannot.
+    pub(crate) fn check(&self, policy: &NetworkPolicy) -> Result<(), Refusal> {
+        for name in &policy.credentials {
+            let Some(offered) = self.offered.get(name) else {
+                continue;
+            };
+            offered.binding.check().map_err(|error| {
+                let message = format!("The credential `{name}` cannot be used: {error}.");
+                let hint = format!(
+                    "Ask for none, or let the operator put right what `[credentials.{name}]` of the server's configuration names."
+                );
+                Refusal::new(Reason::CredentialUnavailable, message, hint)
+                    .in_field("network.credentials")
+            })?;
+        }
+        Ok(())
+    }
+
     /// Placeholders for a new session.
     pub(crate) fn placeholders(
         policy: &NetworkPolicy,
@@ -221,6 +242,25 @@ mod tests {
                 .variables(&NetworkRecord::default())
                 .is_empty()
         );
+    }
+
+    /// Its placeholder would have stayed one, and every request have failed.
+    #[test]
+    fn a_session_was_made_with_a_credential_too_short_to_be_used() {
+        let with = |token: &str| {
+            let mut credentials = credentials();
+            let hub = credentials.offered.get_mut("hub").unwrap();
+            let binding = Arc::get_mut(&mut hub.binding).unwrap();
+            binding.credential = Credential::Bearer(Secret::new(token.to_owned()));
+            credentials
+        };
+        let refused = with("abc").check(&policy()).unwrap_err();
+        assert_eq!(refused.reason, Reason::CredentialUnavailable);
+        let message = "The credential `hub` cannot be used: it must have 12 to 4096 bytes.";
+        assert_eq!(refused.message, message);
+        assert!(refused.hint.contains("`[credentials.hub]`"), "{refused:?}");
+        assert_eq!(with("abc").check(&NetworkPolicy::default()), Ok(()));
+        assert_eq!(credentials().check(&policy()), Ok(()), "the control");
     }
 
     #[test]

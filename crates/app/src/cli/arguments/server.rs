@@ -27,20 +27,22 @@ pub struct ServeArguments {
 }
 
 impl ServeArguments {
-    /// What of them are keys of the configuration, as `--set` takes them.
-    pub fn as_keys(&self) -> Vec<String> {
+    /// What of them are keys of the configuration, by the flag's name, as `--set` takes them.
+    pub fn as_keys(&self) -> Vec<(&'static str, String)> {
         let text = |text: &str| toml::Value::String(text.to_owned()).to_string();
         let listen = self
             .http
             .as_deref()
-            .map(|address| format!("http_listen={}", text(address)));
+            .map(|address| ("--http", format!("http_listen={}", text(address))));
         let proxies: Vec<_> = self
             .behind_proxy
             .iter()
             .map(|proxy| text(&proxy.to_string()))
             .collect();
-        let proxies =
-            (!proxies.is_empty()).then(|| format!("http_behind_proxy=[{}]", proxies.join(", ")));
+        let proxies = (!proxies.is_empty()).then(|| {
+            let list = proxies.join(", ");
+            ("--behind-proxy", format!("http_behind_proxy=[{list}]"))
+        });
         listen.into_iter().chain(proxies).collect()
     }
 }

@@ -345,16 +345,18 @@ impl Teller {
         let log = stage.audit_log();
         let verified = audit::verify(&log)
             .map_err(|error| CliError::Conversation(anyhow::Error::new(error)))?;
-        let mut lines = vec![format!(
-            "{} records, the chain of hashes is whole",
-            verified.records
-        )];
         let records =
             audit::read(&log).map_err(|error| CliError::Conversation(anyhow::Error::new(error)))?;
-        for record in records
+        let (intents, told): (Vec<_>, Vec<_>) = records
             .flatten()
-            .filter(|record| record.body.phase != audit::Phase::Intent)
-        {
+            .partition(|record| record.body.phase == audit::Phase::Intent);
+        let mut lines = vec![format!(
+            "{} records, the chain of hashes is whole: {} intents, each written before its deed, and these {}",
+            verified.records,
+            intents.len(),
+            told.len()
+        )];
+        for record in told {
             let time = record.timestamp.get(11..23).unwrap_or_default();
             let reason = record
                 .body

@@ -19,7 +19,7 @@ use super::{
     CliError, Context, EXIT_OK, EXIT_REFUSED, VERSION, arguments::DoctorArguments, block_on,
 };
 use crate::{
-    config::{BackendChoice, Config, Offer},
+    config::{BackendChoice, Config, FileLookedFor, Offer},
     server::handshake::Mode,
 };
 
@@ -35,6 +35,8 @@ struct Report {
     claude_code: agent::AgentReport,
     path: path_entries::PathReport,
     configuration_file: Option<String>,
+    #[serde(skip)]
+    configuration_source: FileLookedFor,
     /// Why a server would not start with this configuration, where it is none of the above.
     #[serde(skip_serializing_if = "Option::is_none")]
     configuration_problem: Option<String>,
@@ -106,11 +108,8 @@ pub(super) fn run(context: &Context, arguments: DoctorArguments) -> Result<u8, C
             &context.config.extra_read_only,
             &Offer::new(&context.environment, &context.config.paths.state_dir)?,
         ),
-        configuration_file: context
-            .config
-            .file
-            .as_ref()
-            .map(|file| file.display().to_string()),
+        configuration_file: context.config.source().file,
+        configuration_source: context.config.source(),
         state_directory,
         audit_log,
         audit_sinks: sinks::examine(&context.config),

@@ -32,16 +32,22 @@ pub(super) fn examine(
     offer: &Offer,
 ) -> PathReport {
     let mut not_visible: Vec<PathBuf> = Vec::new();
+    let mut seen: Vec<PathBuf> = Vec::new();
     let mut notes = Vec::new();
     for entry in std::env::split_paths(path.unwrap_or_default()) {
         let Ok(real) = entry.canonicalize() else {
             continue;
         };
+        // Twice in `PATH`, or by two links.
+        if seen.contains(&real) {
+            continue;
+        }
+        seen.push(real.clone());
         let is_visible = VISIBLE.iter().any(|root| real.starts_with(root))
             || offered
                 .iter()
                 .any(|root| entry.starts_with(root) || real.starts_with(root));
-        if is_visible || !real.is_dir() || not_visible.contains(&real) {
+        if is_visible || !real.is_dir() {
             continue;
         }
         if home.is_some_and(|home| home.starts_with(&real)) || real == Path::new("/") {
@@ -129,6 +135,9 @@ mod tests {
             home.join("link"),
             home.join("missing"),
             home.clone(),
+            // A note that was told twice.
+            home.clone(),
+            home.join(".ssh"),
             home.join(".ssh"),
             hidden.path().to_owned(),
         ];

@@ -6,7 +6,7 @@ use mcp::reply::TransferReply;
 use serde_json::json;
 
 use super::{CliError, Client, Context, EXIT_OK, read, resolve::resolve};
-use crate::config::units::format_size;
+use crate::config::units::{counted, counted_as, format_size};
 
 /// One side of a copy.
 #[derive(Debug, PartialEq, Eq)]
@@ -68,8 +68,9 @@ pub(super) async fn run(
         let reply: TransferReply = read("transfer_files", content)?;
         let size = format_size(reply.bytes);
         context.output.line(&format!(
-            "{} files, {} directories, {size}",
-            reply.files, reply.directories
+            "{}, {}, {size}",
+            counted(reply.files, "file"),
+            counted_as(reply.directories, "directory", "directories")
         ))?;
     }
     Ok(EXIT_OK)

@@ -8,6 +8,9 @@ use super::{
 };
 use crate::cli::output::Output;
 
+/// The port of a host that is named without one.
+const DEFAULT_PORT: u16 = 443;
+
 /// The argument of a creation; none where nothing is asked for.
 pub(in crate::cli) fn network(arguments: &NetworkArguments) -> Option<Value> {
     let NetworkArguments {
@@ -54,8 +57,12 @@ pub(super) async fn deny(context: &Context, session: &str, target: &str) -> Resu
         return Ok(EXIT_OK);
     }
     let reply: SessionReply = read("deny_network", content)?;
+    let named = match target.contains(':') {
+        true => target.to_owned(),
+        false => format!("{target}:{DEFAULT_PORT}"),
+    };
     context.output.line(&format!(
-        "{} is told no; session allow takes that back",
+        "{} does not reach {named}, and is not asked about it again; `session allow` takes that back",
         reply.session_name
     ))?;
     Ok(EXIT_OK)

@@ -33,6 +33,15 @@ fn what_is_no_rule_and_no_preset_is_told_with_its_key() {
             "`network_allow` in FILE:1 has a rule that cannot be read: \"10.0.0.1\" is no host",
         ),
         ("network_allow = [\"*.com\"]", "too wide"),
+        // It was told that `//x` is no port.
+        (
+            "network_allow = [\"http://x\"]",
+            "\"http://x\" is a URL: write HOST or HOST:PORT, without scheme and path",
+        ),
+        (
+            "[credentials.hub]\nfile = \"/t\"\ndestinations = [\"https://hub.example/a\"]",
+            "in `destinations` \"https://hub.example/a\" is a URL",
+        ),
         (
             "network_allow = \"example.com\"",
             "`network_allow` in FILE:1 must be a list of texts",
@@ -54,6 +63,9 @@ fn what_is_no_rule_and_no_preset_is_told_with_its_key() {
         let told = sentence(&case, &error);
         assert!(told.contains(sentence_part), "{told}");
     }
+    let root = case.load("project_roots = [\"/\"]", &[], &[]).unwrap_err();
+    let told = sentence(&case, &root);
+    assert!(told.contains("/ is the whole machine"), "{told}");
     let local = case
         .load("network_default = [\"localhost:8080\"]", &[], &[])
         .unwrap();

@@ -51,6 +51,26 @@ fn a_sentence_says_what_by_which_rule_and_how_to_ask() {
 }
 
 #[test]
+fn a_name_that_does_not_resolve_is_told_in_words_of_what_happened() {
+    for (why, words) in [
+        (Unresolved::NoSuchName, "no such name"),
+        (Unresolved::NoAnswer, "no name server answered"),
+        (
+            Unresolved::Failed,
+            "resolver of the server's machine failed",
+        ),
+    ] {
+        let denial = Denial::ResolutionFailed { host: host(), why };
+        let sentence = denial.to_string();
+        assert!(
+            sentence.starts_with("example.com is allowed, but its name does not resolve: "),
+            "{sentence}"
+        );
+        assert!(sentence.contains(words), "{sentence}");
+    }
+}
+
+#[test]
 fn the_address_behind_a_name_is_not_told_inside() {
     for (class, asks) in [
         (AddressClass::Private, true),

@@ -357,7 +357,7 @@ async fn a_rule_for_something_else_opens_nothing() {
 #[tokio::test]
 async fn a_name_without_an_address_is_told_as_such() {
     let (dialed, went) = outcome(&[], &rule("example.com")).await;
-    let why = io::ErrorKind::NotFound;
+    let why = Unresolved::NoSuchName;
     assert_eq!(
         dialed,
         Err(Denial::ResolutionFailed {
@@ -377,4 +377,5 @@ async fn a_name_without_an_address_is_told_as_such() {
         .await
         .unwrap_err();
     assert_eq!(denial.code(), "resolution_failed");
+    assert!(denial.to_string().contains("the resolver"), "{denial}");
 }

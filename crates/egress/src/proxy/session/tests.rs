@@ -104,9 +104,12 @@ fn what_is_recorded_can_be_read_and_holds_no_query() {
         (decision.host.as_str(), decision.method),
         ("a.example", Some("other"))
     );
-    let written = Asked::Written(Way::Socks, &[b'a', 0, 0xff, b'\n', b'"']).decision();
-    assert_eq!(written.host, r#"a\x00\xff\n\""#);
-    let long = Asked::Written(Way::Socks, &[b'a'; 300]).decision();
+    let written = Asked::Written(Way::Socks, &[b'a', 0, 0xff, b'\n', b'"'], Some(80)).decision();
+    assert_eq!(
+        (written.host.as_str(), written.port),
+        (r#"a\x00\xff\n\""#, Some(80))
+    );
+    let long = Asked::Written(Way::Socks, &[b'a'; 300], None).decision();
     assert_eq!(long.host.len(), MAX_WRITTEN_CHARS);
 }
 

@@ -53,11 +53,7 @@ pub(super) fn report(output: Output, report: &Report, verbose: bool) -> Result<(
     for sink in &report.audit_sinks {
         printer.row("audit sink", &sink_line(output, sink))?;
     }
-    let file = report
-        .configuration_file
-        .as_deref()
-        .unwrap_or("none; the defaults hold");
-    printer.row("config", file)?;
+    printer.row("config", &report.configuration_source.to_string())?;
     if let Some(problem) = &report.configuration_problem {
         printer.row("", &output.paint(Color::Red, problem))?;
     }
