@@ -28,7 +28,7 @@ use crate::{
 /// How long a new server waits for one that is just leaving: it leaves within 5 s.
 const LEAVING_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long a server that stays asks one that comes and goes for its place.
-const LAST_CLIENT_TIMEOUT: Duration = Duration::from_millis(500);
+const LAST_CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause between two tries for the lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// What is logged when nobody says anything else.
@@ -78,7 +78,7 @@ fn serve_on_demand(context: &Context) -> Result<u8, CliError> {
         })
         .and_then(|writer| {
             log_to(context, move || writer.clone());
-            let lock = take_lock_from_a_leaving_server(context)?;
+            let lock = take_lock_from_a_leaving_server(context, None)?;
             serve(context, lock, Some(context.config.idle_exit), || {
                 ReadyLine::Ready.send()
             })
@@ -158,7 +158,10 @@ fn take_lock_from_an_idle_server(context: &Context) -> Result<Lock, CliError> {
     let deadline = Instant::now() + LAST_CLIENT_TIMEOUT;
     loop {
         match context.connect_existing(Mode::Succeed) {
-            Ok(_leaving) => return take_lock_from_a_leaving_server(context),
+            Ok(leaving) => {
+                let leaving = leaving.map(|server| server.reply.server_pid);
+                return take_lock_from_a_leaving_server(context, leaving);
+            }
             // The command that has just ended may still count as a client.
             Err(CliError::Front(FrontError::Refused(_))) if Instant::now() < deadline => {
                 std::thread::sleep(LOCK_PAUSE);
@@ -172,14 +175,19 @@ fn take_lock_from_an_idle_server(context: &Context) -> Result<Lock, CliError> {
     }
 }
 
-/// Waits while the last server is on its way out; gives up as soon as one answers.
-fn take_lock_from_a_leaving_server(context: &Context) -> Result<Lock, CliError> {
+/// Waits while the last server is on its way out; gives up as soon as one answers. The process that has said that it leaves may go
+/// on to for a moment.
+fn take_lock_from_a_leaving_server(
+    context: &Context,
+    leaving: Option<u32>,
+) -> Result<Lock, CliError> {
     let paths = &context.config.paths;
     let deadline = Instant::now() + LEAVING_TIMEOUT;
     loop {
         match take_lock(paths) {
             Err(ElectionError::Taken { address }) if Instant::now() < deadline => {
                 let answers = read_address(paths)
+                    .filter(|found| Some(found.pid) != leaving)
                     .is_some_and(|found| UnixStream::connect(found.socket).is_ok());
                 if answers {
                     return Err(ElectionError::Taken { address }.into());

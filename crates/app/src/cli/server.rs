@@ -273,6 +273,7 @@ mod tests {
             message: None,
             clients: 0,
             sessions,
+            http: None,
             own_sessions,
             others: others.collect(),
             uptime_seconds: 0,
