@@ -28,7 +28,7 @@ use crate::{
 /// How long a new server waits for one that is just leaving: it leaves within 5 s.
 const LEAVING_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long a server that stays asks one that comes and goes for its place.
-const LAST_CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
+const LAST_CLIENT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause between two tries for the lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// What is logged when nobody says anything else.
@@ -157,11 +157,9 @@ fn take_lock_from_an_idle_server(context: &Context) -> Result<Lock, CliError> {
     }
     let deadline = Instant::now() + LAST_CLIENT_TIMEOUT;
     loop {
+        let asked = read_address(&context.config.paths).map(|address| address.pid);
         match context.connect_existing(Mode::Succeed) {
-            Ok(leaving) => {
-                let leaving = leaving.map(|server| server.reply.server_pid);
-                return take_lock_from_a_leaving_server(context, leaving);
-            }
+            Ok(_leaving) => return take_lock_from_a_leaving_server(context, asked),
             // The command that has just ended may still count as a client.
             Err(CliError::Front(FrontError::Refused(_))) if Instant::now() < deadline => {
                 std::thread::sleep(LOCK_PAUSE);
