@@ -7,7 +7,7 @@ mod record;
 
 use std::{collections::VecDeque, io, time::Duration};
 
-use model::{ConversationId, ExecutionId, PromptOptions, PromptStop, PromptView};
+use model::{ConversationId, ExecutionId, PromptOptions, PromptStop, PromptView, Reason};
 use sandbox::SupervisorError;
 use tokio::{
     sync::{mpsc, watch},
@@ -16,13 +16,14 @@ use tokio::{
 
 use crate::{
     actor::{questions::Asked, record::not_on_record},
-    conversation::{MAX_WAITING_PROMPTS, Order, Progress, Prompt, Refused, Setup},
+    conversation::{Given, MAX_WAITING_PROMPTS, Order, Progress, Prompt, Refused, Setup, Taken},
     host_tools,
     journal::{self, Entry, Journal},
     past::Past,
     process::{Came, Process},
     protocol::{self, Ask, Event, Line},
     turn::Turn,
+    turns::Operation,
     words,
 };
 
@@ -53,6 +54,8 @@ pub(crate) struct Actor {
 struct Waiting {
     prompt: Prompt,
     progress: watch::Sender<Progress>,
+    /// That of the call that gave it, where its turn comes at once.
+    operation: Option<Box<dyn Operation>>,
 }
 
 struct Current {
@@ -66,6 +69,8 @@ struct Current {
     resend_at: Option<Instant>,
     /// How often it was begun.
     attempts: u32,
+    /// In which it begins; `None` once it has, and before one is on record.
+    operation: Option<Box<dyn Operation>>,
 }
 
 /// A prompt that is told to end.
@@ -97,10 +102,12 @@ impl Actor {
             last_event: now,
             ending: None,
             attempts: 0,
+            operation: None,
         });
         let waiting = past.waiting.into_iter().map(|prompt| Waiting {
             progress: watched(prompt.execution),
             prompt,
+            operation: None,
         });
         let waiting = waiting.collect();
         let (mut asked, mut is_astray) = (Vec::new(), false);
@@ -176,14 +183,7 @@ impl Actor {
                 prompt,
                 only_if_free,
                 answer,
-            } => {
-                let taken = self.submit(*prompt, only_if_free);
-                // Where it is its turn, that begins before its caller hears of it: what is done for a prompt is part of the call
-                // that gave it, and of that one's audited operation.
-                self.begin_next().await;
-                // A caller that has gone away reads the result later.
-                let _ = answer.send(taken);
-            }
+            } => self.submit(*prompt, only_if_free, answer),
             Order::Rest => self.rest().await,
             Order::Cancel(execution) => self.end_prompt(execution, PromptStop::Interrupted).await,
             Order::Answer {
@@ -202,11 +202,26 @@ impl Actor {
         }
     }
 
-    fn submit(
-        &mut self,
-        prompt: Prompt,
-        only_if_free: bool,
-    ) -> Result<watch::Receiver<Progress>, Refused> {
+    fn submit(&mut self, prompt: Prompt, only_if_free: bool, answer: Taken) {
+        if let Err(refused) = self.admit(&prompt, only_if_free) {
+            // A caller that has gone away needs no refusal.
+            let _ = answer.send(Err(refused));
+            return;
+        }
+        let progress = watch::Sender::new(Progress::queued(self.id));
+        let given = Given::new(answer, progress.subscribe());
+        // Who must wait hears so at once; whose turn it is, when it has begun.
+        let is_next = self.current.is_none() && self.waiting.is_empty();
+        let operation = is_next.then(|| Box::new(given) as Box<dyn Operation>);
+        self.waiting.push_back(Waiting {
+            prompt,
+            progress,
+            operation,
+        });
+    }
+
+    /// Puts a prompt on record, if there is a place for it.
+    fn admit(&mut self, prompt: &Prompt, only_if_free: bool) -> Result<(), Refused> {
         if only_if_free && (self.current.is_some() || !self.waiting.is_empty()) {
             return Err(Refused::Busy);
         }
@@ -219,29 +234,26 @@ impl Actor {
             options: prompt.options.clone(),
             deadline_ms: prompt.deadline_ms,
         };
-        if let Err(error) = self.journal.add(&entry) {
+        self.journal.add(&entry).map_err(|error| {
             tracing::error!(conversation = %self.id, %error, "a prompt cannot be put on record");
-            return Err(match journal::is_too_long(&error) {
+            match journal::is_too_long(&error) {
                 true => Refused::TooLong,
                 false => Refused::Closed,
-            });
-        }
-        let progress = watch::Sender::new(Progress::queued(self.id));
-        let watched = progress.subscribe();
-        self.waiting.push_back(Waiting { prompt, progress });
-        Ok(watched)
+            }
+        })
     }
 
     /// Gives the next prompt its turn, on a process that fits it.
     async fn begin_next(&mut self) {
         while self.current.is_none() {
-            let Some(Waiting { prompt, progress }) = self.waiting.pop_front() else {
+            let Some(next) = self.waiting.pop_front() else {
                 return;
             };
             self.current = Some(Current {
                 turn: Turn::new(self.id, String::new(), self.total_cost),
-                prompt,
-                progress,
+                prompt: next.prompt,
+                progress: next.progress,
+                operation: next.operation,
                 asked: Vec::new(),
                 last_event: Instant::now(),
                 ending: None,
@@ -252,31 +264,46 @@ impl Actor {
         }
     }
 
-    /// Sends the current prompt's message, to a new process where the present one does not fit.
+    /// Sends the current prompt's message, to a new process where the present one does not fit. All of that lies in one audited
+    /// operation: that of the call that gave the prompt, where its turn came at once, else one of its own.
     async fn begin(&mut self) {
+        match self.try_to_begin().await {
+            Ok(true) => {
+                let current = self.current.as_mut();
+                if let Some(operation) = current.and_then(|current| current.operation.take()) {
+                    operation.end(Ok(()));
+                }
+            }
+            Ok(false) => {}
+            Err(why) => self.fail(PromptStop::AgentEnded, why),
+        }
+    }
+
+    /// False where a process must end first: then this is called again when its output is over.
+    async fn try_to_begin(&mut self) -> Result<bool, String> {
         let Some(current) = &mut self.current else {
-            return;
+            return Ok(false);
         };
         current.resend_at = None;
         current.attempts += 1;
+        if current.operation.is_none() {
+            let begun = self.setup.turns.begin(current.prompt.execution).await;
+            let begun = begun.map_err(|refusal| format!("{refusal} {}", refusal.hint));
+            current.operation = Some(begun?);
+        }
         let options = current.prompt.options.clone();
         if let Some(process) = &mut self.process
             && (process.is_spent || process.options != options)
         {
-            // Its end comes by its output; then this is called again.
             if process.kill_at.is_none() {
                 process.finish(self.setup.patience.interrupt).await;
             }
-            return;
+            return Ok(false);
         }
-        if self.process.is_none()
-            && let Err(why) = self.start_process(options).await
-        {
-            return self.fail(PromptStop::AgentEnded, why);
+        if self.process.is_none() {
+            self.start_process(options).await?;
         }
-        if let Err(why) = self.send_message().await {
-            self.fail(PromptStop::AgentEnded, why);
-        }
+        self.send_message().await
     }
 
     async fn start_process(&mut self, options: PromptOptions) -> Result<(), String> {
@@ -331,9 +358,10 @@ impl Actor {
         }
     }
 
-    async fn send_message(&mut self) -> Result<(), String> {
+    /// False where the process does not listen, and was ended.
+    async fn send_message(&mut self) -> Result<bool, String> {
         let Some(current) = &mut self.current else {
-            return Ok(());
+            return Ok(false);
         };
         let message = ConversationId::random().map_err(|error| error.to_string())?;
         let message = message.to_string();
@@ -350,13 +378,13 @@ impl Actor {
             .map_err(|error| not_on_record(&error))?;
         let line = protocol::user_message(&message, current.prompt.text.expose());
         self.publish();
-        match self.write(&line).await {
-            true => self
-                .journal
+        let is_written = self.write(&line).await;
+        if is_written {
+            self.journal
                 .add(&Entry::Sent { execution })
-                .map_err(|error| not_on_record(&error)),
-            false => Ok(()),
+                .map_err(|error| not_on_record(&error))?;
         }
+        Ok(is_written)
     }
 
     async fn on_output(&mut self, offset: u64, data: &[u8]) {
@@ -549,6 +577,9 @@ impl Actor {
             stop,
             Some(why),
         );
+        if let Some(operation) = current.operation {
+            operation.end(Err(Reason::AgentUnavailable));
+        }
     }
 
     fn publish(&self) {

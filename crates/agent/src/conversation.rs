@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! prompt ──► queued ──► its turn: message written ──► events ──► over
+//!                          │ its call is over: an operation of its own is on record first, or the prompt has failed
 //!                          │ no process, or one with other options: one is started, resuming
 //!                          │ cancelled, too late, stalled: interrupted, then killed
 //!                          └ process gone in the middle: the prompt has failed, the conversation goes on with the next
@@ -17,7 +18,8 @@ use std::{
 };
 
 use model::{
-    ConversationId, ExecutionId, PermissionAnswer, PromptOptions, PromptStop, PromptView, Secret,
+    ConversationId, ExecutionId, PermissionAnswer, PromptOptions, PromptStop, PromptView, Reason,
+    Secret,
 };
 use sandbox::Supervisor;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -27,6 +29,7 @@ use crate::{
     journal::Journal,
     past::Past,
     program::{Patience, Program},
+    turns::{Operation, Turns},
 };
 
 /// Orders that may wait.
@@ -71,6 +74,8 @@ pub struct Setup {
     pub program: Arc<Program>,
     /// How long things may take.
     pub patience: Patience,
+    /// What is on record of prompts that had to wait.
+    pub turns: Arc<dyn Turns>,
 }
 
 /// A conversation as its journal tells of it. Nobody drives it yet, and its process goes on inside.
@@ -112,11 +117,18 @@ pub enum Refused {
     Closed,
 }
 
+/// To who gave a prompt: whether it was taken, and how to follow it.
+pub(crate) type Taken = oneshot::Sender<Result<watch::Receiver<Progress>, Refused>>;
+
+/// The call that gave a prompt. Its caller hears that the prompt was taken when it has begun or is over: what is done for it
+/// until then is part of that call's operation.
+pub(crate) struct Given(Option<(Taken, watch::Receiver<Progress>)>);
+
 pub(crate) enum Order {
     Submit {
         prompt: Box<Prompt>,
         only_if_free: bool,
-        answer: oneshot::Sender<Result<watch::Receiver<Progress>, Refused>>,
+        answer: Taken,
     },
     Cancel(ExecutionId),
     Rest,
@@ -126,6 +138,25 @@ pub(crate) enum Order {
         words: PermissionAnswer,
         answer: oneshot::Sender<bool>,
     },
+}
+
+impl Given {
+    pub(crate) const fn new(answer: Taken, progress: watch::Receiver<Progress>) -> Self {
+        Given(Some((answer, progress)))
+    }
+}
+
+impl Operation for Given {
+    fn end(self: Box<Self>, _how: Result<(), Reason>) {}
+}
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        if let Some((answer, progress)) = self.0.take() {
+            // A caller that has gone away reads the result later.
+            let _ = answer.send(Ok(progress));
+        }
+    }
 }
 
 impl Kept {
@@ -177,7 +208,7 @@ impl Conversation {
         self.id
     }
 
-    /// Takes a prompt, which is on record then.
+    /// Takes a prompt, which is on record then and, where no other is before it, has begun or failed.
     ///
     /// # Errors
     /// See [`Refused`].

@@ -2,8 +2,8 @@
 //!
 //! Reading order: [`install`] (the program, checked, where all sandboxes share it); [`protocol`] (the words), `turn` (what a
 //! prompt's events add up to, told by `words`), [`journal`] and `past` (what is kept of them and found again), [`transcript`] (the same for people), [`Program`]
-//! and `process` (what runs inside), then [`Conversation`] and its `actor` (who drives it), with `host_tools` (what Claude
-//! Code can ask of us).
+//! and `process` (what runs inside), then [`Conversation`] and its `actor` (who drives it), with [`Turns`] (what is on record of a
+//! prompt that had to wait) and `host_tools` (what Claude Code can ask of us).
 
 #![forbid(unsafe_code)]
 
@@ -18,9 +18,11 @@ mod program;
 pub mod protocol;
 pub mod transcript;
 mod turn;
+mod turns;
 mod words;
 
 pub use conversation::{
     Conversation, Kept, MAX_WAITING_PROMPTS, Opened, Progress, Prompt, Refused, Setup,
 };
 pub use program::{Patience, Program};
+pub use turns::{Beginning, Operation, Turns};

@@ -3,14 +3,20 @@
 
 mod inside;
 
-use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use agent::{
-    Conversation, Kept, Opened, Patience, Program, Progress, Prompt, Setup,
+    Beginning, Conversation, Kept, Opened, Operation, Patience, Program, Progress, Prompt, Setup,
+    Turns,
     journal::{Entry, Journal},
 };
 use inside::Inside;
-use model::{ConversationId, ExecutionId, PromptOptions, PromptStop, Secret};
+use model::{ConversationId, ExecutionId, PromptOptions, PromptStop, Reason, Refusal, Secret};
 use sandbox::Supervisor;
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::Instant};
@@ -25,13 +31,81 @@ struct House {
     supervisor: Supervisor,
     id: ConversationId,
     directory: tempfile::TempDir,
+    record: Arc<Record>,
+}
+
+/// What is on record of prompts that had to wait.
+#[derive(Default)]
+struct Record {
+    inside: Inside,
+    log: Mutex<Log>,
+}
+
+#[derive(Default)]
+struct Log {
+    is_broken: bool,
+    /// Which prompts asked to begin, and what had been done inside by then.
+    asked: Vec<(ExecutionId, Done)>,
+    /// How what was begun has ended.
+    ended: Vec<Result<(), Reason>>,
+}
+
+/// How many processes were started, how many messages the latest was told, and whether its input was closed.
+type Done = (usize, usize, bool);
+
+impl Record {
+    fn asked(&self) -> Vec<(ExecutionId, Done)> {
+        self.log.lock().unwrap().asked.clone()
+    }
+
+    fn ended(&self) -> Vec<Result<(), Reason>> {
+        self.log.lock().unwrap().ended.clone()
+    }
+}
+
+struct OnRecord(Arc<Record>);
+
+impl Turns for OnRecord {
+    fn begin(&self, prompt: ExecutionId) -> Beginning<'_> {
+        let mut log = self.0.log.lock().unwrap();
+        log.asked.push((prompt, done(&self.0.inside)));
+        let begun: Result<Box<dyn Operation>, _> = match log.is_broken {
+            false => Ok(Box::new(OnRecord(self.0.clone()))),
+            true => {
+                let refusal =
+                    Refusal::new(Reason::AuditUnavailable, "It is full.", "Make room in it.");
+                Err(refusal)
+            }
+        };
+        Box::pin(std::future::ready(begun))
+    }
+}
+
+impl Operation for OnRecord {
+    fn end(self: Box<Self>, how: Result<(), Reason>) {
+        self.0.log.lock().unwrap().ended.push(how);
+    }
+}
+
+fn done(inside: &Inside) -> Done {
+    let told = match inside.started() {
+        0 => Vec::new(),
+        _ => inside.told(),
+    };
+    let messages = told.iter().filter(|line| line["type"] == "user").count();
+    (inside.started(), messages, inside.is_told_to_end())
 }
 
 impl House {
     async fn new() -> Self {
         let inside = Inside::default();
+        let record = Record {
+            inside: inside.clone(),
+            ..Record::default()
+        };
         House {
             supervisor: inside.attach().await,
+            record: Arc::new(record),
             inside,
             id: ConversationId::random().unwrap(),
             directory: tempfile::tempdir().unwrap(),
@@ -56,6 +130,7 @@ impl House {
                 trust_project: false,
             }),
             patience: Patience::default(),
+            turns: Arc::new(OnRecord(self.record.clone())),
         };
         Kept::read(self.id, &self.journal(), &open)
             .unwrap()
@@ -89,6 +164,20 @@ fn prompt(execution: ExecutionId) -> Prompt {
         text: Secret::new("mend it".to_owned()),
         options: PromptOptions::default(),
         deadline_ms: None,
+    }
+}
+
+type Make = fn(ExecutionId) -> Prompt;
+
+/// One that the process of another does not fit.
+fn other_prompt(execution: ExecutionId) -> Prompt {
+    let options = PromptOptions {
+        model: Some("other".to_owned()),
+        ..PromptOptions::default()
+    };
+    Prompt {
+        options,
+        ..prompt(execution)
     }
 }
 
@@ -350,4 +439,111 @@ async fn no_more_questions_wait_than_may_and_the_rest_is_denied_at_once() {
         "{answer}"
     );
     assert_eq!(progress.borrow().view.pending.len(), 64);
+}
+
+/// A prompt that waits until another is over; its progress.
+async fn waits(house: &House, make: Make) -> (Opened, ExecutionId, watch::Receiver<Progress>) {
+    let opened = house.open(&[]);
+    let (_, mut first, message) = house.begin(&opened.conversation).await;
+    let waiting = ExecutionId::random().unwrap();
+    let given = opened.conversation.submit(make(waiting), false).await;
+    assert_eq!(house.record.asked(), [], "nothing is done for it yet");
+    house.complete(&message);
+    ended(&mut first).await;
+    (opened, waiting, given.unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_prompt_that_waited_was_begun_in_no_operation() {
+    let fits: (Make, Done) = (prompt, (1, 2, false));
+    for (make, begun) in [fits, (other_prompt, (2, 1, false))] {
+        let house = House::new().await;
+        let (_opened, waiting, mut progress) = waits(&house, make).await;
+        progress.wait_for(|now| !now.is_queued).await.unwrap();
+        house.inside.until(|| done(&house.inside) == begun).await;
+        house
+            .inside
+            .until(|| house.record.ended() == [Ok(())])
+            .await;
+        // Before the process that does not fit was told to end, too.
+        assert_eq!(house.record.asked(), [(waiting, (1, 1, false))]);
+
+        let house = House::new().await;
+        house.record.log.lock().unwrap().is_broken = true;
+        let (opened, waiting, mut progress) = waits(&house, make).await;
+        let end = ended(&mut progress).await;
+        assert_eq!(end.view.stop, Some(PromptStop::AgentEnded));
+        let why = "audit_unavailable: It is full. Make room in it.";
+        assert_eq!(end.failure.as_deref(), Some(why));
+        assert_eq!(house.record.asked(), [(waiting, (1, 1, false))]);
+        assert_eq!(done(&house.inside), (1, 1, false), "nothing was done");
+        // The conversation goes on with a prompt that a call brings.
+        let next = prompt(ExecutionId::random().unwrap());
+        opened.conversation.submit(next, false).await.unwrap();
+        assert_eq!(done(&house.inside), (1, 2, false));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_gave_a_prompt_with_other_options_heard_of_it_before_its_process_was_started() {
+    let house = House::new().await;
+    let opened = house.open(&[]);
+    let (_, mut first, message) = house.begin(&opened.conversation).await;
+    house.complete(&message);
+    ended(&mut first).await;
+    let next = other_prompt(ExecutionId::random().unwrap());
+    let (conversation, inside) = (opened.conversation.clone(), house.inside.clone());
+    // A task of its own looks as soon as it hears.
+    let heard = tokio::spawn(async move {
+        let given = conversation.submit(next, false).await.unwrap();
+        let is_queued = given.borrow().is_queued;
+        (is_queued, done(&inside))
+    });
+    assert_eq!(heard.await.unwrap(), (false, (2, 1, false)));
+    assert_eq!(house.record.asked(), [], "all of it is part of the call");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_prompt_whose_process_could_not_be_started_was_on_record_as_begun() {
+    let house = House::new().await;
+    let (opened, _, _) = {
+        house.inside.refuse_starts_after(1);
+        waits(&house, other_prompt).await
+    };
+    let failed = [Err(Reason::AgentUnavailable)];
+    house.inside.until(|| house.record.ended() == failed).await;
+    assert_eq!(house.inside.started(), 1);
+    drop(opened);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waited_or_has_to_be_repeated_after_a_restart_was_begun_in_no_operation() {
+    let house = House::new().await;
+    let opened = house.open(&[]);
+    let (first, progress, message) = house.begin(&opened.conversation).await;
+    let waiting = ExecutionId::random().unwrap();
+    let given = opened.conversation.submit(prompt(waiting), false).await;
+    drop((opened, progress, given));
+    let opened = house.open(&[first, waiting]);
+    assert_eq!(house.record.asked(), []);
+    house.complete(&message);
+    house
+        .inside
+        .until(|| house.record.ended() == [Ok(())])
+        .await;
+    assert_eq!(house.record.asked(), [(waiting, (1, 1, false))]);
+    // Its message does not arrive, so the next server gives it to another process.
+    drop(opened);
+    let mut journal = Journal::open(&house.journal(), |_, _| ()).unwrap();
+    let begun = Entry::Begun {
+        execution: waiting,
+        message: "lost".to_owned(),
+    };
+    journal.add(&begun).unwrap();
+    drop(journal);
+    let _opened = house.open(&[waiting]);
+    house.inside.until(|| house.inside.started() == 2).await;
+    house.inside.until(|| house.record.ended().len() == 2).await;
+    assert_eq!(house.record.asked().len(), 2);
+    assert_eq!(house.record.asked()[1].0, waiting);
 }

@@ -11,7 +11,7 @@ use anyhow::Context;
 use async_trait::async_trait;
 use audit::{AuditConfig, AuditLog, Event, IdentityKey, Parameter, sinks::Sinks};
 use control::{
-    Control, EgressAudit, KeeperSettings, KeyRing, Parts, Road, ServerFacts, TokenRights,
+    Control, EgressAudit, KeeperSettings, KeyRing, Parts, Road, ServerFacts, TokenRights, TurnAudit,
 };
 use model::{BackendName, Limit, Limits};
 use policy::{Policy, PolicyConfig, PolicyError};
@@ -96,6 +96,7 @@ pub async fn build(
         allow_protected_changes: config.allow_protected_changes,
         egress,
         network: network::network(config)?,
+        turns: Arc::new(TurnAudit::new(audit.clone())),
         transcripts: config.paths.state_dir.join("transcripts"),
         reap,
     });

@@ -417,7 +417,7 @@ const fn closing_of(refusal: &Refusal) -> Closing {
     }
 }
 
-fn audit_unavailable(error: &AuditError) -> Refusal {
+pub(crate) fn audit_unavailable(error: &AuditError) -> Refusal {
     Refusal::new(
         Reason::AuditUnavailable,
         "The audit log cannot be written, so nothing was changed.",

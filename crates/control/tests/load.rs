@@ -35,7 +35,7 @@ use policy::{CallerLimits, Rate, RateLimits};
 use sandbox::{Backend, HostView, fake::Fake};
 use session::{Backends, Sessions, Setup};
 use store::{Pepper, Store};
-use support::{command, facts, network, policy, session_on, uid};
+use support::{NoTurns, command, facts, network, policy, session_on, uid};
 use tokio::{sync::mpsc, task::JoinSet};
 
 /// Live sessions of the server, and of one caller.
@@ -82,6 +82,7 @@ impl House {
             allow_protected_changes: false,
             egress: session::Egress::none().expect("no way to a provider"),
             network: network(),
+            turns: Arc::new(NoTurns),
             transcripts: path.join("state/transcripts"),
             reap: mpsc::unbounded_channel().0,
         });

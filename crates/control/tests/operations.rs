@@ -20,23 +20,27 @@ use std::{
 };
 
 use audit::{AuditConfig, AuditError, AuditLog, IdentityKey, Phase};
-use control::{Control, KeeperSettings, KeyRing, Parts, Road, TokenRights};
+use control::{Control, KeeperSettings, KeyRing, Parts, Road, TokenRights, TurnAudit};
 use model::{
-    Action, AnsweredBy, Awaited, Call, ClientInfo, CreateSession, Credentials, ExecuteCommand,
-    ExecutionId, GetExecution, Outcome, OwnerId, ReadFile, Refusal, RootFileSystem, Secret,
-    SessionId, Source, Terminal, TransferDirection, TransferFiles, WidenNetwork, WriteFile,
+    Action, AnsweredBy, Awaited, Call, ClientInfo, ConversationChoice, CreateSession, Credentials,
+    ExecuteCommand, ExecutePrompt, ExecutionId, ExecutionState, ExecutionView, GetExecution,
+    Outcome, OwnerId, PromptOptions, ReadFile, Refusal, RootFileSystem, Secret, SessionId, Source,
+    Terminal, TransferDirection, TransferFiles, WhenBusy, WidenNetwork, WriteFile,
 };
 use operations::{Background, Effect, EngineCall, Operation, Verdict, judge};
 use recorder::{Recorder, Tape};
 use sandbox::{
     Backend, BackendError, HostView,
-    fake::{Fake, Verb},
+    fake::{Fake, FakeOptions, Verb},
     wire::MAX_CHUNK_BYTES,
 };
 use session::{Backends, ReapRequest, Sessions, Setup};
 use store::{Pepper, Store};
 use support::{facts, network, policy, session_on, uid};
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{
+    runtime::{Handle, Runtime},
+    sync::mpsc,
+};
 
 /// What also comes between operations. A kind that is not among these is a finding, and so is one here that never comes.
 const BACKGROUND: &[Background] = &[
@@ -85,16 +89,43 @@ struct House {
     audit: AuditLog,
     control: Control,
     reap: Option<mpsc::UnboundedReceiver<ReapRequest>>,
-    keeper: Option<JoinHandle<()>>,
+    tasks: Tasks,
     /// How long the log was when a caller handed in a call.
     handed_in: Mutex<BTreeSet<u64>>,
+}
+
+/// What a server does by itself. It ends when this is dropped, as by a kill; what runs in the fake's sandboxes goes on.
+struct Tasks(Option<Runtime>);
+
+impl Tasks {
+    fn new() -> Self {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(1).enable_all().build();
+        Tasks(Some(runtime.expect("a runtime")))
+    }
+
+    fn handle(&self) -> &Handle {
+        self.0.as_ref().expect("until it is dropped").handle()
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl House {
     async fn new(lease: Duration) -> Self {
         let base = directories();
         let tape = Tape::beside(base.path().join("state/audit.jsonl"));
-        let mut house = House::on(base, Fake::new(), tape, lease);
+        let fake = Fake::with_options(FakeOptions {
+            has_claude_code: true,
+            ..FakeOptions::default()
+        });
+        let mut house = House::on(base, fake, tape, lease);
         house.keep().await;
         house
     }
@@ -102,6 +133,8 @@ impl House {
     /// A server that does not look after itself yet.
     fn on(base: tempfile::TempDir, fake: Fake, tape: Tape, lease: Duration) -> Self {
         let path = base.path().canonicalize().expect("a path");
+        let tasks = Tasks::new();
+        let in_tasks = tasks.handle().enter();
         let (store, _) = Store::open(&path.join("state/state.db")).expect("a store");
         let audit = open_log(&path).expect("a log");
         let recorder = Arc::new(Recorder {
@@ -127,6 +160,7 @@ impl House {
             allow_protected_changes: false,
             egress: session::Egress::none().expect("no way to a provider"),
             network: network(),
+            turns: Arc::new(TurnAudit::new(audit.clone())),
             transcripts: path.join("transcripts"),
             reap: reap_sender,
         });
@@ -138,6 +172,7 @@ impl House {
             keys: KeyRing::open(store, pepper).expect("keys"),
             tokens: TokenRights::default(),
         });
+        drop(in_tasks);
         House {
             base,
             fake,
@@ -146,7 +181,7 @@ impl House {
             audit,
             control,
             reap: Some(reap),
-            keeper: None,
+            tasks,
             handed_in: Mutex::default(),
         }
     }
@@ -161,17 +196,13 @@ impl House {
         let reap = self.reap.take().expect("once");
         let from = self.tape.calls().len();
         let keeping = control::keep(self.control.clone(), reap, settings);
-        self.keeper = Some(tokio::spawn(keeping));
+        self.tasks.handle().spawn(keeping);
         until("a first look", || self.tape.heard("list", from)).await;
     }
 
     /// The server is killed. What it held is free when this returns.
     async fn kill(self) -> Remains {
-        if let Some(keeper) = self.keeper {
-            keeper.abort();
-            keeper.await.expect_err("it was aborted");
-        }
-        drop((self.control, self.audit, self.recorder));
+        drop((self.tasks, self.control, self.audit, self.recorder));
         let path = self.base.path().canonicalize().expect("a path");
         until("the log is free", || open_log(&path).is_ok()).await;
         Remains {
@@ -209,9 +240,11 @@ impl House {
             },
             action,
         };
-        let answer = self.control.handle(call).await;
+        let control = self.control.clone();
+        let work = async move { control.handle(call).await };
+        let answer = self.tasks.handle().spawn(work).await;
         self.audit.flush().await;
-        answer
+        answer.expect("no panic")
     }
 
     async fn create(&self, change: impl FnOnce(&mut CreateSession)) -> Result<SessionId, Refusal> {
@@ -238,7 +271,35 @@ impl House {
         }
     }
 
-    async fn read(&self, execution: ExecutionId, wait: Duration, awaited: Awaited) {
+    /// Gives Claude Code a prompt, and waits no longer than until that is taken.
+    async fn prompt(
+        &self,
+        session: SessionId,
+        words: &str,
+        change: impl FnOnce(&mut ExecutePrompt),
+    ) -> ExecutionView {
+        let mut asked = ExecutePrompt {
+            session,
+            prompt: Secret::new(words.to_owned()),
+            conversation: ConversationChoice::Latest,
+            options: PromptOptions::default(),
+            when_busy: WhenBusy::Queue,
+            timeout: None,
+            wait: Duration::ZERO,
+        };
+        change(&mut asked);
+        match self.handle(Action::ExecutePrompt(asked)).await {
+            Ok(Outcome::Execution(execution)) => *execution,
+            other => panic!("no prompt: {other:?}"),
+        }
+    }
+
+    async fn read(
+        &self,
+        execution: ExecutionId,
+        wait: Duration,
+        awaited: Awaited,
+    ) -> ExecutionView {
         let asked = GetExecution {
             execution,
             stdout_cursor: 0,
@@ -246,21 +307,28 @@ impl House {
             wait,
             awaited,
         };
-        let read = self.handle(Action::GetExecution(asked)).await;
-        read.expect("the execution");
+        match self.handle(Action::GetExecution(asked)).await {
+            Ok(Outcome::Execution(execution)) => *execution,
+            other => panic!("no execution: {other:?}"),
+        }
     }
 
     /// Waits until the log has the result of that action on that session.
     async fn until_done(&self, action: &str, session: SessionId) {
+        self.until_done_times(1, action, session).await;
+    }
+
+    async fn until_done_times(&self, times: usize, action: &str, session: SessionId) {
         let log = self.base.path().join("state/audit.jsonl");
         until(action, || {
             let records = audit::read(&log).expect("the log");
             // The last line may be half written.
-            records.filter_map(Result::ok).any(|record| {
+            let done = records.filter_map(Result::ok).filter(|record| {
                 record.body.action == action
                     && record.body.session_id == Some(session)
                     && record.body.phase == Phase::Result
-            })
+            });
+            done.count() >= times
         })
         .await;
     }
@@ -446,6 +514,39 @@ async fn files(house: &House, session: SessionId) {
     }
 }
 
+/// A session that may have a provider.
+fn for_prompts(asked: &mut CreateSession) {
+    asked.agent.provider.api_key = Some(Secret::new("key".to_owned()));
+}
+
+/// No process that runs fits it.
+fn with_others(asked: &mut ExecutePrompt) {
+    asked.options.model = Some("other".to_owned());
+}
+
+/// Prompts that begin at once and that wait for their turn, each on the process that is there and on another one.
+async fn prompts(house: &House) {
+    let session = house.create(for_prompts).await.expect("a session");
+    house
+        .prompt(session, "wait for /workspace/go", |_| {})
+        .await;
+    for with in [|_: &mut ExecutePrompt| {}, with_others] {
+        let queued = house.prompt(session, "next", with).await;
+        assert_eq!(queued.state, ExecutionState::Queued);
+    }
+    house.fake.put_file(session, "/workspace/go", b"");
+    // No call waits for them: it would hold what is done for them as well.
+    house.until_done_times(2, "prompt.begin", session).await;
+    let from = house.tape.calls().len();
+    // On an idle process that does not fit: the call waits until there is another.
+    let last = house.prompt(session, "last", |_| {}).await;
+    assert!(house.tape.heard("Start", from));
+    let last = house.read(last.id, LONG, Awaited::End).await;
+    assert_eq!(last.state, ExecutionState::Exited, "{last:?}");
+    let destroyed = house.handle(Action::DestroySession(session)).await;
+    destroyed.expect("destroyed");
+}
+
 /// Sessions that end without a caller, and some that never come to be.
 async fn ends_without_a_caller(house: &House) {
     let killed = house.create(|_| {}).await.expect("a session");
@@ -466,6 +567,11 @@ async fn restart(house: House) -> House {
     let goes_on = house.create(|_| {}).await.expect("a session");
     let also = house.create(|_| {}).await.expect("a session");
     let gone = house.create(|_| {}).await.expect("a session");
+    let prompted = house.create(for_prompts).await.expect("a session");
+    house
+        .prompt(prompted, "wait for /workspace/go", |_| {})
+        .await;
+    let waits = house.prompt(prompted, "next", with_others).await;
     // Of the same engine, and on nobody's record.
     let unseen = Tape::beside("/nowhere".into());
     let other = House::on(directories(), house.fake.clone(), unseen, QUIET);
@@ -477,13 +583,18 @@ async fn restart(house: House) -> House {
     for (action, session) in [
         ("session.adopt", goes_on),
         ("session.adopt", also),
+        ("session.adopt", prompted),
         ("session.reap", gone),
         ("session.remove_remains", nobodys),
     ] {
         house.until_done(action, session).await;
     }
     house.run(goes_on, "echo still", |_| {}).await;
-    for session in [goes_on, also] {
+    house.fake.put_file(prompted, "/workspace/go", b"");
+    house.until_done("prompt.begin", prompted).await;
+    let waited = house.read(waits.id, LONG, Awaited::End).await;
+    assert_eq!(waited.state, ExecutionState::Exited, "{waited:?}");
+    for session in [goes_on, also, prompted] {
         let ended = house.handle(Action::DestroySession(session)).await;
         ended.expect("destroyed");
     }
@@ -520,12 +631,18 @@ const SHOWN: &[(&str, &str)] = &[
     ("session.adopt", "OpenRelay"),
     ("session.adopt", "List"),
     ("session.remove_remains", "destroy"),
+    ("prompt.start", "Start"),
+    ("prompt.start", "WriteStdin"),
+    ("prompt.begin", "Start"),
+    ("prompt.begin", "WriteStdin"),
+    ("prompt.begin", "Forget"),
 ];
 
 #[tokio::test]
 async fn every_call_of_a_full_scenario_lies_inside_exactly_one_audited_operation() {
     let house = House::new(QUIET).await;
     whole_life(&house).await;
+    prompts(&house).await;
     ends_without_a_caller(&house).await;
     let house = restart(house).await;
     let verdict = house.verdict().await;
@@ -596,6 +713,34 @@ async fn what_comes_between_operations_is_told_by_name_and_all_of_it_comes() {
         !house.verdict().await.findings.is_empty(),
         "the control: what carries on is a finding where that is not listed"
     );
+}
+
+#[tokio::test]
+async fn a_prompt_that_waited_began_though_the_log_could_not_be_written() {
+    let house = House::new(QUIET).await;
+    let session = house.create(for_prompts).await.expect("a session");
+    house
+        .prompt(session, "wait for /workspace/go", |_| {})
+        .await;
+    let control = house
+        .prompt(session, "wait for /workspace/on", |_| {})
+        .await;
+    let refused = house.prompt(session, "next", with_others).await;
+    house.fake.put_file(session, "/workspace/go", b"");
+    house.until_done("prompt.begin", session).await;
+    // A log that somebody else writes to takes no more records.
+    let log = house.base.path().join("state/audit.jsonl");
+    let other = std::fs::OpenOptions::new().append(true).open(log);
+    std::io::Write::write_all(&mut other.expect("the log"), b"x").expect("written");
+    let from = house.tape.calls().len();
+    house.fake.put_file(session, "/workspace/on", b"");
+    let control = house.read(control.id, LONG, Awaited::End).await;
+    assert_eq!(control.state, ExecutionState::Exited, "it had begun");
+    let refused = house.read(refused.id, LONG, Awaited::End).await;
+    assert_eq!(refused.state, ExecutionState::Failed, "{refused:?}");
+    let why = refused.failure.expect("why");
+    assert!(why.starts_with("audit_unavailable: "), "{why}");
+    assert!(!house.tape.heard("Start", from) && !house.tape.heard("WriteStdin", from));
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use model::{
 use sandbox::{Backend, BackendError, Capability, HostView, Inspection, Link, Listed, fake::Fake};
 use session::{Backends, ReapRequest, Sessions, Setup};
 use store::{Pepper, Store};
-use support::{command, facts, network, policy, session_on, uid};
+use support::{NoTurns, command, facts, network, policy, session_on, uid};
 use tokio::sync::mpsc;
 
 struct House {
@@ -75,6 +75,7 @@ impl House {
             allow_protected_changes: false,
             egress: session::Egress::none().expect("no way to a provider"),
             network: network(),
+            turns: Arc::new(NoTurns),
             transcripts: path.join("transcripts"),
             reap: reap_sender,
         });

@@ -4,7 +4,7 @@
 //!
 //! The programs that it knows: `true`, `false`, `echo`, `printf` (`%s`, `\n`), `cat` (input or one file), `sleep`,
 //! `head -c N /dev/zero`, `seq A B`, `yes`, `pwd`, `env`, and `sh -c` with `;`, `&`, `>&2`, `> FILE`, `exec`, `exit N`
-//! and `trap '' TERM`. Everything else cannot be executed (`ENOENT`).
+//! and `trap '' TERM`; and `claude`, where it is told to have it. Everything else cannot be executed (`ENOENT`).
 
 mod broken;
 mod execution;
@@ -34,6 +34,7 @@ use model::{
 
 pub use broken::Break;
 use sandbox::Sandbox;
+use tokio::runtime::Handle;
 
 use crate::{Backend, BackendError, Capability, Inspection, Link, Listed};
 
@@ -75,6 +76,8 @@ pub struct FakeOptions {
     pub hanging_supervisor: bool,
     /// The supervisor never dials.
     pub silent_supervisor: bool,
+    /// Claude Code is there. It takes each message and answers it at once or, to `wait for FILE`, when there is that file.
+    pub has_claude_code: bool,
     /// The contract is broken in this way.
     pub broken: Option<Break>,
 }
@@ -90,6 +93,8 @@ type MakeError = Box<dyn Fn() -> BackendError + Send + Sync>;
 struct Inner {
     options: Arc<FakeOptions>,
     next_epoch: AtomicU64,
+    /// Where it was made, if that was in one: sandboxes outlive the runtime of who has them made.
+    runtime: Option<Handle>,
     failures: Mutex<BTreeMap<Verb, MakeError>>,
     sandboxes: Mutex<BTreeMap<SessionId, Arc<Sandbox>>>,
     /// What a broken fake forgot to take down.
@@ -120,6 +125,7 @@ impl Fake {
             inner: Arc::new(Inner {
                 options: Arc::new(options),
                 next_epoch: AtomicU64::new(1),
+                runtime: Handle::try_current().ok(),
                 failures: Mutex::default(),
                 sandboxes: Mutex::default(),
                 leaked: Mutex::default(),
@@ -163,6 +169,7 @@ impl Fake {
                 files.remove(path.as_bytes());
                 files.append(path.as_bytes(), content);
             });
+            sandbox.changed.send_replace(());
         }
     }
 
@@ -249,7 +256,9 @@ impl Backend for Fake {
             return Err(BackendError::AlreadyExists);
         }
         let options = Arc::clone(&self.inner.options);
-        let (sandbox, link) = Sandbox::boot(spec.clone(), options, self.epoch(spec.session));
+        let runtime = self.inner.runtime.clone().unwrap_or_else(Handle::current);
+        let epoch = self.epoch(spec.session);
+        let (sandbox, link) = Sandbox::boot(spec.clone(), options, epoch, runtime);
         sandboxes.insert(spec.session, sandbox);
         Ok(link)
     }

@@ -4,7 +4,8 @@
 //! Reading order: [`Sessions`] (the verbs of sessions), [`Backends`] (the walls they are made with), `create` (the steps of a new one) with `place` and `queue` (how it gets its place),
 //! `end` (how it ends), `execution` (one running
 //! command) with `commands`, `watch`, `output` and `heard` round it, `keeper` (who renews the lease and sees the end),
-//! `recover` (after a restart), `settings` (what changes while the server runs), [`protected`] and [`transfer`] (what a session does to the project on the host).
+//! `prompts` (Claude Code's work) with `turns` (what is on record of one that had to wait), `recover` (after a restart),
+//! `settings` (what changes while the server runs), [`protected`] and [`transfer`] (what a session does to the project on the host).
 
 #![forbid(unsafe_code)]
 
@@ -33,14 +34,17 @@ mod sessions;
 mod settings;
 mod transcripts;
 pub mod transfer;
+mod turns;
 mod usage;
 mod view;
 mod watch;
 
+pub use agent::{Beginning, Operation, Turns};
 pub use backends::Backends;
 pub use network::{Credentials, Network, Offered};
 pub use providers::{Egress, NoEgress, ProviderName, Providers, Traffic, TrafficLog};
 pub use recover::{Remains, Survey};
 pub use sessions::{AgentLookup, AgentProgram, ReapRequest, Sessions, Setup};
 pub use settings::Settings;
+pub use turns::TurnLog;
 pub use usage::{UsageBook, UsageBookError};

@@ -153,6 +153,7 @@ impl Inner {
                 supervisor: supervisor.clone(),
                 program: Arc::new(program),
                 patience,
+                turns: self.setup.turns.of(session, owner),
             },
             about,
             directory: self.setup.transcripts.join(session.to_string()),

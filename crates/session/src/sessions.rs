@@ -26,6 +26,7 @@ use crate::{
     queue::Queue,
     refusals,
     settings::Settings,
+    turns::TurnLog,
     view,
 };
 
@@ -53,6 +54,8 @@ pub struct Setup {
     pub egress: Egress,
     /// The way to other hosts.
     pub network: Network,
+    /// Where prompts that had to wait are put on record when they begin.
+    pub turns: Arc<dyn TurnLog>,
     /// Directory of the conversations' journals, one directory for each session below it.
     pub transcripts: PathBuf,
     /// Where sessions that must be ended are reported: whoever listens puts a call on the road.
@@ -88,6 +91,7 @@ pub(crate) struct Fixed {
     pub(crate) host_view: HostView,
     pub(crate) egress: Relaying,
     pub(crate) network: WaysOut,
+    pub(crate) turns: Arc<dyn TurnLog>,
     pub(crate) transcripts: PathBuf,
     pub(crate) reap: mpsc::UnboundedSender<ReapRequest>,
 }
@@ -131,6 +135,7 @@ impl Sessions {
                 host_view: setup.host_view,
                 egress,
                 network,
+                turns: setup.turns,
                 transcripts: setup.transcripts,
                 reap: setup.reap,
             },

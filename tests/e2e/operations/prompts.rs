@@ -2,7 +2,7 @@
 //!
 //! Whoever waits for a prompt waits by reads, which change nothing: the operation that began it is over when Claude Code has its
 //! message. What its driver does from then on is therefore outside, as the table tells; a start of Claude Code never is, and
-//! neither is a message, but one that was queued.
+//! neither is a message: one that was queued begins in an operation of its own.
 
 use std::{collections::BTreeMap, fs};
 
@@ -16,8 +16,7 @@ use super::{
 };
 use crate::{
     operations::trace::{
-        END_OF_INPUT, INITIALIZE, INTERRUPT, KILL, MESSAGE, PERMISSION, QUEUED, QUEUED_WORDS,
-        RELAYED, TOOLS, Trace,
+        END_OF_INPUT, INITIALIZE, INTERRUPT, KILL, MESSAGE, PERMISSION, RELAYED, TOOLS, Trace,
     },
     support::{
         User, alone,
@@ -34,10 +33,6 @@ const GOES_ON: &[Background] = &[
     Background::carrying_on(
         TOOLS,
         "Claude Code asks by itself which tools its driver has, when that began a prompt; who waits for that only reads",
-    ),
-    Background::carrying_on(
-        QUEUED,
-        "its turn comes when the prompt before it is over; the operation that queued it has the digest of its words",
     ),
     Background::carrying_on(
         END_OF_INPUT,
@@ -58,7 +53,7 @@ const GOES_ON: &[Background] = &[
     ),
 ];
 
-/// Prompts whose caller waits, reads until the end of two that wait for each other, cancels, and begins another conversation.
+/// Prompts whose caller waits, reads until the end of three that wait for each other, cancels, and begins another conversation.
 fn prompts(stage: &Stage) {
     let mut client = stage.machine.client();
     let session = client.create(&stage.machine.project);
@@ -72,10 +67,14 @@ fn prompts(stage: &Stage) {
     // For as long as the other one is to wait.
     let waits = "[[run]] RUN: until [ -e go ]; do sleep 0.1; done";
     let running = start(&mut client, &session, waits, json!({}));
-    let queued = start(&mut client, &session, QUEUED_WORDS, json!({}));
-    assert_eq!(queued["state"], "queued", "{queued:#}");
+    // The process that is there fits one of them, and not the other.
+    let queued = [json!({}), json!({ "disallowedTools": ["WebFetch"] })].map(|options| {
+        let queued = start(&mut client, &session, "[[text]] in the queue", options);
+        assert_eq!(queued["state"], "queued", "{queued:#}");
+        queued
+    });
     stage.machine.write("go", "");
-    for execution in [running, queued] {
+    for execution in [running].into_iter().chain(queued) {
         let done = finish(&mut client, execution);
         assert_eq!(done["stop"], "completed", "{done:#}");
         assert_eq!(done["conversationId"], said["conversationId"]);
@@ -162,16 +161,14 @@ fn every_system_call_for_a_prompt_lies_inside_exactly_one_audited_operation() {
             ("prompt.start", "Start"),
             ("prompt.start", INITIALIZE),
             ("prompt.start", MESSAGE),
+            ("prompt.begin", MESSAGE),
+            ("prompt.begin", END_OF_INPUT),
+            ("prompt.begin", "Start"),
+            ("prompt.begin", INITIALIZE),
             ("prompt.answer", PERMISSION),
             ("execution.cancel", INTERRUPT),
         ],
     );
-    assert!(verdict.outside.contains(QUEUED), "{:?}", verdict.outside);
-    let queued = calls.iter().find(|call| call.name == QUEUED);
-    let queued = queued.expect("the queued message").begun;
-    let given = |one: &&Operation| one.action == "prompt.start" && one.to < queued;
-    // The first, the one that it waited for, and its own.
-    assert_eq!(operations.iter().filter(given).count(), 3);
     // The control: what each of them holds is found where that operation is not on the log.
     let is_found = |missing: &Operation| {
         let others = operations.iter().filter(|one| one.id != missing.id);
@@ -185,7 +182,8 @@ fn every_system_call_for_a_prompt_lies_inside_exactly_one_audited_operation() {
     let wanted = [
         ("execution.cancel", 1),
         ("prompt.answer", 1),
-        // All but the one that queued its prompt.
+        ("prompt.begin", 2),
+        // All but those that queued their prompts.
         ("prompt.start", 5),
         ("session.create", 2),
         ("session.destroy", 2),

@@ -35,9 +35,6 @@ pub const INTERRUPT: &str = "Claude Code: interrupt";
 pub const PERMISSION: &str = "Claude Code: permission";
 /// What its driver's own tools are, which it asks by itself.
 pub const TOOLS: &str = "Claude Code: tools";
-/// A message with these words, which the scenario gives while another has its turn.
-pub const QUEUED: &str = "Claude Code: queued message";
-pub const QUEUED_WORDS: &str = "[[text]] in the queue";
 pub const END_OF_INPUT: &str = "Claude Code: end of input";
 pub const KILL: &str = "Claude Code: kill";
 /// Bytes for something inside that dialled a relayed port.
@@ -571,7 +568,6 @@ fn line(data: &[u8], close: bool) -> Option<&'static str> {
         || result.get("tools").is_some()
         || *result == json!({});
     match (line["type"].as_str()?, line["request"]["subtype"].as_str()) {
-        ("user", _) if line["message"]["content"] == QUEUED_WORDS => Some(QUEUED),
         ("user", _) => Some(MESSAGE),
         ("control_request", Some("initialize")) => Some(INITIALIZE),
         ("control_request", Some("interrupt")) => Some(INTERRUPT),

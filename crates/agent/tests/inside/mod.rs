@@ -27,6 +27,7 @@ pub struct Process {
     /// Output before it was acknowledged.
     pub kept_from: usize,
     input: Vec<u8>,
+    input_is_closed: bool,
     is_closed: bool,
     ended: Option<Ended>,
 }
@@ -37,6 +38,8 @@ struct State {
     latest: Option<ExecutionKey>,
     /// Answers to starts that never come.
     lost_starts: usize,
+    /// Processes that may be started; the others are not there.
+    most: Option<usize>,
     cancelled: Vec<ExecutionKey>,
 }
 
@@ -70,6 +73,11 @@ impl Inside {
         self.state.lock().unwrap().lost_starts = count;
     }
 
+    /// So many are started, and no more.
+    pub fn refuse_starts_after(&self, most: usize) {
+        self.state.lock().unwrap().most = Some(most);
+    }
+
     /// As if an earlier server had started it.
     pub fn has_process(&self, key: ExecutionKey) {
         let mut state = self.state.lock().unwrap();
@@ -93,6 +101,13 @@ impl Inside {
 
     pub fn started(&self) -> usize {
         self.state.lock().unwrap().processes.len()
+    }
+
+    /// Whether the latest process has no more input to come.
+    pub fn is_told_to_end(&self) -> bool {
+        let state = self.state.lock().unwrap();
+        let latest = state.latest.and_then(|latest| state.processes.get(&latest));
+        latest.is_some_and(|process| process.input_is_closed)
     }
 
     pub fn cancelled(&self) -> usize {
@@ -200,6 +215,9 @@ impl Inside {
         let reply = match request {
             Request::Start(spec) => {
                 let key = spec.execution;
+                if state.most.is_some_and(|most| state.processes.len() >= most) {
+                    return Some(Err(unknown()));
+                }
                 state.processes.entry(key).or_default();
                 state.latest = Some(key);
                 if state.lost_starts > 0 {
@@ -217,6 +235,7 @@ impl Inside {
                     return Some(Err(unknown()));
                 };
                 process.input.extend_from_slice(&data);
+                process.input_is_closed |= close;
                 if close {
                     end(process, Exit::Code(0), Cause::Itself);
                 }
@@ -321,7 +340,10 @@ fn status(execution: ExecutionKey, process: &Process) -> ExecutionStatus {
             total_bytes: process.output.len() as u64,
             ended: process.is_closed,
         },
-        stderr: StreamStatus::default(),
+        stderr: StreamStatus {
+            ended: process.ended.is_some(),
+            ..StreamStatus::default()
+        },
     }
 }
 

@@ -29,7 +29,7 @@ use model::{
 use sandbox::{Backend, HostView, fake::Fake};
 use session::{Backends, ReapRequest, Sessions, Setup};
 use store::{Pepper, Store};
-use support::{command, facts, network, policy, session_on, uid};
+use support::{NoTurns, command, facts, network, policy, session_on, uid};
 use tokio::sync::mpsc;
 
 /// From where remote callers call here.
@@ -85,6 +85,7 @@ impl House {
             allow_protected_changes: false,
             egress: session::Egress::none().expect("no way to a provider"),
             network: network(),
+            turns: Arc::new(NoTurns),
             transcripts: path.join("state/transcripts"),
             reap: reap_sender,
         });

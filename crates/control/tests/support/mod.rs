@@ -1,4 +1,5 @@
 //! What every house of these tests is built of.
+#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::{
     collections::BTreeMap,
@@ -8,8 +9,12 @@ use std::{
 };
 
 use control::ServerFacts;
-use model::{BackendName, CommandLine, CreateSession, ExecuteCommand, SessionId};
+use model::{
+    BackendName, CommandLine, CreateSession, ExecuteCommand, ExecutionId, Reason, Refusal,
+    SessionId,
+};
 use policy::{Policy, PolicyConfig};
+use session::{Beginning, TurnLog, Turns};
 
 /// The user who runs the tests, and so the server.
 pub fn uid() -> u32 {
@@ -66,6 +71,23 @@ pub fn network() -> session::Network {
         proxy: egress::proxy::Proxy::new(egress::proxy::ProxyLimits::default()),
         resolver: Arc::new(egress::destination::SystemResolver::default()),
         credentials: session::Credentials::default(),
+    }
+}
+
+/// Where nothing can be put on record: prompts that waited do not begin. It holds no log, so a server that is forgotten leaves that
+/// to the next one.
+pub struct NoTurns;
+
+impl TurnLog for NoTurns {
+    fn of(&self, _session: SessionId, _owner: &str) -> Arc<dyn Turns> {
+        Arc::new(NoTurns)
+    }
+}
+
+impl Turns for NoTurns {
+    fn begin(&self, _prompt: ExecutionId) -> Beginning<'_> {
+        let refusal = Refusal::new(Reason::AuditUnavailable, "There is no log.", "");
+        Box::pin(std::future::ready(Err(refusal)))
     }
 }
 

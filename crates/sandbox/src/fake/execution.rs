@@ -28,7 +28,7 @@ use super::{
     Break,
     output::Output,
     sandbox::Sandbox,
-    script::{Program, ShellAction, Statement, Talk, Target, Transport},
+    script::{self, Message, Program, ShellAction, Statement, Talk, Target, Transport},
 };
 
 /// What one write of a program carries, as a pipe's buffer does.
@@ -37,6 +37,11 @@ const WRITE_BYTES: usize = 64 * 1024;
 const INPUT_BYTES: usize = 64 * 1024;
 /// Orders that may be on their way to one program.
 pub(super) const MAX_ORDERS: usize = 64;
+
+/// What Claude Code says when it is done with a message, and when it has nothing else to do.
+const RESULT: &[u8] = b"{\"type\":\"result\",\"subtype\":\"success\",\"is_error\":false,\"result\":\"done\",\"terminal_reason\":\"completed\"}\n";
+const IDLE: &[u8] =
+    b"{\"type\":\"system\",\"subtype\":\"session_state_changed\",\"state\":\"idle\"}\n";
 
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
@@ -243,6 +248,7 @@ impl Process {
             Program::ShowEnvironment => self.show_environment(target).await,
             Program::Talk(talk) => return self.talk(&talk, target).await,
             Program::Shell(statements) => return self.run_shell(statements).await,
+            Program::ClaudeCode => self.answer_messages(target).await,
         }
         0
     }
@@ -342,6 +348,43 @@ impl Process {
             };
         }
         code
+    }
+
+    async fn answer_messages(&self, target: &Target) {
+        let (mut changes, mut heard) = (self.sandbox.changes(), Vec::new());
+        while let Some(input) = self.sandbox.take_input(&self.spec.execution) {
+            heard.extend(input);
+            while let Some(end) = heard.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = heard.drain(..=end).collect();
+                if let Some(message) = script::message(&line) {
+                    self.answer_message(&message, target).await;
+                }
+            }
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn answer_message(&self, message: &Message, target: &Target) {
+        let lifecycle = |state: &str| {
+            let uuid = &message.uuid;
+            format!(
+                "{{\"type\":\"command_lifecycle\",\"command_uuid\":\"{uuid}\",\"state\":\"{state}\"}}\n"
+            )
+        };
+        self.write(target, lifecycle("started").as_bytes()).await;
+        let mut changes = self.sandbox.changes();
+        while let Some(path) = &message.awaited
+            && self.sandbox.file(path).is_none()
+        {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+        self.write(target, RESULT).await;
+        self.write(target, lifecycle("completed").as_bytes()).await;
+        self.write(target, IDLE).await;
     }
 
     async fn copy_input(&self, target: &Target) {

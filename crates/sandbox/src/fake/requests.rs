@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use model::AGENT_PROGRAM_NAME;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until},
@@ -126,6 +127,9 @@ impl Sandbox {
         }
         let program = match script::parse(&spec.argv) {
             Some(program) => program,
+            None if self.has_claude_code() && spec.argv[0] == AGENT_PROGRAM_NAME.as_bytes() => {
+                script::Program::ClaudeCode
+            }
             None if self.broken() == Some(Break::RunsAnything) => script::Program::Exit(127),
             None => {
                 return Err(Fault {

@@ -14,6 +14,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use model::{CERTIFICATES_DIRECTORY, SandboxSpec};
 use tokio::{
     io::{AsyncWriteExt, duplex, split},
+    runtime::Handle,
     sync::{mpsc, watch},
     task::AbortHandle,
     time::{Instant, sleep_until},
@@ -42,6 +43,7 @@ pub(super) struct Sandbox {
     paused: watch::Sender<bool>,
     redial: watch::Sender<u64>,
     host: watch::Sender<Option<mpsc::Sender<Connection>>>,
+    runtime: Handle,
     tasks: Mutex<Vec<AbortHandle>>,
     alive: AtomicBool,
 }
@@ -77,6 +79,7 @@ impl Sandbox {
         spec: SandboxSpec,
         options: Arc<FakeOptions>,
         epoch: [u8; 16],
+        runtime: Handle,
     ) -> (Arc<Self>, Link) {
         let (sender, connections) = mpsc::channel(LINK_CONNECTIONS);
         let lease_until = Instant::now() + Duration::from_millis(u64::from(spec.lease_ms));
@@ -97,6 +100,7 @@ impl Sandbox {
             paused: watch::Sender::new(false),
             redial: watch::Sender::new(0),
             host: watch::Sender::new(Some(sender)),
+            runtime,
             tasks: Mutex::new(Vec::new()),
             alive: AtomicBool::new(true),
         });
@@ -143,6 +147,10 @@ impl Sandbox {
 
     pub(super) fn broken(&self) -> Option<Break> {
         self.options.broken
+    }
+
+    pub(super) fn has_claude_code(&self) -> bool {
+        self.options.has_claude_code
     }
 
     pub(super) fn changes(&self) -> watch::Receiver<()> {
@@ -218,7 +226,7 @@ impl Sandbox {
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.retain(|known| !known.is_finished());
-        tasks.push(tokio::spawn(task).abort_handle());
+        tasks.push(self.runtime.spawn(task).abort_handle());
     }
 
     /// A new connection to the host, if one listens.

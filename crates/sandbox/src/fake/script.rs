@@ -27,6 +27,16 @@ pub(super) enum Program {
     Talk(Talk),
     /// Runs a script.
     Shell(Vec<Statement>),
+    /// Takes messages and answers them.
+    ClaudeCode,
+}
+
+/// A message to Claude Code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Message {
+    pub(super) uuid: String,
+    /// The file that it is to wait for.
+    pub(super) awaited: Option<Vec<u8>>,
 }
 
 /// What a program says, and where.
@@ -106,6 +116,20 @@ pub(super) fn parse(argv: &[Vec<u8>]) -> Option<Program> {
         b"bash" if text(0) == Some("-c") => talk(text(1)?)?,
         b"sh" if text(0) == Some("-c") => Program::Shell(parse_script(text(1)?)),
         _ => return None,
+    })
+}
+
+/// The message in a line of Claude Code's standard input, if it is one. As much of JSON is read as the messages of tests have.
+pub(super) fn message(line: &[u8]) -> Option<Message> {
+    let line = std::str::from_utf8(line).ok()?;
+    let field = |name: &str| {
+        let (_, rest) = line.split_once(&format!("\"{name}\":\""))?;
+        rest.split('"').next()
+    };
+    let awaited = field("content")?.strip_prefix("wait for ");
+    Some(Message {
+        uuid: field("uuid")?.to_owned(),
+        awaited: awaited.map(|path| path.as_bytes().to_vec()),
     })
 }
 

@@ -16,7 +16,7 @@ use policy::{
     CreateFacts, EntryKind, ExecutionVerb, PathFacts, Policy, PolicyConfig, SessionVerb, SystemVerb,
 };
 use sandbox::{Backend, HostView, fake::Fake};
-use session::{Backends, ReapRequest, Sessions, Setup, Survey};
+use session::{Backends, Beginning, ReapRequest, Sessions, Setup, Survey, TurnLog, Turns};
 use store::Store;
 use tokio::sync::mpsc;
 
@@ -26,6 +26,22 @@ const MACHINE: policy::MachineFacts = policy::MachineFacts {
     cpu_millis: 8_000,
     disk_bytes: 100 << 30,
 };
+
+/// Where nothing can be put on record: prompts that waited do not begin.
+struct NoTurns;
+
+impl TurnLog for NoTurns {
+    fn of(&self, _session: SessionId, _owner: &str) -> Arc<dyn Turns> {
+        Arc::new(NoTurns)
+    }
+}
+
+impl Turns for NoTurns {
+    fn begin(&self, _prompt: model::ExecutionId) -> Beginning<'_> {
+        let refusal = Refusal::new(model::Reason::AuditUnavailable, "There is no log.", "");
+        Box::pin(std::future::ready(Err(refusal)))
+    }
+}
 
 pub struct House {
     pub fake: Fake,
@@ -375,6 +391,7 @@ fn sessions(
         allow_protected_changes: false,
         egress: session::Egress::none().expect("no way to a provider"),
         network: network(),
+        turns: Arc::new(NoTurns),
         transcripts: base.join("state/transcripts"),
         reap,
     });

@@ -99,8 +99,10 @@ fn changed(record: &Told, verb: &str) -> Activity {
     match verb {
         "create" | "start" | "issue" => activity(1, "Create"),
         "read" | "list" | "logs" | "transcript" | "use_first" => activity(2, "Read"),
-        "stdin" | "resize" | "cancel" | "answer" | "transfer" | "extend" | "widen_network"
-        | "answer_network" | "adopt" | "rotate" | "change" | "reload" => activity(3, "Update"),
+        "begin" | "stdin" | "resize" | "cancel" | "answer" | "transfer" | "extend"
+        | "widen_network" | "answer_network" | "adopt" | "rotate" | "change" | "reload" => {
+            activity(3, "Update")
+        }
         "destroy" | "reap" | "remove_remains" | "revoke" | "expire" | "delete" => {
             activity(4, "Delete")
         }
