@@ -1,8 +1,9 @@
 //! New sessions that wait for a place, fairly between callers.
 //!
 //! When something ends, the first of those who wait tries whether it has a place now, and then the next, until all have
-//! tried: callers in turn, each with its oldest. Whoever gets one goes to the end of the callers' line. One that needs more than
-//! became free does not keep the others from trying, so a large session can wait for long among small ones: its wait is bounded.
+//! tried: callers in turn, each with its oldest. What ends meanwhile lets the first one try again before the others. Whoever gets
+//! a place goes to the end of the callers' line. One that needs more than became free does not keep the others from trying, so a
+//! large session can wait for long among small ones: its wait is bounded.
 //!
 //! What this does not do: keep a place. The store alone says who has one.
 
@@ -59,9 +60,9 @@ impl Queue {
         let number = state.line.join(caller)?;
         let woken = Arc::new(Notify::new());
         state.wakers.insert(number, Arc::clone(&woken));
-        // There may be a place that those before could not use.
-        let first = state.line.begin();
-        state.wake(first);
+        // There may be a place that those before could not use; they need not try again for that.
+        let next = state.line.next_or_again();
+        state.wake(next);
         drop(state);
         Ok(Waiting {
             queue: self,
@@ -197,16 +198,14 @@ impl Line {
         self.next_or_again()
     }
 
+    /// Who is next, where nobody has its turn.
     fn next_or_again(&mut self) -> Option<u64> {
         if self.turn.is_some() {
             return None;
         }
-        let next = self.next();
-        if next.is_some() || !self.again {
-            return next;
+        if std::mem::take(&mut self.again) {
+            self.tried.clear();
         }
-        self.again = false;
-        self.tried.clear();
         self.next()
     }
 

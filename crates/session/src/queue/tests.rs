@@ -47,15 +47,18 @@ fn one_whose_need_is_too_large_keeps_nobody_else_from_trying() {
     assert_eq!(line.begin(), Some(large), "and it is first again");
 }
 
+/// It was the next one's that had not tried yet, and the first had to wait on.
 #[test]
-fn what_becomes_free_during_a_round_begins_another() {
+fn what_became_free_during_a_round_was_not_the_firsts() {
     let mut line = Line::default();
-    let (first, second) = (line.join("a").unwrap(), line.join("a").unwrap());
+    let (first, second) = (line.join("a").unwrap(), line.join("b").unwrap());
     assert_eq!(line.begin(), Some(first));
     assert_eq!(line.begin(), None, "it has its turn already");
+    assert_eq!(line.tried(first, false), Some(first), "it tries once more");
     assert_eq!(line.tried(first, false), Some(second));
-    assert_eq!(line.tried(second, false), Some(first), "once more");
-    assert_eq!(line.tried(first, false), Some(second));
+    assert_eq!(line.begin(), None);
+    assert_eq!(line.tried(second, false), Some(first));
+    assert_eq!(line.tried(first, true), Some(second));
     assert_eq!(line.tried(second, false), None);
 }
 
@@ -99,7 +102,12 @@ async fn those_who_wait_are_woken_in_turn_and_a_dropped_one_is_out() {
     first.turn().await;
     first.pass_on();
     let second = queue.join("b").unwrap();
-    // Its coming let all try anew.
+    second.turn().await;
+    // Its coming lets nobody else try: nothing ended.
+    let nobody = tokio::time::timeout(Duration::from_millis(20), first.turn()).await;
+    assert!(nobody.is_err());
+    second.pass_on();
+    queue.place_is_free();
     first.turn().await;
     drop(first);
     second.turn().await;
