@@ -205,7 +205,7 @@ impl Sessions {
         Ok(self.0.execution_view(&execution, Cursors::tail()).await)
     }
 
-    /// Writes to an execution's standard input.
+    /// Writes to an execution's standard input. To close it where it is closed, or where the execution has ended, is done already.
     ///
     /// # Errors
     /// `stdin_closed`, `stdin_full` (nothing was written), `execution_ended`.
@@ -216,7 +216,14 @@ impl Sessions {
         close: bool,
     ) -> Result<ExecutionView, Refusal> {
         let (id, _) = permit.into_parts();
-        let execution = self.0.running_execution(id).await?;
+        let is_done = |refusal: &Refusal| {
+            let is_closed = matches!(refusal.reason, Reason::StdinClosed | Reason::ExecutionEnded);
+            is_closed && close && data.expose().is_empty()
+        };
+        let execution = match self.0.running_execution(id).await {
+            Err(refusal) if is_done(&refusal) => return self.0.known_execution(id).await,
+            execution => execution?,
+        };
         if execution.prompt.is_some() {
             return Err(refusals::no_stdin());
         }
@@ -224,11 +231,15 @@ impl Sessions {
         let deadline = Instant::now() + STDIN_PATIENCE;
         loop {
             let (chunk, after) = rest.split_at(rest.len().min(MAX_CHUNK_BYTES));
-            let taken = execution
+            let written = execution
                 .supervisor
                 .write_stdin(*id.as_bytes(), chunk, close && after.is_empty())
                 .await
-                .map_err(|error| refusals::supervisor(&error))?;
+                .map_err(|error| refusals::supervisor(&error));
+            let taken = match written {
+                Err(refusal) if is_done(&refusal) => 0,
+                written => written?,
+            };
             rest = &rest[taken.min(rest.len())..];
             if rest.is_empty() && (taken == chunk.len()) {
                 break;

@@ -127,6 +127,14 @@ impl Inner {
         }
     }
 
+    /// An execution, whether it is at hand or not.
+    pub(crate) async fn known_execution(&self, id: ExecutionId) -> Result<ExecutionView, Refusal> {
+        match self.execution(id) {
+            Some(execution) => Ok(self.execution_view(&execution, Cursors::tail()).await),
+            None => self.stored_execution(id, Cursors::tail()).await,
+        }
+    }
+
     /// An execution that is no longer at hand: its end is on record, its output with its supervisor as long as that lives.
     pub(crate) async fn stored_execution(
         &self,

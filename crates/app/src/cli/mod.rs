@@ -23,11 +23,11 @@ mod session;
 mod stdio;
 mod terminal;
 
-use std::{io, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::CommandFactory;
 
-use arguments::{Command, CommandLine};
+use arguments::{Command, CommandLine, ServerCommand};
 pub use compose::ComposeError;
 pub use context::{Context, VERSION};
 pub use error::{
@@ -37,7 +37,7 @@ pub use error::{
 };
 pub use output::Output;
 
-use crate::config::{Environment, Flags, inspect, load};
+use crate::config::{Environment, Flags, Place, Problem, inspect, load};
 
 /// Loads the configuration and does what the command line says. Errors are on standard error when this returns.
 pub fn run(command_line: CommandLine, environment: Environment) -> ExitCode {
@@ -58,12 +58,16 @@ fn dispatch(command_line: CommandLine, environment: Environment) -> Result<u8, C
         command,
     } = command_line;
     if let Some(Command::Completions { shell }) = command {
+        // Not at once to where they go: `generate` panics when nobody reads on.
+        let mut script = Vec::new();
         clap_complete::generate(
             shell,
             &mut CommandLine::command(),
             "claude-code-mcp",
-            &mut io::stdout(),
+            &mut script,
         );
+        let script = String::from_utf8_lossy(&script);
+        Output::new(false, true).line(script.trim_end())?;
         return Ok(EXIT_OK);
     }
     let environment = match &command {
@@ -80,8 +84,13 @@ fn dispatch(command_line: CommandLine, environment: Environment) -> Result<u8, C
     }
     let config = match (load(&flags, &environment), &command) {
         // A server that runs is spoken to all the same: its configuration is its own, and what is wrong here is to be told by it.
-        (Err(error), Some(Command::Server(_))) => {
-            inspect(&flags, &environment).config.ok_or(error)?
+        (Err(error), Some(Command::Server(command))) => {
+            let found = inspect(&flags, &environment);
+            let is_in_doubt = |problem| is_in_doubt(problem, &flags, command);
+            match found.config {
+                Some(config) if !found.problems.iter().any(is_in_doubt) => config,
+                Some(_) | None => return Err(error.into()),
+            }
         }
         (read, _) => read?,
     };
@@ -107,6 +116,18 @@ fn dispatch(command_line: CommandLine, environment: Environment) -> Result<u8, C
         Some(Command::Doctor(arguments)) => doctor::run(&context, arguments),
         // Answered above, before a configuration is needed.
         Some(Command::Config(_) | Command::Completions { .. }) => Ok(EXIT_OK),
+    }
+}
+
+/// Whether what is wrong leaves open which server is meant, or is said by this very call.
+fn is_in_doubt(problem: &Problem, flags: &Flags, command: &ServerCommand) -> bool {
+    match (&problem.place, problem.key.as_deref()) {
+        (Some(Place::File { .. }), Some(key)) => key == "state_dir",
+        // The file as a whole: whether it names a state directory is not known.
+        (Some(Place::File { .. }), None) => {
+            flags.config.is_some() || matches!(command, ServerCommand::Stop { .. })
+        }
+        (Some(Place::Variable(_) | Place::Flag(_)) | None, _) => true,
     }
 }
 

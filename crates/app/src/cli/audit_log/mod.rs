@@ -22,6 +22,9 @@ use super::{
     output::note,
 };
 
+/// See [`model::SessionId`].
+const SESSION_ID_PREFIX: &str = "s-";
+
 pub(super) fn run(context: &Context, command: &AuditCommand) -> Result<u8, CliError> {
     match command {
         AuditCommand::Verify {
@@ -72,7 +75,7 @@ fn filter(context: &Context, arguments: &FilterArguments) -> Result<Filter, CliE
         None => Vec::new(),
     };
     Ok(Filter {
-        session: arguments.session.clone(),
+        session: arguments.session.as_deref().map(as_session_id),
         actors,
         action: arguments.action.as_deref().map(Pattern::new),
         result: arguments.result.clone(),
@@ -81,6 +84,14 @@ fn filter(context: &Context, arguments: &FilterArguments) -> Result<Filter, CliE
         until: arguments.until,
         text: arguments.text.clone(),
     })
+}
+
+/// The beginning of an id, with what every one of them begins with: people read the four digits after it.
+fn as_session_id(named: &str) -> String {
+    match named.starts_with(SESSION_ID_PREFIX) {
+        true => named.to_owned(),
+        false => format!("{SESSION_ID_PREFIX}{named}"),
+    }
 }
 
 /// The records that fit, oldest first, one at a time. Lines that are no records are told and passed over.

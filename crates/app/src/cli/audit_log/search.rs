@@ -1,7 +1,7 @@
 //! `audit search`.
 
 use super::{
-    super::{EXIT_OK, EXIT_REFUSED},
+    super::{EXIT_OK, EXIT_REFUSED, output::note},
     CliError, Context,
     arguments::SearchArguments,
     filter, log, records, show,
@@ -15,5 +15,9 @@ pub(super) fn run(context: &Context, arguments: &SearchArguments) -> Result<u8, 
         show::print(context, &line?)?;
         found = true;
     }
-    Ok(if found { EXIT_OK } else { EXIT_REFUSED })
+    if found {
+        return Ok(EXIT_OK);
+    }
+    note(&format!("no record in {} fits", path.display()));
+    Ok(EXIT_REFUSED)
 }

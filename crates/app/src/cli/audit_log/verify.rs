@@ -43,6 +43,12 @@ pub(super) fn run(context: &Context, path: &Path, against: &Against<'_>) -> Resu
     let report = verification
         .run(path)
         .map_err(|error| failed(path, error))?;
+    if let Some(from) = against.from.filter(|from| *from > report.last_seq) {
+        return Err(CliError::Usage(format!(
+            "--from {from}: the log ends with record {}",
+            report.last_seq
+        )));
+    }
     if context.output.json {
         context.output.json(&as_json(path, &report))?;
     } else {
