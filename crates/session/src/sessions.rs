@@ -222,16 +222,16 @@ impl Sessions {
     /// # Errors
     /// When the store fails.
     pub async fn count(&self) -> Result<u32, Refusal> {
-        let live = self
-            .0
-            .stored(|store| {
-                store.sessions(Filter {
-                    principal: None,
-                    live_only: true,
-                })
-            })
-            .await?;
+        let live = self.all_with_a_place().await?;
         Ok(u32::try_from(live.len()).unwrap_or(u32::MAX))
+    }
+
+    async fn all_with_a_place(&self) -> Result<Vec<SessionRecord>, Refusal> {
+        let all = Filter {
+            principal: None,
+            live_only: true,
+        };
+        self.0.stored(move |store| store.sessions(all)).await
     }
 
     /// How many of them are that owner's.
@@ -256,15 +256,7 @@ impl Sessions {
     /// # Errors
     /// When the store fails.
     pub async fn count_by_owner(&self) -> Result<BTreeMap<String, u32>, Refusal> {
-        let live = self
-            .0
-            .stored(|store| {
-                store.sessions(Filter {
-                    principal: None,
-                    live_only: true,
-                })
-            })
-            .await?;
+        let live = self.all_with_a_place().await?;
         let mut counts = BTreeMap::new();
         for session in live {
             *counts.entry(session.principal).or_default() += 1;

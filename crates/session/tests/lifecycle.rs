@@ -1,17 +1,13 @@
-//! A session's life on the fake backend: every step of its creation failed in turn, limits, leases, restarts (T3.2, T3.4,
-//! D3, S3).
+//! A session's life on the fake backend: every step of its creation failed in turn, limits, leases (T3.2, D3, S3).
 
 use std::time::Duration;
 
-use crate::support::House;
+use crate::support::{House, LONG, SHORT};
 use model::{ExecutionState, ReapCause, Reason, Secret, SessionState};
 use sandbox::{
     BackendError,
     fake::{Fake, FakeOptions, Verb},
 };
-
-const SHORT: Duration = Duration::from_millis(50);
-const LONG: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn a_session_lives_works_and_leaves_nothing() {

@@ -2,15 +2,12 @@
 
 use std::time::Duration;
 
-use crate::support::House;
+use crate::support::{House, LONG, SHORT};
 use model::{CreateSession, ExecutionState, ReapCause, Reason, Secret, SessionState};
 use sandbox::{
     BackendError,
     fake::{Fake, FakeOptions, Verb},
 };
-
-const SHORT: Duration = Duration::from_millis(50);
-const LONG: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn a_restarted_server_takes_up_sessions_executions_and_their_output() {

@@ -20,6 +20,11 @@ use session::{Backends, Beginning, ReapRequest, Sessions, Setup, Survey, TurnLog
 use store::Store;
 use tokio::sync::mpsc;
 
+/// No wait to speak of.
+pub const SHORT: Duration = Duration::from_millis(50);
+/// Longer than what is waited for takes.
+pub const LONG: Duration = Duration::from_secs(10);
+
 /// What every session of the tests fits on.
 const MACHINE: policy::MachineFacts = policy::MachineFacts {
     memory_bytes: 64 << 30,
